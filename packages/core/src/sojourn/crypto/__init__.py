@@ -1,0 +1,28 @@
+"""Tokens, keys and the suites that seal; the only place that touches cryptography.
+
+Its rule: only `cryptography`, `hmac` and `hashlib` compute, nothing here is home-made (SECURITY, Cryptography).
+"""
+
+from __future__ import annotations
+
+from sojourn.crypto.keys import Key, KeyRing, new_secret
+from sojourn.crypto.suites import BUILTIN_CIPHERS, AesCbcHmac, AesGcm, Box, Cipher, CryptoError
+from sojourn.crypto.tokens import TOKEN_LENGTH, decode_bytes, encode_bytes, is_token, new_token, token_id
+
+__all__ = [
+    "BUILTIN_CIPHERS",
+    "TOKEN_LENGTH",
+    "AesCbcHmac",
+    "AesGcm",
+    "Box",
+    "Cipher",
+    "CryptoError",
+    "Key",
+    "KeyRing",
+    "decode_bytes",
+    "encode_bytes",
+    "is_token",
+    "new_secret",
+    "new_token",
+    "token_id",
+]

@@ -1,0 +1,50 @@
+"""Tokens, ids and the one text form of bytes: base64url without padding.
+
+Its rule: what is not canonical is not accepted, so that no two spellings lead to one session (SECURITY R4).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import sha256
+from typing import Final
+
+TOKEN_BYTES: Final = 32
+TOKEN_LENGTH: Final = 43
+
+# 43 characters carry 258 bits; the last one may only be of those whose two low bits are zero.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+
+
+def new_token() -> str:
+    """Draw 256 bits from the operating system: 43 base64url characters (SECURITY R1)."""
+    return encode_bytes(secrets.token_bytes(TOKEN_BYTES))
+
+
+def is_token(value: str) -> bool:
+    """Say whether *value* is exactly 43 canonical base64url characters; never raises (SECURITY R4)."""
+    return _TOKEN.fullmatch(value) is not None
+
+
+def token_id(token: str) -> str:
+    """Return the id of a well-formed token: base64url of its SHA-256, all that a store ever sees (SECURITY R2)."""
+    return encode_bytes(sha256(token.encode()).digest())
+
+
+def encode_bytes(raw: bytes) -> str:
+    """Write *raw* as base64url without padding."""
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def decode_bytes(text: str) -> bytes:
+    """Read base64url without padding; ValueError unless *text* is the one canonical spelling of its bytes."""
+    try:
+        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        raw = b""
+    # The library skips foreign characters and ignores stray bits; writing the bytes again finds both.
+    if encode_bytes(raw) != text:
+        raise ValueError("not canonical base64url without padding") from None
+    return raw
