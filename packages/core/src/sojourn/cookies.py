@@ -33,9 +33,10 @@ _is_cookie_value: Final = re.compile(r"[!#-+\--:<-\[\]-~]*").fullmatch
 def read_cookies(header: str, name: str) -> list[str]:
     """Return every value that the Cookie *header* holds under exactly *name*, in order.
 
-    Total and linear in the header's length. Only spaces and tabs around a pair are dropped (a wider notion of
-    whitespace would let a no-break space before ``__Host-session`` slip past the browser's rules), DQUOTEs around a value are dropped and
-    protect nothing, and nothing is percent-decoded. Several Cookie headers are joined by the caller with ``"; "``.
+    Total, and linear in the header's length. Only spaces and tabs around a pair are dropped: a wider notion of
+    whitespace would let a no-break space before ``__Host-session`` slip past the browser's rules. DQUOTEs around a
+    value are dropped and protect nothing; nothing is percent-decoded. The caller joins several Cookie headers
+    with ``"; "``.
     """
     needle = name + "="
     position = header.find(needle)
