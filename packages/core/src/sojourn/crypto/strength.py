@@ -15,11 +15,12 @@ _DISTINCT: Final = 8  # 32 random bytes have fewer different values once in 10^3
 _UNKNOWN: Final = 8  # characters that must be left of a passphrase without the words of tutorials
 _NOT_LETTERS: Final = re.compile(r"[\W_]+")
 _WORDS: Final = re.compile(
-    "correcthorsebatterystaple|abcdefghijklmnopqrstuvwxyz|qwertyuiop|asdfghjkl|zxcvbnm|0123456789abcdef"
+    "correcthorsebatterystaple|abcdefghijklmnopqrstuvwxyz|qwertyuiop|asdfghjkl|zxcvbnm"
+    "|0123456789abcdefghijklmnopqrstuvwxyz|0123456789abcdef"
     "|1234567890|0123456789|123456789|development|production|characters|passphrase|placeholder|password|sessions|changeit|changeme"
     "|insecure|security|replace|session|sojourn|default|django|flask|fastapi|example|correct|testing|letmein|cookie"
     "|random|secret|string|secure|should|please|before|change|insert|super|least|hello|value|world|server|your|this"
-    "|that|with|must|test|long|very|some|text|here|admin|token|words|word|make|dont|salt|bytes|byte|app|dev|key|the"
+    "|that|with|must|test|long|very|some|text|here|goes|admin|token|words|word|make|dont|salt|bytes|byte|app|dev|key|the"
     "|not|for|use|put|you|and|top|so|to|do|in|is|it|be|of|or|at|my|me|an|a"
 )
 
