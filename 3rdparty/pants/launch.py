@@ -64,7 +64,7 @@ def pip(folder: Path, *arguments: str) -> str:
 def build_pex(python: str) -> None:
     """Build the program `pex` so that each machine gets the same bytes; pants.offline.toml holds their hash."""
     lock = LOCKS / "pex-lock.txt"
-    version = re.search(r"^pex==(\S+)", lock.read_text(), re.MULTILINE).group(1)
+    version = re.findall(r"^pex==(\S+)", lock.read_text(), re.MULTILINE)[0]
     target = CACHE / f"pex-v{version}.pex"
     if target.exists():
         return
@@ -72,7 +72,7 @@ def build_pex(python: str) -> None:
     wheels = CACHE / "wheels"
     pip(folder, "download", "--require-hashes", "--dest", str(wheels), "-r", str(lock))
     subprocess.run(
-        [folder / "bin" / "python", "-m", "pex", f"pex=={version}", "--script", "pex", "--no-pypi"]
+        [str(folder / "bin" / "python"), "-m", "pex", f"pex=={version}", "--script", "pex", "--no-pypi"]
         + ["--find-links", str(wheels), "--no-compress", "--no-use-system-time"]
         + ["--python-shebang", "/usr/bin/env python3", "--output-file", str(target)],
         env={**os.environ, "PEX_ROOT": str(CACHE / "pex-root")},
@@ -125,7 +125,7 @@ def main() -> int:
         "PANTS_PYTHON_BOOTSTRAP_SEARCH_PATH": json.dumps(search),
     }
     command = [str(folder / "bin" / "pants"), *(sys.argv[1:] or GOALS)]
-    print(shlex.join(command[:1] + command[1:]), file=sys.stderr)
+    print(shlex.join(command), file=sys.stderr)
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
