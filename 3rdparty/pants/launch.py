@@ -71,13 +71,10 @@ def build_pex(python: str) -> None:
     folder = make_environment("pex", python, lock)
     wheels = CACHE / "wheels"
     pip(folder, "download", "--require-hashes", "--dest", str(wheels), "-r", str(lock))
-    subprocess.run(
-        [str(folder / "bin" / "python"), "-m", "pex", f"pex=={version}", "--script", "pex", "--no-pypi"]
-        + ["--find-links", str(wheels), "--no-compress", "--no-use-system-time"]
-        + ["--python-shebang", "/usr/bin/env python3", "--output-file", str(target)],
-        env={**os.environ, "PEX_ROOT": str(CACHE / "pex-root")},
-        check=True,
-    )
+    command = [str(folder / "bin" / "python"), "-m", "pex", f"pex=={version}", "--script", "pex"]
+    command += ["--no-pypi", "--find-links", str(wheels), "--no-compress", "--no-use-system-time"]
+    command += ["--python-shebang", "/usr/bin/env python3", "--output-file", str(target)]
+    subprocess.run(command, env={**os.environ, "PEX_ROOT": str(CACHE / "pex-root")}, check=True)
     content = target.read_bytes()
     print(f"built {target.name}: {hashlib.sha256(content).hexdigest()}|{len(content)}", file=sys.stderr)
 
