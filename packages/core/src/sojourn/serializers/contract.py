@@ -1,0 +1,42 @@
+"""What a serializer is: the door between a typed model and bytes.
+
+The one rule: bytes are data. A serializer never executes what was stored (SECURITY R37), and its errors name the
+field that failed, never the value (SECURITY R6, FAILURES F15).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Serializer(Protocol[T]):
+    """Turn a model into bytes and back; kept by the manager, one for each model, shared between threads."""
+
+    name: str
+    """The name that settings know it by, such as ``"json"``."""
+    known: frozenset[str]
+    """The encoded names of the model's top-level fields; other names are another node's and are carried through."""
+
+    def encode(self, data: T) -> bytes:
+        """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed."""
+        ...
+
+    def decode(self, payload: bytes) -> T:
+        """Return the model; fields it does not know are skipped. SerializationError when it does not fit."""
+        ...
+
+    def encode_fields(self, fields: Mapping[str, object]) -> bytes:
+        """Return the bytes of plain values by encoded name; SerializationError names the field that failed."""
+        ...
+
+    def decode_fields(self, payload: bytes) -> dict[str, object]:
+        """Return the top-level fields as plain values by encoded name; SerializationError when it is no mapping."""
+        ...
+
+
+SerializerFactory = Callable[[type[Any]], Serializer[Any]]
+"""What a plugin offers: given the model, return its serializer; ConfigurationError when the model does not suit."""
