@@ -1,0 +1,94 @@
+"""Whether and when to try a failed call again (FAILURES, Retry).
+
+Its rule: whatever is tried again fits the deadline of the request and the budget of the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final
+
+from sojourn.errors import ConfigurationError
+from sojourn.resilience.window import SlidingCounts
+
+_MOST_ATTEMPTS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how soon one call is tried again; times in seconds (FAILURES, Retry).
+
+    *attempts* are tries after the first, *deadline* spans all of them, *budget* is the share of calls that a
+    `RetryBudget` allows to be repeated.
+    """
+
+    attempts: int = 2
+    base: float = 0.01
+    cap: float = 0.1
+    deadline: float = 0.25
+    budget: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.attempts <= _MOST_ATTEMPTS:
+            raise ConfigurationError(
+                f"SOJOURN_RETRY_ATTEMPTS is {self.attempts}; set it between 0 and {_MOST_ATTEMPTS}"
+            )
+        if not 0 < self.base <= self.cap:
+            raise ConfigurationError(
+                f"SOJOURN_RETRY_BASE is {self.base} s; set it above 0 and at most SOJOURN_RETRY_CAP ({self.cap} s)"
+            )
+        if not self.deadline > 0:
+            raise ConfigurationError(f"SOJOURN_RETRY_DEADLINE is {self.deadline} s; set it above 0")
+        if not 0 <= self.budget <= 1:
+            raise ConfigurationError(f"SOJOURN_RETRY_BUDGET is {self.budget}; set it between 0 and 1")
+
+    def delay(self, attempt: int, elapsed: float, random: Callable[[], float]) -> float | None:
+        """Return the seconds to wait before retry number *attempt*, counted from 0, or None to give up.
+
+        Full jitter, ``uniform(0, min(cap, base * 2**attempt))``, with *random* in [0, 1). *elapsed* counts from the
+        first try; a retry that could only begin at the deadline or later is not made.
+        """
+        if attempt >= self.attempts:
+            return None
+        delay = random() * min(self.cap, self.base * 2**attempt)
+        return delay if elapsed + delay < self.deadline else None
+
+
+class RetryBudget:
+    """Keep the retries of a whole process to a share of its calls in the last *window* seconds; thread-safe.
+
+    *floor* retries are always allowed within a window, so that a quiet service may try again.
+    """
+
+    __slots__ = ("_counts", "_floor", "_lock", "_share")
+
+    def __init__(self, *, share: float = 0.2, window: float = 10.0, floor: int = 1) -> None:
+        if not (0 <= share <= 1 and window > 0 and floor >= 0):
+            raise ConfigurationError(
+                f"a retry budget of {share} of the calls in {window} s, at least {floor}, makes no sense; "
+                "set a share between 0 and 1, a window above 0 and a floor of 0 or more"
+            )
+        self._share = share
+        self._floor = floor
+        self._counts = SlidingCounts(window)
+        self._lock = Lock()
+
+    def note_call(self, now: float) -> None:
+        """Count one call, its first try."""
+        with self._lock:
+            counts = self._counts
+            if now >= counts.part_ends:
+                counts.advance(now)
+            counts.calls += 1
+
+    def try_spend(self, now: float) -> bool:
+        """Take one retry out of the budget; False when there is none left."""
+        with self._lock:
+            self._counts.advance(now)
+            calls, spent = self._counts.within()
+            if spent + 1 > max(self._floor, self._share * calls):
+                return False
+            self._counts.marked += 1
+            return True
