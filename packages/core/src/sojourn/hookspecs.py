@@ -4,6 +4,8 @@ The one rule: a hook answers only to names it knows and returns None for every o
 Hooks are called while a manager is built, never during a request. How to write a plugin: docs/write-a-plugin.md.
 """
 
+# ruff: noqa: ARG001 - the functions are declarations: pluggy reads their names and parameters
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -89,3 +91,4 @@ def sojourn_observers(settings: SessionSettings) -> Iterable[Observer]:
     Asked of every plugin that is loaded for the manager: the named store, serializer, cipher and metrics, and those
     named by ``SOJOURN_OBSERVERS`` (entry points ``observer-<name>``). Observers are called in order, isolated.
     """
+    return ()

@@ -1,0 +1,49 @@
+"""The settings of sojourn: ``SOJOURN_*`` variables, presets, and what plugins need for their own.
+
+The one rule: only this room imports pydantic-settings, which takes over 100 ms; import it when a manager is built.
+"""
+
+from __future__ import annotations
+
+from sojourn.settings.model import SessionSettings
+from sojourn.settings.plugin import PluginSettings
+from sojourn.settings.presets import RELAXED_PRESETS, SESSION_PRESETS, PresetName
+from sojourn.settings.sources import LayeredSettings, Origin, Presets, Surroundings
+from sojourn.settings.values import (
+    Choice,
+    Duration,
+    DurationOrZero,
+    Name,
+    Names,
+    Networks,
+    OptionalCount,
+    OptionalDuration,
+    OptionalName,
+    OptionalText,
+    Origins,
+    SecretList,
+)
+
+__all__ = [
+    "RELAXED_PRESETS",
+    "SESSION_PRESETS",
+    "Choice",
+    "Duration",
+    "DurationOrZero",
+    "LayeredSettings",
+    "Name",
+    "Names",
+    "Networks",
+    "OptionalCount",
+    "OptionalDuration",
+    "OptionalName",
+    "OptionalText",
+    "Origin",
+    "Origins",
+    "PluginSettings",
+    "PresetName",
+    "Presets",
+    "SecretList",
+    "SessionSettings",
+    "Surroundings",
+]

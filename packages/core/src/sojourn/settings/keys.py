@@ -1,0 +1,118 @@
+"""From the settings to the key ring, and the secret that the development preset keeps.
+
+The one rule: there is no default secret. A secret never gets into a message or the log (SECURITY R6, R30).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sojourn.crypto import KeyRing, is_token, new_secret
+from sojourn.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sojourn.settings.model import SessionSettings
+
+_log = logging.getLogger("sojourn.settings")
+
+DEVELOPMENT_DIRECTORY: Final = ".sojourn"
+"""Made in the working directory, with a .gitignore of its own."""
+_ORDER: Final = ("code", "environment", ".env", "secrets file", "preset", "default")
+
+
+def build_key_ring(settings: SessionSettings) -> KeyRing:
+    """Build the key ring; stretches passphrases, so do it once (SECURITY R28).
+
+    Without a secret ``testing`` gets a ring that ends with the process, ``development`` the one it keeps, and every
+    other preset ``ConfigurationError`` (SECURITY R30).
+    """
+    secrets = _secrets_of(settings)
+    if not secrets:
+        if settings.preset == "testing":
+            return KeyRing.ephemeral()
+        if settings.preset != "development":
+            raise ConfigurationError(
+                f"the {settings.preset} preset needs a secret and none is set: run `sojourn keygen` and put its 43 "
+                "characters into SOJOURN_SECRET, the same on every node. For work on your own machine set "
+                "SOJOURN_PRESET=development"
+            )
+        secrets = [development_secret(Path(DEVELOPMENT_DIRECTORY))]
+    return KeyRing(
+        secrets,
+        retired=[secret.get_secret_value() for secret in settings.retired_secrets],
+        salt=settings.salt.get_secret_value() if settings.salt else None,
+        allow_weak=settings.is_relaxed,
+    )
+
+
+def _secrets_of(settings: SessionSettings) -> list[str]:
+    """Return the secrets that seal or open; of SOJOURN_SECRET and SOJOURN_SECRETS the one from the earlier source."""
+    several = [secret.get_secret_value() for secret in settings.secrets]
+    if settings.secret is None:
+        return several
+    one = [settings.secret.get_secret_value()]
+    if not several:
+        return one
+    first, second = settings.origin_of("secret"), settings.origin_of("secrets")
+    if first == second:
+        raise ConfigurationError(
+            f"SOJOURN_SECRET and SOJOURN_SECRETS are both set ({first}); keep one of them, with every secret in it"
+        )
+    return one if _ORDER.index(first) < _ORDER.index(second) else several
+
+
+def development_secret(directory: Path) -> str:
+    """Return the secret kept in *directory*, made when there is none; workers that start together agree on one.
+
+    Raises ``ConfigurationError`` when it cannot be kept or is damaged.
+    """
+    path = directory / "secret"
+    try:
+        made = not path.exists() and _make(directory, path)
+        secret = _read(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the development secret cannot be kept in {path} ({error.strerror}); make the directory writable or set "
+            "SOJOURN_SECRET to what `sojourn keygen` prints"
+        ) from error
+    if not is_token(secret):
+        raise ConfigurationError(f"{path} is damaged; delete it and start again")
+    if made:
+        _log.warning("made a development secret and keep it in %s; in production set SOJOURN_SECRET", path)
+    else:
+        _log.info("using the development secret kept in %s", path)
+    return secret
+
+
+def _make(directory: Path, path: Path) -> bool:
+    """Write a new secret beside *path* and link it there, which only one of several processes can do."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    (directory / ".gitignore").write_text("*\n", encoding="ascii")
+    draft = directory / f"secret.{os.getpid()}.{new_secret()[:8]}"
+    _write(draft, new_secret())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text + "\n")
+
+
+def _read(path: Path) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as file:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+            os.fchmod(descriptor, 0o600)
+            _log.warning("%s could be read by others; its mode is 0600 now", path)
+        return file.read(256).decode("ascii", "replace").strip()

@@ -1,0 +1,186 @@
+"""Where settings come from, and the parent of every settings class, core's and plugins'.
+
+The one rule: code > environment > .env > secrets file > preset > default, and every value remembers which it was.
+No error repeats a secret, neither in its message nor in a chained exception (SECURITY R6).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, TypeAlias
+
+from pydantic import PrivateAttr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from sojourn.errors import ConfigurationError
+from sojourn.settings.explain import explain, variable_of
+
+Origin: TypeAlias = Literal["code", "environment", ".env", "secrets file", "preset", "default"]
+Presets: TypeAlias = Mapping[str, Mapping[str, object]]
+
+ENV_FILE: Final = ".env"
+"""Read from the working directory; variables of other programs in it are ignored."""
+DEFAULT_SECRETS_DIRECTORY: Final = "/run/secrets"
+"""Where container engines mount secrets; read only when it exists."""
+DEFAULT_PRESET: Final = "production"
+"""No preset named means production (SECURITY R30)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What lies around the values given in code: files and the preset. None stands for: as the variables say."""
+
+    env_file: str | os.PathLike[str] | None = ENV_FILE
+    secrets_dir: str | os.PathLike[str] | None = None
+    preset: str | None = None
+
+
+class LayeredSettings(BaseSettings):
+    """Take each value from the first source that has it, and remember which that was."""
+
+    model_config = SettingsConfigDict(
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+    )
+
+    presets: ClassVar[Presets] = {}
+
+    _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
+    _surroundings: Surroundings = PrivateAttr(default_factory=Surroundings)
+
+    def __init__(self, *, _surroundings: Surroundings | None = None, **values: Any) -> None:
+        """Read every source and validate; raises ``ConfigurationError`` naming the variable, never a secret."""
+        surroundings = _surroundings or Surroundings()
+        refuse_unknown_names(type(self), values)
+        layers = read_layers(type(self), values, surroundings)
+        merged: dict[str, Any] = {}
+        origins: dict[str, Origin] = {}
+        for origin, layer in layers:
+            for name, value in layer.items():
+                if name not in merged:
+                    merged[name] = value
+                    origins[name] = origin
+        problem: str
+        try:
+            super().__init__(**merged)
+        except ValidationError as error:
+            problem = explain(type(self), error, origins, merged)
+        else:
+            self._origins = origins
+            self._surroundings = surroundings
+            return
+        raise ConfigurationError(problem)  # outside the handler: the ValidationError holds the input
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave only the values of the constructor: the layers were read before, so that origins are known."""
+        return (init_settings,)
+
+    def origin_of(self, name: str) -> Origin:
+        """Tell where the value of the field *name* came from."""
+        refuse_unknown_names(type(self), (name,))
+        return self._origins.get(name, "default")
+
+    @classmethod
+    def variable_of(cls, name: str) -> str:
+        """Return the environment variable of the field *name*: ``SOJOURN_IDLE_TIMEOUT``."""
+        return variable_of(cls, name)
+
+
+def refuse_unknown_names(model: type[LayeredSettings], names: Mapping[str, object] | tuple[str, ...]) -> None:
+    """Raise ``ConfigurationError`` for the first name that is no field, with the nearest one and all choices."""
+    fields = model.model_fields
+    for name in names:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ConfigurationError(
+                f"there is no setting called {name!r}; {hint}The settings are: {', '.join(fields)}"
+            )
+
+
+def read_layers(
+    model: type[LayeredSettings], values: Mapping[str, Any], surroundings: Surroundings
+) -> list[tuple[Origin, dict[str, Any]]]:
+    """Return what each source has for the fields of *model*, first source first."""
+    layers: list[tuple[Origin, dict[str, Any]]] = [("code", dict(values))]
+    layers.append(("environment", _read(EnvSettingsSource(model), model, "the environment")))
+    if surroundings.env_file is not None and Path(surroundings.env_file).is_file():
+        path = Path(surroundings.env_file)
+        dotenv = DotEnvSettingsSource(model, env_file=path, env_file_encoding=encoding_of(path))
+        layers.append((".env", _read(dotenv, model, str(path))))
+    directory = _secrets_directory(surroundings.secrets_dir or _first(layers, "secrets_dir"))
+    if directory is not None:
+        files = SecretsSettingsSource(model, secrets_dir=directory)
+        layers.append(("secrets file", _read(files, model, str(directory))))
+    preset = surroundings.preset or _first(layers, "preset") or DEFAULT_PRESET
+    if isinstance(preset, str):
+        layers.append(("preset", dict(model.presets.get(preset, {}))))
+    return layers
+
+
+def encoding_of(path: Path) -> str:
+    """Return an encoding that reads the file: one in another encoding is no reason to break (names are ASCII).
+
+    Raises ``ConfigurationError`` when the file cannot be read at all.
+    """
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return "latin-1"
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}); mend it or move it away") from error
+    return "utf-8"
+
+
+def _read(source: PydanticBaseSettingsSource, model: type[LayeredSettings], place: str) -> dict[str, Any]:
+    """Call one source of pydantic-settings, keep what belongs to the model, drop the values from its errors."""
+    problem: str
+    try:
+        found = source()
+    except SettingsError as error:
+        # 'error parsing value for field "x" from source "y"'; its cause holds the text, which may be a secret
+        named = [name for name in model.model_fields if f'"{name}"' in str(error)]
+        variable = variable_of(model, named[0]) if named else "a setting"
+        problem = f"{variable}, from {place}, cannot be read; write it as JSON"
+    except OSError as error:
+        problem = f"a settings file in {place} cannot be read ({error.strerror}); mend its permissions"
+    else:
+        return {name: value for name, value in found.items() if name in model.model_fields}
+    raise ConfigurationError(problem)
+
+
+def _first(layers: list[tuple[Origin, dict[str, Any]]], name: str) -> Any:
+    return next((layer[name] for _, layer in layers if layer.get(name) is not None), None)
+
+
+def _secrets_directory(named: str | os.PathLike[str] | None) -> Path | None:
+    if named is None:
+        default = Path(DEFAULT_SECRETS_DIRECTORY)
+        return default if default.is_dir() else None
+    directory = Path(named)
+    if not directory.is_dir():
+        raise ConfigurationError(f"SOJOURN_SECRETS_DIR names {directory}, which is no directory; make it or unset it")
+    return directory

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from sojourn.settings import SESSION_PRESETS, PresetName, SessionSettings
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("SOJOURN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("preset", "idle", "absolute"),
+    [
+        ("development", timedelta(minutes=30), timedelta(hours=24)),
+        ("testing", timedelta(minutes=5), timedelta(hours=1)),
+        ("production", timedelta(hours=1), timedelta(hours=24)),
+        ("clustered", timedelta(hours=1), timedelta(hours=24)),
+        ("high_security", timedelta(minutes=15), timedelta(hours=12)),
+    ],
+)
+def test_r11_each_preset_has_its_timeouts(preset: str, idle: timedelta, absolute: timedelta) -> None:
+    settings = SessionSettings(preset=preset)
+    assert (settings.idle_timeout, settings.absolute_timeout) == (idle, absolute)
+    assert settings.origin_of("idle_timeout") == "preset"
+
+
+def test_there_are_five_presets_and_each_sets_known_fields() -> None:
+    assert tuple(SESSION_PRESETS) == get_args(PresetName)
+    for values in SESSION_PRESETS.values():
+        assert set(values) <= set(SessionSettings.model_fields)
+
+
+@pytest.mark.parametrize("preset", ["production", "clustered", "high_security"])
+def test_real_presets_are_strict_with_breaker_retry_and_compression(preset: str) -> None:
+    settings = SessionSettings(preset=preset)
+    assert settings.on_unavailable == "strict"
+    assert settings.make_breaker() is not None
+    assert settings.make_retry_policy().attempts == 2
+    assert (settings.compress, settings.compress_over) == (None, 1024)
+    assert settings.encrypt is not False
+
+
+@pytest.mark.parametrize("preset", ["development", "testing"])
+def test_relaxed_presets_show_faults_at_once(preset: str) -> None:
+    settings = SessionSettings(preset=preset)
+    assert settings.is_relaxed
+    assert settings.make_breaker() is None
+    assert settings.make_retry_policy().attempts == 0
+
+
+def test_high_security_binds_and_renews() -> None:
+    settings = SessionSettings(preset="high_security")
+    assert (settings.binding, settings.binding_ip, settings.binding_user_agent) == ("reject", True, True)
+    assert settings.renew_after is not None
+    assert settings.encrypt is True
+    assert settings.make_binding().policy == "reject"
+
+
+def test_r9_renewal_is_off_except_in_high_security() -> None:
+    assert [name for name in SESSION_PRESETS if SessionSettings(preset=name).renew_after] == ["high_security"]
+
+
+def test_clustered_uses_the_clustered_store_unless_another_is_named() -> None:
+    assert SessionSettings(preset="clustered").store == "clustered-redis"
+    assert SessionSettings(preset="clustered", store="redis").store == "redis"
+
+
+def test_nothing_named_has_the_values_of_production() -> None:
+    named, unnamed = SessionSettings(preset="production"), SessionSettings()
+    assert named.model_dump() == unnamed.model_dump()
+
+
+def test_the_breaker_and_the_retries_are_made_from_the_settings() -> None:
+    settings = SessionSettings(breaker_slow_call="off", retry_deadline="100ms", trusted_proxies="10.0.0.0/8")
+    assert settings.make_breaker() is not settings.make_breaker()
+    assert settings.make_retry_policy().deadline == pytest.approx(0.1)
+    assert settings.make_trusted_proxies().address("10.1.1.1", ["203.0.113.9"]) == "203.0.113.9"
