@@ -1,0 +1,11 @@
+"""Sessions in Redis or Valkey: the plugin behind ``SOJOURN_STORE=redis``.
+
+The one rule: every write is one script on the server, every load one command.
+"""
+
+from sojourn_store_redis.clients import Address
+from sojourn_store_redis.plugin import sojourn_create_store
+from sojourn_store_redis.store import RedisStore
+from sojourn_store_redis.twinned import TwinnedRedisStore
+
+__all__ = ["Address", "RedisStore", "TwinnedRedisStore", "sojourn_create_store"]

@@ -1,0 +1,167 @@
+"""The one packed value that holds a record, and the names of the keys.
+
+The one rule: a head of fixed length stands before label and payload, so that the scripts read 59 bytes of any record
+and never its payload. The scripts and this module agree on the offsets; scripts.py quotes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+
+from sojourn.errors import ConfigurationError
+from sojourn.stores import WRITE_ID_BYTES, WRITE_IDS_KEPT, Record
+
+FORMAT = 1
+"""The first byte of a value; another one is a newer node's record and is left alone (FAILURES F4)."""
+SLACK = 60.0
+"""Seconds that the server keeps a record past its deadline, for nodes whose clocks lag behind (FAILURES F18)."""
+
+_HEAD = Struct(f">BqddB{WRITE_IDS_KEPT * WRITE_ID_BYTES}sB")
+HEAD_BYTES = _HEAD.size
+"""Format, version, idle deadline, absolute deadline, count and slots of write ids, length of the label: 59 bytes."""
+TIMES_END = 25
+"""Where format, version and deadlines end and the write ids, which the server keeps, begin."""
+_LABEL_AT = HEAD_BYTES - 1
+_NO_LABEL = 255
+SUMMARY_BYTES = HEAD_BYTES + _NO_LABEL
+"""As many bytes as certainly hold head and label."""
+_LONGEST = 2.0**53
+_DOUBLE = Struct(">d")
+_VERSION = Struct(">q")
+
+
+def pack(record: Record, write_id: bytes) -> bytes:
+    """Return the value of a new *record* whose only write is *write_id*."""
+    if len(write_id) != WRITE_ID_BYTES:
+        raise ValueError(f"a write id has {WRITE_ID_BYTES} bytes, this one has {len(write_id)}")
+    label = b"" if record.index_label is None else record.index_label.encode()
+    if len(label) >= _NO_LABEL:
+        raise ValueError(f"an index label has fewer than {_NO_LABEL} bytes, this one has {len(label)}")
+    return b"".join(
+        (
+            _HEAD.pack(
+                FORMAT,
+                record.version,
+                record.idle_deadline,
+                record.absolute_deadline,
+                1,
+                write_id,
+                _NO_LABEL if record.index_label is None else len(label),
+            ),
+            label,
+            record.payload,
+        )
+    )
+
+
+def split(value: bytes) -> tuple[bytes, bytes]:
+    """Return what stands before and after the write ids of a packed *value*."""
+    return value[:TIMES_END], value[_LABEL_AT:]
+
+
+def unpack(id: str, value: bytes) -> Record | None:
+    """Return the record in *value*, or None when it is no record of this format."""
+    if len(value) < HEAD_BYTES or value[0] != FORMAT:
+        return None
+    _, version, idle, absolute, count, slots, length = _HEAD.unpack_from(value)
+    label = None
+    end = HEAD_BYTES
+    if length != _NO_LABEL:
+        end += length
+        label = value[HEAD_BYTES:end].decode()
+    size = WRITE_ID_BYTES
+    return Record(
+        id=id,
+        version=version,
+        payload=value[end:],
+        idle_deadline=idle,
+        absolute_deadline=absolute,
+        index_label=label,
+        write_ids=tuple(slots[at : at + size] for at in range(0, count * size, size)),
+    )
+
+
+def pack_time(seconds: float) -> bytes:
+    """Return the 8 bytes by which the scripts know a moment exactly."""
+    return _DOUBLE.pack(seconds)
+
+
+def pack_version(version: int) -> bytes:
+    """Return the 8 bytes that the head holds for *version*."""
+    return _VERSION.pack(version)
+
+
+def milliseconds_to_live(deadline: float, now: float) -> int:
+    """Return how long the server keeps what ends at *deadline*: relative, so that the server's clock is not asked."""
+    return max(1, math.ceil(min(deadline - now + SLACK, _LONGEST / 1000.0) * 1000.0))
+
+
+def pack_name(name: str) -> bytes:
+    """Return the bytes of an id, whatever it is: ids also come from outside, as those to be revoked."""
+    return name.encode("utf-8", "surrogatepass")
+
+
+def unpack_name(name: bytes) -> str:
+    """Return what ``pack_name`` packed."""
+    return name.decode("utf-8", "surrogatepass")
+
+
+def _escape(name: str) -> bytes:
+    if ":" in name or "%" in name:
+        name = name.replace("%", "%25").replace(":", "%3A")
+    return pack_name(name)
+
+
+def _unescape(name: bytes) -> str:
+    text = unpack_name(name)
+    return text.replace("%3A", ":").replace("%25", "%") if "%" in text else text
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNames:
+    """Name the keys of one namespace: ``<namespace>:session:<id>`` and ``<namespace>:index:<label>``.
+
+    Ids and labels never hold a bare colon, so no key belongs to two namespaces, whatever their names.
+    """
+
+    session: bytes
+    index: bytes
+
+    @classmethod
+    def of(cls, namespace: str) -> KeyNames:
+        """Return the names under *namespace*; ConfigurationError when it is empty."""
+        if not namespace:
+            raise ConfigurationError(
+                "the namespace of a redis store is empty; set SOJOURN_REDIS_NAMESPACE or leave it out"
+            )
+        start = namespace.encode()
+        return cls(session=start + b":session:", index=start + b":index:")
+
+    def session_key(self, id: str) -> bytes:
+        """Return the key of a record."""
+        return self.session + _escape(id)
+
+    def index_key(self, label: str) -> bytes:
+        """Return the key of a principal's index."""
+        return self.index + _escape(label)
+
+    def id_of(self, key: bytes) -> str | None:
+        """Return the id in a record's *key*, or None when the key is none of this namespace."""
+        name = key.removeprefix(self.session)
+        return None if len(name) == len(key) or b":" in name else _unescape(name)
+
+    def owns(self, key: bytes) -> bool:
+        """Tell whether *key* belongs to this namespace."""
+        starts: Sequence[bytes] = (self.session, self.index)
+        return any(key.startswith(start) and b":" not in key[len(start) :] for start in starts)
+
+    def patterns(self) -> tuple[bytes, bytes]:
+        """Return the glob patterns for SCAN; they may match more, ``id_of`` and ``owns`` decide."""
+        return _pattern(self.session), _pattern(self.index)
+
+
+def _pattern(start: bytes) -> bytes:
+    return b"".join(b"\\" + bytes((byte,)) if byte in b"*?[]\\^-" else bytes((byte,)) for byte in start) + b"*"

@@ -1,0 +1,161 @@
+"""The Lua scripts: one for each write, atomic on the server.
+
+The one rule: a script touches no key that it does not declare. Offsets count from 1 and follow ``records``: format 1,
+version 2-9, idle deadline 10-17, absolute deadline 18-25, count of write ids 26, their slots 27-58, label length 59.
+Moments come as big-endian doubles, so that no digit is lost; an expired record is absent by the clock of the caller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from sojourn_store_redis.records import FORMAT, SLACK
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script under its name, which stands in messages, and its digest, by which the server knows it."""
+
+    name: str
+    source: str = field(repr=False)
+    digest: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # the name that EVALSHA wants; nothing secret is digested
+        object.__setattr__(self, "digest", hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest())
+
+
+_READ = f"""
+local now = struct.unpack('>d', ARGV[1])
+local function is_record(head)
+  return #head >= 59 and string.byte(head, 1) == {FORMAT}
+end
+local function is_live(head)
+  if not is_record(head) then return false end
+  local idle, absolute = struct.unpack('>dd', head, 10)
+  return now < idle and now < absolute
+end
+local function was_written_by(head, write_id)
+  for at = 27, 26 + 8 * string.byte(head, 26), 8 do
+    if string.sub(head, at, at + 7) == write_id then return true end
+  end
+  return false
+end
+"""
+
+# the members of an index are scored by their absolute deadline, which no touch moves
+_INDEX = """
+local function add_to_index(key, member, score, trim_below, milliseconds)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. trim_below)
+  redis.call('ZADD', key, score, member)
+  if redis.call('PTTL', key) < tonumber(milliseconds) then
+    redis.call('PEXPIRE', key, milliseconds)
+  end
+end
+"""
+
+CREATE = Script(
+    "create",
+    _READ
+    + _INDEX
+    + """
+-- KEYS: record [index]; ARGV: now, write id, value, milliseconds [member, score, trim below, milliseconds]
+local head = redis.call('GETRANGE', KEYS[1], 0, 58)
+if #head > 0 and not is_record(head) then return 0 end
+if is_live(head) then
+  if was_written_by(head, ARGV[2]) then return 1 end
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+if KEYS[2] then add_to_index(KEYS[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8]) end
+return 1
+""",
+)
+"""1 created (or created before by this write id), 0 exists."""
+
+REPLACE = Script(
+    "replace",
+    _READ
+    + _INDEX
+    + """
+-- KEYS: record [index]
+-- ARGV: now, write id, expected version, before and after the write ids, milliseconds
+--       [member, score, trim below, milliseconds]
+local head = redis.call('GETRANGE', KEYS[1], 0, 313)
+if not is_live(head) then return 0 end
+if was_written_by(head, ARGV[2]) then return 1 end
+if string.sub(head, 2, 9) ~= ARGV[3] then return -1 end
+local count = string.byte(head, 26)
+local slots = string.sub(head, 27, 26 + 8 * count) .. ARGV[2]
+if count == 4 then slots = string.sub(slots, 9) else count = count + 1 end
+slots = slots .. string.rep('\\0', 32 - #slots)
+redis.call('SET', KEYS[1], ARGV[4] .. string.char(count) .. slots .. ARGV[5], 'PX', ARGV[6])
+if KEYS[2] then add_to_index(KEYS[2], ARGV[7], ARGV[8], ARGV[9], ARGV[10]) end
+local length = string.byte(head, 59)
+if length == 255 or string.sub(head, 59, 59 + length) == string.sub(ARGV[5], 1, 1 + length) then return 1 end
+return string.sub(head, 60, 59 + length)
+""",
+)
+"""1 replaced (or replaced before by this write id), the former label when it was another, 0 gone, -1 conflict."""
+
+TOUCH = Script(
+    "touch",
+    _READ
+    + f"""
+-- KEYS: record; ARGV: now, idle deadline
+local head = redis.call('GETRANGE', KEYS[1], 0, 58)
+if not is_live(head) then return 0 end
+local idle, absolute = struct.unpack('>dd', head, 10)
+local wanted = math.min(struct.unpack('>d', ARGV[2]), absolute)
+if wanted > idle then
+  redis.call('SETRANGE', KEYS[1], 9, struct.pack('>d', wanted))
+  local milliseconds = math.min(math.ceil((wanted - now + {SLACK:.0f}) * 1000), 9007199254740992)
+  redis.call('PEXPIRE', KEYS[1], string.format('%.0f', milliseconds))
+end
+return 1
+""",
+)
+"""1 when the record is present, 0 otherwise."""
+
+DELETE = Script(
+    "delete",
+    _READ
+    + """
+-- KEYS: record; ARGV: now [expected version]
+local head = redis.call('GETRANGE', KEYS[1], 0, 313)
+if #head == 0 then return 0 end
+if not is_record(head) then
+  if ARGV[2] then return -1 end
+  redis.call('UNLINK', KEYS[1])
+  return 1
+end
+local live = is_live(head)
+if ARGV[2] and string.sub(head, 2, 9) ~= ARGV[2] then
+  if live then return -1 end
+  return 0
+end
+-- what has expired by this clock goes too: a node whose clock lags must not serve it after a logout
+redis.call('UNLINK', KEYS[1])
+if not live then return 0 end
+local length = string.byte(head, 59)
+if length == 255 then return 1 end
+return string.sub(head, 60, 59 + length)
+""",
+)
+"""1 deleted, or the label of what was deleted; 0 gone, -1 conflict."""
+
+UNINDEX = Script(
+    "unindex",
+    """
+-- KEYS: index, records; ARGV: label, members; what lives under the label stays, whatever the caller has seen
+local wanted = string.char(#ARGV[1]) .. ARGV[1]
+for at = 2, #KEYS do
+  if redis.call('GETRANGE', KEYS[at], 58, 58 + #ARGV[1]) ~= wanted then
+    redis.call('ZREM', KEYS[1], ARGV[at])
+  end
+end
+return 1
+""",
+)
+"""1, always: members whose record is absent or has another label have left the index."""

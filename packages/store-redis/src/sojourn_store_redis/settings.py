@@ -1,0 +1,59 @@
+"""The settings ``SOJOURN_REDIS_*``.
+
+The one rule: only the hook imports this module, for it brings pydantic-settings with it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Annotated, Final
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from sojourn.settings import Choice, Duration, OptionalText, PluginSettings, Presets
+from sojourn_store_redis.clients import Address
+from sojourn_store_redis.store import DEFAULT_MAX_BYTES
+
+_PATIENT: Final = MappingProxyType(
+    {"timeout": timedelta(seconds=2), "connect_timeout": timedelta(seconds=2), "max_connections": 10}
+)
+_PRESETS: Final[Presets] = MappingProxyType({"development": _PATIENT, "testing": _PATIENT})
+
+
+class RedisSettings(PluginSettings):
+    """Where the server is and how long to wait for it."""
+
+    model_config = SettingsConfigDict(env_prefix="SOJOURN_REDIS_")
+    presets = _PRESETS
+
+    url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"),
+        description="The server: `redis://`, `rediss://` (TLS) or `unix://`; options of redis-py may follow after `?`",
+    )
+    username: OptionalText = Field(None, description="The user, when the URL names none")
+    password: SecretStr | None = Field(None, description="The password, when the URL has none")
+    timeout: Duration = Field(
+        timedelta(seconds=0.5), description="How long one call may take, from waiting for a connection to the last byte"
+    )
+    connect_timeout: Duration = Field(timedelta(seconds=0.5), description="How long opening a connection may take")
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        50, description="The most connections of one process; further calls wait for a free one"
+    )
+    client_name: OptionalText = Field("sojourn", description="What CLIENT LIST on the server shows")
+    namespace: OptionalText = Field(None, description="The beginning of every key; unset: that of SOJOURN_NAMESPACE")
+    max_bytes: Annotated[int, Field(ge=1)] = Field(DEFAULT_MAX_BYTES, description="The largest record, in bytes")
+    encrypt: Choice = Field(None, description="Seal the data of this store; `auto`: as SOJOURN_ENCRYPT says")
+
+    def address(self) -> Address:
+        """Return where and how to connect; ConfigurationError when the URL cannot be used."""
+        return Address(
+            url=self.url.get_secret_value(),
+            timeout=self.timeout.total_seconds(),
+            connect_timeout=self.connect_timeout.total_seconds(),
+            max_connections=self.max_connections,
+            client_name=self.client_name,
+            username=self.username,
+            password=self.password.get_secret_value() if self.password else None,
+        )

@@ -1,0 +1,197 @@
+"""Sessions in one Redis or Valkey server.
+
+The one rule: a write is one script, which decides on the server whether it may happen; a load is one GET. A clock that
+differs between node and server drops no session early: the server is told how long, not until when, plus a slack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sojourn.errors import SessionTooLargeError
+from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn_store_redis import scripts
+from sojourn_store_redis.clients import Address, handed_in
+from sojourn_store_redis.inspection import InspectedTransport
+from sojourn_store_redis.records import (
+    SLACK,
+    KeyNames,
+    milliseconds_to_live,
+    pack,
+    pack_name,
+    pack_time,
+    pack_version,
+    split,
+    unpack,
+)
+from sojourn_store_redis.survey import Survey
+from sojourn_store_redis.transport import Argument, Transport
+
+if TYPE_CHECKING:
+    from sojourn_store_redis.twinned import TwinnedRedisStore
+
+DEFAULT_NAMESPACE = "sojourn"
+DEFAULT_MAX_BYTES = 16 * 1024 * 1024
+
+_log = logging.getLogger("sojourn_store_redis")
+
+
+class RedisStore:
+    """Keep records in Redis, through the *client* of the application or, ``from_url``, through one of its own.
+
+    ``redis.Redis`` gives a store that blocks, ``redis.asyncio.Redis`` one that suspends. A client handed in should
+    be made with ``retry=Retry(NoBackoff(), 0)`` and timeouts; it stays the application's to close. *timeout* bounds
+    each call over an asyncio client, in seconds. SessionTooLargeError beyond *max_bytes*.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        clock: Clock = SYSTEM_CLOCK,
+        timeout: float | None = 5.0,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        encrypt: bool | None = None,
+    ) -> None:
+        transport = client if isinstance(client, Transport) else handed_in(client, timeout=timeout)
+        self.io: StoreIO = transport.io
+        self.encrypt = encrypt
+        """Whether the manager shall seal the payload; None leaves it to the manager's own setting."""
+        self._transport: Transport = InspectedTransport(transport)
+        self._keys = KeyNames.of(namespace)
+        self._namespace = namespace
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._survey = Survey(self._transport, self._keys, clock)
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> TwinnedRedisStore:
+        """Return a suspending store with its own connections; *options* are those of Address and of this class."""
+        from sojourn_store_redis.twinned import TwinnedRedisStore
+
+        own = {name: options.pop(name) for name in ("namespace", "clock", "max_bytes", "encrypt") if name in options}
+        return TwinnedRedisStore(Address(url=url, **options), **own)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._transport.address} namespace={self._namespace!r} io={self.io.value}>"
+
+    async def load(self, id: str) -> Record | None:
+        """Return the record, or None when it is absent, expired or in the format of a newer node."""
+        value = await self._transport.execute("GET", self._keys.session_key(id))
+        if value is None:
+            return None
+        record = unpack(id, value)
+        if record is None:
+            _log.warning("the session %s is stored in an unknown format; it is left as it is", id)
+            return None
+        return None if record.is_expired(self._clock.time()) else record
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        """Store a record that is absent so far; OK again for the same *write_id*."""
+        now = self._clock.time()
+        value = self._packed(record, write_id)
+        keys = [self._keys.session_key(record.id)]
+        arguments: list[Argument] = [pack_time(now), write_id, value, milliseconds_to_live(record.deadline, now)]
+        self._add_index(record, now, keys, arguments)
+        return Created.OK if await self._transport.eval(scripts.CREATE, keys, arguments) == 1 else Created.EXISTS
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        """Replace the record whose version is *expected*; OK again for the same *write_id*."""
+        now = self._clock.time()
+        before, after = split(self._packed(record, write_id))
+        keys = [self._keys.session_key(record.id)]
+        arguments: list[Argument] = [
+            pack_time(now),
+            write_id,
+            pack_version(expected),
+            before,
+            after,
+            milliseconds_to_live(record.deadline, now),
+        ]
+        self._add_index(record, now, keys, arguments)
+        match await self._transport.eval(scripts.REPLACE, keys, arguments):
+            case 0:
+                return Replaced.GONE
+            case -1:
+                return Replaced.CONFLICT
+            case bytes() as former_label:
+                await self._survey.leave_index(former_label.decode(), [record.id])
+                return Replaced.OK
+            case _:
+                return Replaced.OK
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        """Move the idle deadline forward, at most to the absolute deadline; say whether the record is present."""
+        arguments = (pack_time(self._clock.time()), pack_time(idle_deadline))
+        return bool(await self._transport.eval(scripts.TOUCH, [self._keys.session_key(id)], arguments) == 1)
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        """Delete the record, if *expected* is given only at that version."""
+        arguments = [pack_time(self._clock.time())]
+        if expected is not None:
+            arguments.append(pack_version(expected))
+        match await self._transport.eval(scripts.DELETE, [self._keys.session_key(id)], arguments):
+            case 0:
+                return Deleted.GONE
+            case -1:
+                return Deleted.CONFLICT
+            case bytes() as label:
+                await self._survey.leave_index(label.decode(), [id])
+                return Deleted.OK
+            case _:
+                return Deleted.OK
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        """Return the ids of the live records with that index label; what the index holds in vain leaves it."""
+        return await self._survey.ids_of(label)
+
+    def scan(self) -> AsyncIterator[str]:
+        """Yield the id of every live record once; goes through the whole keyspace, so never on a request."""
+        return self._survey.scan()
+
+    async def count(self) -> int:
+        """Return the number of live records by going through all of them."""
+        total = 0
+        async for _ in self.scan():
+            total += 1
+        return total
+
+    async def clear(self) -> None:
+        """Delete every record and index of this namespace, in batches."""
+        await self._survey.clear()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait as the client waits."""
+        if self.io is StoreIO.ASYNC:
+            await asyncio.sleep(seconds)
+        else:
+            time.sleep(seconds)  # noqa: ASYNC101 - a BLOCKING store never suspends
+
+    async def aclose(self) -> None:
+        """Release idle connections; a client that was handed in stays open for its owner."""
+        await self._transport.aclose()
+
+    def _packed(self, record: Record, write_id: bytes) -> bytes:
+        value = pack(record, write_id)
+        if len(value) > self._max_bytes:
+            raise SessionTooLargeError(
+                f"the session {record.id} takes {len(value)} bytes in redis, more than SOJOURN_REDIS_MAX_BYTES "
+                f"({self._max_bytes}); keep less in it"
+            )
+        return value
+
+    def _add_index(self, record: Record, now: float, keys: list[bytes], arguments: list[Argument]) -> None:
+        if record.index_label is None:
+            return
+        keys.append(self._keys.index_key(record.index_label))
+        arguments += (
+            pack_name(record.id),
+            repr(record.absolute_deadline),
+            repr(now - SLACK),
+            milliseconds_to_live(record.absolute_deadline, now),
+        )

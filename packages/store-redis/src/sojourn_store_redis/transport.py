@@ -1,0 +1,160 @@
+"""The way to the server: all that a store knows about a client, be it blocking or asyncio.
+
+The one rule: nothing redis-py raises leaves from here unmapped, and no connection is used by two processes or two
+event loops (FAILURES F21).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any, Protocol, runtime_checkable
+
+from redis.exceptions import NoScriptError
+
+from sojourn.stores import StoreIO
+from sojourn_store_redis.bounds import Bounds
+from sojourn_store_redis.failures import CLIENT_ERRORS, mapped
+from sojourn_store_redis.scripts import Script
+
+Argument = bytes | str | int | float
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """Carry commands to the server that holds the records.
+
+    Every method raises StoreUnavailableError or StoreTimeoutError, and CancelledError when it is cancelled; then the
+    reply is never given to anybody else.
+    """
+
+    io: StoreIO
+    address: str
+    """Host and port, or the path of the socket; for messages, so without credentials."""
+
+    async def execute(self, *command: Argument) -> Any:
+        """Return the reply to one command."""
+        ...
+
+    async def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Return the replies to several commands that were sent together; nothing else is atomic about them."""
+        ...
+
+    async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """Return the reply of a script, which the server is taught when it does not know it."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release idle connections; the next call opens new ones."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A client with the bounds of its calls."""
+
+    client: Any
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    process: int
+    loop: asyncio.AbstractEventLoop | None
+    link: Link
+
+
+class ClientTransport:
+    """A transport over redis-py clients, which *make_link* builds on first use, one for each process and event loop.
+
+    A client that was handed in is returned by *make_link* again and again; after a fork its pool starts anew.
+    """
+
+    def __init__(self, make_link: Callable[[], Link], *, io: StoreIO, address: str) -> None:
+        self.io = io
+        self.address = address
+        self._make_link = make_link
+        self._place: _Place | None = None
+        self._links: dict[asyncio.AbstractEventLoop | None, Link] = {}
+        self._inherited: list[Any] = []
+
+    async def execute(self, *command: Argument) -> Any:
+        """Return the reply to one command."""
+
+        async def call(client: Any) -> Any:
+            return await _settled(client.execute_command(*command))
+
+        return await self._run(str(command[0]), call)
+
+    async def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Return the replies to several commands that were sent together."""
+        if not commands:
+            return []
+
+        async def call(client: Any) -> Any:
+            pipeline = client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await _settled(pipeline.execute())
+
+        replies: list[Any] = await self._run(f"{commands[0][0]!s} x {len(commands)}", call)
+        return replies
+
+    async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """Return the reply of a script."""
+
+        async def call(client: Any) -> Any:
+            try:
+                return await _settled(client.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments))
+            except NoScriptError:
+                return await _settled(client.execute_command("EVAL", script.source, len(keys), *keys, *arguments))
+
+        return await self._run(script.name, call)
+
+    async def aclose(self) -> None:
+        """Release idle connections."""
+        place, self._place = self._place, None
+        self._links = {}
+        if place is None or place.process != os.getpid():
+            return
+        if place.loop is not None and place.loop is not asyncio.get_running_loop():
+            return
+        with suppress(*CLIENT_ERRORS):
+            await _settled(place.link.client.connection_pool.disconnect(inuse_connections=False))
+
+    async def _run(self, operation: str, call: Callable[[Any], Any]) -> Any:
+        link = self._link()
+        try:
+            async with link.bounds():
+                return await call(link.client)
+        except CLIENT_ERRORS as error:
+            raise mapped(error, operation=operation, address=self.address) from error
+
+    def _link(self) -> Link:
+        loop = asyncio.get_running_loop() if self.io is StoreIO.ASYNC else None
+        place = self._place
+        if place is not None and place.loop is loop and place.process == os.getpid():
+            return place.link
+        return self._move(place, loop)
+
+    def _move(self, place: _Place | None, loop: asyncio.AbstractEventLoop | None) -> Link:
+        if place is not None and place.process != os.getpid():
+            # the parent still reads from these sockets: neither closing nor collecting them may disturb its loop
+            pool = place.link.client.connection_pool
+            self._inherited.append((self._links, dict(vars(pool))))
+            self._links = {}
+            pool.reset()
+        for other in list(self._links):
+            if other is not None and other.is_closed():
+                del self._links[other]
+        link = self._links.get(loop) or self._links.setdefault(loop, self._make_link())
+        self._place = _Place(os.getpid(), loop, link)
+        return link
+
+
+async def _settled(result: Any) -> Any:
+    return await result if isawaitable(result) else result
