@@ -1,0 +1,27 @@
+from importlib.metadata import entry_points, version
+
+import pytest
+
+ENTRY_POINTS = {
+    "store-cookie": "sojourn_store_cookie",
+    "store-redis": "sojourn_store_redis",
+    "store-clustered-redis": "sojourn_store_redis",
+    "metrics-statsd": "sojourn_metrics_statsd",
+}
+
+
+@pytest.mark.parametrize("name", sorted(ENTRY_POINTS))
+def test_each_plugin_is_found_by_its_entry_point(name):
+    found = {point.value for point in entry_points(group="sojourn", name=name)}
+    assert found == {ENTRY_POINTS[name]}
+
+
+def test_all_distributions_carry_one_version():
+    names = [
+        "sojourn",
+        "sojourn-contrib-azu-like",
+        "sojourn-metrics-statsd",
+        "sojourn-store-cookie",
+        "sojourn-store-redis",
+    ]
+    assert len({version(name) for name in names}) == 1
