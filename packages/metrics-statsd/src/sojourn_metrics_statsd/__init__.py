@@ -1,0 +1,26 @@
+"""Session metrics over statsd: the plugin behind ``SOJOURN_METRICS=statsd``.
+
+The one rule: a missing, slow or restarting agent never delays or breaks a request (FAILURES F22).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sojourn.hookspecs import hookimpl
+from sojourn_metrics_statsd.metrics import StatsdMetrics
+
+if TYPE_CHECKING:
+    from sojourn.settings import SessionSettings
+
+__all__ = ["StatsdMetrics", "sojourn_create_metrics"]
+
+
+@hookimpl
+def sojourn_create_metrics(name: str, settings: SessionSettings) -> StatsdMetrics | None:
+    """Return the sink called ``statsd``, as ``SOJOURN_STATSD_*`` describes it."""
+    if name != "statsd":
+        return None
+    from sojourn_metrics_statsd.settings import StatsdSettings
+
+    return StatsdMetrics.from_settings(StatsdSettings.build(settings))

@@ -1,0 +1,181 @@
+"""Agents for the tests: a UDP socket, a unix datagram socket, and the real statsd server of npm."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+LOOPBACK = "127.0.0.1"
+VERSION = "0.9.0"
+
+
+class Agent:
+    """Receive datagrams on a real socket."""
+
+    def __init__(self, kind: socket.AddressFamily, address: str | tuple[str, int]) -> None:
+        self.socket = socket.socket(kind, socket.SOCK_DGRAM)
+        self.socket.bind(address)
+
+    @classmethod
+    def udp(cls, port: int = 0) -> Self:
+        return cls(socket.AF_INET, (LOOPBACK, port))
+
+    @classmethod
+    def unix(cls, path: Path) -> Self:
+        return cls(socket.AF_UNIX, str(path))
+
+    @property
+    def port(self) -> int:
+        return int(self.socket.getsockname()[1])
+
+    def datagram(self, seconds: float = 5.0) -> str:
+        """Return the next datagram; TimeoutError when none comes."""
+        self.socket.settimeout(seconds)
+        return self.socket.recv(65536).decode()
+
+    def lines(self, count: int) -> list[str]:
+        """Return that many lines; any surplus in the last datagram comes along."""
+        lines: list[str] = []
+        while len(lines) < count:
+            lines += self.datagram().splitlines()
+        return lines
+
+    def until(self, line: str) -> list[str]:
+        """Return the lines that come up to and with the one named."""
+        lines: list[str] = []
+        while line not in lines:
+            lines += self.datagram().splitlines()
+        return lines
+
+    def is_silent(self, seconds: float = 0.1) -> bool:
+        try:
+            self.datagram(seconds)
+        except TimeoutError:
+            return True
+        return False
+
+    def drain(self) -> int:
+        """Throw away what has arrived; return how much it was."""
+        self.socket.setblocking(False)
+        count = 0
+        while True:
+            try:
+                self.socket.recv(65536)
+            except BlockingIOError:
+                return count
+            count += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.socket.close()
+
+
+class StatsdServer:
+    """Run the statsd server of npm with its console backend, which prints what it received every 100 ms."""
+
+    def __init__(self, folder: Path) -> None:
+        self.program = _installed_statsd()
+        self.folder = folder
+        with Agent.udp() as agent:
+            self.port = agent.port
+        self.output = folder / "console.txt"
+
+    def __enter__(self) -> Self:
+        with socket.create_server((LOOPBACK, 0)) as listener:
+            management_port = listener.getsockname()[1]
+        configuration = {
+            "address": LOOPBACK,
+            "port": self.port,
+            "mgmt_address": LOOPBACK,
+            "mgmt_port": management_port,
+            "backends": ["./backends/console"],
+            "flushInterval": 100,
+        }
+        path = self.folder / "statsd.json"
+        path.write_text(json.dumps(configuration))
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                ["node", str(self.program), str(path)], stdout=output, stderr=subprocess.STDOUT
+            )
+        self.wait_for(lambda: "server is up" in self.output.read_text())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def wait_for(self, condition, seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"statsd did not get there:\n{self.output.read_text()[-4000:]}")
+            time.sleep(0.02)
+
+    def counters(self) -> Counter[str]:
+        """Return the sum of each counter over all flushes."""
+        totals: Counter[str] = Counter()
+        for block in re.findall(r"\bcounters: \{([^}]*)\}", self.output.read_text()):
+            for name, value in re.findall(r"'?([\w.;=-]+)'?: ([\d.]+)", block):
+                totals[name] += int(value)
+        return totals
+
+    def gauges(self) -> dict[str, float]:
+        """Return the level of each gauge."""
+        blocks = re.findall(r"\bgauges: \{([^}]*)\}", self.output.read_text())
+        return {
+            name: float(value) for block in blocks for name, value in re.findall(r"'?([\w.-]+)'?: (-?[\d.]+)", block)
+        }
+
+    def timers(self) -> dict[str, list[float]]:
+        """Return the durations received under each name."""
+        found: dict[str, list[float]] = {}
+        for block in re.findall(r"\btimers: \{([^}]*)\}", self.output.read_text()):
+            for name, values in re.findall(r"'?([\w.-]+)'?: \[([^\]]*)\]", block):
+                found.setdefault(name, []).extend(float(value) for value in values.split(",") if value.strip())
+        return found
+
+
+def _installed_statsd() -> Path:
+    """Return the server's script, installing it once; only a machine without node may skip, and never in CI."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        if os.environ.get("CI"):
+            pytest.fail("node and npm are missing; CI must test against the real statsd server")
+        pytest.skip("node and npm are missing: install nodejs to test against the real statsd server")
+    folder = Path(tempfile.gettempdir(), f"sojourn-tests-{os.getuid()}", f"statsd-{VERSION}")
+    script = folder / "node_modules" / "statsd" / "stats.js"
+    if not script.is_file():
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        # Install beside and move: two test runs at once then never see half of it.
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as fresh:
+            command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
+            done = subprocess.run(
+                [*command, "--prefix", fresh, f"statsd@{VERSION}"],
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=180,
+            )
+            if done.returncode:
+                pytest.fail(f"npm could not install statsd {VERSION}:\n{done.stderr}")
+            with contextlib.suppress(OSError):  # another run was faster
+                Path(fresh).rename(folder)
+    return script
