@@ -131,6 +131,7 @@ def test_r31_x_forwarded_for_is_counted_from_the_right(
         (['for="1.1.1.1', "for=203.0.113.9"], "203.0.113.9"),
         (['for=1.1.1.1;x=", for=203.0.113.9'], "203.0.113.9"),
         (["for=203.0.113.9, for=10.2.2.2"], "203.0.113.9"),
+        (["for=10.3.3.3, for=10.2.2.2"], "10.3.3.3"),
         (["for=unknown"], PROXY),
         (["for=_hidden"], PROXY),
         (['for=""'], PROXY),

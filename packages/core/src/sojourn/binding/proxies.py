@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import islice
 from typing import Final
 
 from sojourn.errors import ConfigurationError
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 UNIX_PEER: Final = "unix"
 """The trusted network that stands for a peer without an address: a proxy on a unix socket."""
@@ -40,29 +41,7 @@ class TrustedProxies:
         leftmost entry would win, which the client writes.
         """
         self._trusts_unix = UNIX_PEER in networks
-        parsed = []
-        for network in networks:
-            if network == UNIX_PEER:
-                continue
-            try:
-                parsed.append(ip_network(network))
-            except ValueError as error:
-                msg = (
-                    f"SOJOURN_TRUSTED_PROXIES holds {network!r}, which is no address and no network ({error}); "
-                    "use for example '10.0.0.0/8', '2001:db8::/32' or 'unix'"
-                )
-                raise ConfigurationError(msg) from error
-            start = parsed[-1].network_address
-            if isinstance(start, IPv6Address) and start.ipv4_mapped:
-                msg = f"SOJOURN_TRUSTED_PROXIES holds {network!r}; write it as the IPv4 network that it stands for"
-                raise ConfigurationError(msg)
-            if parsed[-1].prefixlen == 0:
-                msg = (
-                    f"SOJOURN_TRUSTED_PROXIES holds {network!r}, which trusts every client to name its own address; "
-                    "name the networks of the proxies alone"
-                )
-                raise ConfigurationError(msg)
-        self._networks = tuple(parsed)
+        self._networks = tuple(_parse_network(network) for network in networks if network != UNIX_PEER)
 
     def __repr__(self) -> str:
         names = [UNIX_PEER] * self._trusts_unix + [str(network) for network in self._networks]
@@ -101,6 +80,27 @@ class TrustedProxies:
             if not self._trusts(address):
                 return address
         return address
+
+
+def _parse_network(text: str) -> Network:
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        msg = (
+            f"SOJOURN_TRUSTED_PROXIES holds {text!r}, which is no address and no network ({error}); "
+            "use for example '10.0.0.0/8', '2001:db8::/32' or 'unix'"
+        )
+        raise ConfigurationError(msg) from error
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+        msg = f"SOJOURN_TRUSTED_PROXIES holds {text!r}; write it as the IPv4 network that it stands for"
+        raise ConfigurationError(msg)
+    if network.prefixlen == 0:
+        msg = (
+            f"SOJOURN_TRUSTED_PROXIES holds {text!r}, which trusts every client to name its own address; "
+            "name the networks of the proxies alone"
+        )
+        raise ConfigurationError(msg)
+    return network
 
 
 def _from_the_right(values: Sequence[str]) -> Iterator[str]:
