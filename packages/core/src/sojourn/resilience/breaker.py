@@ -235,7 +235,8 @@ class CircuitBreaker:
         return min(self._open_cap, nominal * (1 + _SPREAD * self._random()))
 
 
-def _refusal(retry_after: float) -> BreakerOpenError:
+def _refusal(seconds: float) -> BreakerOpenError:
+    retry_after = max(0.0, seconds)  # rounding may leave a hair below
     return BreakerOpenError(
         f"the circuit breaker is open after too many failures of the store; try again in {retry_after:.1f} s",
         retry_after=retry_after,
