@@ -364,7 +364,7 @@ def test_f15_an_infinity_in_a_typed_dict_under_pydantic_is_named() -> None:
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (SmallPydantic.model_construct(user_id=SECRET), "user_id"),  # type: ignore[arg-type]
+        (SmallPydantic.model_construct(user_id=SECRET), "user_id"),
         (SmallPydantic(secret=b"\xff"), "secret"),
     ],
 )

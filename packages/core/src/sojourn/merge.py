@@ -1,0 +1,247 @@
+"""Three-way merge of two changes to the same session, field by field.
+
+The one rule: what one side changed and the other did not is always kept. Where both changed a field, ours wins
+unless the field's annotation says otherwise; rules are pure and never see a whole session.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from typing import Any, Final, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from sojourn.errors import ConfigurationError
+
+T = TypeVar("T")
+
+Rule = Callable[[Any, Any, Any], Any]
+"""Given the value as loaded, ours and theirs, all of one field, return the merged value."""
+
+
+class Missing(Enum):
+    """The one value of a key that is not there."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+"""Stands for a key that one side does not have: extras, flash, and TypedDict with ``total=False``."""
+
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
+
+
+class Merge:
+    """Rules for fields that both sides may change: ``Annotated[int, Merge.counter]``.
+
+    A plain function ``f(base, ours, theirs)`` is a rule too; it is called only when all three values exist. For the
+    rules here an absent value or None counts as zero or empty.
+    """
+
+    @staticmethod
+    def counter(base: Any, ours: Any, theirs: Any) -> Any:
+        """Add both changes: numbers, Decimal, timedelta."""
+        zero = _zero_of(ours, theirs, base)
+        base, ours, theirs = (zero if _is_absent(value) else value for value in (base, ours, theirs))
+        return theirs + (ours - base)
+
+    @staticmethod
+    def append(base: Any, ours: Any, theirs: Any) -> Any:
+        """Keep theirs, then what ours appended to base; for a list or tuple.
+
+        What ours removed or moved is not: the rule is for lists that only grow.
+        """
+        kind: type[Any] = type(_zero_of(ours, theirs, base))
+        before, mine, others = (() if _is_absent(value) else tuple(value) for value in (base, ours, theirs))
+        if mine[: len(before)] == before:
+            return kind((*others, *mine[len(before) :]))
+        left = list(before)
+        added: list[Any] = []
+        for value in mine:
+            if value in left:
+                left.remove(value)
+            else:
+                added.append(value)
+        return kind((*others, *added))
+
+    @staticmethod
+    def union(base: Any, ours: Any, theirs: Any) -> Any:
+        """Keep what either side added and drop what either removed: for a set, a list without repeats, a mapping by key."""
+        zero = _zero_of(ours, theirs, base)
+        base, ours, theirs = (zero if _is_absent(value) else value for value in (base, ours, theirs))
+        if isinstance(ours, Mapping):
+            return merge_values(base, ours, theirs, {})
+        if isinstance(ours, set | frozenset):
+            return type(ours)((theirs & ours) | (theirs - base) | (ours - base))
+        kept = [value for value in theirs if value in ours or value not in base]
+        return type(ours)((*kept, *(value for value in ours if value not in base and value not in kept)))
+
+
+def merge_values(
+    base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any], rules: Mapping[str, Rule]
+) -> dict[str, Any]:
+    """Merge by key: changed by one side wins; changed by both: the key's rule, else ours.
+
+    Adding and removing a key are changes. Keys keep the order of *theirs*, new ones of *ours* follow.
+    """
+    merged: dict[str, Any] = {}
+    for name in (*theirs, *(name for name in ours if name not in theirs)):
+        value = _merge_one(base.get(name, MISSING), ours.get(name, MISSING), theirs.get(name, MISSING), rules.get(name))
+        if value is not MISSING:
+            merged[name] = value
+    return merged
+
+
+def merge_models(base: T, ours: T, theirs: T, rules: Mapping[str, Rule]) -> T:
+    """Merge two changed copies of one model; none of the three is changed. *rules* are those of ``merge_rules``."""
+    merged = merge_values(field_values(base), field_values(ours), field_values(theirs), rules)
+    if isinstance(ours, dict):
+        return cast("T", merged)
+    result = with_values(ours, **merged)
+    extra: dict[str, Any] | None = getattr(result, "__pydantic_extra__", None)
+    for name in [name for name in extra or () if name not in merged]:
+        del cast("dict[str, Any]", extra)[name]
+    return result
+
+
+def merge_rules(model: type[Any]) -> dict[str, Rule]:
+    """Return the rule of each field that has one, by python name.
+
+    ConfigurationError when a field has two, or a function that does not take ``(base, ours, theirs)``.
+    """
+    rules: dict[str, Rule] = {}
+    for name, annotation in field_types(model).items():
+        found = list(_rules_in(annotation))
+        if not found:
+            continue
+        if len(found) > 1:
+            raise ConfigurationError(f"field {name} of {model!r} has {len(found)} merge rules; give it one")
+        if not _takes_three(found[0]):
+            raise ConfigurationError(f"the merge rule of field {name} of {model!r} must take (base, ours, theirs)")
+        rules[name] = found[0]
+    return rules
+
+
+def field_values(data: object) -> dict[str, Any]:
+    """Return the fields of a model instance by python name, shallowly."""
+    if isinstance(data, dict):
+        return dict(cast("dict[str, Any]", data))
+    values = {name: getattr(data, name) for name in _field_names(type(data)) or ()}
+    return {**values, **(getattr(data, "__pydantic_extra__", None) or {})}
+
+
+def with_values(data: T, **changes: Any) -> T:
+    """Return a copy with other values for some fields, frozen or not; ``__post_init__`` runs as it does on decoding."""
+    if isinstance(data, dict):
+        return cast("T", {**data, **changes})
+    if isinstance(data, msgspec.Struct):
+        return cast("T", msgspec.structs.replace(data, **changes))
+    if hasattr(type(data), "__pydantic_fields__"):
+        return cast("T", cast("Any", data).model_copy(update=changes))
+    result = copy.copy(data)
+    for name, value in changes.items():
+        object.__setattr__(result, name, value)
+    for hook in ("__post_init__", "__attrs_post_init__"):
+        getattr(result, hook, _nothing)()
+    return result
+
+
+def field_types(model: type[Any]) -> dict[str, Any]:
+    """Return the annotation of each field by python name, with its Annotated extras.
+
+    ConfigurationError when an annotation names something that cannot be found.
+    """
+    origin: Any = get_origin(model) or model
+    pydantic_fields: Mapping[str, Any] | None = getattr(origin, "__pydantic_fields__", None)
+    if pydantic_fields is not None:  # pydantic has resolved its own, also names local to a function
+        return {
+            name: typing.Annotated[(found.annotation, *found.metadata)] if found.metadata else found.annotation
+            for name, found in pydantic_fields.items()
+        }
+    try:
+        hints = get_type_hints(origin, include_extras=True)
+    except Exception as error:  # an annotation may be any expression, and raise anything
+        raise ConfigurationError(f"the annotations of {model!r} cannot be resolved: {error}") from error
+    names = hints if issubclass(origin, dict) else _field_names(origin) or ()
+    return {name: hints[name] for name in names if name in hints}
+
+
+def is_same(one: object, other: object) -> bool:
+    """Tell whether two values hold the same: models by every field whatever their ``==`` says, and NaN is itself."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        left: dict[Any, Any] = one
+        right: dict[Any, Any] = other
+        return left.keys() == right.keys() and all(is_same(left[key], right[key]) for key in left)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        pairs = cast("tuple[list[Any], list[Any]]", (one, other))
+        return len(pairs[0]) == len(pairs[1]) and all(map(is_same, *pairs))
+    if type(one) is type(other) and _field_names(type(one)) is not None:
+        return is_same(field_values(one), field_values(other))
+    if isinstance(one, float) and isinstance(other, float) and one != one:  # noqa: PLR0124 - only NaN does
+        return other != other  # noqa: PLR0124
+    return isinstance(one, bool) is isinstance(other, bool) and one == other
+
+
+def _merge_one(base: Any, ours: Any, theirs: Any, rule: Rule | None) -> Any:
+    if is_same(ours, base):
+        return theirs
+    if is_same(theirs, base):
+        return ours
+    if rule is None or (_is_absent(ours) and _is_absent(theirs)):
+        return ours
+    if MISSING in (base, ours, theirs) and rule not in (Merge.counter, Merge.append, Merge.union):
+        return ours
+    return rule(base, ours, theirs)
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or value is MISSING
+
+
+def _zero_of(*values: Any) -> Any:
+    """Return the zero or empty value of the first that is there."""
+    return next(type(value)() for value in values if not _is_absent(value))
+
+
+def _rules_in(annotation: Any) -> Iterator[Rule]:
+    """Yield the functions in an annotation's extras, also inside of Optional, Required and the like."""
+    origin = get_origin(annotation)
+    if origin is typing.Annotated:
+        yield from (extra for extra in annotation.__metadata__ if isinstance(extra, _FUNCTIONS))
+        yield from _rules_in(annotation.__origin__)
+    elif origin in (typing.Union, types.UnionType, typing.Required, typing.NotRequired, typing.Final):
+        for inner in get_args(annotation):
+            yield from _rules_in(inner)
+
+
+def _takes_three(rule: Rule) -> bool:
+    try:
+        inspect.signature(rule).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a built-in function that does not tell, such as max
+        return True
+    return True
+
+
+def _field_names(model: type[Any]) -> tuple[str, ...] | None:
+    """Return the names of the fields; None for a class that is no model."""
+    if issubclass(model, msgspec.Struct):
+        return model.__struct_fields__
+    if dataclasses.is_dataclass(model):
+        return tuple(field.name for field in dataclasses.fields(model))
+    attributes = getattr(model, "__attrs_attrs__", None)
+    if attributes is not None:
+        return tuple(attribute.name for attribute in attributes)
+    fields = getattr(model, "__pydantic_fields__", None)
+    return None if fields is None else tuple(fields)
+
+
+def _nothing() -> None: ...
