@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from queue import Empty, SimpleQueue
 from typing import Any
 
 Bounds = Callable[[], AbstractAsyncContextManager[None]]
@@ -63,34 +64,39 @@ class DeadlineSocket:
         return getattr(self._socket, name)
 
 
-def unbounded() -> Bounds:
-    """Return bounds that leave everything to the client."""
+class Unbounded:
+    """Leave everything to the client."""
 
-    @asynccontextmanager
-    async def enter() -> AsyncIterator[None]:
-        yield
+    async def __aenter__(self) -> None:
+        """Do nothing."""
 
-    return enter
+    async def __aexit__(self, *_: object) -> None:
+        """Do nothing."""
 
 
-def blocking_bounds(*, seconds: float, slots: int, deadline: Deadline) -> Bounds:
-    """Return bounds for the threads of one process: they share the *slots*, each has its own deadline."""
-    free = threading.BoundedSemaphore(slots)
+class BlockingBounds:
+    """Let the threads of one process share the *slots*, each with a *deadline* of its own for its call."""
 
-    @asynccontextmanager
-    async def enter() -> AsyncIterator[None]:
-        deadline.until = time.monotonic() + seconds
+    def __init__(self, *, seconds: float, slots: int, deadline: Deadline) -> None:
+        self._seconds = seconds
+        self._deadline = deadline
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(slots):
+            self._free.put(None)
+
+    async def __aenter__(self) -> None:
+        """Wait for a slot; TimeoutError when none becomes free in time."""
+        until = time.monotonic() + self._seconds
         try:
-            if not free.acquire(timeout=seconds):
-                raise TimeoutError("no connection became free in time")
-            try:
-                yield
-            finally:
-                free.release()
-        finally:
-            deadline.until = math.inf
+            self._free.get(timeout=self._seconds)
+        except Empty:
+            raise TimeoutError("no connection became free in time") from None
+        self._deadline.until = until
 
-    return enter
+    async def __aexit__(self, *_: object) -> None:
+        """Give the slot back."""
+        self._deadline.until = math.inf
+        self._free.put(None)
 
 
 def async_bounds(*, seconds: float | None, slots: int | None) -> Bounds:

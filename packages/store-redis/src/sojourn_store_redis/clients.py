@@ -21,7 +21,7 @@ import redis.retry
 
 from sojourn.errors import ConfigurationError
 from sojourn.stores import StoreIO
-from sojourn_store_redis.bounds import Deadline, DeadlineSocket, async_bounds, blocking_bounds, unbounded
+from sojourn_store_redis.bounds import BlockingBounds, Deadline, DeadlineSocket, Unbounded, async_bounds
 from sojourn_store_redis.transport import ClientTransport, Link
 
 SCHEMES = ("redis", "rediss", "unix")
@@ -112,7 +112,8 @@ class Address:
             }
         )
         client = redis.Redis(connection_pool=pool)
-        return Link(client, blocking_bounds(seconds=self.timeout, slots=self.max_connections, deadline=deadline))
+        bounds = BlockingBounds(seconds=self.timeout, slots=self.max_connections, deadline=deadline)
+        return Link(client, lambda: bounds)
 
 
 def handed_in(client: Any, *, timeout: float | None) -> ClientTransport:
@@ -139,8 +140,7 @@ def handed_in(client: Any, *, timeout: float | None) -> ClientTransport:
         )
 
     def link() -> Link:
-        bounds = async_bounds(seconds=timeout, slots=None) if io is StoreIO.ASYNC else unbounded()
-        return Link(client, bounds)
+        return Link(client, async_bounds(seconds=timeout, slots=None) if io is StoreIO.ASYNC else Unbounded)
 
     return ClientTransport(link, io=io, address=_describe(options))
 
