@@ -155,6 +155,14 @@ def encoding_of(path: Path) -> str:
     return "utf-8"
 
 
+def names_in_env_file(path: Path) -> list[str]:
+    """Return the names of all variables in an env file, in upper case; none when there is no such file."""
+    if not path.is_file():
+        return []
+    source = DotEnvSettingsSource(LayeredSettings, env_file=path, env_file_encoding=encoding_of(path))
+    return [name.upper() for name in source.env_vars]
+
+
 def _read(source: PydanticBaseSettingsSource, model: type[LayeredSettings], place: str) -> dict[str, Any]:
     """Call one source of pydantic-settings, keep what belongs to the model, drop the values from its errors."""
     problem: str

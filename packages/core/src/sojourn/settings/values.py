@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
@@ -94,7 +94,11 @@ def _read_names(value: object) -> object:
         return value
     if value.lstrip().startswith("["):
         return _read_json_list(value)
-    return [part.strip() for part in value.split(",") if part.strip()]
+    return _split(value)
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _read_json_list(value: object) -> object:
@@ -103,11 +107,11 @@ def _read_json_list(value: object) -> object:
         return value
     try:
         parsed: Any = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, list):
         raise ValueError('write a JSON list such as ["first", "second"]') from None  # noqa: TRY004 - pydantic's way
-    return parsed
+    return cast("list[object]", parsed)
 
 
 def _count(value: int) -> int:
