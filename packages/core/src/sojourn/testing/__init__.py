@@ -12,17 +12,25 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sojourn.testing.client_side import ClientSideStoreSuite
     from sojourn.testing.clocks import FakeClock
     from sojourn.testing.faults import Fault, FaultyStore
     from sojourn.testing.recorders import RecordingMetrics, RecordingObserver
     from sojourn.testing.records import make_id, make_label, make_record, make_write_id
+    from sojourn.testing.rules import CLIENT_SIDE_RULES, STORE_RULES, RuleViolationError
+    from sojourn.testing.suite import StoreSuite
 
 __all__ = [
+    "CLIENT_SIDE_RULES",
+    "STORE_RULES",
+    "ClientSideStoreSuite",
     "FakeClock",
     "Fault",
     "FaultyStore",
     "RecordingMetrics",
     "RecordingObserver",
+    "RuleViolationError",
+    "StoreSuite",
     "make_id",
     "make_label",
     "make_record",
@@ -30,11 +38,16 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "CLIENT_SIDE_RULES": "rules",
+    "STORE_RULES": "rules",
+    "ClientSideStoreSuite": "client_side",
     "FakeClock": "clocks",
     "Fault": "faults",
     "FaultyStore": "faults",
     "RecordingMetrics": "recorders",
     "RecordingObserver": "recorders",
+    "RuleViolationError": "rules",
+    "StoreSuite": "suite",
     "make_id": "records",
     "make_label": "records",
     "make_record": "records",

@@ -1,0 +1,164 @@
+"""The rules of the capabilities: index, scan, twin; a store without one passes its tests untouched."""
+
+from __future__ import annotations
+
+import inspect
+
+from sojourn.stores.contract import Created, IndexedStore, ScannableStore, StoreIO, TwinnedStore, WaitingStore
+from sojourn.testing.bench import StoreBench
+from sojourn.testing.calls import Create
+from sojourn.testing.clocks import FakeClock
+from sojourn.testing.driver import RealClock
+from sojourn.testing.records import make_id, make_label, make_write_id
+from sojourn.testing.rules import violated
+
+_ALICE, _BOB = make_label("alice"), make_label("bob")
+_W = [make_write_id(number) for number in range(8)]
+_MANY = 150
+
+
+class AbilityRules(StoreBench):
+    """Try what a store can do beyond the six methods."""
+
+    def test_s15_the_index_follows_every_write(self) -> None:
+        """A label is listed while its record lives, whatever happened to other records."""
+        with self.bench() as checked:
+            for number in range(5):
+                checked.create(self.record(checked, number, label=_ALICE if number < 3 else _BOB), _W[0])
+            checked.check_ids_of(_ALICE)
+            checked.touch(make_id(0), self.record(checked, idle=700.0).idle_deadline)
+            checked.replace(self.record(checked, 1, 2, label=_ALICE), 1, _W[1])
+            checked.delete(make_id(2))
+            checked.delete(make_id(2))
+            for label in (_ALICE, _BOB, make_label("nobody")):
+                checked.check_ids_of(label)
+            checked.create(self.record(checked, 2, label=_ALICE), _W[2])
+            checked.check_ids_of(_ALICE)
+
+    def test_s16_the_index_follows_a_change_of_label(self) -> None:
+        """A login, a change of user and a logout move a record from one label to another."""
+        with self.bench() as checked:
+            checked.create(self.record(checked), _W[0])
+            for version, label in ((2, _ALICE), (3, _BOB), (4, None), (5, _ALICE)):
+                checked.replace(self.record(checked, version=version, label=label), version - 1, _W[version])
+                checked.check_ids_of(_ALICE)
+                checked.check_ids_of(_BOB)
+            checked.replace(self.record(checked, version=3, label=_BOB), 2, _W[6])
+            checked.check_ids_of(_BOB)
+            checked.delete(make_id("a"))
+            checked.create(self.record(checked, label=_BOB), _W[7])
+            checked.check_ids_of(_ALICE)
+            checked.check_ids_of(_BOB)
+
+    def test_s14_a_list_of_ids_belongs_to_the_caller(self) -> None:
+        """Emptying the answer of ids_of does not empty the index."""
+        with self.bench() as checked:
+            for number in range(2):
+                checked.create(self.record(checked, number, label=_ALICE), _W[0])
+            if isinstance(checked.store, IndexedStore):
+                ids = checked.run(checked.store.ids_of(_ALICE))
+                before = sorted(ids)
+                if isinstance(ids, list):
+                    ids.clear()
+                if sorted(checked.run(checked.store.ids_of(_ALICE))) != before:
+                    violated("S14", "the caller emptied the list it got from ids_of, and the index with it")
+
+    def test_s17_scan_goes_through_many_records(self) -> None:
+        """Each of many live records is yielded once, deleted ones are not."""
+        with self.bench() as checked:
+            if isinstance(checked.store, ScannableStore):
+                for number in range(_MANY):
+                    checked.create(self.record(checked, number, label=_ALICE), _W[0])
+                for number in range(0, _MANY, 3):
+                    checked.delete(make_id(number))
+                checked.check_scan()
+                checked.check_ids_of(_ALICE)
+
+    def test_s17_scan_bears_writes_on_its_way(self) -> None:
+        """What lives from before the scan until after it is yielded once, whatever is written meanwhile."""
+        with self.bench() as checked:
+            if not isinstance(checked.store, ScannableStore):
+                return
+            for number in range(12):
+                checked.create(self.record(checked, number), _W[0])
+            iterator = checked.store.scan()
+            seen = [checked.run(anext(iterator))]
+            dropped = [make_id(number) for number in range(4) if make_id(number) not in seen]
+            for id in dropped:
+                checked.delete(id)
+            for number in range(20, 26):
+                checked.create(self.record(checked, number), _W[0])
+            checked.replace(self.record(checked, 5, 2), 1, _W[1])
+            seen += checked.collect(iterator)
+            stable = {make_id(number) for number in range(12)} - set(dropped)
+            if len(set(seen)) != len(seen) or stable.difference(seen):
+                violated("S17", "writes during a scan made it yield a record twice, or leave out a live one")
+            strangers = set(seen) - {make_id(number) for number in (*range(12), *range(20, 26))}
+            if strangers:
+                violated("S17", f"a scan yielded {len(strangers)} ids that were never created")
+
+    def test_s19_clear_leaves_nothing(self) -> None:
+        """After clear every record is absent, and every id may begin anew under another label."""
+        with self.bench() as checked:
+            for number in range(7):
+                checked.create(self.record(checked, number, label=_ALICE if number % 2 else None), _W[0])
+            checked.replace(self.record(checked, 1, 2, label=_BOB), 1, _W[1])
+            checked.clear()
+            checked.clear()
+            if isinstance(checked.store, ScannableStore):
+                checked.create(self.record(checked, 1, label=_ALICE), _W[0])
+                checked.check_ids_of(_ALICE)
+                checked.check_ids_of(_BOB)
+                checked.check_scan()
+
+    def test_s19_clear_spares_other_namespaces(self) -> None:
+        """A store in another namespace of the same server sees none of this one's records and keeps its own."""
+        with self.bench() as checked:
+            checked.create(self.record(checked, label=_ALICE), _W[0])
+            made = self.make_neighbour(RealClock() if self.real_time else FakeClock())
+            neighbour = checked.run(made) if inspect.isawaitable(made) else made
+            if neighbour is None or not isinstance(checked.store, ScannableStore):
+                return
+            call = Create(self.record(checked, payload=b"the neighbour's"), _W[1])
+            if (
+                checked.run(neighbour.load(call.id)) is not None
+                or checked.run(call.on_store(neighbour)) is not Created.OK
+            ):
+                violated("S19", "a store in another namespace sees this one's records")
+            checked.clear()
+            if checked.run(neighbour.load(call.id)) is None:
+                violated("S19", "clear deleted a record of another namespace")
+            checked.run(neighbour.aclose())
+
+    def test_s21_waiting_is_done_in_the_store_s_own_way(self) -> None:
+        """The sleep of a store obeys its io like everything else."""
+        with self.bench() as checked:
+            if isinstance(checked.store, WaitingStore):
+                checked.run(checked.store.sleep(0))
+
+    def test_s23_a_blocking_twin_works_on_the_same_data(self) -> None:
+        """Each of the two sees what the other wrote."""
+        with self.bench() as checked:
+            if not isinstance(checked.store, TwinnedStore):
+                return
+            twin = checked.store.blocking_twin()
+            if twin.io is not StoreIO.BLOCKING:
+                violated("S23", f"the twin's io is {twin.io.name} instead of BLOCKING")
+            checked.create(self.record(checked), _W[0])
+            seen = checked.run(twin.load(make_id("a")), twin.io)
+            if seen is None or seen.payload != self.record(checked).payload:
+                violated("S23", "the twin does not see a record that was created")
+            checked.run(twin.delete(make_id("a")), twin.io)
+            if checked.run(checked.store.load(make_id("a"))) is not None:
+                violated("S23", "a record that the twin deleted is still there")
+            checked.run(twin.aclose(), twin.io)
+
+    def test_s24_the_store_has_the_capabilities_claimed_for_it(self) -> None:
+        """``indexed = True`` and ``scannable = True`` in a suite mean that the store has the methods."""
+        with self.bench() as checked:
+            for name, claimed, protocol in (
+                ("indexed", self.indexed, IndexedStore),
+                ("scannable", self.scannable, ScannableStore),
+            ):
+                if claimed is not None and claimed is not isinstance(checked.store, protocol):
+                    violated("S24", f"{name} = {claimed} is claimed; {protocol.__name__} says otherwise")

@@ -1,0 +1,222 @@
+"""A store beside its model: every call is made on both, and every difference names the rule it breaks.
+
+The one rule: after each call the record is loaded again, so that a wrong effect is found where it happens.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from typing import TypeVar
+
+from sojourn.errors import StoreTimeoutError
+from sojourn.stores.contract import IndexedStore, Record, ScannableStore, Store, StoreIO
+from sojourn.testing.calls import Answer, Call, Create, Delete, Load, Replace, Touch, show
+from sojourn.testing.clocks import FakeClock
+from sojourn.testing.driver import Driver, RealClock
+from sojourn.testing.faults import Fault, FaultyStore
+from sojourn.testing.model import StoreModel
+from sojourn.testing.rules import violated
+from sojourn.testing.verdicts import Case
+
+T = TypeVar("T")
+_SLACK = 0.02  # seconds: rounding of deadlines, and how late a server may expire what it forgets by itself
+_MARGIN = 0.1  # seconds that one call may take without passing a deadline
+_FIELDS = tuple(field.name for field in fields(Record) if field.name != "write_ids")
+
+
+def _values(record: Record) -> tuple[object, ...]:
+    return tuple(getattr(record, name) for name in (*_FIELDS, "write_ids"))
+
+
+class CheckedStore:
+    """Make calls on *store* and on a model of it; *tolerance* is how much of a deadline may be lost, in seconds."""
+
+    def __init__(self, store: Store, driver: Driver, clock: FakeClock | RealClock, *, tolerance: float = 0.001) -> None:
+        self.store = store
+        self.faulty = FaultyStore(store)
+        self.model = StoreModel()
+        self.history: deque[str] = deque(maxlen=12)
+        self._driver = driver
+        self._clock = clock
+        self._tolerance = tolerance
+        self._used: dict[str, set[bytes]] = {}
+        self._labels: dict[str, set[str]] = {}
+        self._rules: dict[str, str] = {}
+        self._kept: deque[tuple[Record | Sequence[str], tuple[object, ...]]] = deque(maxlen=24)
+
+    @property
+    def now(self) -> float:
+        """Return the wall-clock time that store and model are told."""
+        return self._clock.time()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass for both."""
+        self.history.append(f"{seconds:g} s pass")
+        self._driver.wait(self._clock, seconds)
+
+    def run(self, awaitable: Awaitable[T], io: StoreIO | None = None) -> T:
+        """Run something else in the way of the store, or of another *io*."""
+        return self._driver.run(awaitable, io or self.store.io)
+
+    def collect(self, items: AsyncIterator[T]) -> list[T]:
+        """Return everything that an iterator of the store yields."""
+        return self._driver.collect(items, self.store.io)
+
+    def load(self, id: str) -> Record | None:
+        """Load, and compare with the model."""
+        self.do(Load(id))
+        return self.model.load(id, self.now)
+
+    def create(self, record: Record, write_id: bytes, *faults: Fault) -> Answer:
+        """Create, again after each fault, and compare with the model."""
+        return self.do(Create(record, write_id), *faults)
+
+    def replace(self, record: Record, expected: int, write_id: bytes, *faults: Fault) -> Answer:
+        """Replace, again after each fault, and compare with the model."""
+        return self.do(Replace(record, expected, write_id), *faults)
+
+    def touch(self, id: str, idle_deadline: float, *faults: Fault) -> Answer:
+        """Touch, again after each fault, and compare with the model."""
+        return self.do(Touch(id, idle_deadline), *faults)
+
+    def delete(self, id: str, expected: int | None = None, *faults: Fault) -> Answer:
+        """Delete, again after each fault, and compare with the model."""
+        return self.do(Delete(id, expected), *faults)
+
+    def do(self, call: Call, *faults: Fault) -> Answer:
+        """Make the call, once more after each fault; return its last answer, which is the right one."""
+        self._settle()
+        case = Case(
+            call,
+            before=self.model.load(call.id, self.now),
+            lapsed=call.id in self.model.records and self.model.load(call.id, self.now) is None,
+            used=frozenset(self._used.get(call.id, ())),
+            expected=call.on_model(self.model, self.now),
+            tries=len(faults) + 1,
+        )
+        answer = self._answer(call, faults)
+        self.history.append(f"{call} -> {show(answer)}" + (f" (tried {case.tries} times)" if faults else ""))
+        if isinstance(call, Load):
+            rule = "S12" if case.lapsed else self._rules.get(call.id, "S13")
+            self._compare(call.id, answer if isinstance(answer, Record) else None, lambda _field, _loaded: rule)
+            return answer
+        self._note(call)
+        loaded = self.run(self.store.load(call.id))
+        if not case.accepts(answer):
+            rule = case.rule_of_answer(is_visible=loaded is not None)
+            violated(rule, f"{call} answered {show(answer)} instead of {show(case.expected)}", self.history)
+        self._rules[call.id] = case.rule_of_effect(None, None)
+        self._compare(call.id, loaded, case.rule_of_effect)
+        return answer
+
+    def check_ids_of(self, label: str) -> None:
+        """Compare ``ids_of`` with the model; ids that are dead by now are allowed."""
+        if not isinstance(self.store, IndexedStore):
+            return
+        self._settle()
+        ids = self.run(self.store.ids_of(label))
+        self.history.append(f"ids_of {label[:6]} -> {[id[:6] for id in ids]}")
+        self._kept.append((ids, tuple(ids)))
+        expected = self.model.ids_of(label, self.now)
+        if missing := expected.difference(ids):
+            violated("S15", f"ids_of does not name {_some(missing)}", self.history)
+        if len(set(ids)) != len(ids):
+            violated("S15", "ids_of names an id twice", self.history)
+        if wrong := (set(ids) & self.model.live(self.now)) - expected:
+            violated("S16", f"ids_of names {_some(wrong)}, which is alive under another label", self.history)
+        if unknown := {id for id in ids if label not in self._labels.get(id, ())}:
+            violated("S16", f"ids_of names {_some(unknown)}, which never had that label", self.history)
+
+    def check_scan(self) -> None:
+        """Compare ``scan`` and ``count`` with the model."""
+        if not isinstance(self.store, ScannableStore):
+            return
+        self._settle()
+        ids = self.collect(self.store.scan())
+        self.history.append(f"scan -> {[id[:6] for id in ids]}")
+        live = self.model.live(self.now)
+        if missing := live.difference(ids):
+            violated("S17", f"scan does not yield {_some(missing)}", self.history)
+        if len(set(ids)) != len(ids):
+            violated("S17", "scan yields an id twice", self.history)
+        if lapsed := set(ids).difference(live).intersection(self.model.records):
+            violated("S12", f"scan yields {_some(lapsed)}, whose deadline has passed", self.history)
+        for dead in set(ids) - live:
+            violated(self._rules.get(dead, "S17"), f"scan yields {_some({dead})}, which is absent", self.history)
+        count = self.run(self.store.count())
+        self.history.append(f"count -> {count}")
+        if not len(live) <= count <= len(self.model.records):
+            violated("S18", f"count answered {count} where {len(live)} are live", self.history)
+
+    def clear(self) -> None:
+        """Clear both, and see that nothing is left."""
+        if not isinstance(self.store, ScannableStore):
+            return
+        self._settle()
+        self.run(self.store.clear())
+        self.history.append("clear")
+        self.model.records.clear()
+        for id in self._used:
+            self._rules[id] = "S19"
+            self._compare(id, self.run(self.store.load(id)), lambda _field, _loaded: "S19")
+        self.check_scan()
+
+    def check_copies(self) -> None:
+        """See that nothing which was handed in or out has changed since."""
+        for kept, values in self._kept:
+            if (_values(kept) if isinstance(kept, Record) else tuple(kept)) != values:
+                violated("S14", f"a value that was handed over earlier changed to {show(kept)}", self.history)
+
+    def _settle(self) -> None:
+        """Keep real time away from deadlines: wait until those that are near have passed."""
+        while isinstance(self._clock, RealClock):
+            near = [d - self.now for r in self.model.records.values() for d in (r.idle_deadline, r.absolute_deadline)]
+            near = [seconds for seconds in near if -_SLACK < seconds < _MARGIN]
+            if not near:
+                return
+            self._driver.wait(self._clock, max(near) + _SLACK)
+
+    def _answer(self, call: Call, faults: Sequence[Fault]) -> Answer:
+        """Make the call on the store; once more after each fault, with the same write id."""
+        self.faulty.follow(faults)
+        for _ in faults:
+            with suppress(StoreTimeoutError):
+                self.run(call.on_store(self.faulty))
+        return self.run(call.on_store(self.faulty))
+
+    def _compare(self, id: str, loaded: Record | None, rule: Callable[[str | None, Record | None], str]) -> None:
+        """Compare what was loaded with the model; *rule* says what is broken, given the field that differs and the record loaded."""
+        expected = self.model.load(id, self.now)
+        if loaded is not None:
+            self._kept.append((loaded, _values(loaded)))
+        if expected is None or loaded is None:
+            if loaded is not expected:
+                state = "is there and must not be" if expected is None else "is not there and must be"
+                violated(rule(None, loaded), f"the record {id[:6]} {state}", self.history)
+            return
+        for name in _FIELDS:
+            right, found = getattr(expected, name), getattr(loaded, name)
+            if type(found) is not type(right) or not self._is_same(right, found):
+                violated(rule(name, loaded), f"{name} of {id[:6]} is {found!r} instead of {right!r}", self.history)
+        if loaded.write_ids not in ((), expected.write_ids):
+            violated("S5", f"the write ids of {id[:6]} are {loaded.write_ids!r}", self.history)
+
+    def _is_same(self, right: object, found: object) -> bool:
+        if isinstance(right, float) and isinstance(found, float):
+            return abs(right - found) <= self._tolerance
+        return right == found
+
+    def _note(self, call: Call) -> None:
+        """Remember what a call handed over."""
+        if isinstance(call, Create | Replace):
+            self._used.setdefault(call.id, set()).add(call.write_id)
+            self._kept.append((call.record, _values(call.record)))
+            if call.record.index_label is not None:
+                self._labels.setdefault(call.id, set()).add(call.record.index_label)
+
+
+def _some(ids: set[str]) -> str:
+    return ", ".join(sorted(id[:6] for id in ids))
