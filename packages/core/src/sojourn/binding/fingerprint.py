@@ -9,7 +9,6 @@ import hmac
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_network
 from typing import Final, Literal
 
 from sojourn.binding.proxies import parse_address
@@ -112,18 +111,18 @@ class Binding:
         client = client or Client()
         message = b""
         if self.ip:
-            message += b"ip" + _part(self._network(client.address))
+            message += b"ip" + self._network(client.address)
         if self.user_agent:
             message += b"ua" + _part(client.user_agent)
         return hmac.digest(key, message, "sha256")[:FINGERPRINT_BYTES]
 
-    def _network(self, text: str | None) -> str | None:
-        """Return the network of an address; what is no address stays as it is."""
+    def _network(self, text: str | None) -> bytes:
+        """Encode the network of an address; what is no address counts as it is."""
         address = None if text is None else parse_address(text)
         if address is None:
-            return text
-        prefix = self.ipv4_prefix if isinstance(address, IPv4Address) else self.ipv6_prefix
-        return str(ip_network((address, prefix), strict=False))
+            return _part(text)
+        prefix = self.ipv4_prefix if address.version == 4 else self.ipv6_prefix
+        return bytes((address.version,)) + (int(address) >> (address.max_prefixlen - prefix)).to_bytes(16, "big")
 
 
 def _part(text: str | None) -> bytes:
