@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from sojourn.cli import main
+from sojourn.crypto import is_token, new_secret
+from sojourn.settings import SessionSettings
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("SOJOURN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_r30_keygen_prints_a_new_secret_and_nothing_else(capsys: Output) -> None:
+    assert main(["keygen"]) == 0
+    first = capsys.readouterr().out
+    assert main(["keygen"]) == 0
+    second = capsys.readouterr().out
+    assert is_token(first.removesuffix("\n"))
+    assert first != second
+
+
+def test_a_secret_of_keygen_starts_production(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    main(["keygen"])
+    monkeypatch.setenv("SOJOURN_SECRET", capsys.readouterr().out.strip())
+    monkeypatch.setenv("SOJOURN_PRESET", "production")
+    assert main(["config", "check"]) == 0
+
+
+def test_the_version_is_that_of_the_distribution(capsys: Output) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sojourn {version('sojourn')}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["config"], ["configure"], ["plugins", "--xml"], ["config", "show", "store"]]
+)
+def test_a_command_that_is_misused_exits_with_2_and_tells_how(arguments: list[str], capsys: Output) -> None:
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "usage: sojourn" in output.err
+
+
+def test_help_is_no_error(capsys: Output) -> None:
+    assert main(["--help"]) == 0
+    assert "keygen" in capsys.readouterr().out
+
+
+def test_plugins_are_listed_with_what_is_built_in(capsys: Output) -> None:
+    assert main(["plugins"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["KIND", "NAME", "FROM"]
+    assert ["store", "memory", "sojourn", "built", "in"] in lines
+    assert ["store", "redis", "sojourn-store-redis", version("sojourn-store-redis")] in lines
+
+
+def test_plugins_are_listed_for_programs(capsys: Output) -> None:
+    assert main(["plugins", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["built_in"]["metrics"] == ["null", "log"]
+    names = {plugin["entry_point"]: plugin["distribution"] for plugin in listed["installed"]}
+    assert names["store-clustered-redis"] == "sojourn-store-redis"
+
+
+def test_plugins_that_conflict_are_marked_and_exit_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    for name in ("alpha", "beta"):
+        metadata = tmp_path / name / f"{name}-1.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        (metadata / "entry_points.txt").write_text("[sojourn]\nstore-same = x\nthing-odd = x\n")
+        monkeypatch.syspath_prepend(tmp_path / name)
+    assert main(["plugins"]) == 1
+    output = capsys.readouterr().out
+    assert output.count("CONFLICT") == 2
+    assert "nothing asks for a 'thing'" in output
+    assert main(["plugins", "--json"]) == 1
+
+
+def test_every_setting_is_shown_with_its_origin(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SOJOURN_STORE", "redis")
+    monkeypatch.setenv("SOJOURN_TRUSTED_PROXIES", "10.0.0.0/8,::1")
+    (tmp_path / ".env").write_text("SOJOURN_ABSOLUTE_TIMEOUT=90m\nDATABASE_URL=x\n")
+    assert main(["config", "show"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["SOJOURN_STORE", "redis", "environment"] in lines
+    assert ["SOJOURN_ABSOLUTE_TIMEOUT", "1h30m", ".env"] in lines
+    assert ["SOJOURN_IDLE_TIMEOUT", "1h", "preset"] in lines
+    assert ["SOJOURN_COOKIE_SECURE", "true", "default"] in lines
+    assert ["SOJOURN_MAX_SESSIONS", "-", "default"] in lines
+    assert ["SOJOURN_TRUSTED_PROXIES", "10.0.0.0/8,::1", "environment"] in lines
+    assert {line[0] for line in lines[1:]} == {
+        SessionSettings.variable_of(name) for name in SessionSettings.model_fields
+    }
+
+
+def test_what_is_shown_may_be_limited_to_what_was_changed(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOJOURN_NAMESPACE", "shop")
+    assert main(["config", "show", "--changed"]) == 0
+    output = capsys.readouterr().out
+    assert "SOJOURN_NAMESPACE" in output
+    assert "SOJOURN_COOKIE_PATH" not in output
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_r6_config_show_prints_no_secret(
+    form: list[str], capsys: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hidden = [new_secret() for _ in range(5)]
+    monkeypatch.setenv("SOJOURN_SECRETS", json.dumps(hidden[:2]))
+    monkeypatch.setenv("SOJOURN_SALT", hidden[2])
+    monkeypatch.setenv("SOJOURN_REDIS_URL", f"redis://u:{hidden[3]}@h")
+    monkeypatch.setenv("SOJOURN_SECRET_KEY", hidden[4])
+    (tmp_path / ".env").write_text(f"SOJOURN_SECRET={hidden[0]}\n")
+    assert main(["config", "show", *form]) == 0
+    output = capsys.readouterr()
+    assert "(2 set)" in output.out
+    assert "(set)" in output.out
+    assert "SOJOURN_REDIS_URL" in output.out
+    assert "warning: SOJOURN_SECRET_KEY (from the environment) is no setting" in output.err
+    assert not any(secret in output.out + output.err for secret in hidden)
+
+
+def test_config_show_for_programs(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOJOURN_REDIS_URL", "redis://h")
+    assert main(["config", "show", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["settings"]["SOJOURN_PRESET"] == {"value": "production", "from": "default"}
+    assert shown["plugins"] == {"SOJOURN_REDIS_URL": "store-redis"}
+
+
+def test_config_check_tries_everything_and_reports_every_problem(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_STORE", "nowhere")
+    monkeypatch.setenv("SOJOURN_METRICS", "nothing")
+    monkeypatch.setenv("SOJOURN_STOER", "x")
+    assert main(["config", "check"]) == 1
+    output = capsys.readouterr()
+    assert "error  secret: the production preset needs a secret" in output.err
+    assert "sojourn keygen" in output.err
+    assert "error  store: no store is called 'nowhere'" in output.err
+    assert "error  metrics: no metrics are called 'nothing'" in output.err
+    assert "warning: SOJOURN_STOER (from the environment)" in output.err
+    assert "ok     cipher" in output.out
+
+
+def test_wrong_settings_are_told_on_standard_error(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOJOURN_PRESET", "prod")
+    for command in ("show", "check"):
+        assert main(["config", command]) == 1
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.startswith("error: SOJOURN_PRESET = 'prod' (from the environment): choose")
+
+
+def test_the_log_is_left_as_it_was() -> None:
+    before = list(logging.getLogger("sojourn").handlers)
+    main(["config", "show"])
+    assert logging.getLogger("sojourn").handlers == before
+
+
+def test_the_command_runs_as_a_process_and_survives_a_closed_pipe() -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = f"'{sys.executable}' -m sojourn.cli config show | head -n 1"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["VARIABLE", "VALUE", "FROM"]
+    assert done.stderr == ""
