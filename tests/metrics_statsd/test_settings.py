@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -87,6 +88,18 @@ def test_nothing_set_means_plain_statsd_on_this_machine(session_settings: Sessio
         "buffer": False,
     }
     assert all(field.description for field in StatsdSettings.model_fields.values())
+
+
+def test_the_documentation_lists_every_variable_with_its_default() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "operations.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| `(SOJOURN_STATSD_\w+)` \| `?([^`|]+?)`? \|", text, re.MULTILINE))
+    defaults = {name: field.default for name, field in StatsdSettings.model_fields.items()}
+    assert table == {
+        StatsdSettings.variable_of(name): {None: "none", "": "empty", (): "empty", False: "false"}.get(
+            value, str(value)
+        )
+        for name, value in defaults.items()
+    }
 
 
 @pytest.mark.parametrize(
