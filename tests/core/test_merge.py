@@ -22,6 +22,7 @@ from sojourn.merge import (
     field_types,
     field_values,
     is_same,
+    merge_messages,
     merge_models,
     merge_rules,
     merge_values,
@@ -196,6 +197,21 @@ def test_union_keeps_every_addition_and_every_removal_and_commutes(
 
 def test_union_of_a_mapping_lets_ours_win_where_both_changed_one_key() -> None:
     assert Merge.union({"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 3, "b": 4, "c": 5}) == {"a": 2, "b": 4, "c": 5}
+
+
+@given(base=mappings, ours=mappings, theirs=mappings)
+def test_a_consumed_message_stays_consumed_and_no_new_one_is_lost(
+    base: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]
+) -> None:
+    merged = merge_messages(base, ours, theirs)
+    for key in "abcdef":
+        before, mine, other = (side.get(key, MISSING) for side in (base, ours, theirs))
+        if mine is not MISSING and not is_same(mine, before):
+            assert is_same(merged[key], mine)
+        elif other is not MISSING and not is_same(other, before):
+            assert is_same(merged[key], other)
+        else:
+            assert (key in merged) is (before is not MISSING and mine is not MISSING and other is not MISSING)
 
 
 # Absent values

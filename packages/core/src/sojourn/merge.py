@@ -79,7 +79,8 @@ class Merge:
         if isinstance(ours, Mapping):
             return merge_values(base, ours, theirs, {})
         if isinstance(ours, set | frozenset):
-            return type(ours)((theirs & ours) | (theirs - base) | (ours - base))
+            kind: type[Any] = type(ours)
+            return kind((theirs & ours) | (theirs - base) | (ours - base))
         kept = [value for value in theirs if value in ours or value not in base]
         return type(ours)((*kept, *(value for value in ours if value not in base and value not in kept)))
 
@@ -109,6 +110,13 @@ def merge_models(base: T, ours: T, theirs: T, rules: Mapping[str, Rule]) -> T:
     for name in [name for name in extra or () if name not in merged]:
         del cast("dict[str, Any]", extra)[name]
     return result
+
+
+def merge_messages(base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge flash by key: a consumed message stays consumed, and a new one under its name is kept."""
+    merged = merge_values(base, ours, theirs, {})
+    renewed = {key: value for key, value in theirs.items() if not is_same(value, base.get(key, MISSING))}
+    return {**{key: value for key, value in renewed.items() if key not in ours}, **merged}
 
 
 def merge_rules(model: type[Any]) -> dict[str, Rule]:
@@ -173,15 +181,12 @@ def field_types(model: type[Any]) -> dict[str, Any]:
     return {name: hints[name] for name in names if name in hints}
 
 
-def is_same(one: object, other: object) -> bool:
+def is_same(one: Any, other: Any) -> bool:
     """Tell whether two values hold the same: models by every field whatever their ``==`` says, and NaN is itself."""
     if isinstance(one, dict) and isinstance(other, dict):
-        left: dict[Any, Any] = one
-        right: dict[Any, Any] = other
-        return left.keys() == right.keys() and all(is_same(left[key], right[key]) for key in left)
+        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        pairs = cast("tuple[list[Any], list[Any]]", (one, other))
-        return len(pairs[0]) == len(pairs[1]) and all(map(is_same, *pairs))
+        return len(one) == len(other) and all(map(is_same, one, other))
     if type(one) is type(other) and _field_names(type(one)) is not None:
         return is_same(field_values(one), field_values(other))
     if isinstance(one, float) and isinstance(other, float) and one != one:  # noqa: PLR0124 - only NaN does

@@ -34,10 +34,11 @@ def model_name(model: type[Any]) -> str:
 
 def model_class(model: type[Any]) -> type[Any]:
     """Return the class that instances are of: a generic model's origin, ``dict`` for a TypedDict."""
-    origin = get_origin(model) or model
+    origin: Any = get_origin(model) or model
     if not isinstance(origin, type):
         raise ConfigurationError(f"{model_name(model)} is no session model; {_DECLARE}")
-    return dict if issubclass(origin, dict) else origin
+    kind: type[Any] = origin
+    return dict if issubclass(kind, dict) else kind
 
 
 def inspect_model(model: type[Any]) -> Shape:
@@ -74,7 +75,7 @@ def _nodes(node: msgspec.Struct, seen: set[int]) -> Iterator[msgspec.Struct]:
     seen.add(id(node))
     yield node
     for name in node.__struct_fields__:
-        value = getattr(node, name)
+        value: Any = getattr(node, name)
         for inner in value if isinstance(value, tuple) else (value,):
             if isinstance(inner, inspect.Type | inspect.Field):
                 yield from _nodes(inner, seen)

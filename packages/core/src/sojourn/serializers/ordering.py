@@ -6,39 +6,31 @@ The one rule: only sets are reordered; lists and dicts keep the order that the a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 
-def with_order_of(kept: object, ordered: object) -> object:
+def with_order_of(kept: Any, ordered: Any) -> Any:
     """Return the values of *ordered*, its dicts in the key order of *kept*; both are plain forms of the same data."""
     if isinstance(kept, dict) and isinstance(ordered, dict):
-        mapping = cast("dict[object, object]", kept)
-        values = cast("dict[object, object]", ordered)
-        if mapping.keys() == values.keys():
-            return {key: with_order_of(inner, values[key]) for key, inner in mapping.items()}
-    elif isinstance(kept, list) and isinstance(ordered, list):
-        pairs = zip(cast("list[object]", kept), cast("list[object]", ordered), strict=False)
-        both = [with_order_of(left, right) for left, right in pairs]
-        if len(both) == len(cast("list[object]", ordered)):
-            return both
+        if kept.keys() == ordered.keys():
+            return {key: with_order_of(inner, ordered[key]) for key, inner in kept.items()}
+    elif isinstance(kept, list) and isinstance(ordered, list) and len(kept) == len(ordered):
+        return list(map(with_order_of, kept, ordered))
     return ordered
 
 
-def with_sorted_sets(plain: object, typed: object) -> object:
+def with_sorted_sets(plain: Any, typed: Any) -> Any:
     """Return *plain*, the lists that are sets in *typed* sorted; both are dumps of the same data in the same order."""
     if isinstance(typed, set | frozenset) and isinstance(plain, list):
-        members: list[Any] = plain
         try:
-            return sorted(members)
+            return sorted(plain)
         except TypeError:  # members that cannot be compared are sorted as text
-            return sorted(members, key=msgspec.json.encode)
+            return sorted(plain, key=msgspec.json.encode)
     if isinstance(plain, dict) and isinstance(typed, Mapping):
-        items = cast("dict[object, object]", plain).items()
-        inner = cast("Mapping[object, object]", typed).values()
-        return {key: with_sorted_sets(left, right) for (key, left), right in zip(items, inner, strict=False)}
+        pairs = zip(plain.items(), typed.values(), strict=False)
+        return {key: with_sorted_sets(left, right) for (key, left), right in pairs}
     if isinstance(plain, list) and isinstance(typed, list | tuple):
-        pairs = zip(cast("list[object]", plain), cast("list[object]", typed), strict=False)
-        return [with_sorted_sets(left, right) for left, right in pairs]
+        return list(map(with_sorted_sets, plain, typed))
     return plain
