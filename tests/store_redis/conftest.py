@@ -10,11 +10,11 @@ import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from sojourn_store_redis import RedisStore
 
 from sojourn.stores import StoreIO
 from sojourn.testing import FakeClock
 from sojourn.testing.driver import Driver
+from sojourn_store_redis import RedisStore
 from tests.servers import RedisServer
 
 KINDS = ["own asyncio", "own blocking", "handed asyncio", "handed blocking"]

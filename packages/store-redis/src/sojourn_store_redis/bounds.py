@@ -10,7 +10,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -104,7 +104,7 @@ def async_bounds(*, seconds: float | None, slots: int | None) -> Bounds:
     free = asyncio.Semaphore(slots) if slots is not None else None
 
     @asynccontextmanager
-    async def enter() -> AsyncIterator[None]:
+    async def enter() -> AsyncGenerator[None, None]:
         async with asyncio.timeout(seconds):
             if free is None:
                 yield

@@ -7,13 +7,14 @@ one overall deadline.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import redis
 import redis.asyncio
+import redis.asyncio.connection
 import redis.asyncio.retry
 import redis.backoff
 import redis.connection
@@ -54,7 +55,7 @@ class Address:
         ConfigurationError when the URL cannot be used; the message never quotes it, for it may hold a password.
         """
         is_async = io is StoreIO.ASYNC
-        options = self._pool_options(redis.asyncio.connection.parse_url if is_async else redis.connection.parse_url)
+        options = self._pool_options(redis.asyncio.connection if is_async else redis.connection)
         make = partial(self._async_link if is_async else self._blocking_link, options)
         try:
             make().client.connection_pool.make_connection()  # connects to nothing
@@ -68,12 +69,13 @@ class Address:
             )
         return ClientTransport(make, io=io, address=_describe(options))
 
-    def _pool_options(self, parse: Callable[[str], Mapping[str, Any]]) -> dict[str, Any]:
+    def _pool_options(self, kind: Any) -> dict[str, Any]:
+        """Read the URL with the ``parse_url`` of the module *kind*: it names the classes of its connections."""
         from_url: Mapping[str, Any] = {}
         is_readable = self.url.split(":", 1)[0] in SCHEMES
         if is_readable:
             try:
-                from_url = parse(self.url)
+                from_url = kind.parse_url(self.url)
             except ValueError:
                 is_readable = False
         if not is_readable:  # outside the handler: what urllib raises quotes the url
@@ -97,20 +99,20 @@ class Address:
     def _async_link(self, options: Mapping[str, Any]) -> Link:
         # the bounds hold the one deadline; redis-py's timer for each read would be pure cost
         retry = redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0)
-        pool = redis.asyncio.ConnectionPool(**{**options, "socket_timeout": None, "retry": retry})
+        own: dict[str, Any] = {**options, "socket_timeout": None, "retry": retry}
+        pool = redis.asyncio.ConnectionPool(**own)
         client = redis.asyncio.Redis(connection_pool=pool)
         return Link(client, async_bounds(seconds=self.timeout, slots=self.max_connections))
 
     def _blocking_link(self, options: Mapping[str, Any]) -> Link:
         deadline = Deadline()
-        pool = redis.ConnectionPool(
-            **{
-                **options,
-                "connection_class": _within(options.get("connection_class", redis.Connection), deadline),
-                "socket_timeout": self.timeout,
-                "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
-            }
-        )
+        own: dict[str, Any] = {
+            **options,
+            "connection_class": _within(options.get("connection_class", redis.Connection), deadline),
+            "socket_timeout": self.timeout,
+            "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+        }
+        pool = redis.ConnectionPool(**own)
         client = redis.Redis(connection_pool=pool)
         bounds = BlockingBounds(seconds=self.timeout, slots=self.max_connections, deadline=deadline)
         return Link(client, lambda: bounds)
@@ -157,6 +159,7 @@ def _within(connection_class: type[Any], deadline: Deadline) -> type[Any]:
     class DeadlineConnection(connection_class):  # type: ignore[misc] # TCP, TLS or unix: known by the url alone
         def _connect(self) -> Any:
             deadline.remaining()  # raises when waiting for a connection took all of the time
-            return DeadlineSocket(super()._connect(), deadline)
+            parent: Any = super()
+            return DeadlineSocket(parent._connect(), deadline)  # noqa: SLF001 - super() under a name that has a type
 
     return DeadlineConnection

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from sojourn.errors import StoreUnavailableError
 from sojourn_store_redis.scripts import Script
@@ -64,7 +64,7 @@ class InspectedTransport:
 def _policy_in(reply: object) -> str:
     """Find the policy in the reply to INFO, which redis-py has parsed and other transports have not."""
     if isinstance(reply, Mapping):
-        return str(reply.get("maxmemory_policy", ""))
+        return str(cast("Mapping[str, object]", reply).get("maxmemory_policy", ""))
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
     _, _, rest = text.partition("maxmemory_policy:")
     return rest.split(maxsplit=1)[0] if rest.strip() else ""

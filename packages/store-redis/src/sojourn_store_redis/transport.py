@@ -144,8 +144,8 @@ class ClientTransport:
     def _move(self, place: _Place | None, loop: asyncio.AbstractEventLoop | None) -> Link:
         if place is not None and place.process != os.getpid():
             # the parent still reads from these sockets: neither closing nor collecting them may disturb its loop
-            pool = place.link.client.connection_pool
-            self._inherited.append((self._links, dict(vars(pool))))
+            pool: Any = place.link.client.connection_pool
+            self._inherited.append((self._links, {**pool.__dict__}))
             self._links = {}
             pool.reset()
         for other in list(self._links):
