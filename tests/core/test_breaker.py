@@ -403,6 +403,37 @@ def test_a_permit_counts_once() -> None:
     assert breaker.state is CLOSED
 
 
+def opens_after(breaker: CircuitBreaker, failures: int) -> bool:
+    for _ in range(failures):
+        breaker.fail(breaker.acquire(0.0), 0.0)
+    return breaker.state is OPEN
+
+
+def test_a_success_handed_back_again_does_not_make_up_for_failures() -> None:
+    breaker = CircuitBreaker()
+    permits = [breaker.acquire(0.0) for _ in range(10)]
+    for permit in permits * 5:
+        breaker.succeed(permit, 0.0)
+    assert opens_after(breaker, 10)
+
+
+def test_a_success_of_an_earlier_period_does_not_make_up_for_failures() -> None:
+    breaker = CircuitBreaker()
+    early = [breaker.acquire(0.0) for _ in range(50)]
+    breaker.reset(0.0)
+    for permit in [*(breaker.acquire(0.0) for _ in range(10)), *early]:
+        breaker.succeed(permit, 0.0)
+    assert opens_after(breaker, 10)
+
+
+def test_a_slow_answer_counts_after_quick_ones_too() -> None:
+    breaker = CircuitBreaker(slow_call=1.0)
+    quick, slow = ([breaker.acquire(at) for _ in range(10)] for at in (1.0, 0.0))
+    for permit in (*quick, *slow):
+        breaker.succeed(permit, 1.5)
+    assert breaker.state is OPEN
+
+
 def test_released_calls_are_not_failures() -> None:
     breaker = CircuitBreaker()
     for _ in range(100):

@@ -157,6 +157,13 @@ def test_r24_wrong_padding_under_a_right_tag_is_the_same_error(last: bytes) -> N
     refuse(AesCbcHmac().box(KEY), body + tag, b"")
 
 
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 31, 33, 47])
+def test_r24_a_wrong_length_under_a_right_tag_is_the_same_error(length: int) -> None:
+    _, authentication = cbc_keys(KEY)
+    body = bytes(length)
+    refuse(AesCbcHmac().box(KEY), body + hmac.digest(authentication, bytes(8) + body, "sha256"), b"")
+
+
 def test_r24_nothing_is_decrypted_before_the_tag_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     box = AesCbcHmac().box(KEY)
     sealed = box.seal(b"data", b"")
