@@ -105,7 +105,9 @@ def test_every_setting_is_shown_with_its_origin(
     assert ["SOJOURN_ABSOLUTE_TIMEOUT", "1h30m", ".env"] in lines
     assert ["SOJOURN_IDLE_TIMEOUT", "1h", "preset"] in lines
     assert ["SOJOURN_COOKIE_SECURE", "true", "default"] in lines
-    assert ["SOJOURN_MAX_SESSIONS", "-", "default"] in lines
+    assert ["SOJOURN_MAX_SESSIONS", "off", "default"] in lines
+    assert ["SOJOURN_ENCRYPT", "auto", "default"] in lines
+    assert ["SOJOURN_NODE_ID", "-", "default"] in lines
     assert ["SOJOURN_TRUSTED_PROXIES", "10.0.0.0/8,::1", "environment"] in lines
     assert {line[0] for line in lines[1:]} == {
         SessionSettings.variable_of(name) for name in SessionSettings.model_fields

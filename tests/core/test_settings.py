@@ -293,7 +293,7 @@ def test_r11_production_warns_up_to_thirty_days_and_refuses_beyond(caplog: pytes
         assert not caplog.records
         SessionSettings(preset=preset, absolute_timeout="30d", idle_timeout="2h")
         assert "SOJOURN_IDLE_TIMEOUT is 2h, longer than the 1h" in caplog.text
-        assert "SOJOURN_ABSOLUTE_TIMEOUT is 30d, longer than the 1d" in caplog.text
+        assert "SOJOURN_ABSOLUTE_TIMEOUT is 30d, longer than the 24h" in caplog.text
         with pytest.raises(ConfigurationError, match="SOJOURN_ABSOLUTE_TIMEOUT is 30d1s, longer than the 30d"):
             SessionSettings(preset=preset, absolute_timeout="30d1s")
         with pytest.raises(ConfigurationError, match="SOJOURN_IDLE_TIMEOUT"):

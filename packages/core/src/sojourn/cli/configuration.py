@@ -10,31 +10,31 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from datetime import timedelta
-from typing import TYPE_CHECKING, cast
 
 from sojourn.cli.tables import print_table
 from sojourn.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from sojourn.settings import SessionSettings
 
 
 def show_configuration(arguments: argparse.Namespace) -> bool:
     """Print every setting with its value and origin, then the variables that plugins read."""
     from sojourn.plugins import warn_about_unknown_variables
     from sojourn.settings import SessionSettings
+    from sojourn.settings.writing import UNSET, write_value
 
     settings = SessionSettings()
     rows = [
-        (settings.variable_of(name), _written(settings, name), settings.origin_of(name))
+        (
+            settings.variable_of(name),
+            write_value(type(settings), name, getattr(settings, name)),
+            settings.origin_of(name),
+        )
         for name in type(settings).model_fields
         if not (arguments.changed and settings.origin_of(name) == "default")
     ]
     theirs = _plugins_variables()
     if arguments.json:
         listed = {
-            variable: {"value": None if value == "-" else value, "from": origin} for variable, value, origin in rows
+            variable: {"value": None if value == UNSET else value, "from": origin} for variable, value, origin in rows
         }
         print(json.dumps({"settings": listed, "plugins": dict(theirs)}, indent=2))
     else:
@@ -78,28 +78,6 @@ def _passes(name: str, step: Callable[[], object]) -> bool:
         return False
     print(f"ok     {name}")
     return True
-
-
-def _written(settings: SessionSettings, name: str) -> str:
-    """Write a value as a variable would hold it; a secret as "(set)"."""
-    from sojourn.settings.explain import is_secret
-    from sojourn.settings.values import write_duration
-
-    value: object = getattr(settings, name)
-    if value is None or value == ():
-        return "-"
-    several = cast("tuple[object, ...]", value) if isinstance(value, tuple) else ()
-    if is_secret(type(settings), name):
-        return f"({len(several)} set)" if several else "(set)"
-    if several:
-        return ",".join(map(str, several))
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case timedelta():
-            return write_duration(value)
-        case _:
-            return str(value)
 
 
 def _plugins_variables() -> list[tuple[str, str]]:

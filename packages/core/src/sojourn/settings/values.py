@@ -23,6 +23,7 @@ _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _NAME: Final = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
 
+_DAYS_FROM: Final = timedelta(days=2)  # people say 24h and 7d
 HOW_TO_WRITE_A_DURATION: Final = "write a duration such as 30m, 24h, 1h30m, 10ms, 1800 (seconds) or PT30M"
 
 
@@ -52,7 +53,8 @@ def write_duration(value: timedelta) -> str:
     if milliseconds == 0:
         return "0s"
     parts: list[str] = []
-    for unit in ("d", "h", "m", "s", "ms"):
+    days = ("d",) if value >= _DAYS_FROM else ()
+    for unit in (*days, "h", "m", "s", "ms"):
         size = round(_SECONDS[unit] * 1000)
         amount, milliseconds = divmod(milliseconds, size)
         if amount:

@@ -1,0 +1,115 @@
+"""Real environments, made without a network: our wheels are built and installed, third parties' are linked in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("core", "store-cookie", "store-redis", "metrics-statsd", "contrib-azu-like")
+
+
+def build_wheels(target: Path) -> dict[str, Path]:
+    """Build the wheel of every package; return them by folder name."""
+    folders = [str(ROOT / "packages" / name) for name in PACKAGES]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-index"]
+    run([*command, "--no-deps", "--no-build-isolation", "--wheel-dir", str(target), *folders])
+    found: dict[str, Path] = {}
+    for name in PACKAGES:
+        stem = "sojourn" if name == "core" else f"sojourn_{name.replace('-', '_')}"
+        (found[name],) = target.glob(f"{stem}-[0-9]*.whl")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A virtual environment of its own."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def site(self) -> Path:
+        (found,) = (self.folder / "lib").glob("python3*/site-packages")
+        return found
+
+    def answer(self, code: str, **variables: str) -> Any:
+        """Run *code*, which prints JSON as its last line, away from the repository and from this process' variables."""
+        return json.loads(self.run("-W", "error", "-c", code, code=0, **variables).stdout.splitlines()[-1])
+
+    def run(self, *arguments: str, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the environment's interpreter."""
+        return run([str(self.python), *arguments], code=code, folder=self.folder, **variables)
+
+
+def make_environment(folder: Path, wheels: Iterable[Path], third_parties: Iterable[str]) -> Environment:
+    """Make an environment with *wheels* installed and *third_parties* linked, both without dependencies."""
+    run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    environment = Environment(folder)
+    for name in third_parties:
+        link(name, environment.site)
+    command = [sys.executable, "-m", "pip", "--python", str(environment.python), "install", "--quiet", "--no-index"]
+    run([*command, "--disable-pip-version-check", "--no-deps", *map(str, wheels)])
+    return environment
+
+
+def third_parties_of(*names: str) -> set[str]:
+    """Return the distributions that *names* need on this interpreter, themselves included, ours excluded."""
+    found: set[str] = set()
+    waiting = [Requirement(name) for name in names]
+    while waiting:
+        requirement = waiting.pop()
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        if name in found:
+            continue
+        found.add(name)
+        for line in distribution(name).requires or ():
+            needed = Requirement(line)
+            extras = requirement.extras or {""}
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(needed)
+    return {name for name in found if not name.startswith("sojourn")}
+
+
+def link(name: str, site: Path) -> None:
+    """Link the files of an installed distribution into another environment."""
+    installed = distribution(name)
+    for top in {path.parts[0] for path in installed.files or () if path.parts[0] not in {"..", "__pycache__"}}:
+        target = site / top
+        if not target.exists():
+            target.symlink_to(Path(str(installed.locate_file(top))))
+
+
+def run(
+    command: list[str], *, code: int = 0, folder: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with a bare environment and check its exit code."""
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env={**environment, **variables}
+    )
+    assert done.returncode == code, f"{command} exited with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def lay_distribution(site: Path, name: str, entry_points: str, code: str = "") -> None:
+    """Put a distribution of one module into an environment, as an installer would."""
+    module = name.replace("-", "_")
+    metadata = site / f"{module}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[sojourn]\n{entry_points}\n")
+    (site / f"{module}.py").write_text(code)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import email
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.packaging.environments import PACKAGES, Environment, lay_distribution
+
+pytestmark = pytest.mark.slow
+
+HEAVY = ["pydantic_settings", "pydantic", "asyncio", "redis", "hypothesis", "pytest", "ssl"]
+PLUGINS = ["sojourn_store_cookie", "sojourn_store_redis", "sojourn_metrics_statsd", "sojourn_contrib_azu_like"]
+
+
+def loaded(environment: Environment, code: str, **variables: str) -> list[str]:
+    """Return which of the heavy modules and plugins are loaded after *code* ran."""
+    names = HEAVY + PLUGINS
+    script = f"{code}\nimport sys, json; print(json.dumps([n for n in {names!r} if n in sys.modules]))"
+    found: list[str] = environment.answer(script, **variables)
+    return found
+
+
+def message(environment: Environment, code: str, **variables: str) -> tuple[str, str]:
+    """Return the type and the text of the error that *code* raises."""
+    lines = "\n    ".join(code.splitlines())
+    script = f"""
+import json
+try:
+    {lines}
+except Exception as error:
+    print(json.dumps([type(error).__name__, str(error)]))
+"""
+    kind, text = environment.answer(script, **variables)
+    return kind, text
+
+
+# the wheels
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_wheel_is_typed_licensed_and_holds_one_import_name(name: str, wheels: dict[str, Path]) -> None:
+    imported = "sojourn" if name == "core" else f"sojourn_{name.replace('-', '_')}"
+    with zipfile.ZipFile(wheels[name]) as wheel:
+        names = wheel.namelist()
+    assert f"{imported}/py.typed" in names
+    tops = {entry.split("/")[0] for entry in names}
+    assert tops == {imported, next(top for top in tops if top.endswith(".dist-info"))}
+    assert not [entry for entry in names if "test_" in entry or entry.endswith((".pyc", "BUILD"))]
+
+
+def test_all_wheels_carry_one_version_and_need_what_the_design_allows(wheels: dict[str, Path]) -> None:
+    versions: set[str] = set()
+    for name, path in wheels.items():
+        with zipfile.ZipFile(path) as wheel:
+            (metadata,) = (entry for entry in wheel.namelist() if entry.endswith(".dist-info/METADATA"))
+            fields = email.message_from_bytes(wheel.read(metadata))
+        versions.add(str(fields["Version"]))
+        lines = map(str, fields.get_all("Requires-Dist", []))
+        needed = {Requirement(line).name for line in lines if "extra ==" not in line}
+        if name == "core":
+            assert needed == {"cryptography", "msgspec", "pluggy", "pydantic-settings"}
+        else:
+            assert "sojourn" in needed
+            assert not {other for other in needed if other.startswith("sojourn-")}
+    assert len(versions) == 1
+
+
+# an environment with the core alone
+
+
+def test_the_core_alone_has_no_store_but_memory(core_alone: Environment) -> None:
+    kind, _ = message(core_alone, "import sojourn_store_redis")
+    assert kind == "ModuleNotFoundError"
+    assert message(core_alone, "import redis")[0] == "ModuleNotFoundError"
+    names = core_alone.answer(
+        "import json, sojourn.plugins as p; print(json.dumps([x.entry_point for x in p.installed()]))"
+    )
+    assert names == []
+
+
+@pytest.mark.parametrize("name", ["redis", "clustered-redis", "cookie"])
+def test_naming_a_store_that_is_not_installed_says_how_to_install_it(name: str, core_alone: Environment) -> None:
+    code = "from sojourn.plugins import find_store\nfrom sojourn.settings import SessionSettings\n"
+    code += "settings = SessionSettings()\nfind_store(settings.store, settings)"
+    kind, text = message(core_alone, code, SOJOURN_STORE=name)
+    distribution = f"sojourn-store-{name.removeprefix('clustered-')}"
+    assert kind == "PluginNotFoundError"
+    assert text == f"no store is called {name!r}; try: pip install {distribution} (installed: memory)"
+
+
+def test_the_command_is_installed_with_the_core(core_alone: Environment) -> None:
+    script = core_alone.folder / "bin" / "sojourn"
+    assert core_alone.run(str(script), "keygen").stdout.strip()
+    refused = core_alone.run(str(script), "config", "check", code=1, SOJOURN_PRESET="production")
+    assert "sojourn keygen" in refused.stderr
+    core_alone.run(str(script), "config", code=2)
+
+
+def test_production_without_a_secret_refuses_to_start(core_alone: Environment) -> None:
+    code = "from sojourn.settings import SessionSettings\nSessionSettings().key_ring()"
+    kind, text = message(core_alone, code, SOJOURN_PRESET="production")
+    assert kind == "ConfigurationError"
+    assert "run `sojourn keygen` and put its 43 characters into SOJOURN_SECRET" in text
+
+
+def test_workers_in_development_agree_on_the_secret_they_make(core_alone: Environment, tmp_path: Path) -> None:
+    code = (
+        "import json, os\nfrom concurrent.futures import ProcessPoolExecutor\nfrom pathlib import Path\n"
+        "from sojourn.settings.keys import development_secret\n"
+        f"with ProcessPoolExecutor(4) as pool:\n"
+        f"    made = list(pool.map(development_secret, [Path({str(tmp_path / 'kept')!r})] * 16))\n"
+        "print(json.dumps(len(set(made))))"
+    )
+    assert core_alone.answer(code) == 1
+
+
+# an environment with everything
+
+
+def test_importing_sojourn_loads_nothing_heavy_and_no_plugin(everything: Environment) -> None:
+    assert loaded(everything, "import sojourn") == []
+
+
+@pytest.mark.parametrize("module", ["errors", "hookspecs", "plugins", "stores", "metrics", "cookies", "resilience"])
+def test_parts_of_the_core_load_nothing_heavy_either(module: str, everything: Environment) -> None:
+    assert loaded(everything, f"import sojourn.{module}") == []
+
+
+def test_a_plugin_that_is_installed_but_not_named_is_not_imported(everything: Environment) -> None:
+    code = (
+        "from sojourn.plugins import *\nfrom sojourn.settings import SessionSettings\n"
+        "settings = SessionSettings()\ndoor = PluginDoor(settings)\n"
+        "door.store(settings.store), door.serializer('json'), door.cipher(settings.cipher), door.metrics('null')\n"
+        "door.observers(), installed(), warn_about_unknown_variables()"
+    )
+    assert not set(loaded(everything, code)) & {*PLUGINS, "redis"}
+
+
+def test_naming_one_plugin_imports_that_one_alone(everything: Environment) -> None:
+    code = (
+        "from sojourn.plugins import find_metrics\nfrom sojourn.settings import SessionSettings\n"
+        "settings = SessionSettings()\nfind_metrics(settings.metrics, settings)"
+    )
+    assert set(loaded(everything, code, SOJOURN_METRICS="statsd")) & {*PLUGINS, "redis"} == {"sojourn_metrics_statsd"}
+
+
+def test_every_plugin_of_ours_answers_to_its_name(everything: Environment) -> None:
+    code = """
+import json
+from sojourn.plugins import PluginDoor, installed
+from sojourn.settings import SessionSettings
+door = PluginDoor(SessionSettings(preset="testing"))
+for plugin in installed():
+    getattr(door, plugin.kind)(plugin.name)
+print(json.dumps([plugin.entry_point for plugin in installed()]))
+"""
+    assert everything.answer(code) == ["metrics-statsd", "store-clustered-redis", "store-cookie", "store-redis"]
+
+
+# strangers
+
+
+def test_two_distributions_that_claim_one_name_are_refused(fresh: Environment) -> None:
+    lay_distribution(fresh.site, "queue-store", "store-queue = queue_store", "raise SystemExit('imported')")
+    lay_distribution(fresh.site, "other-store", "store-queue = other_store", "raise SystemExit('imported')")
+    code = "from sojourn.plugins import find_store\nfrom sojourn.settings import SessionSettings\n"
+    kind, text = message(fresh, code + "find_store('queue', SessionSettings())")
+    assert kind == "PluginConflictError"
+    assert text == "2 distributions offer store-queue: other-store and queue-store; uninstall all but one"
+    assert message(fresh, code + "find_store('memory', SessionSettings())\nraise LookupError")[0] == "LookupError"
+    assert "CONFLICT" in fresh.run("-m", "sojourn.cli", "plugins", code=1).stdout
+
+
+def test_a_strangers_store_is_found_by_its_name(fresh: Environment) -> None:
+    code = """
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+from sojourn.hookspecs import hookimpl
+from sojourn.settings import PluginSettings
+from sojourn.stores import MemoryStore
+
+class QueueSettings(PluginSettings):
+    model_config = SettingsConfigDict(env_prefix="SOJOURN_QUEUE_")
+    presets = {"testing": {"size": 3}}
+    size: int = Field(10, ge=1, description="How many")
+
+@hookimpl
+def sojourn_create_store(name, settings):
+    if name == "queue":
+        return MemoryStore(max_sessions=QueueSettings.build(settings).size)
+"""
+    lay_distribution(fresh.site, "queue-store", "store-queue = queue_store", code)
+    ask = (
+        "from sojourn.plugins import find_store, warn_about_unknown_variables\n"
+        "from sojourn.settings import SessionSettings\n"
+        "settings = SessionSettings()\nunknown = warn_about_unknown_variables()\n"
+        "import json, sys; before = 'queue_store' in sys.modules\n"
+        "print(json.dumps([find_store(settings.store, settings).max_sessions, len(unknown), before]))"
+    )
+    assert fresh.answer(ask, SOJOURN_STORE="queue") == [10, 0, False]
+    assert fresh.answer(ask, SOJOURN_STORE="queue", SOJOURN_PRESET="testing") == [3, 0, False]
+    assert fresh.answer(ask, SOJOURN_STORE="queue", SOJOURN_QUEUE_SIZE="7") == [7, 0, False]
+    kind, text = message(fresh, ask, SOJOURN_STORE="queue", SOJOURN_QUEUE_SIZE="many")
+    assert (kind, "SOJOURN_QUEUE_SIZE = 'many' (from the environment)" in text) == ("ConfigurationError", True)
