@@ -223,9 +223,13 @@ def _copy(value: object, what: str, level: int) -> Any:
         if all(isinstance(key, str) for key, _ in items):
             return {_copy(key, what, level): _copy(inner, what, level + 1) for key, inner in items}
     raise SerializationError(
-        f"{what} holds a {type(value).__name__} that is no JSON value; use str, int of 64 bits, finite float, bool, None, "
+        f"{what} holds a {_type_name(value)} that is no JSON value; use str, int of 64 bits, finite float, bool, None, "
         "list and dict with str keys"
     )
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__
 
 
 def _is_text(value: str) -> bool:

@@ -76,6 +76,7 @@ def _nodes(node: msgspec.Struct, seen: set[int]) -> Iterator[msgspec.Struct]:
     yield node
     for name in node.__struct_fields__:
         value: Any = getattr(node, name)
-        for inner in value if isinstance(value, tuple) else (value,):
+        inside: list[Any] = [*value] if isinstance(value, tuple) else [value]
+        for inner in inside:
             if isinstance(inner, inspect.Type | inspect.Field):
                 yield from _nodes(inner, seen)
