@@ -277,6 +277,11 @@ def test_r19_a_cookie_that_browsers_drop_or_that_leaks_is_refused_at_start_up(
         CookiePolicy(**values)
 
 
+def test_attributes_of_exactly_the_longest_length_pass() -> None:
+    policy = CookiePolicy(name="n" * 1024, path="/" * 1024, domain=".".join(["a" * 62] * 4) + ".b")
+    assert len(policy.clear_header()) > 2 * 1024 + 253
+
+
 def test_r19_a_secure_prefix_allows_domain_and_path() -> None:
     header = CookiePolicy(name="__Secure-session", domain="example.com", path="/shop").set_header(TOKEN, None)
     assert header == f"__Secure-session={TOKEN}; Path=/shop; Domain=example.com; Secure; HttpOnly; SameSite=Lax"
