@@ -104,6 +104,33 @@ def too_large(accept: str = "") -> Answer:
     return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The session has grown too large to be saved.", accept)
 
 
+def conflict(accept: str = "") -> Answer:
+    """Return the 409 for a session that another request changed first (FAILURES F8)."""
+    return _answer(HTTPStatus.CONFLICT, "The session was changed by another request at the same time.", accept)
+
+
+def failed(accept: str = "") -> Answer:
+    """Return the 500 for a session whose content cannot be stored (FAILURES F15)."""
+    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The session could not be saved.", accept)
+
+
+def refuse_anonymous(
+    path: str, *, query: str, method: str, accept: str, signin_path: str, allow: Sequence[str]
+) -> Answer | None:
+    """Return the answer for a visitor who is not logged in, None where the path is open to everybody (SECURITY R35).
+
+    A page is redirected to *signin_path* with the way back in ``redirect_to``; other methods, and callers that
+    prefer JSON, get 401.
+    """
+    if path_is_exempt(path, allow):
+        return None
+    if method not in {"GET", "HEAD"} or _prefers_json(accept):
+        return _answer(HTTPStatus.UNAUTHORIZED, "Log in first.", accept, ("Vary", "Cookie"))
+    back = safe_redirect(f"{path}?{query}" if query else path)
+    location = f"{signin_path}?redirect_to={quote(back, safe='/')}"
+    return _answer(HTTPStatus.SEE_OTHER, "Log in first.", accept, ("Location", location), ("Vary", "Cookie"))
+
+
 def _answer(status: HTTPStatus, detail: str, accept: str, *extra: tuple[str, str]) -> Answer:
     if _prefers_json(accept):
         content_type = "application/problem+json"

@@ -1,0 +1,6 @@
+"""The middlewares for ASGI applications: Starlette, FastAPI, Litestar, Quart, plain ASGI."""
+
+from sojourn.asgi.authentication import AuthenticationMiddleware
+from sojourn.asgi.session import SessionMiddleware
+
+__all__ = ["AuthenticationMiddleware", "SessionMiddleware"]

@@ -1,0 +1,55 @@
+"""Let only logged-in visitors through; send the others to the sign-in page (SECURITY R35)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sojourn.asgi.messages import Application, Receive, Scope, Send, answer_with, header
+from sojourn.http import refuse_anonymous
+from sojourn.manager import SessionManager
+from sojourn.session import draft_of
+
+_FORBIDDEN = 1008
+
+
+class AuthenticationMiddleware:
+    """Answer anonymous requests itself: a redirect to *signin_path* for pages, 401 for everything else.
+
+    Stands inside SessionMiddleware. Paths in *allow* (``/public/*``) and the sign-in page itself are open; only the
+    normalised path counts, never the query string. The page is told where to return to in ``redirect_to``.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        sessions: SessionManager[Any],
+        *,
+        signin_path: str = "/signin",
+        allow: Sequence[str] = (),
+    ) -> None:
+        self.app = app
+        self.sessions = sessions
+        self.signin_path = signin_path
+        self.allow = (signin_path, *allow)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        answer = refuse_anonymous(
+            scope.get("path", "/"),
+            query=bytes(scope.get("query_string", b"")).decode("latin-1"),
+            method=scope.get("method", "GET"),
+            accept=",".join(header(scope, b"accept")),
+            signin_path=self.signin_path,
+            allow=self.allow,
+        )
+        if answer is None or draft_of(await self.sessions.get(scope)).principal is not None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await answer_with(send, answer)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": _FORBIDDEN, "reason": "log in first"})

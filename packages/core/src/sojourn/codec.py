@@ -1,0 +1,151 @@
+"""The way of a payload into its envelope and back: compress and seal; open and inflate.
+
+The envelope is a header (format, suite, flags, day, key id) and the sealed payload. Its one rule: nothing is
+decompressed or parsed before it is authenticated (SECURITY R24, R25); an envelope of another format or under an
+unknown key is "future", never "corrupt" (FAILURES F4).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from sojourn.crypto import Cipher, CryptoError, KeyRing
+from sojourn.errors import SessionTooLargeError
+
+FORMAT: Final = 1
+PLAIN: Final = 0
+"""The suite byte of an envelope that is not sealed: only for stores that never leave the process."""
+COMPRESSED: Final = 1
+STUB: Final = 2
+"""The record is what a renewal leaves behind for requests in flight (SECURITY R9)."""
+
+_HEAD: Final = Struct(">BBBI8s")  # format, suite, flags, day, key id
+_BOUND: Final = Struct(">Qd")  # version, absolute deadline
+_BOUND_COOKIE: Final = Struct(">Qdd")  # and the idle deadline
+_NO_KEY: Final = bytes(8)
+_DAY: Final = 86_400.0
+_GZIP: Final = 31
+
+
+class CorruptEnvelopeError(Exception):
+    """The envelope does not authenticate or inflate."""
+
+
+class FutureEnvelopeError(Exception):
+    """The envelope has another format, or is sealed by a suite or key that this node does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What an envelope is bound to beside its own header and the purpose of the codec."""
+
+    id: str
+    version: int
+    idle_deadline: float
+    absolute_deadline: float
+
+
+class Codec:
+    """Seal payloads for one purpose, and open them again.
+
+    *purpose* is the cookie's name or the store's namespace; with *client_side* the idle deadline is bound as well.
+    *cipher* None leaves payloads readable (a store in memory). *compress_over* and *max_payload* are bytes;
+    *max_lifetime* is in seconds: an envelope sealed on a day longer ago is refused (SECURITY R27).
+    """
+
+    def __init__(
+        self,
+        ring: KeyRing,
+        cipher: Cipher | None,
+        *,
+        openers: Sequence[Cipher],
+        purpose: str,
+        client_side: bool = False,
+        compress_over: int | None = None,
+        max_payload: int = 1 << 20,
+        max_lifetime: float = 400 * _DAY,
+    ) -> None:
+        self._ring = ring
+        self._cipher = cipher
+        self._openers = {opener.suite: opener for opener in (*openers, *((cipher,) if cipher else ()))}
+        self._purpose = purpose.encode() + b"\x00"
+        self._client_side = client_side
+        self._compress_over = compress_over
+        self._max_payload = max_payload
+        self._max_days = int(max_lifetime // _DAY) + 2
+
+    def _associated(self, head: bytes, bound: Bound) -> bytes:
+        if self._client_side:
+            times = _BOUND_COOKIE.pack(bound.version, bound.absolute_deadline, bound.idle_deadline)
+        else:
+            times = _BOUND.pack(bound.version, bound.absolute_deadline)
+        return b"".join((head, times, self._purpose, bound.id.encode()))
+
+    def seal(self, plain: bytes, bound: Bound, now: float, flags: int = 0) -> bytes:
+        """Return the envelope. Raise SessionTooLargeError when *plain* exceeds ``max_payload``."""
+        if len(plain) > self._max_payload:
+            msg = (
+                f"the session is {len(plain)} bytes; SOJOURN_MAX_PAYLOAD allows {self._max_payload}: "
+                "keep less in it, or raise the limit"
+            )
+            raise SessionTooLargeError(msg)
+        if self._compress_over is not None and len(plain) > self._compress_over:
+            deflate = zlib.compressobj(6, wbits=_GZIP)
+            packed = deflate.compress(plain) + deflate.flush()
+            if len(packed) < len(plain):
+                plain, flags = packed, flags | COMPRESSED
+        cipher = self._cipher
+        if cipher is None:
+            return _HEAD.pack(FORMAT, PLAIN, flags, 0, _NO_KEY) + plain
+        key, day = self._ring.primary, int(now // _DAY)
+        head = _HEAD.pack(FORMAT, cipher.suite, flags, day, key.id)
+        return head + self._ring.box(cipher, key, day).seal(plain, self._associated(head, bound))
+
+    def open(self, envelope: bytes, bound: Bound, now: float) -> tuple[bytes, int]:
+        """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
+        if len(envelope) < _HEAD.size:
+            raise CorruptEnvelopeError
+        form, suite, flags, day, key_id = _HEAD.unpack_from(envelope)
+        if form != FORMAT:
+            raise FutureEnvelopeError
+        if suite == PLAIN:
+            if self._cipher is not None:  # a reader of ours may not be talked out of its seal
+                raise CorruptEnvelopeError
+            plain = envelope[_HEAD.size :]
+        else:
+            opener = self._openers.get(suite)
+            key = self._ring.get(key_id)
+            if opener is None or key is None:
+                raise FutureEnvelopeError
+            if not -1 <= int(now // _DAY) - day <= self._max_days:
+                raise CorruptEnvelopeError
+            box = self._ring.box(opener, key, day)
+            head = envelope[: _HEAD.size]
+            try:
+                plain = box.open(envelope[_HEAD.size :], self._associated(head, bound))
+            except CryptoError:
+                raise CorruptEnvelopeError from None
+        return (self._inflate(plain) if flags & COMPRESSED else plain), flags
+
+    def is_sealed_by_first_key(self, envelope: bytes) -> bool:
+        """Tell whether a write would seal with the same key; a retired key's envelope is re-sealed (SECURITY R26)."""
+        return self._cipher is None or envelope[7 : _HEAD.size] == self._ring.primary.id
+
+    def _inflate(self, packed: bytes) -> bytes:
+        inflate = zlib.decompressobj(wbits=_GZIP)
+        try:
+            plain = inflate.decompress(packed, self._max_payload)
+        except zlib.error:
+            raise CorruptEnvelopeError from None
+        if not inflate.eof or inflate.unused_data:
+            raise CorruptEnvelopeError
+        return plain
+
+
+def peek_flags(envelope: bytes) -> int:
+    """Return the flags of an envelope without opening it; 0 when it has none."""
+    return envelope[2] if len(envelope) >= _HEAD.size else 0

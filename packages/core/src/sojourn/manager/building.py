@@ -1,0 +1,181 @@
+"""From settings and parts to the context of a manager: what is named is found, what does not fit is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from sojourn import metrics as names
+from sojourn.codec import Codec
+from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
+from sojourn.errors import ConfigurationError
+from sojourn.hookspecs import Observer
+from sojourn.manager.calls import Calls
+from sojourn.manager.context import Context
+from sojourn.manager.revocation import Revocations
+from sojourn.manager.signals import Signals
+from sojourn.metrics import Metrics, NullMetrics
+from sojourn.resilience import BreakerState, RetryBudget
+from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
+from sojourn.session import Limits, Migrate, Shape
+from sojourn.stores import (
+    ClientSideStore,
+    Clock,
+    IndexedStore,
+    MemoryStore,
+    Store,
+    StoreIO,
+    is_client_side,
+)
+
+if TYPE_CHECKING:
+    from sojourn.settings import SessionSettings
+
+T = TypeVar("T")
+
+_DAY = 86_400.0
+_LONGEST = {"high_security": 12 * 3600.0, "development": 400 * _DAY, "testing": 400 * _DAY}
+_LONGEST_ELSEWHERE = 30 * _DAY
+
+
+def build_context(
+    model: type[T],
+    store: Store | ClientSideStore,
+    *,
+    new: Callable[[], T] | None,
+    migrate: Migrate | None,
+    settings: SessionSettings,
+    serializer: str | Serializer[T] | SerializerFactory | None,
+    cipher: Cipher | None,
+    metrics: Metrics | None,
+    observers: Sequence[Observer],
+    clock: Clock,
+    revocation_store: Store | None,
+) -> Context[T]:
+    """Return the parts of a manager. Raise ConfigurationError saying what does not fit and what to do."""
+    client_side = is_client_side(store)
+    _refuse_what_the_store_lacks(store, settings, client_side=client_side)
+    ring = settings.key_ring()
+    signals = Signals(metrics or NullMetrics(), observers, clock, lambda principal: ring.label("event", principal))
+    _tell_of_evictions(store, signals)
+    longest = _longest(settings)
+    return Context(
+        shape=Shape(
+            model, new=new or cast("Callable[[], T]", model), serializer=_serializer(serializer, model), migrate=migrate
+        ),
+        calls=make_calls(store, settings, signals, clock),
+        codec=_codec(store, settings, ring, cipher, longest, client_side=client_side),
+        ring=ring,
+        limits=Limits(
+            idle_timeout=settings.idle_timeout.total_seconds(),
+            absolute_timeout=settings.absolute_timeout.total_seconds(),
+            touch_after=settings.idle_timeout.total_seconds() * settings.touch_after,
+            renew_after=settings.renew_after.total_seconds() if settings.renew_after is not None else None,
+            renew_grace=settings.renew_grace.total_seconds(),
+            max_lifetime=longest,
+        ),
+        clock=clock,
+        signals=signals,
+        cookies=settings.cookie_policy(),
+        binding=settings.make_binding(),
+        revocations=(
+            Revocations(make_calls(revocation_store, settings, signals, clock), ring, clock, longest=longest)
+            if revocation_store is not None and client_side
+            else None
+        ),
+        client_side=client_side,
+        indexed=isinstance(store, IndexedStore) and not client_side,
+        on_conflict=settings.on_conflict,
+        max_sessions=settings.max_sessions,
+        max_sessions_policy=settings.max_sessions_policy,
+    )
+
+
+def make_calls(store: Store | ClientSideStore, settings: SessionSettings, signals: Signals, clock: Clock) -> Calls:
+    """Return the store behind a breaker of its own, retries and metrics."""
+
+    def on_change(before: BreakerState, after: BreakerState) -> None:
+        name = {
+            BreakerState.OPEN: names.BREAKER_OPEN,
+            BreakerState.HALF_OPEN: names.BREAKER_HALF_OPEN,
+            BreakerState.CLOSED: names.BREAKER_CLOSED,
+        }[after]
+        signals.increment(name)
+        signals.gauge(names.BREAKER_STATE, list(BreakerState).index(after))
+        signals.event("breaker", "", reason=f"{before.value} -> {after.value}")
+
+    waits = store.io is not StoreIO.NONE
+    return Calls(
+        store,
+        breaker=settings.make_breaker(on_change=on_change) if waits else None,
+        retry=settings.make_retry_policy(),
+        budget=RetryBudget(share=settings.retry_budget),
+        signals=signals,
+        clock=clock,
+    )
+
+
+def _serializer(serializer: str | Serializer[T] | SerializerFactory | None, model: type[T]) -> Serializer[T]:
+    if serializer is None or isinstance(serializer, str):
+        built = builtin_serializer(serializer or "auto", model)
+        if built is None:
+            msg = f"no serializer is built in under the name {serializer!r}; use json, msgpack or pydantic, or hand in one"
+            raise ConfigurationError(msg)
+        return cast("Serializer[T]", built)
+    return cast("Serializer[T]", serializer(model)) if callable(serializer) else serializer
+
+
+def _codec(
+    store: Store | ClientSideStore,
+    settings: SessionSettings,
+    ring: KeyRing,
+    cipher: Cipher | None,
+    longest: float,
+    *,
+    client_side: bool,
+) -> Codec:
+    sealed = not isinstance(store, MemoryStore) if settings.encrypt is None else settings.encrypt
+    suite = cipher or next(one for one in BUILTIN_CIPHERS if one.name == settings.cipher)
+    compress = not client_side if settings.compress is None else settings.compress
+    return Codec(
+        ring,
+        suite if sealed or client_side else None,
+        openers=BUILTIN_CIPHERS,
+        purpose=f"cookie:{settings.cookie_name}:{settings.namespace}" if client_side else f"store:{settings.namespace}",
+        client_side=client_side,
+        compress_over=settings.compress_over if compress else None,
+        max_payload=settings.max_payload,
+        max_lifetime=max(longest, settings.absolute_timeout.total_seconds()),
+    )
+
+
+def _longest(settings: SessionSettings) -> float:
+    """Return the longest lifetime in seconds that one login may ask for (SECURITY R11)."""
+    allowed = _LONGEST.get(settings.preset, _LONGEST_ELSEWHERE)
+    return max(allowed, settings.absolute_timeout.total_seconds())
+
+
+def _refuse_what_the_store_lacks(
+    store: Store | ClientSideStore, settings: SessionSettings, *, client_side: bool
+) -> None:
+    name = type(store).__name__
+    if not isinstance(getattr(store, "io", None), StoreIO):
+        msg = f"{name} has no `io`: a store says how it waits with sojourn.stores.StoreIO (docs/stores.md)"
+        raise ConfigurationError(msg)
+    if client_side:
+        if settings.on_conflict == "raise":
+            msg = f"SOJOURN_ON_CONFLICT=raise needs a server-side store: {name} cannot notice a conflict; use merge"
+            raise ConfigurationError(msg)
+        if settings.encrypt is False:
+            msg = f"SOJOURN_ENCRYPT is off, but {name} hands the records to the browser; leave it out"
+            raise ConfigurationError(msg)
+    if settings.max_sessions is not None and (client_side or not isinstance(store, IndexedStore)):
+        msg = (
+            f"SOJOURN_MAX_SESSIONS needs a store with an index of principals, and {name} has none; use memory or redis"
+        )
+        raise ConfigurationError(msg)
+
+
+def _tell_of_evictions(store: Store | ClientSideStore, signals: Signals) -> None:
+    if isinstance(store, MemoryStore) and store.on_evict is None:
+        store.on_evict = lambda id_: signals.event("evicted", id_, reason="max_sessions of the memory store")

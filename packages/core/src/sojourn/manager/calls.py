@@ -1,0 +1,202 @@
+"""Every call of the store goes through here: breaker, retries, metrics, and one kind of error for every outage.
+
+Its one rule: only what is safe to repeat is repeated, under the same write id, inside one deadline (FAILURES F6).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+from sojourn import metrics as names
+from sojourn.errors import (
+    SessionUnavailableError,
+    SojournError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
+from sojourn.manager.signals import Signals
+from sojourn.resilience import CircuitBreaker, RetryBudget, RetryPolicy
+from sojourn.stores import (
+    CachingStore,
+    ClientSideStore,
+    Clock,
+    Created,
+    Deleted,
+    IndexedStore,
+    Record,
+    Replaced,
+    ScannableStore,
+    Store,
+    StoreIO,
+    WaitingStore,
+)
+
+R = TypeVar("R")
+
+
+class Offload(Protocol):
+    """Drive the coroutine of a BLOCKING store in a worker thread and await its result."""
+
+    def __call__(self, work: Coroutine[Any, Any, R], /) -> Awaitable[R]:
+        """Return the result of *work*."""
+        ...
+
+
+class Calls:
+    """One store and what guards it; shared by all requests."""
+
+    __slots__ = ("_breaker", "_budget", "_clock", "_retry", "_signals", "offload", "server", "store")
+
+    def __init__(
+        self,
+        store: Store | ClientSideStore,
+        *,
+        breaker: CircuitBreaker | None,
+        retry: RetryPolicy,
+        budget: RetryBudget,
+        signals: Signals,
+        clock: Clock,
+    ) -> None:
+        self.store = store
+        """The store as it is; `server` is the same one where the manager has checked that it is no client-side store."""
+        self.server = cast("Store", store)
+        self.offload: Offload | None = None
+        self._breaker = breaker
+        self._retry = retry
+        self._budget = budget
+        self._signals = signals
+        self._clock = clock
+
+    def over(self, store: Store) -> Calls:
+        """Return the same guards over a store on the same data."""
+        return Calls(
+            store,
+            breaker=self._breaker,
+            retry=self._retry,
+            budget=self._budget,
+            signals=self._signals,
+            clock=self._clock,
+        )
+
+    @property
+    def breaker(self) -> CircuitBreaker | None:
+        """The circuit breaker, None when it is turned off."""
+        return self._breaker
+
+    async def load(self, id: str, *, fresh: bool = False) -> Record | None:
+        """Load a record, past a local cache when *fresh*; safe to repeat."""
+        store = self.store
+        if fresh and isinstance(store, CachingStore):
+            return await self._guard("load", lambda: store.load_fresh(id), names.LOAD_TIME)
+        return await self._guard("load", lambda: self.store.load(id), names.LOAD_TIME)
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        """Create a record; safe to repeat under its write id."""
+        store = self.server
+        return await self._guard("create", lambda: store.create(record, write_id=write_id), names.STORE_TIME)
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        """Replace a record; safe to repeat under its write id."""
+        store = self.server
+        return await self._guard(
+            "replace", lambda: store.replace(record, expected=expected, write_id=write_id), names.STORE_TIME
+        )
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        """Move the idle deadline; never repeated (FAILURES F10)."""
+        store = self.server
+        return await self._guard("touch", lambda: store.touch(id, idle_deadline), names.STORE_TIME, tries=1)
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        """Delete a record. GONE after a try whose effect is unknown counts as OK: that try deleted it."""
+        store = self.server
+        unknown = False
+
+        async def work() -> Deleted:
+            nonlocal unknown
+            try:
+                result = await store.delete(id, expected=expected)
+            except BaseException:
+                unknown = True
+                raise
+            return Deleted.OK if unknown and result is Deleted.GONE else result
+
+        return await self._guard("delete", work, names.STORE_TIME)
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        """Return the ids of the index label. The store is an IndexedStore: the manager has checked it."""
+        store = cast("IndexedStore", self.store)
+        return await self._guard("ids_of", lambda: store.ids_of(label), names.LOAD_TIME)
+
+    async def count(self) -> int:
+        """Return the number of records. The store is a ScannableStore: the manager has checked it."""
+        store = cast("ScannableStore", self.store)
+        return await self._guard("count", store.count, names.LOAD_TIME)
+
+    async def clear(self) -> None:
+        """Delete every record. The store is a ScannableStore: the manager has checked it."""
+        store = cast("ScannableStore", self.store)
+        await self._guard("clear", store.clear, names.STORE_TIME)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait in the store's own way."""
+        store = self.store
+        if isinstance(store, WaitingStore):
+            await self._drive(store.sleep(seconds))
+
+    async def _drive(self, work: Coroutine[Any, Any, R]) -> R:
+        if self.offload is not None and self.store.io is StoreIO.BLOCKING:
+            return await self.offload(work)
+        return await work
+
+    async def _guard(
+        self,
+        operation: str,
+        work: Callable[[], Coroutine[Any, Any, R]],
+        timed: str,
+        *,
+        tries: int | None = None,
+    ) -> R:
+        """Run *work* inside breaker and retries; raise SessionUnavailableError when it cannot be had."""
+        clock, breaker = self._clock, self._breaker
+        begun = clock.monotonic()
+        self._budget.note_call(begun)
+        attempt = 0
+        while True:
+            permit = breaker.acquire(clock.monotonic()) if breaker is not None else None
+            try:
+                result = await self._drive(work())
+            except SessionUnavailableError as error:
+                failure = error
+            except SojournError:
+                if breaker is not None and permit is not None:
+                    breaker.release(permit, clock.monotonic())
+                raise
+            except Exception as error:  # noqa: BLE001 - SECURITY R33: whatever a store raises is an outage
+                failure = StoreUnavailableError(f"the store failed in {operation}: {type(error).__name__}")
+                failure.__cause__ = error
+            except BaseException:
+                if breaker is not None and permit is not None:
+                    breaker.release(permit, clock.monotonic())
+                raise
+            else:
+                now = clock.monotonic()
+                if breaker is not None and permit is not None:
+                    breaker.succeed(permit, now)
+                if self._signals.has_metrics:
+                    self._signals.timing(timed, now - begun, {"operation": operation})
+                return result
+            now = clock.monotonic()
+            if breaker is not None and permit is not None:
+                breaker.fail(permit, now)
+            kind = "timeout" if isinstance(failure, StoreTimeoutError) else "unavailable"
+            self._signals.increment(names.ERROR, tags={"operation": operation, "kind": kind})
+            delay = None if attempt + 1 == tries else self._retry.delay(attempt, now - begun, random.random)
+            if delay is None or not self._budget.try_spend(now):
+                raise failure
+            self._signals.increment(names.RETRY_ATTEMPT, tags={"operation": operation})
+            attempt += 1
+            await self.sleep(delay)
+            # The breaker may have opened meanwhile; its refusal says when to come back.

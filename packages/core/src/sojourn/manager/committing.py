@@ -1,0 +1,164 @@
+"""From a session to the store: exactly one call in the ordinary case, and what the response must say.
+
+Its one rule: nothing is ever written that was not loaded or created by this request; what is gone stays gone
+(FAILURES F2, F5-F9, F11; DESIGN 3, steps 6 and 7).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import replace
+from typing import Final, Generic, TypeVar
+
+from sojourn.errors import (
+    ResponseStartedError,
+    SessionReadOnlyError,
+    SessionUnavailableError,
+    TooManySessionsError,
+)
+from sojourn.manager.context import Context
+from sojourn.manager.opening import Opener, max_age
+from sojourn.manager.renewal import Renewal
+from sojourn.manager.replacing import Replacer
+from sojourn.manager.rotation import Rotation
+from sojourn.session import CookieAction, CookieChange, Draft, SessionState
+from sojourn.stores import WRITE_ID_BYTES, Created, Record
+
+T = TypeVar("T")
+
+_log: Final = logging.getLogger("sojourn.manager")
+
+
+class Committer(Generic[T]):
+    """Commit sessions for one manager."""
+
+    __slots__ = ("_context", "_renewal", "_replacer", "_rotation")
+
+    def __init__(self, context: Context[T], opener: Opener[T]) -> None:
+        self._context = context
+        self._replacer = Replacer(context, opener)
+        self._rotation = Rotation(context, self._replacer)
+        self._renewal = Renewal(context, self._replacer)
+
+    async def commit(self, draft: Draft[T]) -> CookieChange:
+        """Store what changed and say what the cookie must do."""
+        await self.end(draft)
+        match draft.state:
+            case SessionState.READ_ONLY:
+                self._refuse_silent_loss(draft)
+            case SessionState.NEW:
+                if draft.holds_anything():
+                    await self._create(draft)
+            case SessionState.LOADED:
+                await self._update(draft)
+            case SessionState.ROTATED:
+                await self._make_room(draft)
+                await self._rotation.move(draft)
+            case SessionState.DESTROYED:
+                pass
+        return draft.cookie
+
+    async def end(self, draft: Draft[T]) -> CookieChange:
+        """Delete what logout() and destroy() ended, and nothing else (SECURITY R13, FAILURES F9, F23)."""
+        context = self._context
+        while draft.doomed:
+            try:
+                await context.end(draft.doomed[-1])
+            except SessionUnavailableError as error:
+                draft.unavailable = error
+                raise
+            context.signals.event("deleted", draft.doomed.pop().id, reason="logout")
+        return draft.cookie
+
+    def _refuse_silent_loss(self, draft: Draft[T]) -> None:
+        if not draft.content.is_blank():
+            msg = "the session was changed but cannot be written now: the store could not be reached, or is ahead of us"
+            error = SessionReadOnlyError(msg)
+            draft.unavailable = error
+            raise error
+
+    async def _create(self, draft: Draft[T]) -> None:
+        context = self._context
+        if draft.head_sent:
+            msg = "a new session was written after the response started: its cookie can no longer be sent; write before"
+            raise ResponseStartedError(msg)
+        await self._make_room(draft)
+        if draft.rebind:
+            draft.fingerprint = context.fingerprint(draft.here)
+            draft.client = draft.here.label if draft.here is not None else ""
+        payload = draft.compose()
+        record = context.seal(draft.identify(), 1, payload, draft.deadlines(context.clock.time()))
+        token = draft.token
+        if context.client_side:
+            token = await context.client_store.create(record, write_id=b"")
+            context.require_fitting_cookie(token)
+        elif await context.calls.create(record, write_id=new_write_id()) is Created.EXISTS:
+            msg = "the store says that a fresh random id exists already; is it answering for another key?"
+            raise SessionUnavailableError(msg)
+        draft.adopt(record, payload, token, keep=True)
+        draft.cookie = CookieChange(CookieAction.SET, token, max_age(context, record))
+        context.signals.event("started", record.id, principal=payload.principal)
+
+    async def _update(self, draft: Draft[T]) -> None:
+        payload = draft.compose()
+        if self._renewal.is_due(draft):
+            await self._renewal.renew(draft, payload)
+        elif payload != draft.loaded:
+            await self._replacer.replace(draft, payload)
+        else:
+            await self._touch(draft)
+
+    async def _touch(self, draft: Draft[T]) -> None:
+        """Move the idle deadline when that is due; a failure is counted, not raised (FAILURES F10)."""
+        context, record = self._context, draft.record
+        if record is None or not draft.accessed:
+            return
+        idle, _ = draft.deadlines(context.clock.time())
+        due = idle > record.idle_deadline if draft.touch_wanted else idle - record.idle_deadline >= due_after(draft)
+        if not due or idle <= record.idle_deadline:
+            return
+        if context.client_side:
+            if not draft.head_sent and draft.loaded is not None:
+                await self._replacer.reseal(draft, draft.loaded)
+            return
+        try:
+            await context.calls.touch(record.id, idle)
+        except SessionUnavailableError:
+            _log.warning("the idle deadline of session %s could not be moved; it is served all the same", record.id)
+        else:
+            draft.record, draft.touch_wanted = replace(record, idle_deadline=idle), False
+
+    async def _make_room(self, draft: Draft[T]) -> None:
+        """Hold the principal to ``max_sessions`` before one more begins (SECURITY R15)."""
+        context = self._context
+        if context.max_sessions is None or draft.principal is None or not (draft.logged_in or draft.record is None):
+            return
+        own = draft.record.id if draft.record is not None else None
+        live: list[Record] = []
+        for label in context.ring.labels("principal", draft.principal):
+            for id_ in await context.calls.ids_of(label):
+                record = await context.calls.load(id_) if id_ != own else None
+                if record is not None:
+                    live.append(record)
+        surplus = len(live) - context.max_sessions + 1
+        if surplus <= 0:
+            return
+        if context.max_sessions_policy == "reject":
+            msg = f"the principal has {len(live)} sessions and SOJOURN_MAX_SESSIONS is {context.max_sessions}; end one"
+            raise TooManySessionsError(msg)
+        for record in sorted(live, key=lambda one: one.idle_deadline)[:surplus]:
+            await context.calls.delete(record.id)
+            context.signals.event("deleted", record.id, principal=draft.principal, reason="max_sessions")
+
+
+def due_after(draft: Draft[T]) -> float:
+    """Return how many seconds the idle deadline must have fallen behind before a mere access moves it."""
+    limits = draft.limits
+    idle = limits.idle_timeout if draft.lifetime is None else draft.lifetime
+    return max(1e-6, limits.touch_after * idle / limits.idle_timeout)
+
+
+def new_write_id() -> bytes:
+    """Return a fresh random write id (FAILURES F6)."""
+    return secrets.token_bytes(WRITE_ID_BYTES)

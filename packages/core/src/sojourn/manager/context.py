@@ -1,0 +1,107 @@
+"""What opening and committing share: one manager's parts, gathered once when it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, TypeVar, cast
+
+from sojourn.binding import Binding, Client
+from sojourn.codec import STUB, Bound, Codec
+from sojourn.cookies import CookiePolicy
+from sojourn.crypto import KeyRing, token_id
+from sojourn.crypto.tokens import encode_bytes
+from sojourn.manager.calls import Calls
+from sojourn.manager.revocation import Revocations
+from sojourn.manager.signals import Signals
+from sojourn.session import Limits, Payload, Shape, encode_payload
+from sojourn.stores import ClientSideStore, Clock, Record, Store
+
+T = TypeVar("T")
+
+PRINCIPAL = "principal"
+RENEWAL = "renewal"
+FINGERPRINT = "fingerprint"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context(Generic[T]):
+    """The parts of one manager."""
+
+    shape: Shape[T]
+    calls: Calls
+    codec: Codec
+    ring: KeyRing
+    limits: Limits
+    clock: Clock
+    signals: Signals
+    cookies: CookiePolicy
+    binding: Binding
+    revocations: Revocations | None
+    client_side: bool
+    indexed: bool
+    on_conflict: Literal["merge", "raise", "overwrite"]
+    max_sessions: int | None
+    max_sessions_policy: Literal["reject", "evict_oldest"]
+
+    def over(self, store: Store, revocation_store: Store | None) -> Context[T]:
+        """Return the same parts over other stores on the same data."""
+        revocations = self.revocations
+        if revocations is not None and revocation_store is not None:
+            revocations = revocations.over(revocations.calls.over(revocation_store))
+        return replace(self, calls=self.calls.over(store), revocations=revocations)
+
+    @property
+    def client_store(self) -> ClientSideStore:
+        """Return the store, where it is a client-side one."""
+        return cast("ClientSideStore", self.calls.store)
+
+    def require_fitting_cookie(self, token: str) -> None:
+        """Raise CookieTooLargeError when no browser would keep the cookie (SECURITY R20)."""
+        self.cookies.set_header(token, None)
+
+    async def end(self, record: Record) -> None:
+        """End one session for good: delete its record, or enter it in the revocation index (SECURITY R13, R16)."""
+        if not self.client_side:
+            await self.calls.delete(record.id)
+        elif self.revocations is not None:
+            await self.revocations.revoke(record.id, record.absolute_deadline)
+
+    def label(self, principal: str | None) -> str | None:
+        """Return the index label of a principal under the first key (SECURITY R25)."""
+        return None if principal is None or self.client_side else self.ring.label(PRINCIPAL, principal)
+
+    def fingerprint(self, client: Client | None) -> bytes | None:
+        """Return what a session of this client is bound to; None when binding is off (SECURITY R31)."""
+        if self.binding.policy == "off":
+            return None
+        return self.binding.fingerprint(client, self.ring.primary.derive(FINGERPRINT))
+
+    def seal(self, id: str, version: int, payload: Payload, deadlines: tuple[float, float]) -> Record:
+        """Return the record that holds *payload*. Raise SessionTooLargeError."""
+        idle, absolute = deadlines
+        bound = Bound(id, version, idle, absolute)
+        envelope = self.codec.seal(encode_payload(payload), bound, self.clock.time())
+        return Record(id, version, envelope, idle, absolute, self.label(payload.principal))
+
+    def stub(self, old: Record, key_id: bytes) -> Record:
+        """Return what a renewal leaves under the old id: the key that the successor derives from (SECURITY R9)."""
+        now = self.clock.time()
+        until = min(now + self.limits.renew_grace, old.absolute_deadline)
+        bound = Bound(old.id, old.version + 1, until, until)
+        return Record(old.id, old.version + 1, self.codec.seal(key_id, bound, now, STUB), until, until)
+
+    def open_record(self, record: Record) -> tuple[bytes, int]:
+        """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
+        bound = Bound(record.id, record.version, record.idle_deadline, record.absolute_deadline)
+        return self.codec.open(record.payload, bound, self.clock.time())
+
+    def successor(self, token: str, key_id: bytes | None = None) -> tuple[str, str, bytes] | None:
+        """Return the token that a renewal of *token* leads to, its id and the key's id; None without that key.
+
+        Concurrent renewals and repeats after a lost answer derive the same one (SECURITY R9).
+        """
+        key = self.ring.primary if key_id is None else self.ring.get(key_id)
+        if key is None:
+            return None
+        renewed = encode_bytes(key.mac(RENEWAL, token.encode()))
+        return renewed, token_id(renewed), key.id

@@ -1,0 +1,28 @@
+"""Drive a coroutine to its end without an event loop, for callers that block."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from sojourn.errors import ConfigurationError
+
+R = TypeVar("R")
+
+
+def run_blocking(work: Coroutine[Any, Any, R]) -> R:
+    """Return the result of a coroutine that never suspends: one ``send(None)`` drives it (DESIGN 3).
+
+    Raises ConfigurationError when it suspends: then its store needs an event loop.
+    """
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: R = done.value
+        return result
+    work.close()
+    msg = (
+        "the session store suspended where nothing can await it: under WSGI and in synchronous code use a store that "
+        "blocks (memory, cookie, a synchronous client), or one built from settings, which brings its blocking twin"
+    )
+    raise ConfigurationError(msg)

@@ -1,0 +1,106 @@
+"""The end of a request: commit when the response head is about to leave, and decide what the head must say.
+
+Its one rule: a commit that fails replaces the application's answer, it is never raised through ``send`` or
+``start_response`` (FAILURES F5, F23).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sojourn.errors import (
+    ResponseStartedError,
+    SessionConflictError,
+    SessionGoneError,
+    SessionTooLargeError,
+    SessionUnavailableError,
+    SojournError,
+    TooManySessionsError,
+)
+from sojourn.http import NOT_LOGGED_OUT, UNAVAILABLE, Answer, conflict, failed, too_large, unavailable
+from sojourn.manager.exchange import Exchange
+from sojourn.session import CookieAction, CookieChange
+
+_log: Final = logging.getLogger("sojourn.manager")
+_SERVER_ERROR: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the middleware does with the response head."""
+
+    answer: Answer | None = None
+    """The answer that replaces the application's, head and body."""
+    set_cookie: str | None = None
+    accessed: bool = False
+    """Whether the response depends on the session: ``Vary: Cookie`` (SECURITY R23)."""
+
+
+UNTOUCHED: Final = Ending()
+
+
+async def finish(exchange: Exchange[Any], status: int, accept: str = "") -> Ending:
+    """Commit for a response of *status*; never raises for anything that the store or the session's content caused."""
+    draft = exchange.draft
+    outage = exchange.remembered_outage()
+    if draft is None:
+        return UNTOUCHED
+    gate = exchange.gate
+    try:
+        if status >= _SERVER_ERROR and not gate.settings.commit_on_error:
+            change = await gate.end(exchange.session)
+            if outage is not None:
+                return Ending(unavailable(outage.retry_after, accept), accessed=True)
+        else:
+            change = await gate.commit(exchange.session)
+        return Ending(set_cookie=_header(exchange, change), accessed=draft.accessed)
+    except SessionUnavailableError as error:
+        _log.warning("the session could not be committed: %s", error)
+        detail = NOT_LOGGED_OUT if draft.doomed else UNAVAILABLE
+        return Ending(unavailable(error.retry_after, accept, detail=detail), accessed=True)
+    except (SessionConflictError, TooManySessionsError) as error:
+        _log.warning("the session could not be committed: %s", error)
+        return Ending(conflict(accept), accessed=True)
+    except SessionTooLargeError:
+        _log.exception("the session is too large; its last good state is kept")
+        return Ending(too_large(accept), accessed=True)
+    except (SojournError, TypeError, ValueError):
+        _log.exception("the session could not be committed")
+        return Ending(failed(accept), accessed=True)
+    finally:
+        draft.head_sent = True
+
+
+async def finish_late(exchange: Exchange[Any]) -> None:
+    """Save what changed after the head left, if the token did not; else raise ResponseStartedError (FAILURES F20)."""
+    draft = exchange.draft
+    if draft is None or not draft.head_sent:
+        return
+    try:
+        await exchange.gate.commit(exchange.session)
+    except ResponseStartedError:
+        raise
+    except (SessionUnavailableError, SessionGoneError):
+        _log.exception("the session changed after the response started and could not be saved")
+
+
+async def finish_failed(exchange: Exchange[Any]) -> None:
+    """Carry out logout and destroy of a request whose application raised; nothing else (FAILURES F23)."""
+    if exchange.draft is not None and exchange.draft.doomed:
+        try:
+            await exchange.gate.end(exchange.session)
+        except SessionUnavailableError:
+            _log.exception("the application failed, and the session could not be ended either: not logged out")
+
+
+def _header(exchange: Exchange[Any], change: CookieChange) -> str | None:
+    cookies = exchange.gate.cookies
+    match change.action:
+        case CookieAction.SET:
+            return cookies.set_header(change.token or "", change.max_age)
+        case CookieAction.CLEAR:
+            return cookies.clear_header()
+        case CookieAction.KEEP:
+            return None

@@ -1,0 +1,122 @@
+"""What a middleware uses of a manager: fetch, build, commit, end, and how this manager waits.
+
+Its one rule: it is shared by the manager and its blocking sibling but for the stores, so both serve one application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from sojourn.binding import Client
+from sojourn.cookies import CookiePolicy
+from sojourn.errors import ConfigurationError, SessionUnavailableError
+from sojourn.manager.calls import Offload
+from sojourn.manager.committing import Committer
+from sojourn.manager.context import Context
+from sojourn.manager.opening import Found, Opener
+from sojourn.session import CookieChange, Session, draft_of
+from sojourn.stores import Store, StoreIO, TwinnedStore
+
+if TYPE_CHECKING:
+    from sojourn.settings import SessionSettings
+
+T = TypeVar("T")
+
+
+class Gate(Generic[T]):
+    """The inner side of one manager."""
+
+    __slots__ = ("_committer", "_proxies", "context", "cookies", "key", "opener", "settings")
+
+    def __init__(self, context: Context[T], settings: SessionSettings, key: object) -> None:
+        self.context = context
+        self.settings = settings
+        self.key = key
+        """Under this object the exchange of a request stands; the blocking sibling shares it."""
+        self.cookies: CookiePolicy = context.cookies
+        self.opener = Opener(context)
+        self._committer = Committer(context, self.opener)
+        self._proxies = settings.make_trusted_proxies()
+
+    async def fetch(self, token: str) -> Found:
+        """Ask the store for what *token* leads to, without opening it."""
+        return await self.opener.fetch(token)
+
+    def build(self, found: Found, client: Client | None) -> Session[T]:
+        """Open what was fetched; no I/O."""
+        return self.opener.build(found, client)
+
+    async def commit(self, session: Session[T]) -> CookieChange:
+        """Store what changed; say what the cookie must do."""
+        draft = draft_of(session)
+        try:
+            return await self._committer.commit(draft)
+        except SessionUnavailableError as error:
+            draft.unavailable = error
+            raise
+
+    async def end(self, session: Session[T]) -> CookieChange:
+        """Carry out logout() and destroy() and nothing else: what a failed request still commits (FAILURES F23)."""
+        return await self._committer.end(draft_of(session))
+
+    def client_address(self, peer: str | None, x_forwarded_for: Sequence[str], forwarded: Sequence[str]) -> str | None:
+        """Return the address that a request came from, through trusted proxies only (SECURITY R31)."""
+        return self._proxies.address(peer, x_forwarded_for, forwarded)
+
+    @property
+    def client_side(self) -> bool:
+        """Tell whether sessions live in the cookie."""
+        return self.context.client_side
+
+    @property
+    def is_strict(self) -> bool:
+        """Tell whether an outage ends in 503 (FAILURES, ``on_unavailable``)."""
+        return self.settings.on_unavailable == "strict"
+
+    @property
+    def io(self) -> StoreIO:
+        """How opening a session waits: as the slower of its stores does."""
+        order = (StoreIO.NONE, StoreIO.BLOCKING, StoreIO.ASYNC)
+        revocations = self.context.revocations
+        waits = [self.context.calls.store.io]
+        if revocations is not None:
+            waits.append(revocations.calls.store.io)
+        return max(waits, key=order.index)
+
+    @property
+    def opens_on_access(self) -> bool:
+        """Tell whether ``of()`` may open the session by itself, without awaiting."""
+        return self.io is StoreIO.NONE or (self.io is StoreIO.BLOCKING and self.context.calls.offload is None)
+
+    def offload_to(self, offload: Offload) -> None:
+        """Let calls of a BLOCKING store run in worker threads, when an event loop drives this manager."""
+        revocations = self.context.revocations
+        for calls in (self.context.calls, revocations.calls if revocations is not None else self.context.calls):
+            if calls.store.io is StoreIO.BLOCKING:
+                calls.offload = offload
+
+    @property
+    def blocks_already(self) -> bool:
+        """Tell whether this side may be driven without an event loop as it is."""
+        return self.io is not StoreIO.ASYNC and self.context.calls.offload is None
+
+    def blocking(self) -> Gate[T]:
+        """Return the same gate over stores that never suspend. Raise ConfigurationError where a store has no twin."""
+        context = self.context
+        revocations = context.revocations
+        second = blocking_twin(revocations.calls.server) if revocations is not None else None
+        return Gate(context.over(blocking_twin(context.calls.server), second), self.settings, self.key)
+
+
+def blocking_twin(store: Store) -> Store:
+    """Return the store itself unless it suspends, else its twin over a blocking client (DESIGN 3)."""
+    if store.io is not StoreIO.ASYNC:
+        return store
+    if isinstance(store, TwinnedStore):
+        return store.blocking_twin()
+    msg = (
+        f"{type(store).__name__} suspends and brings no blocking twin: under WSGI and in synchronous code build it from "
+        "settings, or over a synchronous client"
+    )
+    raise ConfigurationError(msg)

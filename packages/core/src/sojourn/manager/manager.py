@@ -1,0 +1,242 @@
+"""The manager: opens and commits sessions, lists and revokes them. The only place with lifecycle logic.
+
+Its one rule: one path of coroutines serves ASGI, which awaits them, and WSGI, which drives them (DESIGN 3).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from sojourn.binding import Client
+from sojourn.crypto import Cipher
+from sojourn.errors import ConfigurationError, SessionUnavailableError
+from sojourn.hookspecs import Observer
+from sojourn.manager.building import build_context
+from sojourn.manager.exchange import Exchange, find
+from sojourn.manager.gate import Gate
+from sojourn.manager.queries import Queries, SessionInfo
+from sojourn.metrics import Metrics
+from sojourn.serializers import Serializer, SerializerFactory
+from sojourn.session import CookieChange, Migrate, Session
+from sojourn.stores import (
+    SYSTEM_CLOCK,
+    CachingStore,
+    ClientSideStore,
+    Clock,
+    Store,
+)
+
+if TYPE_CHECKING:
+    from sojourn.manager.blocking import BlockingManager
+    from sojourn.settings import SessionSettings
+
+T = TypeVar("T")
+
+_log = logging.getLogger("sojourn.manager")
+
+
+class SessionManager(Generic[T]):
+    """Open and commit the sessions of one application.
+
+    *new* makes a fresh model; *migrate* is given the fields of a stored one that no longer fits. *settings* default to
+    ``SessionSettings()``, which reads ``SOJOURN_*``. Raises ConfigurationError naming the setting and what to do.
+    """
+
+    def __init__(
+        self,
+        model: type[T],
+        store: Store | ClientSideStore,
+        *,
+        new: Callable[[], T] | None = None,
+        migrate: Migrate | None = None,
+        settings: SessionSettings | None = None,
+        serializer: str | Serializer[T] | SerializerFactory | None = None,
+        cipher: Cipher | None = None,
+        metrics: Metrics | None = None,
+        observers: Sequence[Observer] = (),
+        clock: Clock = SYSTEM_CLOCK,
+        revocation_store: Store | None = None,
+    ) -> None:
+        if settings is None:
+            from sojourn.settings import SessionSettings
+
+            settings = SessionSettings()
+        context = build_context(
+            model,
+            store,
+            new=new,
+            migrate=migrate,
+            settings=settings,
+            serializer=serializer,
+            cipher=cipher,
+            metrics=metrics,
+            observers=observers,
+            clock=clock,
+            revocation_store=revocation_store,
+        )
+        if context.client_side and context.revocations is None:
+            _log.info(
+                "sessions live in the cookie and SOJOURN_REVOCATION_STORE is not set: a copied cookie stays valid "
+                "after logout until it expires, and sessions cannot be revoked"
+            )
+        self._furnish(Gate(context, settings, object()))
+
+    def _furnish(self, gate: Gate[T]) -> None:
+        self.gate = gate
+        """What the middlewares use."""
+        self._context = gate.context
+        self._queries = Queries(gate.context, gate.opener)
+        self._blocking: BlockingManager[T] | None = None
+
+    @classmethod
+    def from_settings(cls, model: type[T], settings: SessionSettings, **parts: Any) -> Self:
+        """Build a manager whose store, serializer, cipher and metrics the settings name; *parts* given here win."""
+        from sojourn.plugins import PluginDoor, warn_about_unknown_variables
+
+        warn_about_unknown_variables()
+        door = PluginDoor(settings)
+        if "store" not in parts:
+            parts["store"] = door.store(settings.store)
+        if settings.revocation_store is not None and "revocation_store" not in parts:
+            parts["revocation_store"] = door.store(settings.revocation_store)
+        parts.setdefault("serializer", None if settings.serializer == "json" else door.serializer(settings.serializer))
+        parts.setdefault("cipher", door.cipher(settings.cipher))
+        parts.setdefault("metrics", door.metrics(settings.metrics))
+        parts["observers"] = (*door.observers(), *parts.get("observers", ()))
+        return cls(model, parts.pop("store"), settings=settings, **parts)
+
+    @classmethod
+    def from_env(cls, model: type[T], **parts: Any) -> Self:
+        """Build a manager from ``SOJOURN_*`` variables, ``.env`` and presets (docs/settings.md)."""
+        from sojourn.settings import SessionSettings
+
+        return cls.from_settings(model, SessionSettings(), **parts)
+
+    # -- one request -----------------------------------------------------------------------------------------
+
+    async def open(self, token: str | None, client: Client | None = None, *, fresh: bool = False) -> Session[T]:
+        """Return the session that *token* leads to, or a new one; its outcome says which. Never raises for an outage.
+
+        *fresh* reads past a local cache.
+        """
+        opener = self.gate.opener
+        return opener.build(await opener.fetch(token, fresh=fresh), client)
+
+    async def commit(self, session: Session[T]) -> CookieChange:
+        """Store what changed; say what the cookie must do. Raises SessionUnavailableError when that is not certain."""
+        return await self.gate.commit(session)
+
+    def of(self, request: object) -> Session[T]:
+        """Return the session of a request: an ASGI scope, a WSGI environ or an object that has one.
+
+        Raises SessionUnavailableError when it could not be loaded and the policy is strict.
+        """
+        return self._exchange_of(request).of()
+
+    async def get(self, request: object) -> Session[T]:
+        """Return the session of a request, opening it now if it is not yet open."""
+        return await self._exchange_of(request).get()
+
+    def _exchange_of(self, request: object) -> Exchange[T]:
+        exchange = find(request).get(self.gate.key)
+        if exchange is None:
+            msg = "this request passed a session middleware of another manager; hand this manager to SessionMiddleware"
+            raise ConfigurationError(msg)
+        return exchange
+
+    # -- all sessions ----------------------------------------------------------------------------------------
+
+    async def list(self, principal: str) -> Sequence[SessionInfo]:
+        """Return the live sessions of a principal, the latest used first; never a token (SECURITY R14)."""
+        return await self._queries.of_principal(principal)
+
+    async def revoke(self, id: str) -> bool:
+        """End one session; tell whether it was there."""
+        return await self._queries.revoke(id)
+
+    async def revoke_all(self, principal: str, except_id: str | None = None) -> int:
+        """End every session of a principal but one; return how many, -1 when they live in cookies."""
+        return await self._queries.revoke_all(principal, except_id)
+
+    def each_session(self) -> AsyncIterator[Session[T]]:
+        """Yield every readable session."""
+        return self._queries.each()
+
+    async def find_by(self, predicate: Callable[[Session[T]], bool]) -> Sequence[Session[T]]:
+        """Return the sessions for which *predicate* says yes."""
+        return [session async for session in self._queries.matching(predicate)]
+
+    async def find_first(self, predicate: Callable[[Session[T]], bool]) -> Session[T] | None:
+        """Return some session for which *predicate* says yes, or None."""
+        async for session in self._queries.matching(predicate):
+            return session
+        return None
+
+    async def count_by(self, predicate: Callable[[Session[T]], bool]) -> int:
+        """Return for how many sessions *predicate* says yes."""
+        return sum([1 async for _ in self._queries.matching(predicate)])
+
+    async def bulk_delete(self, predicate: Callable[[Session[T]], bool]) -> int:
+        """End every session for which *predicate* says yes; return how many."""
+        return sum([await self.revoke(session.id) async for session in self._queries.matching(predicate)])
+
+    async def all_session_ids(self) -> Sequence[str]:
+        """Return the ids of all sessions."""
+        return [id_ async for id_ in self._queries.ids()]
+
+    async def count(self) -> int:
+        """Return the number of sessions in the store."""
+        return await self._queries.count()
+
+    async def clear(self) -> None:
+        """End every session of this application's namespace."""
+        await self._queries.clear()
+
+    # -- the store -------------------------------------------------------------------------------------------
+
+    def cache_stats(self) -> Mapping[str, float]:
+        """Return figures of the store's local cache; empty when it has none."""
+        store = self._context.calls.store
+        return store.cache_stats() if isinstance(store, CachingStore) else {}
+
+    async def evict(self, id: str) -> None:
+        """Drop this process's local copy of one session."""
+        store = self._context.calls.store
+        if isinstance(store, CachingStore):
+            await store.evict(id)
+
+    async def healthy(self) -> bool:
+        """Tell whether the store answers now."""
+        if self._context.client_side:
+            return True
+        try:
+            await self._context.calls.load("0" * 43, fresh=True)
+        except SessionUnavailableError:
+            return False
+        return True
+
+    async def aclose(self) -> None:
+        """Release connections; safe to call twice."""
+        await self._context.calls.store.aclose()
+        if self._context.revocations is not None:
+            await self._context.revocations.calls.store.aclose()
+        if self._blocking is not None and self._blocking.manager is not self:
+            self._blocking.close()
+
+    @property
+    def blocking(self) -> BlockingManager[T]:
+        """The same names for synchronous callers; over the store's blocking twin where it suspends."""
+        if self._blocking is None:
+            from sojourn.manager.blocking import BlockingManager
+
+            sibling = self if self.gate.blocks_already else self._over(self.gate.blocking())
+            self._blocking = BlockingManager(sibling)
+        return self._blocking
+
+    @classmethod
+    def _over(cls, gate: Gate[T]) -> Self:
+        manager = cls.__new__(cls)
+        manager._furnish(gate)  # noqa: SLF001 - of this class
+        return manager

@@ -1,0 +1,177 @@
+"""From a token to a session: what the store says, then what the record says.
+
+Its one rule: whatever goes wrong ends in a LoadOutcome, never in somebody's session and never in a new one that
+could overwrite the stored one (SECURITY R33, FAILURES F1, F3, F4).
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sojourn.binding import Client
+from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.crypto import is_token, token_id
+from sojourn.errors import SerializationError, SessionUnavailableError
+from sojourn.manager.context import FINGERPRINT, Context
+from sojourn.session import CookieAction, CookieChange, Draft, LoadOutcome, Payload, Session, decode_payload
+from sojourn.stores import Record
+
+T = TypeVar("T")
+
+_LONGEST_TOKEN = 4096
+_MOST_RENEWALS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a token led to."""
+
+    outcome: LoadOutcome
+    sent_token: str | None = None
+    token: str | None = None
+    """Another one than was sent when a renewal's stub was followed."""
+    record: Record | None = None
+    error: SessionUnavailableError | None = None
+
+
+NOTHING = Found(LoadOutcome.NONE)
+
+
+def is_well_formed(token: str, *, client_side: bool) -> bool:
+    """Tell whether the token may be looked up at all (SECURITY R4)."""
+    return 0 < len(token) <= _LONGEST_TOKEN if client_side else is_token(token)
+
+
+class Opener(Generic[T]):
+    """Open sessions for one manager."""
+
+    __slots__ = ("_context", "_loaded_event")
+
+    def __init__(self, context: Context[T]) -> None:
+        self._context = context
+
+    async def fetch(self, token: str | None, *, fresh: bool = False) -> Found:
+        """Ask the store; follow a renewal's stub. Never raises for an outage: the outcome is UNAVAILABLE."""
+        context = self._context
+        if not token or not is_well_formed(token, client_side=context.client_side):
+            return NOTHING
+        try:
+            if context.client_side:
+                record = await context.calls.load(token)
+                return await self._judge_revoked(self._judge(token, token, record))
+            current = token
+            for _ in range(_MOST_RENEWALS):
+                record = await context.calls.load(token_id(current), fresh=fresh)
+                found = self._judge(token, current, record)
+                if found.record is None or not peek_flags(found.record.payload) & STUB:
+                    return found
+                successor = self.follow(current, found.record)
+                if successor is None:
+                    break
+                current = successor
+        except SessionUnavailableError as error:
+            return Found(LoadOutcome.UNAVAILABLE, token, error=error)
+        return Found(LoadOutcome.UNKNOWN, token)
+
+    def _judge(self, sent: str, current: str, record: Record | None) -> Found:
+        if record is None:
+            return Found(LoadOutcome.UNKNOWN, sent)
+        if record.is_expired(self._context.clock.time()):
+            return Found(LoadOutcome.EXPIRED, sent, record=None)
+        return Found(LoadOutcome.LOADED, sent, current, record)
+
+    async def _judge_revoked(self, found: Found) -> Found:
+        """Look a cookie's session up in the revocation index (SECURITY R16)."""
+        revocations = self._context.revocations
+        if revocations is None or found.record is None:
+            return found
+        try:
+            payload = self.read(found.record)
+        except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+            return found
+        covered = await revocations.covers(found.record, payload)
+        return Found(LoadOutcome.UNKNOWN, found.sent_token) if covered else found
+
+    def follow(self, token: str, stub: Record) -> str | None:
+        """Return the successor that an authentic stub leads to."""
+        try:
+            key_id, flags = self._context.open_record(stub)
+        except (CorruptEnvelopeError, FutureEnvelopeError):
+            return None
+        successor = self._context.successor(token, key_id) if flags & STUB else None
+        return successor[0] if successor is not None else None
+
+    def build(self, found: Found, client: Client | None = None) -> Session[T]:
+        """Turn what was found into a session; no I/O."""
+        context = self._context
+        if found.outcome is not LoadOutcome.LOADED or found.record is None:
+            return self._without(found.outcome, found, client)
+        record = found.record
+        try:
+            payload = self.read(record)
+            draft = Draft(
+                context.shape,
+                context.limits,
+                context.clock,
+                outcome=LoadOutcome.LOADED,
+                sent_token=found.sent_token,
+                client_side=context.client_side,
+                here=client,
+            )
+            draft.adopt(record, payload, found.token)
+            _ = draft.content.data
+        except FutureEnvelopeError:
+            return self._without(LoadOutcome.FUTURE, found, client)
+        except (CorruptEnvelopeError, SerializationError):
+            return self._without(LoadOutcome.CORRUPT, found, client)
+        if payload.fingerprint is not None and context.binding.policy != "off" and not self._matches(payload, client):
+            context.signals.event("rejected", record.id, principal=payload.principal, reason="binding")
+            if context.binding.policy == "reject":
+                return self._without(LoadOutcome.BINDING, found, client, told=True)
+        if found.token != found.sent_token:
+            draft.cookie = CookieChange(CookieAction.SET, found.token, max_age(context, record))
+        context.signals.event("loaded", record.id, principal=payload.principal)
+        return Session(draft)
+
+    def read(self, record: Record) -> Payload:
+        """Return the content of a record. Raise CorruptEnvelopeError, FutureEnvelopeError or SerializationError."""
+        plain, flags = self._context.open_record(record)
+        if flags & STUB:
+            raise CorruptEnvelopeError
+        return decode_payload(plain)
+
+    def _without(self, outcome: LoadOutcome, found: Found, client: Client | None, *, told: bool = False) -> Session[T]:
+        context = self._context
+        if not told and found.sent_token is not None:
+            rejected = found.record.id if found.record is not None else self._id_of(found.sent_token)
+            if outcome is LoadOutcome.EXPIRED:
+                context.signals.event("expired", rejected, reason="deadline")
+            elif outcome in {LoadOutcome.UNKNOWN, LoadOutcome.CORRUPT, LoadOutcome.FUTURE}:
+                context.signals.event("rejected", rejected, reason=outcome.value)
+        draft = Draft(
+            context.shape,
+            context.limits,
+            context.clock,
+            outcome=outcome,
+            sent_token=found.sent_token,
+            client_side=context.client_side,
+            here=client,
+        )
+        return Session(draft)
+
+    def _id_of(self, token: str) -> str:
+        return "" if self._context.client_side else token_id(token)
+
+    def _matches(self, payload: Payload, client: Client | None) -> bool:
+        """Compare under every key of the ring: the record may have been bound before the secrets were rotated."""
+        context = self._context
+        bound = payload.fingerprint or b""
+        prints = [context.binding.fingerprint(client, key.derive(FINGERPRINT)) or b"" for key in context.ring.keys]
+        return sum([hmac.compare_digest(here, bound) for here in prints]) > 0
+
+
+def max_age(context: Context[T], record: Record) -> int:
+    """Return the seconds for Max-Age: up to the absolute deadline (SECURITY R21)."""
+    return max(1, int(record.absolute_deadline - context.clock.time()))

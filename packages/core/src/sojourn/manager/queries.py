@@ -1,0 +1,170 @@
+"""Questions about all sessions or one principal's, and ending them.
+
+Its one rule: nothing here is called by a request of its own accord; going through all sessions costs what it costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, TypeVar, cast
+
+from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.errors import ConfigurationError, SerializationError
+from sojourn.manager.context import PRINCIPAL, Context
+from sojourn.manager.opening import Opener
+from sojourn.session import Draft, LoadOutcome, Session
+from sojourn.stores import Deleted, Record, ScannableStore
+
+T = TypeVar("T")
+
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """One of a principal's sessions, fit to be shown to them; never a token (SECURITY R14)."""
+
+    id: str
+    created_at: datetime
+    last_seen: datetime
+    """Known to the share of the idle timeout after which use moves the deadline."""
+    expires_at: datetime
+    client: str
+    """A short label of the client, such as ``Firefox on Linux``; empty when unknown."""
+
+
+class Queries(Generic[T]):
+    """Ask one manager's store."""
+
+    __slots__ = ("_context", "_opener")
+
+    def __init__(self, context: Context[T], opener: Opener[T]) -> None:
+        self._context = context
+        self._opener = opener
+
+    async def of_principal(self, principal: str) -> Sequence[SessionInfo]:
+        """Return the live sessions of a principal, the latest used first."""
+        context = self._context
+        self._require_index("list")
+        infos: list[SessionInfo] = []
+        for id_ in await self._ids_of(principal):
+            record = await context.calls.load(id_, fresh=True)
+            if record is None:
+                continue
+            try:
+                payload = self._opener.read(record)
+            except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+                continue
+            if payload.principal == principal:
+                idle = context.limits.idle_timeout if payload.lifetime is None else payload.lifetime
+                infos.append(
+                    SessionInfo(
+                        record.id,
+                        datetime.fromtimestamp(payload.created_at, UTC),
+                        datetime.fromtimestamp(max(payload.created_at, record.idle_deadline - idle), UTC),
+                        datetime.fromtimestamp(record.deadline, UTC),
+                        payload.client,
+                    )
+                )
+        return sorted(infos, key=lambda info: info.last_seen, reverse=True)
+
+    async def revoke(self, id: str) -> bool:
+        """End one session; tell whether it was there."""
+        context = self._context
+        if context.client_side:
+            self._require_revocations("revoke")
+            await context.revocations.revoke(id, context.clock.time() + context.limits.max_lifetime)  # type: ignore[union-attr]
+            ended = True
+        else:
+            ended = await context.calls.delete(id) is Deleted.OK
+        if ended:
+            context.signals.event("deleted", id, reason="revoked")
+        return ended
+
+    async def revoke_all(self, principal: str, except_id: str | None = None) -> int:
+        """End every session of a principal but one; return how many were ended (-1: unknown, a client-side store)."""
+        context = self._context
+        if context.client_side:
+            self._require_revocations("revoke_all")
+            await context.revocations.revoke_all(principal, [except_id] if except_id else [])  # type: ignore[union-attr]
+            return -1
+        self._require_index("revoke_all")
+        ended = 0
+        for id_ in await self._ids_of(principal):
+            if id_ != except_id and await self.revoke(id_):
+                ended += 1
+        return ended
+
+    async def _ids_of(self, principal: str) -> Sequence[str]:
+        """Ask under every key of the ring: the index may date from before the secrets were rotated (SECURITY R25)."""
+        ids: dict[str, None] = {}
+        for label in self._context.ring.labels(PRINCIPAL, principal):
+            ids.update(dict.fromkeys(await self._context.calls.ids_of(label)))
+        return list(ids)
+
+    async def ids(self) -> AsyncIterator[str]:
+        """Yield the id of every session, grace stubs included."""
+        async for id_ in self._scannable("all_session_ids").scan():
+            yield id_
+
+    async def each(self) -> AsyncIterator[Session[T]]:
+        """Yield every readable session; what cannot be read is left out and left alone."""
+        async for id_ in self.ids():
+            record = await self._context.calls.load(id_)
+            session = self._session(record) if record is not None else None
+            if session is not None:
+                yield session
+
+    async def matching(self, predicate: Callable[[Session[T]], bool]) -> AsyncIterator[Session[T]]:
+        """Yield the sessions for which *predicate* says yes."""
+        async for session in self.each():
+            if predicate(session):
+                yield session
+
+    async def count(self) -> int:
+        """Return the number of records."""
+        self._scannable("count")
+        return await self._context.calls.count()
+
+    async def clear(self) -> None:
+        """Delete every record of this application's namespace."""
+        self._scannable("clear")
+        await self._context.calls.clear()
+
+    def _session(self, record: Record) -> Session[T] | None:
+        context = self._context
+        if peek_flags(record.payload) & STUB:
+            return None
+        draft = Draft(context.shape, context.limits, context.clock, outcome=LoadOutcome.LOADED)
+        try:
+            draft.adopt(record, self._opener.read(record), None)
+            _ = draft.content.data
+        except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+            return None
+        return Session(draft)
+
+    def _scannable(self, what: str) -> ScannableStore:
+        store = self._context.calls.store
+        if not isinstance(store, ScannableStore):
+            msg = f"{what}() needs a store that can go through its records, and {_name(store)} cannot; use memory or redis"
+            raise ConfigurationError(msg)
+        return cast("ScannableStore", store)
+
+    def _require_index(self, what: str) -> None:
+        if not self._context.indexed:
+            store = self._context.calls.store
+            msg = (
+                f"{what}() needs a store with an index of principals, and {_name(store)} has none; use memory or redis"
+            )
+            raise ConfigurationError(msg)
+
+    def _require_revocations(self, what: str) -> None:
+        if self._context.revocations is None:
+            msg = f"{what}() of sessions kept in cookies needs SOJOURN_REVOCATION_STORE; set it to memory or redis"
+            raise ConfigurationError(msg)
+
+
+def _name(store: object) -> str:
+    return type(store).__name__

@@ -1,0 +1,113 @@
+"""Move a session under a fresh token, at login or a change of privilege.
+
+Its one rule: the new record is created first and the old one deleted only if nobody changed it since; afterwards one
+token works and nothing acknowledged is lost (SECURITY R8, FAILURES F11).
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Generic, TypeVar
+
+from sojourn.errors import SessionConflictError, SessionUnavailableError
+from sojourn.manager.context import Context
+from sojourn.manager.opening import max_age
+from sojourn.manager.replacing import MOST_TRIES, Replacer, pause
+from sojourn.session import CookieAction, CookieChange, Draft, Payload
+from sojourn.stores import WRITE_ID_BYTES, Created, Deleted, Record, Replaced
+
+T = TypeVar("T")
+
+
+class Rotation(Generic[T]):
+    """Rotate tokens for one manager."""
+
+    __slots__ = ("_context", "_replacer")
+
+    def __init__(self, context: Context[T], replacer: Replacer[T]) -> None:
+        self._context = context
+        self._replacer = replacer
+
+    async def move(self, draft: Draft[T]) -> None:
+        """Create the new record, end the old one, and hand out the new token."""
+        context, old = self._context, draft.record
+        if old is None:
+            return
+        if draft.rebind:
+            draft.fingerprint = context.fingerprint(draft.here)
+            draft.client = draft.here.label if draft.here is not None else ""
+        payload = draft.compose()
+        record = context.seal(draft.identify(), 1, payload, draft.deadlines(context.clock.time()))
+        if context.client_side:
+            token = await context.client_store.create(record, write_id=b"")
+            context.require_fitting_cookie(token)
+            await context.end(old)
+            self._finish(draft, old, record, payload, token, merged=False)
+            return
+        created = await context.calls.create(record, write_id=secrets.token_bytes(WRITE_ID_BYTES))
+        if created is Created.EXISTS:
+            msg = "the store says that a fresh random id exists already; is it answering for another key?"
+            raise SessionUnavailableError(msg)
+        try:
+            ended = await self._end_old(draft, old, record, payload)
+        except BaseException:
+            await self._take_back(record.id)
+            raise
+        if ended is None:
+            await self._take_back(record.id)
+            self._replacer.lose(draft)
+            return
+        record, payload, merged = ended
+        self._finish(draft, old, record, payload, draft.token, merged=merged)
+
+    async def _end_old(
+        self, draft: Draft[T], old: Record, record: Record, payload: Payload
+    ) -> tuple[Record, Payload, bool] | None:
+        """Delete the old record; merge what was written to it meanwhile. None when it was ended and this is no login."""
+        context, merged = self._context, False
+        if not draft.descends:  # another principal's content: nothing of it is to be kept
+            await context.calls.delete(old.id)
+            return record, payload, merged
+        for tried in range(MOST_TRIES + 1):
+            answer = await context.calls.delete(old.id, expected=old.version)
+            if answer is Deleted.OK:
+                return record, payload, merged
+            theirs = await self._replacer.reload(old.id, draft.record_token) if answer is Deleted.CONFLICT else None
+            if theirs is None and not draft.logged_in:
+                return None
+            payload, merged = self._replacer.merge(draft, theirs), True
+            record = await self._rewrite(draft, record, payload)
+            if theirs is None:
+                return record, payload, merged
+            old = theirs.record
+            if tried < MOST_TRIES:
+                await context.calls.sleep(pause(tried))
+        msg = f"session {old.id} kept being changed by other requests while it was rotated; try again"
+        raise SessionConflictError(msg)
+
+    async def _rewrite(self, draft: Draft[T], record: Record, payload: Payload) -> Record:
+        """Replace the new record, which nobody else can know yet."""
+        context = self._context
+        written = context.seal(record.id, record.version + 1, payload, draft.deadlines(context.clock.time()))
+        answer = await context.calls.replace(
+            written, expected=record.version, write_id=secrets.token_bytes(WRITE_ID_BYTES)
+        )
+        if answer is not Replaced.OK:
+            msg = f"the new record of session {record.id} was ended while the token was rotated; log in again"
+            raise SessionConflictError(msg)
+        return written
+
+    async def _take_back(self, id: str) -> None:
+        """Delete the new record again; when even that fails it expires, its token was never sent."""
+        try:
+            await self._context.calls.delete(id)
+        except SessionUnavailableError:
+            self._context.signals.event("gone", id, reason="orphan")
+
+    def _finish(
+        self, draft: Draft[T], old: Record, record: Record, payload: Payload, token: str | None, *, merged: bool
+    ) -> None:
+        context = self._context
+        draft.adopt(record, payload, token, keep=not merged)
+        draft.cookie = CookieChange(CookieAction.SET, token, max_age(context, record))
+        context.signals.event("regenerated", record.id, old_id=old.id, principal=payload.principal)

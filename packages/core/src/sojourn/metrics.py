@@ -1,0 +1,107 @@
+"""What sojourn counts and times, and the two sinks that need nothing: null and log.
+
+A sink that raises is counted and ignored (FAILURES F22); names are those of the table in docs/operations.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final, Protocol, runtime_checkable
+
+CREATED: Final = "session.created"
+LOADED: Final = "session.loaded"
+DELETED: Final = "session.deleted"
+REGENERATED: Final = "session.regenerated"
+EXPIRED: Final = "session.expired"
+REJECTED: Final = "session.rejected"
+EVICTED: Final = "session.evicted"
+CONFLICT: Final = "session.conflict"
+GONE: Final = "session.gone"
+ERROR: Final = "session.error"
+LOAD_TIME: Final = "session.load_time"
+STORE_TIME: Final = "session.store_time"
+ACTIVE_COUNT: Final = "session.active_count"
+BREAKER_OPEN: Final = "session.circuit_breaker.open"
+BREAKER_HALF_OPEN: Final = "session.circuit_breaker.half_open"
+BREAKER_CLOSED: Final = "session.circuit_breaker.closed"
+BREAKER_STATE: Final = "session.circuit_breaker.state"
+RETRY_ATTEMPT: Final = "session.retry.attempt"
+
+METRIC_NAMES: Final = (
+    CREATED,
+    LOADED,
+    DELETED,
+    REGENERATED,
+    EXPIRED,
+    REJECTED,
+    EVICTED,
+    CONFLICT,
+    GONE,
+    ERROR,
+    LOAD_TIME,
+    STORE_TIME,
+    ACTIVE_COUNT,
+    BREAKER_OPEN,
+    BREAKER_HALF_OPEN,
+    BREAKER_CLOSED,
+    BREAKER_STATE,
+    RETRY_ATTEMPT,
+)
+
+Tags = Mapping[str, str]
+
+
+@runtime_checkable
+class Metrics(Protocol):
+    """Take counts, durations and levels; never block, never raise into a request."""
+
+    def increment(self, name: str, value: int = 1, tags: Tags | None = None) -> None:
+        """Add *value* to a counter."""
+        ...
+
+    def timing(self, name: str, seconds: float, tags: Tags | None = None) -> None:
+        """Record a duration in seconds."""
+        ...
+
+    def gauge(self, name: str, value: float, tags: Tags | None = None) -> None:
+        """Set a level."""
+        ...
+
+
+class NullMetrics:
+    """Drop everything."""
+
+    def increment(self, name: str, value: int = 1, tags: Tags | None = None) -> None:
+        """Drop the count."""
+
+    def timing(self, name: str, seconds: float, tags: Tags | None = None) -> None:
+        """Drop the duration."""
+
+    def gauge(self, name: str, value: float, tags: Tags | None = None) -> None:
+        """Drop the level."""
+
+
+class LogMetrics:
+    """Write one line of DEBUG log for each figure; labels never hold a token, data or a secret (SECURITY R6)."""
+
+    def __init__(self, logger: logging.Logger | None = None, *, level: int = logging.DEBUG) -> None:
+        self._logger = logger or logging.getLogger("sojourn.metrics")
+        self._level = level
+
+    def increment(self, name: str, value: int = 1, tags: Tags | None = None) -> None:
+        """Log the count."""
+        self._write(name, f"+{value}", tags)
+
+    def timing(self, name: str, seconds: float, tags: Tags | None = None) -> None:
+        """Log the duration in milliseconds."""
+        self._write(name, f"{seconds * 1000:.3f}ms", tags)
+
+    def gauge(self, name: str, value: float, tags: Tags | None = None) -> None:
+        """Log the level."""
+        self._write(name, f"={value:g}", tags)
+
+    def _write(self, name: str, figure: str, tags: Tags | None) -> None:
+        if self._logger.isEnabledFor(self._level):
+            labels = "".join(f" {key}={value}" for key, value in sorted(tags.items())) if tags else ""
+            self._logger.log(self._level, "%s %s%s", name, figure, labels)

@@ -1,0 +1,28 @@
+"""The session a handler holds, and the pure state behind it."""
+
+from sojourn.session.change import CLEAR, KEEP, CookieAction, CookieChange, Limits
+from sojourn.session.draft import Draft
+from sojourn.session.payload import Payload, decode_payload, encode_payload
+from sojourn.session.session import Session, draft_of
+from sojourn.session.shape import Migrate, Shape
+from sojourn.session.states import TRANSITIONS, LoadOutcome, Move, SessionState
+
+__all__ = [
+    "CLEAR",
+    "KEEP",
+    "TRANSITIONS",
+    "CookieAction",
+    "CookieChange",
+    "Draft",
+    "Limits",
+    "LoadOutcome",
+    "Migrate",
+    "Move",
+    "Payload",
+    "Session",
+    "SessionState",
+    "Shape",
+    "decode_payload",
+    "draft_of",
+    "encode_payload",
+]

@@ -1,0 +1,46 @@
+"""What a commit asks of the response, and the times of a session's life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+
+class CookieAction(Enum):
+    """What the response does with the cookie."""
+
+    KEEP = "keep"
+    SET = "set"
+    CLEAR = "clear"
+
+
+@dataclass(frozen=True, slots=True)
+class CookieChange:
+    """What a commit asks of the response; *max_age* is in seconds, None for a cookie of the browser's session."""
+
+    action: CookieAction = CookieAction.KEEP
+    token: str | None = None
+    max_age: int | None = None
+
+    def __repr__(self) -> str:
+        """Show everything but the token (SECURITY R6)."""
+        return f"<CookieChange {self.action.value} max_age={self.max_age}>"
+
+
+KEEP: Final = CookieChange()
+CLEAR: Final = CookieChange(CookieAction.CLEAR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The times of a session's life, in seconds."""
+
+    idle_timeout: float
+    absolute_timeout: float
+    touch_after: float
+    """Seconds of idling after which an access moves the idle deadline."""
+    renew_after: float | None = None
+    renew_grace: float = 30.0
+    max_lifetime: float
+    """The longest that ``login(remember=...)`` may ask for."""

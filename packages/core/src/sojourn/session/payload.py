@@ -1,0 +1,79 @@
+"""What is stored inside the seal: the application's data as its serializer wrote it, and what sojourn keeps beside it.
+
+Its one rule: fields are only ever appended, so that nodes of two releases can share sessions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from sojourn.errors import SerializationError
+
+EMPTY: Final = b"\x80"
+"""An empty map."""
+
+
+class Payload(msgspec.Struct, array_like=True, kw_only=True):
+    """The content of one record; times are wall-clock seconds since the epoch."""
+
+    data: bytes
+    created_at: float
+    issued_at: float
+    """When the token was issued; renewal counts from here (SECURITY R9)."""
+    principal: str | None = None
+    authenticated_at: float | None = None
+    lifetime: float | None = None
+    """Seconds that ``login(remember=...)`` asked for."""
+    csrf: bytes | None = None
+    fingerprint: bytes | None = None
+    client: str = ""
+    """A short human label of the client, for the list of a user's sessions."""
+    extras: bytes = EMPTY
+    flash: bytes = EMPTY
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(Payload)
+
+
+def encode_payload(payload: Payload) -> bytes:
+    """Return the bytes to seal."""
+    return _ENCODER.encode(payload)
+
+
+def decode_payload(plain: bytes) -> Payload:
+    """Return the payload of opened bytes. Raise SerializationError."""
+    try:
+        return _DECODER.decode(plain)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        msg = "the payload of the record has another form"
+        raise SerializationError(msg) from None
+
+
+def pack_map(values: dict[str, Any], what: str) -> bytes:
+    """Encode extras or flash messages; raise SerializationError naming the key that does not fit."""
+    if not values:
+        return EMPTY
+    try:
+        return _ENCODER.encode(values)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.EncodeError):
+        for key, value in values.items():
+            try:
+                _ENCODER.encode(value)
+            except (TypeError, ValueError, OverflowError, RecursionError, msgspec.EncodeError):
+                msg = f"{what} {key!r} holds a {type(value).__name__} that cannot be stored; use JSON values only"
+                raise SerializationError(msg) from None
+        raise
+
+
+def unpack_map(packed: bytes) -> dict[str, Any]:
+    """Decode extras or flash messages. Raise SerializationError."""
+    if packed == EMPTY:
+        return {}
+    try:
+        return msgspec.msgpack.decode(packed, type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        msg = "extras or flash of the record have another form"
+        raise SerializationError(msg) from None

@@ -1,0 +1,98 @@
+"""What the manager knows of the application's model: how to make, encode, decode, compare and merge it.
+
+Its one rule: fields of the stored data that this node's model does not know are carried through every write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from sojourn.errors import ConfigurationError, SerializationError
+from sojourn.merge import field_values, is_same, merge_models, merge_rules
+from sojourn.serializers import Serializer
+
+T = TypeVar("T")
+
+Migrate = Callable[[dict[str, object]], dict[str, object]]
+
+
+class Shape(Generic[T]):
+    """A model, its factory, its serializer and its merge rules, bound together."""
+
+    __slots__ = ("_migrate", "_rules", "encode", "model", "new", "serializer")
+
+    def __init__(
+        self,
+        model: type[T],
+        *,
+        new: Callable[[], T],
+        serializer: Serializer[T],
+        migrate: Migrate | None = None,
+    ) -> None:
+        self.model = model
+        self.new = new
+        self.serializer = serializer
+        self.encode = serializer.encode
+        self._migrate = migrate
+        self._rules = merge_rules(model)
+        self._refuse_a_model_that_does_not_survive()
+
+    def _refuse_a_model_that_does_not_survive(self) -> None:
+        name = getattr(self.model, "__name__", repr(self.model))
+        try:
+            fresh = self.new()
+        except Exception as error:
+            msg = f"cannot make a new {name}: {error}; give every field a default, or pass new=... to the manager"
+            raise ConfigurationError(msg) from error
+        try:
+            again = self.serializer.decode(self.encode(fresh))
+        except SerializationError as error:
+            msg = f"a new {name} does not survive the serializer {self.serializer.name!r}: {error}"
+            raise ConfigurationError(msg) from error
+        before, after = field_values(fresh), field_values(again)
+        for field in before:
+            if not is_same(before[field], after.get(field)):
+                msg = (
+                    f"field {field!r} of a new {name} changes when it is encoded and decoded by "
+                    f"{self.serializer.name!r}; choose a type that survives, or another serializer"
+                )
+                raise ConfigurationError(msg)
+
+    def decode(self, payload: bytes) -> T:
+        """Decode the data; where it no longer fits, let ``migrate`` try once. Raise SerializationError."""
+        try:
+            return self.serializer.decode(payload)
+        except SerializationError:
+            if self._migrate is None:
+                raise
+            try:
+                fields = self._migrate(self.serializer.decode_fields(payload))
+            except SerializationError:
+                raise
+            except Exception as error:
+                msg = f"migrate() failed with {type(error).__name__}"
+                raise SerializationError(msg) from error
+            return self.serializer.decode(self.serializer.encode_fields(fields))
+
+    def settle(self, loaded: bytes, data: T) -> bytes:
+        """Encode *data*; return *loaded* itself when nothing but order or added defaults differs (DESIGN 3, step 6)."""
+        encoded = self.encode(data)
+        if encoded == loaded:
+            return loaded
+        if is_same(self.decode(loaded), data):
+            return loaded
+        return self._with_unknown(encoded, loaded)
+
+    def merge(self, base: T, ours: T, theirs: bytes) -> bytes:
+        """Merge three ways; the unknown fields of *theirs* are carried through."""
+        merged = merge_models(base, ours, self.decode(theirs), self._rules)
+        return self._with_unknown(self.encode(merged), theirs)
+
+    def _with_unknown(self, encoded: bytes, loaded: bytes) -> bytes:
+        serializer = self.serializer
+        known = serializer.known
+        unknown = {name: value for name, value in serializer.decode_fields(loaded).items() if name not in known}
+        if not unknown:
+            return encoded
+        return serializer.encode_fields({**serializer.decode_fields(encoded), **unknown})

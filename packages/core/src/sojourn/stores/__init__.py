@@ -1,0 +1,43 @@
+"""Where records are kept: the contract of a store, its capabilities, and the store in memory."""
+
+from sojourn.stores.contract import (
+    SYSTEM_CLOCK,
+    WRITE_ID_BYTES,
+    WRITE_IDS_KEPT,
+    CachingStore,
+    ClientSideStore,
+    Clock,
+    Created,
+    Deleted,
+    IndexedStore,
+    Record,
+    Replaced,
+    ScannableStore,
+    Store,
+    StoreIO,
+    TwinnedStore,
+    WaitingStore,
+    is_client_side,
+)
+from sojourn.stores.memory import MemoryStore
+
+__all__ = [
+    "SYSTEM_CLOCK",
+    "WRITE_IDS_KEPT",
+    "WRITE_ID_BYTES",
+    "CachingStore",
+    "ClientSideStore",
+    "Clock",
+    "Created",
+    "Deleted",
+    "IndexedStore",
+    "MemoryStore",
+    "Record",
+    "Replaced",
+    "ScannableStore",
+    "Store",
+    "StoreIO",
+    "TwinnedStore",
+    "WaitingStore",
+    "is_client_side",
+]

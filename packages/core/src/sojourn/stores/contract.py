@@ -1,0 +1,244 @@
+"""Where records are kept: the contract of a store, and its optional capabilities.
+
+The one rule: nothing here ever upserts. A record comes into being by ``create`` alone, and whatever was deleted
+stays deleted. The whole contract, in prose and with an example: docs/stores.md; executable: sojourn.testing.StoreSuite.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Protocol, TypeGuard, runtime_checkable
+
+WRITE_IDS_KEPT = 4
+"""How many write ids a record keeps (FAILURES F6)."""
+WRITE_ID_BYTES = 8
+"""The length of one write id, in bytes."""
+
+
+class Clock(Protocol):
+    """Tell the time; the standard library's ``time`` module is one."""
+
+    def time(self) -> float:
+        """Return wall-clock seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards."""
+        ...
+
+
+SYSTEM_CLOCK: Clock = time
+
+
+class StoreIO(Enum):
+    """How a store waits; decides where its coroutines may be driven (DESIGN 3)."""
+
+    NONE = "none"
+    """Never waits: memory, cookie."""
+    BLOCKING = "blocking"
+    """Waits inside ``async def`` methods that never suspend; ASGI drives them in worker threads."""
+    ASYNC = "async"
+    """Suspends; needs an event loop."""
+
+
+class Created(Enum):
+    """What became of a ``create``."""
+
+    OK = "ok"
+    EXISTS = "exists"
+
+
+class Replaced(Enum):
+    """What became of a ``replace``."""
+
+    OK = "ok"
+    CONFLICT = "conflict"
+    GONE = "gone"
+
+
+class Deleted(Enum):
+    """What became of a ``delete``."""
+
+    OK = "ok"
+    CONFLICT = "conflict"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a store holds for one id; stores never look inside the payload."""
+
+    id: str
+    """SHA-256 of the token, 43 characters of base64url; for a client-side store a random id of the same form."""
+    version: int
+    """1 when created; the manager raises it by one with every replace, before sealing."""
+    payload: bytes
+    """The envelope: header and sealed payload."""
+    idle_deadline: float
+    """Wall-clock seconds since the epoch; moved by ``touch`` and ``replace``."""
+    absolute_deadline: float
+    """Wall-clock seconds since the epoch; never moves."""
+    index_label: str | None = None
+    """Keyed hash of the principal, 22 characters of base64url; None for an anonymous session."""
+    write_ids: tuple[bytes, ...] = ()
+    """Ids of the last 4 writes, newest last; kept by the store, ignored in a record handed to it."""
+
+    @property
+    def deadline(self) -> float:
+        """Return the moment from which the record counts as absent."""
+        return min(self.idle_deadline, self.absolute_deadline)
+
+    def is_expired(self, now: float) -> bool:
+        """Tell whether the record counts as absent at *now*: a deadline that equals now has passed."""
+        return now >= self.idle_deadline or now >= self.absolute_deadline
+
+    def written_by(self, write_id: bytes, previous: Sequence[bytes] = ()) -> Record:
+        """Return the record with *write_id* added to the *previous* ids, the last 4 kept."""
+        return replace(self, write_ids=(*previous, write_id)[-WRITE_IDS_KEPT:])
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keep records by id. An expired record is absent in every method, at once.
+
+    Whatever a store's client raises is mapped onto ``StoreUnavailableError`` (it may be tried again) or
+    ``StoreTimeoutError`` (the effect is unknown) with ``raise ... from error``; ``SessionTooLargeError`` when the
+    record does not fit. Every method is atomic per id and returns values that later writes do not change.
+    """
+
+    io: StoreIO
+
+    async def load(self, id: str) -> Record | None:  # - `id` is the word of the contract
+        """Return the record, or None when it is absent or expired."""
+        ...
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        """Store a record that is absent so far.
+
+        EXISTS when the id is present under another write id; OK without a second effect when *write_id* is among
+        the last 4 of the record present.
+        """
+        ...
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        """Replace the record whose version is *expected*.
+
+        GONE when it is absent (never created anew); OK without a second effect when *write_id* is among the last 4
+        of the record present; else CONFLICT when the version differs.
+        """
+        ...
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        """Move the idle deadline of a record that is present; say whether it was.
+
+        The deadline is capped by the absolute deadline and never moved backwards; version and payload stay.
+        """
+        ...
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        """Delete the record; GONE when absent, CONFLICT when *expected* is given and is not its version."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class ClientSideStore(Protocol):
+    """Keep nothing: the record travels in the cookie, sealed by the manager's codec.
+
+    There is no CONFLICT and no GONE; ``list``, ``max_sessions`` and ``on_conflict="raise"`` are refused.
+    """
+
+    io: StoreIO
+    client_side: bool
+
+    async def load(self, token: str) -> Record | None:
+        """Unpack the record from the token; None when it is malformed. Authenticity is the codec's to check."""
+        ...
+
+    async def create(self, record: Record, *, write_id: bytes) -> str:
+        """Return the token that carries the record."""
+        ...
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> str:
+        """Return the token that carries the record."""
+        ...
+
+    async def touch(self, record: Record) -> str:
+        """Return the token that carries the record, re-sealed under its new idle deadline."""
+        ...
+
+    async def aclose(self) -> None:
+        """Do nothing that matters; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class IndexedStore(Protocol):
+    """A store that can name the sessions of one principal."""
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        """Return at least the ids of all live records with that index label; a few dead ones are allowed."""
+        ...
+
+
+@runtime_checkable
+class ScannableStore(Protocol):
+    """A store that can go through all of its records."""
+
+    def scan(self) -> AsyncIterator[str]:
+        """Yield the id of every record that is live from before the call until after it, in no order, each once."""
+        ...
+
+    async def count(self) -> int:
+        """Return the number of live records; a store that expires lazily may count some that just expired."""
+        ...
+
+    async def clear(self) -> None:
+        """Delete every record of this store's namespace, and nothing else."""
+        ...
+
+
+@runtime_checkable
+class CachingStore(Protocol):
+    """A store that serves some loads from a local cache (docs/stores.md)."""
+
+    async def load_fresh(self, id: str) -> Record | None:
+        """Load past the local cache."""
+        ...
+
+    def cache_stats(self) -> Mapping[str, float]:
+        """Return figures of the local cache by name."""
+        ...
+
+    async def evict(self, id: str) -> None:
+        """Drop the local copy of one record."""
+        ...
+
+
+@runtime_checkable
+class TwinnedStore(Protocol):
+    """A suspending store that can offer itself over a blocking client, on the same data."""
+
+    def blocking_twin(self) -> Store:
+        """Return a store with ``io`` BLOCKING on the same data; connections open on first use."""
+        ...
+
+
+@runtime_checkable
+class WaitingStore(Protocol):
+    """A store that says how retries wait; without it a retry follows at once."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait in the store's own way: ``time.sleep`` for BLOCKING, ``asyncio.sleep`` for ASYNC."""
+        ...
+
+
+def is_client_side(store: object) -> TypeGuard[ClientSideStore]:
+    """Tell whether the store keeps its records in the cookie."""
+    return bool(getattr(store, "client_side", False))

@@ -1,0 +1,188 @@
+"""The session middleware for WSGI: opens on first access, commits when the application starts its response.
+
+Its one rule: whatever the commit meets, ``start_response`` never raises because of it (FAILURES F5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from sojourn.binding import Client
+from sojourn.cookies import read_cookies
+from sojourn.errors import ConfigurationError, SessionUnavailableError
+from sojourn.http import Answer, add_vary, cache_control, unavailable
+from sojourn.manager import ENVIRON_KEY, Exchange, SessionManager, SessionMapping, run_blocking
+from sojourn.manager.ending import Ending, finish, finish_failed, finish_late
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+_Headers = list[tuple[str, str]]
+
+
+class SessionMiddleware:
+    """Give every request its session; ``sessions.of(environ)`` opens it on first access.
+
+    With *load* "lazy" it opens only at ``sessions.blocking.get(environ)``. *exclude* is accepted for symmetry with
+    ASGI: nothing is opened here before it is asked for. A store that suspends is replaced by its blocking twin.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        sessions: SessionManager[Any],
+        *,
+        load: Literal["auto", "lazy"] = "auto",
+        exclude: Sequence[str] = (),
+    ) -> None:
+        if load not in {"auto", "lazy"}:
+            msg = f'load is {load!r}; choose "auto" or "lazy"'
+            raise ConfigurationError(msg)
+        self.app = app
+        self.sessions = sessions
+        self._gate = sessions.blocking.manager.gate
+        self._name = sessions.gate.cookies.name
+        self._lazy = load == "lazy"
+        self._exclude = tuple(exclude)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        cookies = environ.get("HTTP_COOKIE", "")
+        tokens = read_cookies(cookies, self._name) if cookies else ()
+        exchange = Exchange(self._gate, tokens, self._client(environ), lazy=self._lazy)
+        environ.setdefault(ENVIRON_KEY, {})[self._gate.key] = exchange
+        environ["sojourn.session"] = SessionMapping(exchange)
+        response = _Response(exchange, environ, start_response)
+        try:
+            body = self.app(environ, response.start)
+        except SessionUnavailableError as error:
+            run_blocking(finish_failed(exchange))
+            if response.started:
+                if response.answer is None:
+                    raise
+                return [response.answer.body]
+            return response.replace(unavailable(error.retry_after, environ.get("HTTP_ACCEPT", "")))
+        except BaseException:
+            run_blocking(finish_failed(exchange))
+            raise
+        return _Body(body, response)
+
+    def _client(self, environ: WSGIEnvironment) -> Client:
+        """Return who sent the request, through trusted proxies only (SECURITY R31)."""
+        forwarded = environ.get("HTTP_X_FORWARDED_FOR"), environ.get("HTTP_FORWARDED")
+        address = self._gate.client_address(
+            environ.get("REMOTE_ADDR") or None,
+            [forwarded[0]] if forwarded[0] else [],
+            [forwarded[1]] if forwarded[1] else [],
+        )
+        return Client(address, environ.get("HTTP_USER_AGENT"))
+
+
+class _Response:
+    """The response of one request: its head, and what replaced it."""
+
+    __slots__ = ("_ending", "_environ", "_exchange", "_start", "answer", "started")
+
+    def __init__(self, exchange: Exchange[Any], environ: WSGIEnvironment, start: StartResponse) -> None:
+        self._exchange = exchange
+        self._environ = environ
+        self._start = start
+        self._ending: Ending | None = None
+        self.started = False
+        self.answer: Answer | None = None
+
+    def start(self, status: str, headers: _Headers, exc_info: _ExcInfo | None = None, /) -> Callable[[bytes], object]:
+        """Commit, then start the response; a second start (exc_info) never commits twice (FAILURES F23)."""
+        self.started = True
+        if self._ending is None:
+            accept = self._environ.get("HTTP_ACCEPT", "")
+            self._ending = run_blocking(finish(self._exchange, _code(status), accept))
+            self.answer = self._ending.answer
+        if self.answer is not None:
+            self._start(self.answer.status_line, list(self.answer.headers), exc_info)
+            return _discard
+        return self._start(status, _applied(headers, self._ending), exc_info)
+
+    def replace(self, answer: Answer) -> Iterable[bytes]:
+        """Give an answer of our own."""
+        self.started, self.answer = True, answer
+        self._start(answer.status_line, list(answer.headers))
+        return [answer.body]
+
+    def finish(self) -> None:
+        """Save what changed while the body was sent."""
+        run_blocking(finish_late(self._exchange))
+
+    def fail(self) -> None:
+        """Carry out logout and destroy although the body failed."""
+        run_blocking(finish_failed(self._exchange))
+
+
+class _Body:
+    """The application's body, or the answer's that replaced it; closing it ends the exchange."""
+
+    __slots__ = ("_body", "_response")
+
+    def __init__(self, body: Iterable[bytes], response: _Response) -> None:
+        self._body = body
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        answered = False
+        try:
+            for chunk in self._body:
+                if self._response.answer is None:
+                    yield chunk
+                elif not answered:
+                    answered = True
+                    yield self._response.answer.body
+        except SessionUnavailableError as error:
+            self._response.fail()
+            if self._response.started:
+                raise
+            yield from self._response.replace(unavailable(error.retry_after))
+            return
+        if self._response.answer is not None and not answered:
+            yield self._response.answer.body
+
+    def close(self) -> None:
+        """Close the application's body, then save what it changed (FAILURES F20)."""
+        try:
+            closing = getattr(self._body, "close", None)
+            if closing is not None:
+                closing()
+        finally:
+            self._response.finish()
+
+
+def _code(status: str) -> int:
+    try:
+        return int(status[:3])
+    except ValueError:
+        return 500
+
+
+def _applied(headers: _Headers, ending: Ending) -> _Headers:
+    """Return the head with what the session asks of it: Set-Cookie, Vary, Cache-Control (SECURITY R23)."""
+    if ending.set_cookie is not None:
+        headers = [*headers, ("Set-Cookie", ending.set_cookie)]
+        replaced = cache_control(_values(headers, "cache-control"))
+        if replaced is not None:
+            headers = [pair for pair in headers if pair[0].lower() != "cache-control"]
+            headers.append(("Cache-Control", replaced))
+    if ending.accessed:
+        vary = add_vary(_values(headers, "vary"))
+        if vary is not None:
+            headers = [*headers, ("Vary", vary)]
+    return headers
+
+
+def _values(headers: _Headers, name: str) -> list[str]:
+    return [value for key, value in headers if key.lower() == name]
+
+
+def _discard(_: bytes) -> None:
+    """Take what the application writes when its answer was replaced."""
