@@ -114,7 +114,8 @@ class StatsdServer:
             self.process = subprocess.Popen(
                 ["node", str(self.program), str(path)], stdout=output, stderr=subprocess.STDOUT
             )
-        self.wait_for(lambda: "server is up" in self.output.read_text())
+        # It calls itself up before its socket is bound; the first flush comes later.
+        self.wait_for(lambda: "Flushing stats" in self.output.read_text())
         return self
 
     def __exit__(
