@@ -321,6 +321,16 @@ def test_a_probe_that_fails_opens_it_again_for_longer() -> None:
     assert caught.value.retry_after == 4.0
 
 
+def test_successes_before_a_failed_probe_are_not_carried_over() -> None:
+    breaker = opened()
+    for _ in range(2):
+        breaker.succeed(breaker.acquire(2.0), 2.0)
+    breaker.fail(breaker.acquire(2.0), 2.0)
+    for state in (HALF_OPEN, HALF_OPEN, CLOSED):
+        breaker.succeed(breaker.acquire(6.0), 6.0)
+        assert breaker.state is state
+
+
 def test_a_slow_probe_opens_it_again() -> None:
     breaker = opened(slow_call=1.0)
     breaker.succeed(breaker.acquire(2.0), 3.0)

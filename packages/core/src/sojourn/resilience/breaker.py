@@ -196,7 +196,6 @@ class CircuitBreaker:
         elif failed:
             self._move(BreakerCause.PROBE_FAILED, now)
         elif permit in self._probes:
-            self._probes.remove(permit)
             self._probes_succeeded += 1
             if self._probes_succeeded == self._probe_count:
                 self._move(BreakerCause.PROBES_SUCCEEDED, now)
