@@ -85,9 +85,9 @@ def index_settings(folder: Path) -> dict[str, str]:
     for line in pip(folder, "config", "list").splitlines():
         name, _, value = line.partition("=")
         values[name.rpartition(".")[2].replace("_", "-")] = value.strip().strip("'\"")
-    indexes = [values.get("index-url") or "https://pypi.org/simple/"]
-    indexes += values.get("extra-index-url", "").split()
-    result = {"PANTS_PYTHON_REPOS_INDEXES": json.dumps([index for index in indexes if usable(index)])}
+    extra = json.dumps([index for index in values.get("extra-index-url", "").split() if usable(index)])
+    main_index = values.get("index-url")
+    result = {"PANTS_PYTHON_REPOS_INDEXES": json.dumps([main_index, *json.loads(extra)]) if main_index else f"+{extra}"}
     if links := [link for link in values.get("find-links", "").split() if usable(link)]:
         result["PANTS_PYTHON_REPOS_FIND_LINKS"] = json.dumps(links)
     if certificates := values.get("cert") or os.environ.get("SSL_CERT_FILE"):
