@@ -300,6 +300,25 @@ def test_a_failed_lookup_is_repeated_and_keeps_the_known_address() -> None:
         sender.shut()
 
 
+def test_a_lookup_under_way_is_not_joined_by_another() -> None:
+    seconds = [100.0]
+    lookups: list[str] = []
+    released = threading.Event()
+
+    def lookup(host: str, port: int) -> str:
+        lookups.append(host)
+        released.wait(30)
+        return LOOPBACK
+
+    sender = client(lookup, lambda: seconds[0], 8125)
+    seconds[0] += LOOKUP_AGAIN
+    sender.increment("count")
+    assert lookups == ["agent.test"]
+    released.set()
+    settle(sender)
+    sender.shut()
+
+
 def test_without_threads_the_lookup_waits_for_better_times(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_more(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
