@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any, Final, cast
+from typing import Any, Final, TypeGuard, cast
 
 from sojourn.errors import SerializationError, SessionTooLargeError
 
@@ -218,18 +218,18 @@ def _copy(value: object, what: str, level: int) -> Any:
         return float.__float__(value)
     if level < _DEEPEST and isinstance(value, list):
         return [_copy(inner, what, level + 1) for inner in cast("list[object]", value)]
-    if level < _DEEPEST and isinstance(value, dict):
-        items = cast("dict[object, object]", value).items()
+    if level < _DEEPEST and _is_dict(value):
+        items = value.items()
         if all(isinstance(key, str) for key, _ in items):
             return {_copy(key, what, level): _copy(inner, what, level + 1) for key, inner in items}
     raise SerializationError(
-        f"{what} holds a {_type_name(value)} that is no JSON value; use str, int of 64 bits, finite float, bool, None, "
+        f"{what} holds a {type(value).__name__} that is no JSON value; use str, int of 64 bits, finite float, bool, None, "
         "list and dict with str keys"
     )
 
 
-def _type_name(value: object) -> str:
-    return type(value).__name__
+def _is_dict(value: object) -> TypeGuard[dict[object, object]]:
+    return isinstance(value, dict)
 
 
 def _is_text(value: str) -> bool:

@@ -113,7 +113,7 @@ def merge_messages(base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Map
     """Merge flash by key: a consumed message stays consumed, and a new one under its name is kept."""
     merged = merge_values(base, ours, theirs, {})
     renewed = {key: value for key, value in theirs.items() if not is_same(value, base.get(key, MISSING))}
-    return {**{key: value for key, value in renewed.items() if key not in ours}, **merged}
+    return {**renewed, **merged}
 
 
 def merge_rules(model: type[Any]) -> dict[str, Rule]:
