@@ -7,9 +7,10 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import distribution
+from importlib.metadata import distribution, distributions
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ PACKAGES = ("core", "store-cookie", "store-redis", "metrics-statsd", "contrib-az
 
 
 def build_wheels(target: Path) -> dict[str, Path]:
-    """Build the wheel of every package; return them by folder name."""
-    folders = [str(ROOT / "packages" / name) for name in PACKAGES]
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-index"]
-    run([*command, "--no-deps", "--no-build-isolation", "--wheel-dir", str(target), *folders])
+    """Build the wheel of every package, unless a build system has laid them beside the tests; return them by folder."""
+    if any(ROOT.glob("sojourn-*.whl")):
+        target = ROOT
+    else:
+        folders = [str(ROOT / "packages" / name) for name in PACKAGES]
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-index"]
+        run([*command, "--no-deps", "--no-build-isolation", "--wheel-dir", str(target), *folders])
     found: dict[str, Path] = {}
     for name in PACKAGES:
         stem = "sojourn" if name == "core" else f"sojourn_{name.replace('-', '_')}"
@@ -61,9 +65,22 @@ def make_environment(folder: Path, wheels: Iterable[Path], third_parties: Iterab
     environment = Environment(folder)
     for name in third_parties:
         link(name, environment.site)
-    command = [sys.executable, "-m", "pip", "--python", str(environment.python), "install", "--quiet", "--no-index"]
-    run([*command, "--disable-pip-version-check", "--no-deps", *map(str, wheels)])
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(environment.site)
+    write_commands(environment)
     return environment
+
+
+def write_commands(environment: Environment) -> None:
+    """Write the commands that the installed distributions declare, as an installer does."""
+    for installed in distributions(path=[str(environment.site)]):
+        for point in installed.entry_points.select(group="console_scripts"):
+            script = environment.folder / "bin" / point.name
+            script.write_text(
+                f"#!{environment.python}\nimport sys\nfrom {point.module} import {point.attr}\nsys.exit({point.attr}())\n"
+            )
+            script.chmod(0o755)
 
 
 def third_parties_of(*names: str) -> set[str]:

@@ -147,17 +147,21 @@ def test_naming_one_plugin_imports_that_one_alone(everything: Environment) -> No
     assert set(loaded(everything, code, SOJOURN_METRICS="statsd")) & {*PLUGINS, "redis"} == {"sojourn_metrics_statsd"}
 
 
-def test_every_plugin_of_ours_answers_to_its_name(everything: Environment) -> None:
-    code = """
-import json
-from sojourn.plugins import PluginDoor, installed
-from sojourn.settings import SessionSettings
-door = PluginDoor(SessionSettings(preset="testing"))
-for plugin in installed():
-    getattr(door, plugin.kind)(plugin.name)
-print(json.dumps([plugin.entry_point for plugin in installed()]))
-"""
+def test_our_plugins_are_found_without_importing_them(everything: Environment) -> None:
+    code = "import json, sojourn.plugins as p; print(json.dumps([x.entry_point for x in p.installed()]))"
     assert everything.answer(code) == ["metrics-statsd", "store-clustered-redis", "store-cookie", "store-redis"]
+
+
+@pytest.mark.parametrize("plugin", ["metrics-statsd", "store-cookie", "store-redis"])
+def test_a_plugin_of_ours_answers_to_its_name(plugin: str, everything: Environment) -> None:
+    kind, _, name = plugin.partition("-")
+    code = f"""
+import json
+from sojourn.plugins import PluginDoor
+from sojourn.settings import SessionSettings
+print(json.dumps(PluginDoor(SessionSettings(preset="testing")).{kind}({name!r}) is not None))
+"""
+    assert everything.answer(code) is True
 
 
 # strangers
