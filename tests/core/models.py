@@ -1,0 +1,45 @@
+"""The models and the short way to a manager that the tests of the core share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from sojourn import Merge, SessionManager
+from sojourn.settings import SessionSettings
+from sojourn.stores import ClientSideStore, MemoryStore, Store
+from sojourn.testing import FakeClock
+
+T = TypeVar("T")
+
+
+@dataclass
+class Visit:
+    """What most tests keep in a session."""
+
+    user_id: int | None = None
+    count: Annotated[int, Merge.counter] = 0
+    note: str = ""
+    cart: list[str] = field(default_factory=list)
+    log: Annotated[list[str], Merge.append] = field(default_factory=list)
+    tags: Annotated[set[str], Merge.union] = field(default_factory=set)
+
+
+def make_manager(
+    store: Store | ClientSideStore | None = None,
+    *,
+    clock: FakeClock | None = None,
+    model: type[Any] = Visit,
+    settings: dict[str, Any] | None = None,
+    **parts: Any,
+) -> SessionManager[Any]:
+    """Return a manager with the testing preset and an injected clock."""
+    clock = clock or FakeClock()
+    values: dict[str, Any] = {"preset": "testing", "idle_timeout": "1h", "absolute_timeout": "24h", **(settings or {})}
+    return SessionManager(
+        model,
+        store if store is not None else MemoryStore(clock=clock),
+        settings=SessionSettings(_env_file=None, **values),
+        clock=clock,
+        **parts,
+    )
