@@ -1,154 +1,564 @@
-"""A plain store that keeps every rule, and the ways to break it, one at a time.
+"""Stores that break one rule each; ``rule`` is the one that StoreSuite must name.
 
 The one rule: a broken store differs from the plain one in what its name says and in nothing else.
 """
 
 from __future__ import annotations
 
-import base64
-import json
+import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from threading import RLock
+from typing import Any
 
-from sojourn.stores.contract import Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn.stores.contract import Created, Deleted, Record, Replaced, Store, StoreIO
+from tests.core.plain_stores import PlainStore, TokenStore
 
 
-class PlainStore:
-    """Keep records in a dictionary under one lock; steps that stores get wrong are methods of their own."""
-
-    io = StoreIO.NONE
-    kept = 4
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.records: dict[str, Record] = {}
-        self.index: dict[str, list[str]] = {}
-        self.lock = RLock()
-
-    def is_expired(self, record: Record) -> bool:
-        return record.is_expired(self.clock.time())
-
-    def live(self, id: str) -> Record | None:
-        record = self.records.get(id)
-        return None if record is None or self.is_expired(record) else record
-
-    def remember(self, record: Record, write_id: bytes, previous: Sequence[bytes] = ()) -> None:
-        self.records[record.id] = replace(record, write_ids=(*previous, write_id)[-self.kept :])
-
-    def enlist(self, record: Record) -> None:
-        if record.index_label is not None:
-            self.index.setdefault(record.index_label, []).append(record.id)
-
-    def delist(self, record: Record) -> None:
-        if record.index_label is not None:
-            self.index[record.index_label].remove(record.id)
-
-    def forget(self, id: str) -> None:
-        record = self.records.pop(id, None)
-        if record is not None:
-            self.delist(record)
-
-    def moved(self, present: Record, idle_deadline: float) -> float:
-        return max(present.idle_deadline, min(idle_deadline, present.absolute_deadline))
-
-    async def load(self, id: str) -> Record | None:
-        with self.lock:
-            return self.live(id)
+class OverwritingCreate(PlainStore):
+    rule = "S1"
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
-        with self.lock:
-            present = self.live(record.id)
-            if present is not None:
-                return Created.OK if write_id in present.write_ids else Created.EXISTS
-            self.forget(record.id)
-            self.remember(record, write_id)
-            self.enlist(record)
-            return Created.OK
+        self.forget(record.id)
+        return await super().create(record, write_id=write_id)
+
+
+class CreateThatSaysExistsAndWrites(PlainStore):
+    rule = "S1"
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        answer = await super().create(record, write_id=write_id)
+        if answer is Created.EXISTS:
+            self.records[record.id] = replace(self.records[record.id], payload=record.payload)
+        return answer
+
+
+class UpsertingReplace(PlainStore):
+    rule = "S2"
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
-        with self.lock:
-            present = self.live(record.id)
-            if present is None:
-                return Replaced.GONE
-            if write_id in present.write_ids:
-                return Replaced.OK
-            if present.version != expected:
-                return Replaced.CONFLICT
-            self.delist(present)
-            self.remember(record, write_id, present.write_ids)
-            self.enlist(record)
-            return Replaced.OK
+        if self.live(record.id) is None:
+            return Replaced((await self.create(record, write_id=write_id)).value)
+        return await super().replace(record, expected=expected, write_id=write_id)
+
+
+class ReplaceThatIgnoresTheVersion(PlainStore):
+    rule = "S3"
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        present = self.live(record.id)
+        return await super().replace(record, expected=present.version if present else expected, write_id=write_id)
+
+
+class ReplaceThatTakesOlderVersions(PlainStore):
+    rule = "S3"
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        present = self.live(record.id)
+        if present is not None and present.version < expected:
+            expected = present.version
+        return await super().replace(record, expected=expected, write_id=write_id)
+
+
+class RepeatedCreateThatExists(PlainStore):
+    rule = "S4"
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        return Created.EXISTS if self.live(record.id) else await super().create(record, write_id=write_id)
+
+
+class RepeatedReplaceThatConflicts(PlainStore):
+    rule = "S4"
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        present = self.live(record.id)
+        if present is not None and present.version != expected:
+            return Replaced.CONFLICT
+        return await super().replace(record, expected=expected, write_id=write_id)
+
+
+class RepeatedReplaceThatWritesAgain(PlainStore):
+    rule = "S4"
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        present = self.live(record.id)
+        if present is not None and present.write_ids[-1] == write_id:
+            self.records[record.id] = replace(present, payload=record.payload)
+        return await super().replace(record, expected=expected, write_id=write_id)
+
+
+class KeepsOneWriteId(PlainStore):
+    rule = "S5"
+    kept = 1
+
+
+class KeepsEveryWriteId(PlainStore):
+    rule = "S5"
+    kept = 1_000
+
+
+class ResurrectingTouch(PlainStore):
+    rule = "S6"
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
-        with self.lock:
-            present = self.live(id)
-            if present is not None:
-                self.records[id] = replace(present, idle_deadline=self.moved(present, idle_deadline))
-            return present is not None
+        record = self.records.get(id)
+        if record is not None:
+            self.records[id] = replace(record, idle_deadline=self.moved(record, idle_deadline))
+        return record is not None
+
+
+class TouchThatAlwaysSaysYes(PlainStore):
+    rule = "S6"
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        await super().touch(id, idle_deadline)
+        return True
+
+
+class TouchBeyondTheAbsoluteDeadline(PlainStore):
+    rule = "S7"
+
+    def moved(self, present: Record, idle_deadline: float) -> float:
+        return max(present.idle_deadline, idle_deadline)
+
+
+class TouchBackwards(PlainStore):
+    rule = "S8"
+
+    def moved(self, present: Record, idle_deadline: float) -> float:
+        return min(idle_deadline, present.absolute_deadline)
+
+
+class TouchThatDoesNothing(PlainStore):
+    rule = "S8"
+
+    def moved(self, present: Record, idle_deadline: float) -> float:
+        return present.idle_deadline
+
+
+class TouchThatRaisesTheVersion(PlainStore):
+    rule = "S9"
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        touched = await super().touch(id, idle_deadline)
+        if touched:
+            self.records[id] = replace(self.records[id], version=self.records[id].version + 1)
+        return touched
+
+
+class TouchThatForgetsWriteIds(PlainStore):
+    rule = "S4"
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        touched = await super().touch(id, idle_deadline)
+        if touched:
+            self.records[id] = replace(self.records[id], write_ids=())
+        return touched
+
+
+class DeleteThatIgnoresTheVersion(PlainStore):
+    rule = "S10"
 
     async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
-        with self.lock:
-            present = self.live(id)
-            if present is None:
-                return Deleted.GONE
-            if expected is not None and present.version != expected:
-                return Deleted.CONFLICT
-            self.forget(id)
-            return Deleted.OK
+        return await super().delete(id)
 
-    async def ids_of(self, label: str) -> Sequence[str]:
-        with self.lock:
-            return [id for id in self.index.get(label, []) if self.live(id)]
+
+class DeleteThatSaysConflictAndDeletes(PlainStore):
+    rule = "S10"
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        answer = await super().delete(id, expected=expected)
+        if answer is Deleted.CONFLICT:
+            self.forget(id)
+        return answer
+
+
+class DeleteThatIsAlwaysOk(PlainStore):
+    rule = "S11"
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        answer = await super().delete(id, expected=expected)
+        return Deleted.OK if answer is Deleted.GONE else answer
+
+
+class DeleteThatLeavesTheRecord(PlainStore):
+    rule = "S11"
+
+    def forget(self, id: str) -> None:
+        """Keep it."""
+
+
+class ExpiryOffByOne(PlainStore):
+    rule = "S12"
+
+    def is_expired(self, record: Record) -> bool:
+        return self.clock.time() > record.deadline
+
+
+class ExpiryTooEarly(PlainStore):
+    rule = "S12"
+
+    def is_expired(self, record: Record) -> bool:
+        return self.clock.time() >= record.deadline - 1
+
+
+class ScanOfTheExpired(PlainStore):
+    rule = "S12"
 
     async def scan(self) -> AsyncIterator[str]:
         for id in list(self.records):
-            if self.live(id):
+            yield id
+
+
+class ExpiredRecordsBlockTheirId(PlainStore):
+    rule = "S12"
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        present = self.records.get(record.id)
+        if present is not None and write_id not in present.write_ids:
+            return Created.EXISTS
+        return await super().create(record, write_id=write_id)
+
+
+class VersionIsCountedByTheStore(PlainStore):
+    rule = "S13"
+
+    def remember(self, record: Record, write_id: bytes, previous: Sequence[bytes] = ()) -> None:
+        super().remember(record, write_id, previous)
+        if not previous:
+            self.versions = 1
+        else:
+            self.versions += 1
+        self.records[record.id] = replace(self.records[record.id], version=self.versions)
+
+
+class VersionIsNotStored(PlainStore):
+    rule = "S13"
+
+    def remember(self, record: Record, write_id: bytes, previous: Sequence[bytes] = ()) -> None:
+        super().remember(replace(record, version=1), write_id, previous)
+
+
+class PayloadIsText(PlainStore):
+    rule = "S13"
+
+    def remember(self, record: Record, write_id: bytes, previous: Sequence[bytes] = ()) -> None:
+        super().remember(replace(record, payload=record.payload.decode("ascii", "ignore").encode()), write_id, previous)
+
+
+class LabelIsNotStored(PlainStore):
+    rule = "S13"
+
+    def remember(self, record: Record, write_id: bytes, previous: Sequence[bytes] = ()) -> None:
+        super().remember(replace(record, index_label=None), write_id, previous)
+
+
+class DeadlinesInWholeSeconds(PlainStore):
+    rule = "S13"
+
+    def remember(self, record: Record, write_id: bytes, previous: Sequence[bytes] = ()) -> None:
+        super().remember(replace(record, idle_deadline=float(int(record.idle_deadline))), write_id, previous)
+
+
+class RecordsAreChangedInPlace(PlainStore):
+    rule = "S14"
+
+    def remember(self, record: Record, write_id: bytes, previous: Sequence[bytes] = ()) -> None:
+        object.__setattr__(record, "write_ids", (*previous, write_id)[-self.kept :])
+        self.records[record.id] = record
+
+
+class TouchInPlace(PlainStore):
+    rule = "S14"
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        present = self.live(id)
+        if present is not None:
+            object.__setattr__(present, "idle_deadline", self.moved(present, idle_deadline))
+        return present is not None
+
+
+class IndexIsHandedOut(PlainStore):
+    rule = "S14"
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        return self.index.get(label, [])
+
+
+class ReplaceLosesTheIndexEntry(PlainStore):
+    rule = "S15"
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        answer = await super().replace(record, expected=expected, write_id=write_id)
+        if record.index_label is not None and answer is Replaced.OK:
+            self.index[record.index_label] = [id for id in self.index[record.index_label] if id != record.id]
+        return answer
+
+    def delist(self, record: Record) -> None:
+        if record.id in self.index.get(record.index_label or "", []):
+            super().delist(record)
+
+
+class DeleteEmptiesTheLabel(PlainStore):
+    rule = "S15"
+
+    def delist(self, record: Record) -> None:
+        self.index.pop(record.index_label or "", None)
+
+
+class IndexNamesTwice(PlainStore):
+    rule = "S15"
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        return [*await super().ids_of(label), *await super().ids_of(label)]
+
+
+class IndexKeepsTheOldLabel(PlainStore):
+    rule = "S16"
+
+    def delist(self, record: Record) -> None:
+        """Leave the entry under the label that the record had."""
+
+    def enlist(self, record: Record) -> None:
+        if record.index_label is not None and record.id not in self.index.get(record.index_label, []):
+            super().enlist(record)
+
+
+class IndexNamesStrangers(PlainStore):
+    rule = "S16"
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        return [*await super().ids_of(label), "stranger"]
+
+
+class ScanStopsAtOneHundred(PlainStore):
+    rule = "S17"
+
+    async def scan(self) -> AsyncIterator[str]:
+        for number, id in enumerate([id for id in self.records if self.live(id)]):
+            if number < 100:
                 yield id
 
+
+class ScanStumblesOverWrites(PlainStore):
+    rule = "S17"
+
+    async def scan(self) -> AsyncIterator[str]:
+        at = 0
+        while at < len(live := [id for id in self.records if self.live(id)]):
+            yield live[at]
+            at += 1
+
+
+class CountOfEverything(PlainStore):
+    rule = "S18"
+    created = 0
+
+    def remember(self, record: Record, write_id: bytes, previous: Sequence[bytes] = ()) -> None:
+        super().remember(record, write_id, previous)
+        self.created += not previous
+
     async def count(self) -> int:
-        return len([id for id in list(self.records) if self.live(id)])
+        return self.created
+
+
+class ClearOfTheAnonymousOnly(PlainStore):
+    rule = "S19"
+
+    async def clear(self) -> None:
+        self.records = {id: record for id, record in self.records.items() if record.index_label}
+
+
+class ClearThatKeepsTheIndex(PlainStore):
+    rule = "S15"
 
     async def clear(self) -> None:
         self.records.clear()
-        self.index.clear()
+
+    def enlist(self, record: Record) -> None:
+        if not any(record.id in ids for ids in self.index.values()):
+            super().enlist(record)
+
+    def delist(self, record: Record) -> None:
+        if record.id in self.index.get(record.index_label or "", []):
+            super().delist(record)
+
+
+class ThreadsMeetBetweenLookAndWrite(PlainStore):
+    rule = "S20"
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        present = self.live(record.id)
+        time.sleep(0.001)  # noqa: ASYNC101 - the gap in which another thread looks too
+        if present is None:
+            self.forget(record.id)
+        return await super().create(record, write_id=write_id)
+
+
+class TasksMeetBetweenLookAndWrite(PlainStore):
+    rule = "S20"
+    io = StoreIO.ASYNC
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        present = self.live(record.id)
+        await asyncio.sleep(0)
+        if present is not None and present.version == expected and record.id in self.records:
+            self.records[record.id] = replace(self.records[record.id], version=expected)
+        return await super().replace(record, expected=expected, write_id=write_id)
+
+
+class TasksWaitForEachOther(PlainStore):
+    rule = "S20"
+    io = StoreIO.ASYNC
+
+    def __init__(self, clock) -> None:
+        super().__init__(clock)
+        self.inside = 0
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        self.inside += 1
+        await asyncio.sleep(0)
+        if self.inside > 1:
+            await asyncio.get_running_loop().create_future()
+        self.inside -= 1
+        return await super().delete(id, expected=expected)
+
+
+class SuspendsThoughItSaysNone(PlainStore):
+    rule = "S21"
+
+    async def load(self, id: str) -> Record | None:
+        await asyncio.sleep(0)
+        return await super().load(id)
+
+
+class SleepThatSuspends(PlainStore):
+    rule = "S21"
+    io = StoreIO.BLOCKING
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class ClosesOnlyOnce(PlainStore):
+    rule = "S22"
+    closed = False
 
     async def aclose(self) -> None:
-        """Keep everything."""
+        if self.closed:
+            raise RuntimeError("closed already")
+        self.closed = True
 
 
-class TokenStore:
-    """Pack the record into the token, in base64url: a head in JSON, and the payload."""
+class TwinWithDataOfItsOwn(PlainStore):
+    rule = "S23"
 
-    io = StoreIO.NONE
-    client_side = True
+    def blocking_twin(self) -> Store:
+        twin = PlainStore(self.clock)
+        twin.io = StoreIO.BLOCKING
+        return twin
 
-    async def load(self, token: str) -> Record | None:
-        try:
-            head, payload = (self.decode(part) for part in token.split("."))
-            id, version, idle, absolute, label = json.loads(head)
-            return Record(str(id), int(version), payload, float(idle), float(absolute), label)
-        except (ValueError, TypeError, OverflowError, RecursionError):
-            return None
 
-    def decode(self, text: str) -> bytes:
-        return base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+class TwinThatSuspends(PlainStore):
+    rule = "S23"
 
-    def encode(self, raw: bytes) -> str:
-        return base64.urlsafe_b64encode(raw).decode()
+    def blocking_twin(self) -> Store:
+        return self
+
+
+BROKEN_STORES: list[Any] = [
+    store
+    for store in list(globals().values())
+    if isinstance(store, type) and issubclass(store, PlainStore) and store is not PlainStore
+]
+
+
+class TokenWithoutVersion(TokenStore):
+    rule = "C1"
 
     def pack(self, record: Record) -> str:
-        head = [record.id, record.version, record.idle_deadline, record.absolute_deadline, record.index_label]
-        return f"{self.encode(json.dumps(head).encode())}.{self.encode(record.payload)}"
+        return super().pack(replace(record, version=1))
 
-    async def create(self, record: Record, *, write_id: bytes) -> str:
-        return self.pack(record)
 
-    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> str:
-        return self.pack(record)
+class TokenWithAnotherLabel(TokenStore):
+    rule = "C1"
+
+    def pack(self, record: Record) -> str:
+        return super().pack(replace(record, index_label="another"))
+
+
+class TouchedTokenKeepsItsDeadline(TokenStore):
+    rule = "C1"
 
     async def touch(self, record: Record) -> str:
-        return self.pack(record)
+        return self.pack(replace(record, idle_deadline=record.idle_deadline - 1))
+
+
+class RaisesOnJunk(TokenStore):
+    rule = "C2"
+
+    async def load(self, token: str) -> Record | None:
+        self.decode(token.partition(".")[0])
+        return await super().load(token)
+
+
+class TakesAnythingForAToken(TokenStore):
+    rule = "C2"
+
+    async def load(self, token: str) -> Record | None:
+        return await super().load(token) or Record(token, 1, b"", 1.0, 1.0)
+
+
+class SaltedToken(TokenStore):
+    rule = "C3"
+    packed = 0
+
+    def pack(self, record: Record) -> str:
+        self.packed += 1
+        return super().pack(replace(record, id=record.id + " " * self.packed))
+
+    async def load(self, token: str) -> Record | None:
+        record = await super().load(token)
+        return None if record is None else replace(record, id=record.id.strip())
+
+
+class TokenWithComma(TokenStore):
+    rule = "C4"
+
+    def pack(self, record: Record) -> str:
+        return super().pack(record).replace(".", ",")
+
+    async def load(self, token: str) -> Record | None:
+        return await super().load(token.replace(",", "."))
+
+
+class TokenInHexadecimal(TokenStore):
+    rule = "C5"
+
+    def encode(self, raw: bytes) -> str:
+        return raw.hex()
+
+    def decode(self, text: str) -> bytes:
+        return bytes.fromhex(text)
+
+
+class TokenClosesOnlyOnce(TokenStore):
+    rule = "S22"
+    closed = False
 
     async def aclose(self) -> None:
-        """Do nothing."""
+        if self.closed:
+            raise RuntimeError("closed already")
+        self.closed = True
+
+
+class DoesNotSayThatItIsClientSide(TokenStore):
+    rule = "S24"
+    client_side = False
+
+
+BROKEN_TOKEN_STORES: list[Any] = [
+    store
+    for store in list(globals().values())
+    if isinstance(store, type) and issubclass(store, TokenStore) and store is not TokenStore
+]

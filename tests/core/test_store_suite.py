@@ -11,7 +11,7 @@ from hypothesis import settings
 from sojourn.stores import MemoryStore
 from sojourn.stores.contract import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn.testing import ClientSideStoreSuite, StoreSuite
-from tests.core.broken_stores import PlainStore, TokenStore
+from tests.core.plain_stores import PlainStore, TokenStore
 
 
 class TestMemoryStore(StoreSuite):

@@ -14,7 +14,7 @@ from sojourn.testing.rules import violated
 
 _ALICE, _BOB = make_label("alice"), make_label("bob")
 _W = [make_write_id(number) for number in range(8)]
-_MANY = 150
+_MANY = 180
 
 
 class AbilityRules(StoreBench):
@@ -82,13 +82,13 @@ class AbilityRules(StoreBench):
             for number in range(12):
                 checked.create(self.record(checked, number), _W[0])
             iterator = checked.store.scan()
-            seen = [checked.run(anext(iterator))]
-            dropped = [make_id(number) for number in range(4) if make_id(number) not in seen]
+            seen = [checked.run(anext(iterator)) for _ in range(3)]
+            dropped = [*seen[:2], *(id for id in map(make_id, range(5)) if id not in seen)]
             for id in dropped:
                 checked.delete(id)
             for number in range(20, 26):
                 checked.create(self.record(checked, number), _W[0])
-            checked.replace(self.record(checked, 5, 2), 1, _W[1])
+            checked.replace(self.record(checked, 7, 2), 1, _W[1])
             seen += checked.collect(iterator)
             stable = {make_id(number) for number in range(12)} - set(dropped)
             if len(set(seen)) != len(seen) or stable.difference(seen):

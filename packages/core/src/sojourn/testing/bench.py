@@ -31,6 +31,8 @@ class StoreBench:
     """The largest payload tried, in bytes."""
     schedules: int = 40
     """How many interleavings of each two programs a suspending store is run under."""
+    patience: float = 5.0
+    """How many seconds two calls may hang under a scheduler before they count as deadlocked."""
 
     def make_store(self, clock: Clock) -> Store | Awaitable[Store]:
         """Return an empty store that goes by *clock*, or a coroutine that does; called many times for one test."""
@@ -62,12 +64,12 @@ class StoreBench:
         clock = RealClock() if self.real_time else FakeClock()
         made = self.make_store(clock)
         store = driver.run(made) if inspect.isawaitable(made) else made
+        checked = CheckedStore(store, driver, clock, tolerance=self.tolerance)
         try:
-            checked = CheckedStore(store, driver, clock, tolerance=self.tolerance)
             yield checked
             checked.check_copies()
         finally:
-            driver.run(store.aclose(), store.io)
+            checked.close()
             removed = self.remove_store(store)
             if removed is not None:
                 driver.run(removed)

@@ -39,12 +39,14 @@ class CheckedStore:
         self.faulty = FaultyStore(store)
         self.model = StoreModel()
         self.history: deque[str] = deque(maxlen=12)
+        self._is_closed = False
         self._driver = driver
         self._clock = clock
         self._tolerance = tolerance
         self._used: dict[str, set[bytes]] = {}
         self._labels: dict[str, set[str]] = {}
         self._rules: dict[str, str] = {}
+        self._seen: dict[str, float] = {}
         self._kept: deque[tuple[Record | Sequence[str], tuple[object, ...]]] = deque(maxlen=24)
 
     @property
@@ -64,6 +66,12 @@ class CheckedStore:
     def collect(self, items: AsyncIterator[T]) -> list[T]:
         """Return everything that an iterator of the store yields."""
         return self._driver.collect(items, self.store.io)
+
+    def close(self) -> None:
+        """Close the store, the first time that this is called."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.run(self.store.aclose())
 
     def load(self, id: str) -> Record | None:
         """Load, and compare with the model."""
@@ -97,13 +105,14 @@ class CheckedStore:
             expected=call.on_model(self.model, self.now),
             tries=len(faults) + 1,
         )
+        self._note(call)
         answer = self._answer(call, faults)
         self.history.append(f"{call} -> {show(answer)}" + (f" (tried {case.tries} times)" if faults else ""))
         if isinstance(call, Load):
-            rule = "S12" if case.lapsed else self._rules.get(call.id, "S13")
+            is_early = answer is None and self._seen.get(call.id, self.now) < self.now
+            rule = "S12" if case.lapsed or is_early else self._rules.get(call.id, "S13")
             self._compare(call.id, answer if isinstance(answer, Record) else None, lambda _field, _loaded: rule)
             return answer
-        self._note(call)
         loaded = self.run(self.store.load(call.id))
         if not case.accepts(answer):
             rule = case.rule_of_answer(is_visible=loaded is not None)
@@ -203,6 +212,7 @@ class CheckedStore:
                 violated(rule(name, loaded), f"{name} of {id[:6]} is {found!r} instead of {right!r}", self.history)
         if loaded.write_ids not in ((), expected.write_ids):
             violated("S5", f"the write ids of {id[:6]} are {loaded.write_ids!r}", self.history)
+        self._seen[id] = self.now
 
     def _is_same(self, right: object, found: object) -> bool:
         if isinstance(right, float) and isinstance(found, float):

@@ -52,7 +52,7 @@ class RaceRules(StoreBench):
         if meeting.first is not None:
             meeting.first.on_model(model, now)
             checked.run(meeting.first.on_store(store))
-        schedule = Schedule(switches)
+        schedule = Schedule(switches, patience=self.patience)
         histories = checked.run(schedule.run(store, meeting.programs))
         final = [(Load(id), checked.run(store.load(id))) for id in meeting.ids]
         if not is_explained(model, histories, final, now):

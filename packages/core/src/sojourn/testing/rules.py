@@ -22,7 +22,7 @@ STORE_RULES: Final[Mapping[str, str]] = MappingProxyType(
         "S9": "touch changes nothing but the idle deadline",
         "S10": "delete with an expected version spares every other version",
         "S11": "a deleted record is gone, and deleting it again says so",
-        "S12": "an expired record is absent in every method at once",
+        "S12": "a record is absent in every method from its deadline on, and not before",
         "S13": "a record is read back as it was written",
         "S14": "what a store hands out or was handed never changes afterwards",
         "S15": "ids_of names every live record of its label, each once",
@@ -41,7 +41,7 @@ STORE_RULES: Final[Mapping[str, str]] = MappingProxyType(
 
 CLIENT_SIDE_RULES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "C1": "the token carries the whole record",
+        "C1": "the token carries the record: id, version, payload and deadlines",
         "C2": "a malformed token gives None, and no token raises",
         "C3": "equal records give equal tokens",
         "C4": "a token consists of characters that a cookie may hold",

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SPINS = 12  # turns of the loop that a task gets to reach its next suspension
 _QUIET = 0.02  # seconds without progress after which the tasks that are ready go on without the others
-_STUCK = 5.0  # seconds without any progress after which the calls are deadlocked
 
 
 class _Stepped(Awaitable[T]):
@@ -48,12 +47,16 @@ class _Stepped(Awaitable[T]):
 
 
 class Schedule:
-    """Run programs; *switches* says at each turn whether the other program goes on (absent: it does not)."""
+    """Run programs; *switches* says at each turn whether the other program goes on (absent: it does not).
 
-    def __init__(self, switches: Sequence[bool]) -> None:
+    After *patience* seconds in which neither goes on, they are deadlocked.
+    """
+
+    def __init__(self, switches: Sequence[bool], *, patience: float = 5.0) -> None:
         self.choices: list[bool | None] = []
         """What was chosen at each turn; None where there was nothing to choose."""
         self._switches = switches
+        self._patience = patience
         self._waiting: dict[int, Future[None]] = {}
         self._blocked: set[int] = set()
         self._last = 0
@@ -118,7 +121,7 @@ class Schedule:
         while not pending <= self._waiting.keys() | self._blocked or not self._waiting:
             self._progress.clear()
             try:
-                await asyncio.wait_for(self._progress.wait(), _QUIET if self._waiting else _STUCK)
+                await asyncio.wait_for(self._progress.wait(), _QUIET if self._waiting else self._patience)
             except TimeoutError:
                 if not self._waiting:
                     violated("S20", "two calls at the same time wait for each other for ever")
