@@ -23,7 +23,7 @@ from sojourn.stores import (
     TwinnedStore,
     WaitingStore,
 )
-from sojourn.testing import make_id, make_label, make_record, make_write_id
+from sojourn.testing import FakeClock, make_id, make_label, make_record, make_write_id
 
 NOW = 1_800_000_000.0
 LABEL = make_label()
@@ -205,6 +205,34 @@ def test_the_index_names_live_records_of_its_label_only(store: Any) -> None:
     assert sorted(store.ids_of(make_label("other"))) == sorted((mine[2].id, make_id("other")))
     members = store.bench.server.command("ZRANGE", f"sojourn:index:{LABEL}", 0, -1)
     assert sorted(members) == sorted((mine[3].id.encode(), mine[4].id.encode()))
+
+
+def _members(store: Any, label: str) -> list[bytes]:
+    return sorted(store.bench.server.command("ZRANGE", f"sojourn:index:{label}", 0, -1))
+
+
+def test_a_record_leaves_the_index_with_its_label_and_with_its_life(store: Any) -> None:
+    record = make_record(index_label=LABEL)
+    other = make_label("other")
+    store.create(record, write_id=W1)
+    store.create(make_record(make_id("stays"), index_label=LABEL), write_id=W1)
+    store.replace(replace(record, version=2, index_label=other), expected=1, write_id=W2)
+    assert _members(store, LABEL) == [make_id("stays").encode()]
+    assert _members(store, other) == [record.id.encode()]
+    store.delete(record.id)
+    assert _members(store, other) == []
+
+
+def test_a_deletion_by_a_clock_that_is_ahead_holds_for_one_that_lags(make: Callable[..., Any]) -> None:
+    ahead, behind = FakeClock(NOW), FakeClock(NOW)
+    record = make_record(idle=30.0)
+    one, other = make(clock=ahead), make(clock=behind)
+    one.create(record, write_id=W1)
+    ahead.advance(40.0)
+    assert one.delete(record.id, expected=2) is Deleted.GONE
+    assert other.load(record.id) is not None
+    assert one.delete(record.id) is Deleted.GONE
+    assert other.load(record.id) is None
 
 
 def test_the_index_outlives_every_record_that_it_names(store: Any) -> None:

@@ -93,5 +93,7 @@ def test_the_id_is_read_back_from_its_key(namespace: str, id: str) -> None:
     names = KeyNames.of(namespace)
     assert names.id_of(names.session_key(id)) == id
     assert names.id_of(names.index_key(id)) is None
+    assert KeyNames.of(f"{namespace}:session").id_of(names.session_key(id)) is None
+    assert names.id_of(KeyNames.of(f"{namespace}:session").session_key(id)) is None
     assert names.owns(names.session_key(id))
     assert names.owns(names.index_key(id))
