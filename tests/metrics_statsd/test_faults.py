@@ -417,6 +417,7 @@ def test_closing_sends_what_is_buffered_and_then_drops(buffer: bool) -> None:
         metrics.close()
         metrics.close()
         assert agent.datagram() == "last:1|c\n"
+        metrics._client._rests_until = 0.0
         assert never_waits(lambda: metrics, 3)
         assert agent.is_silent()
 
