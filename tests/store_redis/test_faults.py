@@ -365,6 +365,15 @@ def test_f21_a_forked_child_of_a_blocking_store_has_connections_of_its_own(bench
         assert drive(store.load(make_id()), store.io) is not None
 
 
+def test_f21_a_forked_child_does_not_wait_for_connections_that_its_parent_uses(bench: Any) -> None:
+    store = bench.store("own blocking", max_connections=1, timeout=1.0)
+    drive(store.create(make_record(), write_id=W1), store.io)
+    bounds = store._transport._transport._link().bounds()
+    drive(bounds.__aenter__(), store.io)  # another thread is in the middle of a call
+    assert _in_child(lambda: drive(store.load(make_id()), store.io) is not None)
+    drive(bounds.__aexit__(None, None, None), store.io)
+
+
 @pytest.mark.parametrize("kind", ["own asyncio", "handed asyncio"])
 def test_f21_a_forked_child_of_an_asyncio_store_has_connections_of_its_own(bench: Any, kind: str) -> None:
     store = bench.store(kind)
