@@ -395,7 +395,6 @@ def test_f21_a_forked_child_of_an_asyncio_store_has_connections_of_its_own(bench
         assert bench.run(store.load(make_id())) is not None
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_an_own_asyncio_store_follows_its_callers_from_loop_to_loop(bench: Any) -> None:
     store = bench.store("own asyncio")
 
@@ -408,6 +407,18 @@ def test_an_own_asyncio_store_follows_its_callers_from_loop_to_loop(bench: Any) 
     for _ in range(3):
         assert asyncio.run(one_life()) is not None
     assert bench.run(store.load(make_id())) is not None
+
+
+def test_an_own_asyncio_store_serves_two_loops_in_turn(bench: Any) -> None:
+    store = bench.store("own asyncio")
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        one.run(store.create(make_record(), write_id=W1))
+        for runner in (other, one, other, one):
+            assert runner.run(store.load(make_id())) is not None
+        assert _connections(bench) == 2
+        other.run(store.aclose())
+        assert one.run(store.load(make_id())) is not None
+        one.run(store.aclose())
 
 
 def test_nothing_is_connected_before_it_is_used() -> None:

@@ -63,7 +63,6 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    process: int
     loop: asyncio.AbstractEventLoop | None
     link: Link
 
@@ -80,6 +79,7 @@ class ClientTransport:
         self._make_link = make_link
         self._place: _Place | None = None
         self._links: dict[asyncio.AbstractEventLoop | None, Link] = {}
+        self._process = os.getpid()
         self._inherited: list[Any] = []
 
     async def execute(self, *command: Argument) -> Any:
@@ -116,15 +116,14 @@ class ClientTransport:
         return await self._run(script.name, call)
 
     async def aclose(self) -> None:
-        """Release idle connections."""
-        place, self._place = self._place, None
-        self._links = {}
-        if place is None or place.process != os.getpid():
+        """Release idle connections of the running loop; those of another one can only be closed there."""
+        if self._process != os.getpid():
             return
-        if place.loop is not None and place.loop is not asyncio.get_running_loop():
-            return
-        with suppress(*CLIENT_ERRORS):
-            await _settled(place.link.client.connection_pool.disconnect(inuse_connections=False))
+        link = self._links.pop(asyncio.get_running_loop() if self.io is StoreIO.ASYNC else None, None)
+        self._place = None
+        if link is not None:
+            with suppress(*CLIENT_ERRORS):
+                await _settled(link.client.connection_pool.disconnect(inuse_connections=False))
 
     async def _run(self, operation: str, call: Callable[[Any], Any]) -> Any:
         link = self._link()
@@ -137,23 +136,28 @@ class ClientTransport:
     def _link(self) -> Link:
         loop = asyncio.get_running_loop() if self.io is StoreIO.ASYNC else None
         place = self._place
-        if place is not None and place.loop is loop and place.process == os.getpid():
+        if place is not None and place.loop is loop and self._process == os.getpid():
             return place.link
-        return self._move(place, loop)
+        return self._move(loop)
 
-    def _move(self, place: _Place | None, loop: asyncio.AbstractEventLoop | None) -> Link:
-        if place is not None and place.process != os.getpid():
-            # the parent still reads from these sockets: neither closing nor collecting them may disturb its loop
-            pool: Any = place.link.client.connection_pool
-            self._inherited.append((self._links, {**pool.__dict__}))
-            self._links = {}
-            pool.reset()
+    def _move(self, loop: asyncio.AbstractEventLoop | None) -> Link:
+        if self._process != os.getpid():
+            self._leave_to_the_parent()
         for other in list(self._links):
             if other is not None and other.is_closed():
                 del self._links[other]
         link = self._links.get(loop) or self._links.setdefault(loop, self._make_link())
-        self._place = _Place(os.getpid(), loop, link)
+        self._place = _Place(loop, link)
         return link
+
+    def _leave_to_the_parent(self) -> None:
+        # the parent still reads from these sockets: neither closing nor collecting them may disturb its loop
+        for link in self._links.values():
+            pool: Any = link.client.connection_pool
+            self._inherited.append((link, {**pool.__dict__}))
+            pool.reset()
+        self._links = {}
+        self._process = os.getpid()
 
 
 async def _settled(result: Any) -> Any:
