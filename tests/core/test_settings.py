@@ -7,12 +7,12 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from sojourn.crypto import new_secret
@@ -115,6 +115,17 @@ def test_a_directory_called_env_is_no_env_file(tmp_path: Path) -> None:
     assert SessionSettings().store == "memory"
 
 
+def test_an_env_file_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("SOJOURN_STORE=redis\n")
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ConfigurationError, match=r"\.env cannot be read \(Permission denied\)"):
+        SessionSettings()
+
+
 # errors
 
 
@@ -168,6 +179,8 @@ def test_all_wrong_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch
         ("SOJOURN_RENEW_GRACE", "PT5X", "write a duration"),
         ("SOJOURN_IDLE_TIMEOUT", "9" * 400, "write a duration"),
         ("SOJOURN_NAMESPACE", "a b", "it must match pattern"),
+        ("SOJOURN_NAMESPACE", "x" * 500, r"'xxx.*\.\.\. \(from the environment\): it must match pattern"),
+        ("SOJOURN_BINDING", "purple", "choose 'off', 'observe' or 'reject'$"),
         ("SOJOURN_NAMESPACE", "redis://user:hunter2@host", "it must match pattern"),
     ],
 )
@@ -260,11 +273,63 @@ def test_a_duration_may_be_written_in_many_ways(text: object, seconds: float) ->
 
 
 @pytest.mark.parametrize(
-    "value", [True, None, "", "m", "30 parsecs", "1h-1m", "nan", "inf", float("nan"), [], "1e9999"]
+    "value", [True, None, "", "m", "30 parsecs", "1h-1m", "nan", "inf", float("nan"), 1e300, [], "1e9999"]
 )
 def test_what_is_no_duration_is_refused(value: object) -> None:
     with pytest.raises(ConfigurationError, match="write a duration such as"):
         SessionSettings(idle_timeout=value)
+
+
+def test_a_time_that_may_be_zero_is_not_negative() -> None:
+    assert SessionSettings(renew_grace=0).renew_grace == timedelta()
+    assert SessionSettings(max_sessions="3").max_sessions == 3
+    assert write_duration(timedelta()) == "0s"
+    with pytest.raises(
+        ConfigurationError, match=r"SOJOURN_RENEW_GRACE = -5 \(given in code\): it must not be negative"
+    ):
+        SessionSettings(renew_grace=-5)
+    with pytest.raises(ConfigurationError, match="it must be longer than zero"):
+        SessionSettings(idle_timeout=-5)
+
+
+def test_a_choice_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"SOJOURN_BINDING = 7 \(given in code\): choose 'off'"):
+        SessionSettings(binding=7)
+    with pytest.raises(ConfigurationError, match="SOJOURN_COOKIE_SAME_SITE = 7"):
+        SessionSettings(cookie_same_site=7)
+    with pytest.raises(ConfigurationError, match="SOJOURN_PRESET = 7"):
+        SessionSettings(preset=7)
+
+
+def test_origins_are_compared_in_lower_case() -> None:
+    origins = "https://App.Example,http://[::1]:8000"
+    assert SessionSettings(allowed_origins=origins).allowed_origins == ("https://app.example", "http://[::1]:8000")
+
+
+def test_a_list_in_code_is_taken_as_it_is() -> None:
+    settings = SessionSettings(trusted_proxies=["10.0.0.0/8"], secrets=(SECRET,), observers=["audit", "audit"])
+    assert (settings.trusted_proxies, settings.observers, len(settings.secrets)) == (("10.0.0.0/8",), ("audit",), 1)
+
+
+def test_a_setting_that_must_be_given_says_so() -> None:
+    class NeedySettings(PluginSettings):
+        model_config = SettingsConfigDict(env_prefix="SOJOURN_NEEDY_")
+
+        url: str
+        when: timedelta = timedelta()
+
+        @model_validator(mode="after")
+        def _not_both(self) -> Self:
+            if self.when and self.url == "now":
+                raise ValueError("SOJOURN_NEEDY_URL is now, so SOJOURN_NEEDY_WHEN says nothing")
+            return self
+
+    with pytest.raises(ConfigurationError, match=r"^SOJOURN_NEEDY_URL \(missing\): set it$"):
+        NeedySettings.build(SessionSettings())
+    with pytest.raises(ConfigurationError, match=r"SOJOURN_NEEDY_WHEN = 'soon' .*write a duration"):
+        NeedySettings.build(SessionSettings(), url="x", when="soon")
+    with pytest.raises(ConfigurationError, match=r"^SOJOURN_NEEDY_URL is now, so SOJOURN_NEEDY_WHEN says nothing$"):
+        NeedySettings.build(SessionSettings(), url="now", when="PT5S")
 
 
 def test_off_and_auto_stand_for_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,6 +495,34 @@ def test_a_secret_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     settings = SessionSettings()
     assert settings.origin_of("secret") == "secrets file"
     assert settings.key_ring().primary.id == SessionSettings(secret=secret).key_ring().primary.id
+
+
+def test_r6_a_secret_file_that_is_no_text_is_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "sojourn_secret").write_bytes(b"hunter2\xff")
+    with pytest.raises(ConfigurationError, match="is not UTF-8") as caught:
+        SessionSettings(secrets_dir=str(tmp_path))
+    assert caught.value.__context__ is None
+
+
+def test_a_secret_file_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sojourn_secret").write_text(SECRET)
+
+    def refuse(path: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ConfigurationError, match=r"cannot be read \(Permission denied\); mend its permissions"):
+        SessionSettings(secrets_dir=str(tmp_path))
+
+
+def test_the_directory_of_container_secrets_is_read_when_it_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sojourn_namespace").write_text("mounted")
+    monkeypatch.setattr("sojourn.settings.sources.DEFAULT_SECRETS_DIRECTORY", str(tmp_path / "missing"))
+    assert SessionSettings().namespace == "sojourn"
+    monkeypatch.setattr("sojourn.settings.sources.DEFAULT_SECRETS_DIRECTORY", str(tmp_path))
+    assert SessionSettings().namespace == "mounted"
 
 
 def test_a_secrets_directory_that_is_missing_is_an_error(tmp_path: Path) -> None:

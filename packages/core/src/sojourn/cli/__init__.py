@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sojourn", description="Typed, pluggable web sessions.")
-    parser.add_argument("--version", action="version", version=f"sojourn {_version()}")
+    parser.add_argument(
+        "--version", action="store_const", dest="command", const=_print_version, help="print the version"
+    )
     commands = parser.add_subparsers(metavar="COMMAND")
 
     keygen = commands.add_parser("keygen", help="print a new secret for SOJOURN_SECRET")
@@ -71,10 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _version() -> str:
+def _print_version(_arguments: argparse.Namespace) -> bool:
     from importlib.metadata import version
 
-    return version("sojourn")
+    print(f"sojourn {version('sojourn')}")
+    return True
 
 
 @contextmanager

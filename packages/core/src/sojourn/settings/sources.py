@@ -172,12 +172,20 @@ def _read(source: PydanticBaseSettingsSource, model: type[LayeredSettings], plac
         # 'error parsing value for field "x" from source "y"'; its cause holds the text, which may be a secret
         named = [name for name in model.model_fields if f'"{name}"' in str(error)]
         variable = variable_of(model, named[0]) if named else "a setting"
-        problem = f"{variable}, from {place}, cannot be read; write it as JSON"
-    except OSError as error:
-        problem = f"a settings file in {place} cannot be read ({error.strerror}); mend its permissions"
+        problem = f"{variable}, from {place}, {_reason(error.__cause__)}"
     else:
         return {name: value for name, value in found.items() if name in model.model_fields}
     raise ConfigurationError(problem)
+
+
+def _reason(cause: BaseException | None) -> str:
+    match cause:
+        case OSError():
+            return f"cannot be read ({cause.strerror}); mend its permissions"
+        case UnicodeDecodeError():
+            return "is not UTF-8; a random key is written as text, see `sojourn keygen`"
+        case _:
+            return "cannot be read; write it as JSON"
 
 
 def _first(layers: list[tuple[Origin, dict[str, Any]]], name: str) -> Any:
