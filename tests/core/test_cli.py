@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import runpy
 import subprocess
 import sys
 from importlib.metadata import version
@@ -178,6 +179,30 @@ def test_the_log_is_left_as_it_was() -> None:
     before = list(logging.getLogger("sojourn").handlers)
     main(["config", "show"])
     assert logging.getLogger("sojourn").handlers == before
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPatch, capfd: Output) -> None:
+    def refuse(*_: object) -> None:
+        raise BrokenPipeError
+
+    closed: list[tuple[int, int]] = []
+    monkeypatch.setattr("builtins.print", refuse)
+    monkeypatch.setattr("os.dup2", lambda source, target: closed.append((source, target)))
+    assert main(["keygen"]) == 0
+    assert [target for _, target in closed] == [sys.stdout.fileno()]
+    os.close(closed[0][0])
+
+
+@pytest.mark.parametrize(("name", "code"), [("__main__", 2), ("imported", None)])
+def test_the_package_runs_as_a_module(name: str, code: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["sojourn"])
+    monkeypatch.delitem(sys.modules, "sojourn.cli.__main__", raising=False)
+    stopped: object = None
+    try:
+        runpy.run_module("sojourn.cli.__main__", run_name=name)
+    except SystemExit as stop:
+        stopped = stop.code
+    assert stopped == code
 
 
 def test_the_command_runs_as_a_process_and_survives_a_closed_pipe() -> None:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,11 @@ STORE = """
     def sojourn_create_store(name, settings):
         return MemoryStore(max_sessions=7) if name == "{name}" else None
 """
+
+
+def without_our_own(**selection: str) -> list[EntryPoint]:
+    """Find the entry points that tests have laid, and none of the packages of this repository."""
+    return [point for point in entry_points(**selection) if point.dist and not point.dist.name.startswith("sojourn-")]
 
 
 # built-ins
@@ -184,7 +190,7 @@ def test_a_serializer_and_a_cipher_may_come_from_plugins(install: Install) -> No
 def test_an_unknown_store_says_what_to_do(
     name: str, words: list[str], install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
+    monkeypatch.setattr("sojourn.plugins.installed.entry_points", without_our_own)
     install("fake-one", STORE.format(name="one"), "store-one")
     with pytest.raises(PluginNotFoundError) as caught:
         find_store(name, SessionSettings())
