@@ -82,9 +82,10 @@ STORE = """
 """
 
 
-def without_our_own(**selection: str) -> list[EntryPoint]:
+def without_our_own(**selection: Any) -> list[EntryPoint]:
     """Find the entry points that tests have laid, and none of the packages of this repository."""
-    return [point for point in entry_points(**selection) if point.dist and not point.dist.name.startswith("sojourn-")]
+    points: list[EntryPoint] = list(entry_points(**selection))
+    return [point for point in points if point.dist and not point.dist.name.startswith("sojourn-")]
 
 
 # built-ins
@@ -190,7 +191,7 @@ def test_a_serializer_and_a_cipher_may_come_from_plugins(install: Install) -> No
 def test_an_unknown_store_says_what_to_do(
     name: str, words: list[str], install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sojourn.plugins.installed.entry_points", without_our_own)
+    monkeypatch.setattr("sojourn.plugins.discovery.entry_points", without_our_own)
     install("fake-one", STORE.format(name="one"), "store-one")
     with pytest.raises(PluginNotFoundError) as caught:
         find_store(name, SessionSettings())

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sojourn.plugins.discovery import BUILT_IN, InstalledPlugin, Kind, installed
 from sojourn.plugins.door import PluginDoor
-from sojourn.plugins.installed import BUILT_IN, InstalledPlugin, Kind, installed
 from sojourn.plugins.variables import UnknownVariable, unknown_variables, warn_about_unknown_variables
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sojourn.plugins.installed import BUILT_IN
+from sojourn.plugins.discovery import BUILT_IN
 
 if TYPE_CHECKING:
     from sojourn.crypto import Cipher

@@ -15,7 +15,7 @@ import pluggy
 from sojourn import hookspecs
 from sojourn.errors import ConfigurationError, PluginNotFoundError, SojournError
 from sojourn.plugins import built_in
-from sojourn.plugins.installed import KNOWN_DISTRIBUTIONS, Kind, distribution_of, entry_point_of, names_of
+from sojourn.plugins.discovery import KNOWN_DISTRIBUTIONS, Kind, distribution_of, entry_point_of, names_of
 
 if TYPE_CHECKING:
     from sojourn.crypto import Cipher

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sojourn.plugins.installed import KNOWN_DISTRIBUTIONS, installed
+from sojourn.plugins.discovery import KNOWN_DISTRIBUTIONS, installed
 
 _log = logging.getLogger("sojourn.settings")
 
