@@ -82,9 +82,9 @@ STORE = """
 """
 
 
-def without_our_own(**selection: Any) -> list[EntryPoint]:
+def without_our_own(*, group: str, **selection: Any) -> list[EntryPoint]:
     """Find the entry points that tests have laid, and none of the packages of this repository."""
-    points: list[EntryPoint] = list(entry_points(**selection))
+    points: list[EntryPoint] = list(entry_points(group=group, **selection))
     return [point for point in points if point.dist and not point.dist.name.startswith("sojourn-")]
 
 
