@@ -25,7 +25,6 @@ from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import path_matches, same_origin, unavailable
 from sojourn.manager import SCOPE_KEY, Exchange, SessionManager, SessionMapping, run_blocking
 from sojourn.manager.ending import finish, finish_failed, finish_late
-from sojourn.stores import StoreIO
 
 R = TypeVar("R")
 
@@ -76,7 +75,7 @@ class SessionMiddleware:
     def _exchange(self, scope: Scope) -> Exchange[Any]:
         cookies = cookie_header(scope)
         tokens = read_cookies(cookies, self._name) if cookies else ()
-        exchange = Exchange(self._gate, tokens, client_of(scope, self._gate), lazy=self._lazy)
+        exchange = Exchange(self._gate, tokens, lambda: client_of(scope, self._gate), lazy=self._lazy)
         scope.setdefault(SCOPE_KEY, {})[self._gate.key] = exchange
         scope["session"] = SessionMapping(exchange)
         return exchange
@@ -184,7 +183,7 @@ async def _uninterrupted(exchange: Exchange[Any], work: Coroutine[Any, Any, R]) 
 
     The time-outs of the store bound the wait.
     """
-    if exchange.draft is None or exchange.gate.io is StoreIO.NONE:
+    if exchange.draft is None or exchange.gate.never_waits:
         return await work
     import asyncio
 

@@ -178,4 +178,8 @@ def _refuse_what_the_store_lacks(
 
 def _tell_of_evictions(store: Store | ClientSideStore, signals: Signals) -> None:
     if isinstance(store, MemoryStore) and store.on_evict is None:
-        store.on_evict = lambda id_: signals.event("evicted", id_, reason="max_sessions of the memory store")
+
+        def tell(id_: str) -> None:
+            signals.event("evicted", id_, reason="max_sessions of the memory store")
+
+        store.on_evict = tell

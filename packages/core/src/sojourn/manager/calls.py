@@ -47,7 +47,7 @@ class Offload(Protocol):
 class Calls:
     """One store and what guards it; shared by all requests."""
 
-    __slots__ = ("_breaker", "_budget", "_clock", "_retry", "_signals", "offload", "server", "store")
+    __slots__ = ("_breaker", "_budget", "_clock", "_never_waits", "_retry", "_signals", "offload", "server", "store")
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Calls:
         """The store as it is; `server` is the same one where the manager has checked that it is no client-side store."""
         self.server = cast("Store", store)
         self.offload: Offload | None = None
+        self._never_waits = store.io is StoreIO.NONE
         self._breaker = breaker
         self._retry = retry
         self._budget = budget
@@ -160,6 +161,13 @@ class Calls:
         tries: int | None = None,
     ) -> R:
         """Run *work* inside breaker and retries; raise SessionUnavailableError when it cannot be had."""
+        if self._never_waits and not self._signals.has_metrics:
+            try:
+                return await work()
+            except SojournError:
+                raise
+            except Exception as error:
+                raise _as_outage(operation, error) from error
         clock, breaker = self._clock, self._breaker
         begun = clock.monotonic()
         self._budget.note_call(begun)
@@ -175,7 +183,7 @@ class Calls:
                     breaker.release(permit, clock.monotonic())
                 raise
             except Exception as error:  # noqa: BLE001 - SECURITY R33: whatever a store raises is an outage
-                failure = StoreUnavailableError(f"the store failed in {operation}: {type(error).__name__}")
+                failure = _as_outage(operation, error)
                 failure.__cause__ = error
             except BaseException:
                 if breaker is not None and permit is not None:
@@ -200,3 +208,8 @@ class Calls:
             attempt += 1
             await self.sleep(delay)
             # The breaker may have opened meanwhile; its refusal says when to come back.
+
+
+def _as_outage(operation: str, error: Exception) -> StoreUnavailableError:
+    """Return the one kind of error that every outage ends in; whatever else a store raises is one (SECURITY R33)."""
+    return StoreUnavailableError(f"the store failed in {operation}: {type(error).__name__}")

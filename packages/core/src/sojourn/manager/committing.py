@@ -84,9 +84,7 @@ class Committer(Generic[T]):
             msg = "a new session was written after the response started: its cookie can no longer be sent; write before"
             raise ResponseStartedError(msg)
         await self._make_room(draft)
-        if draft.rebind:
-            draft.fingerprint = context.fingerprint(draft.here)
-            draft.client = draft.here.label if draft.here is not None else ""
+        context.bind(draft)
         payload = draft.compose()
         record = context.seal(draft.identify(), 1, payload, draft.deadlines(context.clock.time()))
         token = draft.token
@@ -101,6 +99,9 @@ class Committer(Generic[T]):
         context.signals.event("started", record.id, principal=payload.principal)
 
     async def _update(self, draft: Draft[T]) -> None:
+        if not draft.altered and draft.content.is_as_loaded() and not self._renewal.is_due(draft):
+            await self._touch(draft)
+            return
         payload = draft.compose()
         if self._renewal.is_due(draft):
             await self._renewal.renew(draft, payload)

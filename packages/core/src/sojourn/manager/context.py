@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar, cast
 
-from sojourn.binding import Binding, Client
+from sojourn.binding import Binding
 from sojourn.codec import STUB, Bound, Codec
 from sojourn.cookies import CookiePolicy
 from sojourn.crypto import KeyRing, token_id
@@ -13,7 +13,7 @@ from sojourn.crypto.tokens import encode_bytes
 from sojourn.manager.calls import Calls
 from sojourn.manager.revocation import Revocations
 from sojourn.manager.signals import Signals
-from sojourn.session import Limits, Payload, Shape, encode_payload
+from sojourn.session import Draft, Limits, Payload, Shape, encode_payload
 from sojourn.stores import ClientSideStore, Clock, Record, Store
 
 T = TypeVar("T")
@@ -70,11 +70,15 @@ class Context(Generic[T]):
         """Return the index label of a principal under the first key (SECURITY R25)."""
         return None if principal is None or self.client_side else self.ring.label(PRINCIPAL, principal)
 
-    def fingerprint(self, client: Client | None) -> bytes | None:
-        """Return what a session of this client is bound to; None when binding is off (SECURITY R31)."""
-        if self.binding.policy == "off":
-            return None
-        return self.binding.fingerprint(client, self.ring.primary.derive(FINGERPRINT))
+    def bind(self, draft: Draft[T]) -> None:
+        """Bind a session that begins, or is logged into, to the client that sent the request (SECURITY R31)."""
+        if not draft.rebind:
+            return
+        client = draft.here() if draft.here is not None else None
+        draft.client = client.label if client is not None else ""
+        draft.fingerprint = None
+        if self.binding.policy != "off":
+            draft.fingerprint = self.binding.fingerprint(client, self.ring.primary.derive(FINGERPRINT))
 
     def seal(self, id: str, version: int, payload: Payload, deadlines: tuple[float, float]) -> Record:
         """Return the record that holds *payload*. Raise SessionTooLargeError."""

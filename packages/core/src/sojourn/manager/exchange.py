@@ -6,13 +6,12 @@ Its one rule: what is not asked for is not opened (DESIGN 3).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
-from sojourn.binding import Client
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.manager.driving import run_blocking
 from sojourn.manager.gate import Gate
-from sojourn.manager.opening import NOTHING, Found, is_well_formed
+from sojourn.manager.opening import NOTHING, ClientOf, Found, is_well_formed
 from sojourn.session import Draft, LoadOutcome, Session, draft_of
 
 T = TypeVar("T")
@@ -28,7 +27,7 @@ class Exchange(Generic[T]):
 
     __slots__ = ("_client", "_found", "_lazy", "_session", "_tokens", "gate", "outage")
 
-    def __init__(self, gate: Gate[T], tokens: Sequence[str], client: Client | None, *, lazy: bool) -> None:
+    def __init__(self, gate: Gate[T], tokens: Sequence[str], client: ClientOf, *, lazy: bool) -> None:
         self.gate = gate
         self._tokens = choose(tokens, client_side=gate.client_side)
         self._client = client
@@ -159,12 +158,10 @@ def find(request: object) -> MutableMapping[object, Exchange[Any]]:
     """Return the exchanges of a request: an ASGI scope, a WSGI environ, or an object that has one."""
     for candidate in (request, getattr(request, "scope", None), getattr(request, "environ", None)):
         if isinstance(candidate, Mapping):
-            exchanges = candidate.get(SCOPE_KEY)
-            if exchanges is None:
-                exchanges = candidate.get(ENVIRON_KEY)
+            surroundings = cast("Mapping[str, MutableMapping[object, Exchange[Any]] | None]", candidate)
+            exchanges = surroundings.get(SCOPE_KEY) or surroundings.get(ENVIRON_KEY)
             if exchanges is not None:
-                found: MutableMapping[object, Exchange[Any]] = exchanges
-                return found
+                return exchanges
     msg = (
         f"no session middleware has seen this {type(request).__name__}: add sojourn.asgi.SessionMiddleware or "
         "sojourn.wsgi.SessionMiddleware with this manager, outside whatever asks for the session"

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from sojourn.binding import Client
 from sojourn.cookies import CookiePolicy
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.manager.calls import Offload
 from sojourn.manager.committing import Committer
 from sojourn.manager.context import Context
-from sojourn.manager.opening import Found, Opener
+from sojourn.manager.opening import ClientOf, Found, Opener
 from sojourn.session import CookieChange, Session, draft_of
 from sojourn.stores import Store, StoreIO, TwinnedStore
 
@@ -27,7 +26,19 @@ T = TypeVar("T")
 class Gate(Generic[T]):
     """The inner side of one manager."""
 
-    __slots__ = ("_committer", "_proxies", "context", "cookies", "key", "opener", "settings")
+    __slots__ = (
+        "_committer",
+        "_proxies",
+        "client_side",
+        "context",
+        "cookies",
+        "io",
+        "is_strict",
+        "key",
+        "never_waits",
+        "opener",
+        "settings",
+    )
 
     def __init__(self, context: Context[T], settings: SessionSettings, key: object) -> None:
         self.context = context
@@ -37,13 +48,20 @@ class Gate(Generic[T]):
         self.cookies: CookiePolicy = context.cookies
         self.opener = Opener(context)
         self._committer = Committer(context, self.opener)
+        self.io = self._slowest()
+        """How opening a session waits: as the slower of its stores does."""
+        self.never_waits = self.io is StoreIO.NONE
+        self.client_side = context.client_side
+        """Whether sessions live in the cookie."""
+        self.is_strict = settings.on_unavailable == "strict"
+        """Whether an outage ends in 503 (FAILURES, ``on_unavailable``)."""
         self._proxies = settings.make_trusted_proxies()
 
     async def fetch(self, token: str) -> Found:
         """Ask the store for what *token* leads to, without opening it."""
         return await self.opener.fetch(token)
 
-    def build(self, found: Found, client: Client | None) -> Session[T]:
+    def build(self, found: Found, client: ClientOf) -> Session[T]:
         """Open what was fetched; no I/O."""
         return self.opener.build(found, client)
 
@@ -64,19 +82,7 @@ class Gate(Generic[T]):
         """Return the address that a request came from, through trusted proxies only (SECURITY R31)."""
         return self._proxies.address(peer, x_forwarded_for, forwarded)
 
-    @property
-    def client_side(self) -> bool:
-        """Tell whether sessions live in the cookie."""
-        return self.context.client_side
-
-    @property
-    def is_strict(self) -> bool:
-        """Tell whether an outage ends in 503 (FAILURES, ``on_unavailable``)."""
-        return self.settings.on_unavailable == "strict"
-
-    @property
-    def io(self) -> StoreIO:
-        """How opening a session waits: as the slower of its stores does."""
+    def _slowest(self) -> StoreIO:
         order = (StoreIO.NONE, StoreIO.BLOCKING, StoreIO.ASYNC)
         revocations = self.context.revocations
         waits = [self.context.calls.store.io]
@@ -87,7 +93,7 @@ class Gate(Generic[T]):
     @property
     def opens_on_access(self) -> bool:
         """Tell whether ``of()`` may open the session by itself, without awaiting."""
-        return self.io is StoreIO.NONE or (self.io is StoreIO.BLOCKING and self.context.calls.offload is None)
+        return self.never_waits or (self.io is StoreIO.BLOCKING and self.context.calls.offload is None)
 
     def offload_to(self, offload: Offload) -> None:
         """Let calls of a BLOCKING store run in worker threads, when an event loop drives this manager."""

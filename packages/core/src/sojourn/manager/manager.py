@@ -17,7 +17,7 @@ from sojourn.manager.building import build_context
 from sojourn.manager.exchange import Exchange, find
 from sojourn.manager.gate import Gate
 from sojourn.manager.queries import Queries, SessionInfo
-from sojourn.metrics import Metrics
+from sojourn.metrics import ACTIVE_COUNT, Metrics
 from sojourn.serializers import Serializer, SerializerFactory
 from sojourn.session import CookieChange, Migrate, Session
 from sojourn.stores import (
@@ -122,7 +122,8 @@ class SessionManager(Generic[T]):
         *fresh* reads past a local cache.
         """
         opener = self.gate.opener
-        return opener.build(await opener.fetch(token, fresh=fresh), client)
+        found = await opener.fetch(token, fresh=fresh)
+        return opener.build(found, None if client is None else lambda: client)
 
     async def commit(self, session: Session[T]) -> CookieChange:
         """Store what changed; say what the cookie must do. Raises SessionUnavailableError when that is not certain."""
@@ -187,8 +188,10 @@ class SessionManager(Generic[T]):
         return [id_ async for id_ in self._queries.ids()]
 
     async def count(self) -> int:
-        """Return the number of sessions in the store."""
-        return await self._queries.count()
+        """Return the number of sessions in the store; it becomes the gauge ``session.active_count``."""
+        number = await self._queries.count()
+        self._context.signals.gauge(ACTIVE_COUNT, number)
+        return number
 
     async def clear(self) -> None:
         """End every session of this application's namespace."""
@@ -218,12 +221,14 @@ class SessionManager(Generic[T]):
         return True
 
     async def aclose(self) -> None:
-        """Release connections; safe to call twice."""
+        """Release connections and let the metrics sink send what it holds; safe to call twice."""
         await self._context.calls.store.aclose()
         if self._context.revocations is not None:
             await self._context.revocations.calls.store.aclose()
         if self._blocking is not None and self._blocking.manager is not self:
             self._blocking.close()
+        else:
+            self._context.signals.close()
 
     @property
     def blocking(self) -> BlockingManager[T]:

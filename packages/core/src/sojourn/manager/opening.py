@@ -7,6 +7,7 @@ could overwrite the stored one (SECURITY R33, FAILURES F1, F3, F4).
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,6 +20,9 @@ from sojourn.session import CookieAction, CookieChange, Draft, LoadOutcome, Payl
 from sojourn.stores import Record
 
 T = TypeVar("T")
+
+ClientOf = Callable[[], Client | None] | None
+"""Tells the client of a request when it is asked for: working it out costs more than reading a session."""
 
 _LONGEST_TOKEN = 4096
 _MOST_RENEWALS = 4
@@ -103,7 +107,7 @@ class Opener(Generic[T]):
         successor = self._context.successor(token, key_id) if flags & STUB else None
         return successor[0] if successor is not None else None
 
-    def build(self, found: Found, client: Client | None = None) -> Session[T]:
+    def build(self, found: Found, client: ClientOf = None) -> Session[T]:
         """Turn what was found into a session; no I/O."""
         context = self._context
         if found.outcome is not LoadOutcome.LOADED or found.record is None:
@@ -142,7 +146,7 @@ class Opener(Generic[T]):
             raise CorruptEnvelopeError
         return decode_payload(plain)
 
-    def _without(self, outcome: LoadOutcome, found: Found, client: Client | None, *, told: bool = False) -> Session[T]:
+    def _without(self, outcome: LoadOutcome, found: Found, client: ClientOf, *, told: bool = False) -> Session[T]:
         context = self._context
         if not told and found.sent_token is not None:
             rejected = found.record.id if found.record is not None else self._id_of(found.sent_token)
@@ -164,11 +168,11 @@ class Opener(Generic[T]):
     def _id_of(self, token: str) -> str:
         return "" if self._context.client_side else token_id(token)
 
-    def _matches(self, payload: Payload, client: Client | None) -> bool:
+    def _matches(self, payload: Payload, client: ClientOf) -> bool:
         """Compare under every key of the ring: the record may have been bound before the secrets were rotated."""
         context = self._context
-        bound = payload.fingerprint or b""
-        prints = [context.binding.fingerprint(client, key.derive(FINGERPRINT)) or b"" for key in context.ring.keys]
+        bound, sender = payload.fingerprint or b"", client() if client is not None else None
+        prints = [context.binding.fingerprint(sender, key.derive(FINGERPRINT)) or b"" for key in context.ring.keys]
         return sum([hmac.compare_digest(here, bound) for here in prints]) > 0
 
 

@@ -33,9 +33,7 @@ class Rotation(Generic[T]):
         context, old = self._context, draft.record
         if old is None:
             return
-        if draft.rebind:
-            draft.fingerprint = context.fingerprint(draft.here)
-            draft.client = draft.here.label if draft.here is not None else ""
+        context.bind(draft)
         payload = draft.compose()
         record = context.seal(draft.identify(), 1, payload, draft.deadlines(context.clock.time()))
         if context.client_side:

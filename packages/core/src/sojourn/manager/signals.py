@@ -101,6 +101,15 @@ class Signals:
             except Exception:  # noqa: BLE001
                 self._drop("metrics sink")
 
+    def close(self) -> None:
+        """Let the metrics sink send what it holds, if it can be closed."""
+        closing = getattr(self._metrics, "close", None)
+        if closing is not None:
+            try:
+                closing()
+            except Exception:  # noqa: BLE001
+                self._drop("metrics sink")
+
     def _drop(self, what: str) -> None:
         self.dropped += 1
         if self.dropped == 1:

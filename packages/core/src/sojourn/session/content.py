@@ -76,6 +76,16 @@ class Content(Generic[T]):
         self._extras = {}
         self.flash.clear()
 
+    def is_as_loaded(self) -> bool:
+        """Tell, cheaply, that nothing changed; no answer but True is final."""
+        loaded = self.loaded
+        return (
+            loaded is not None
+            and (self._data is UNSET or self.shape.encode(self._data) == loaded.data)
+            and (self._extras is UNSET or pack_map(self._extras, "extra") == loaded.extras)
+            and (self._flash is UNSET or pack_map(self._flash.pending(), "flash message") == loaded.flash)
+        )
+
     def is_blank(self) -> bool:
         """Tell whether a new session holds nothing worth a record."""
         if self._data is not UNSET and self.shape.encode(self._data) != self._blank:
@@ -87,7 +97,7 @@ class Content(Generic[T]):
     def encode_data(self) -> bytes:
         """Return the data's bytes: those loaded when nothing but order or added defaults differs."""
         if self.loaded is None:
-            return self.shape.encode(self.data)
+            return self.shape.first(self.data)
         return self.loaded.data if self._data is UNSET else self.shape.settle(self.loaded.data, self._data)
 
     def encode_extras(self) -> bytes:

@@ -5,8 +5,9 @@ Its one rule: a move first asks the table of states, and only then changes anyth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from sojourn.binding import Client
 from sojourn.crypto import new_token, token_id
@@ -26,6 +27,7 @@ class Draft(Generic[T]):
 
     __slots__ = (
         "accessed",
+        "altered",
         "authenticated_at",
         "client",
         "client_side",
@@ -66,7 +68,7 @@ class Draft(Generic[T]):
         outcome: LoadOutcome,
         sent_token: str | None = None,
         client_side: bool = False,
-        here: Client | None = None,
+        here: Callable[[], Client | None] | None = None,
     ) -> None:
         self.shape = shape
         self.limits = limits
@@ -74,7 +76,7 @@ class Draft(Generic[T]):
         self.outcome = outcome
         self.client_side = client_side
         self.here = here
-        """The client that sent this request; a new session and every login are bound to it (SECURITY R31)."""
+        """Tells the client that sent this request; a new session and every login are bound to it (SECURITY R31)."""
         self.state = SessionState.NEW
         if outcome is LoadOutcome.UNAVAILABLE or outcome is LoadOutcome.FUTURE:
             self.state = SessionState.READ_ONLY
@@ -112,6 +114,8 @@ class Draft(Generic[T]):
         self.fingerprint: bytes | None = None
         self.client = ""
         self.rebind = True
+        self.altered = False
+        """Whether something beside the content changed: principal or CSRF secret."""
 
     def adopt(self, record: Record, payload: Payload, token: str | None, *, keep: bool = False) -> None:
         """Become the session of a record that was loaded or just stored.
@@ -135,7 +139,7 @@ class Draft(Generic[T]):
         self.lifetime = payload.lifetime
         self.fingerprint = payload.fingerprint
         self.client = payload.client
-        self.touch_wanted = self.logged_in = self.rebind = False
+        self.touch_wanted = self.logged_in = self.rebind = self.altered = False
 
     def move(self, move: Move) -> None:
         """Change the state, or raise and change nothing."""
@@ -170,7 +174,7 @@ class Draft(Generic[T]):
 
     def login(self, principal: str, remember: timedelta | None) -> None:
         """Bind the principal, reset both clocks, ask for a fresh token (SECURITY R8, R12)."""
-        if not isinstance(principal, str) or not principal:
+        if not principal or not isinstance(cast("object", principal), str):
             msg = f"login() takes the principal as a non-empty str, not {type(principal).__name__}; use str(user_id)"
             raise TypeError(msg)
         lifetime = remember.total_seconds() if remember is not None else None
@@ -218,6 +222,7 @@ class Draft(Generic[T]):
         self.content.clear()
         self.principal = None
         self.authenticated_at = None
+        self.altered = True
 
     def lose(self) -> None:
         """Become what a session is that somebody else ended during this request (FAILURES F7)."""

@@ -9,7 +9,7 @@ import hmac
 import secrets
 from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.errors import FreshLoginRequiredError, SerializationError
@@ -149,6 +149,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
         if draft.csrf is None:
             draft.write()
             draft.csrf = secrets.token_bytes(_CSRF_BYTES)
+            draft.altered = True
         mask = secrets.token_bytes(_CSRF_BYTES)
         masked = bytes(left ^ right for left, right in zip(mask, draft.csrf, strict=True))
         return encode_bytes(mask + masked)
@@ -171,7 +172,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
         return self._read().content.extras[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if not isinstance(key, str):
+        if not isinstance(cast("object", key), str):
             msg = f"an extra's key must be a str, not {type(key).__name__}"
             raise SerializationError(msg)
         json_copy(value, f"extra {key!r}")  # only checks: like any dict, extras hold the object itself
@@ -217,4 +218,4 @@ class Session(MutableMapping[str, Any], Generic[T]):
 
 def draft_of(session: Session[T]) -> Draft[T]:
     """Return the state behind a session, for the manager and the middlewares."""
-    return session._draft  # noqa: SLF001 - the one door to it
+    return session._draft  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the one door to it

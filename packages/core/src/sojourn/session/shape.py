@@ -76,18 +76,28 @@ class Shape(Generic[T]):
             return self.serializer.decode(self.serializer.encode_fields(fields))
 
     def settle(self, loaded: bytes, data: T) -> bytes:
-        """Encode *data*; return *loaded* itself when nothing but order or added defaults differs (DESIGN 3, step 6)."""
+        """Encode *data*; return *loaded* itself when nothing but order or added defaults differs (DESIGN 3, step 6).
+
+        What was encoded is decoded before it may be stored: serializers need not check types on the way out, and a
+        value of the wrong type would only be found when it is too late (FAILURES F15).
+        """
         encoded = self.encode(data)
         if encoded == loaded:
             return loaded
-        if is_same(self.decode(loaded), data):
+        if is_same(self.decode(loaded), self.serializer.decode(encoded)):
             return loaded
         return self._with_unknown(encoded, loaded)
+
+    def first(self, data: T) -> bytes:
+        """Encode the data of a new session; raise SerializationError naming a field that would not come back."""
+        encoded = self.encode(data)
+        self.serializer.decode(encoded)
+        return encoded
 
     def merge(self, base: T, ours: T, theirs: bytes) -> bytes:
         """Merge three ways; the unknown fields of *theirs* are carried through."""
         merged = merge_models(base, ours, self.decode(theirs), self._rules)
-        return self._with_unknown(self.encode(merged), theirs)
+        return self._with_unknown(self.first(merged), theirs)
 
     def _with_unknown(self, encoded: bytes, loaded: bytes) -> bytes:
         serializer = self.serializer

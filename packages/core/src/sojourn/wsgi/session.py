@@ -52,7 +52,7 @@ class SessionMiddleware:
         """Serve one request."""
         cookies = environ.get("HTTP_COOKIE", "")
         tokens = read_cookies(cookies, self._name) if cookies else ()
-        exchange = Exchange(self._gate, tokens, self._client(environ), lazy=self._lazy)
+        exchange = Exchange(self._gate, tokens, lambda: self._client(environ), lazy=self._lazy)
         environ.setdefault(ENVIRON_KEY, {})[self._gate.key] = exchange
         environ["sojourn.session"] = SessionMapping(exchange)
         response = _Response(exchange, environ, start_response)
