@@ -548,6 +548,7 @@ def test_r30_development_makes_a_secret_keeps_it_and_says_so(tmp_path: Path, cap
     assert (tmp_path / ".sojourn" / ".gitignore").read_text() == "*\n"
     assert "made a development secret and keep it in .sojourn/secret" in caplog.text
     assert path.read_text().strip() not in caplog.text
+    assert "could be read by others" not in caplog.text
     caplog.clear()
     assert SessionSettings(preset="development").key_ring().primary.id == first.primary.id
     assert "using the development secret kept in .sojourn/secret" in caplog.text
