@@ -24,7 +24,7 @@ from sojourn.cookies import read_cookies
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import path_matches, same_origin, unavailable
 from sojourn.manager import SCOPE_KEY, Exchange, SessionManager, SessionMapping, run_blocking
-from sojourn.manager.ending import finish, finish_failed, finish_late
+from sojourn.manager.ending import UNTOUCHED, finish, finish_failed, finish_late
 
 R = TypeVar("R")
 
@@ -93,13 +93,13 @@ class SessionMiddleware:
             nonlocal started, replaced
             if message["type"] == "http.response.start" and not started:
                 started = True
-                if exchange.draft is not None:
-                    accept = ",".join(header(scope, b"accept"))
-                    ending = await _uninterrupted(exchange, finish(exchange, message["status"], accept))
-                    if ending.answer is not None:
-                        replaced = True
-                        await answer_with(send, ending.answer)
-                        return
+                accept = ",".join(header(scope, b"accept")) if exchange.draft is not None else ""
+                ending = await _uninterrupted(exchange, finish(exchange, message["status"], accept))
+                if ending.answer is not None:
+                    replaced = True
+                    await answer_with(send, ending.answer)
+                    return
+                if ending is not UNTOUCHED:
                     apply(message, ending)
             if not replaced:
                 await send(message)

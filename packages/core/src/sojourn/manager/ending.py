@@ -45,16 +45,19 @@ async def finish(exchange: Exchange[Any], status: int, accept: str = "") -> Endi
     """Commit for a response of *status*; never raises for anything that the store or the session's content caused."""
     draft = exchange.draft
     outage = exchange.remembered_outage()
+    gate = exchange.gate
+    failing = status >= _SERVER_ERROR and not gate.settings.commit_on_error
+    exchange.head_sent, exchange.refused = True, draft is not None or failing
     if draft is None:
         return UNTOUCHED
-    gate = exchange.gate
     try:
-        if status >= _SERVER_ERROR and not gate.settings.commit_on_error:
+        if failing:
             change = await gate.end(exchange.session)
             if outage is not None:
                 return Ending(unavailable(outage.retry_after, accept), accessed=True)
         else:
             change = await gate.commit(exchange.session)
+            exchange.refused = False
         return Ending(set_cookie=_header(exchange, change), accessed=draft.accessed)
     except SessionUnavailableError as error:
         _log.warning("the session could not be committed: %s", error)
@@ -77,6 +80,9 @@ async def finish_late(exchange: Exchange[Any]) -> None:
     """Save what changed after the head left, if the token did not; else raise ResponseStartedError (FAILURES F20)."""
     draft = exchange.draft
     if draft is None or not draft.head_sent:
+        return
+    if exchange.refused:
+        await finish_failed(exchange)
         return
     try:
         await exchange.gate.commit(exchange.session)

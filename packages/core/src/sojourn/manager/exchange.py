@@ -25,7 +25,7 @@ _MOST_TOKENS: Final = 2
 class Exchange(Generic[T]):
     """The session of one request, for one manager."""
 
-    __slots__ = ("_client", "_found", "_lazy", "_session", "_tokens", "gate", "outage")
+    __slots__ = ("_client", "_found", "_lazy", "_session", "_tokens", "gate", "head_sent", "outage", "refused")
 
     def __init__(self, gate: Gate[T], tokens: Sequence[str], client: ClientOf, *, lazy: bool) -> None:
         self.gate = gate
@@ -36,6 +36,10 @@ class Exchange(Generic[T]):
         self._session: Session[T] | None = None
         self.outage: SessionUnavailableError | None = None
         """The outage that was raised to the handler (FAILURES F5)."""
+        self.head_sent = False
+        """Whether the response has started: what is opened from then on cannot get a cookie (FAILURES F20)."""
+        self.refused = False
+        """Whether the response failed: nothing but logout and destroy is stored any more (FAILURES F5, F23)."""
 
     @property
     def has_token(self) -> bool:
@@ -56,12 +60,13 @@ class Exchange(Generic[T]):
         """Ask the store, once. With two cookies of our name only a single match counts (SECURITY R22)."""
         if self._found is not None:
             return
+        if len(self._tokens) == 1:
+            self._found = await self.gate.fetch(self._tokens[0])
+            return
         found = [await self.gate.fetch(token) for token in self._tokens]
         matches = [one for one in found if one.outcome is LoadOutcome.LOADED]
         failed = [one for one in found if one.outcome is LoadOutcome.UNAVAILABLE]
-        if len(found) == 1:
-            self._found = found[0]
-        elif failed:
+        if failed:
             self._found = failed[0]
         elif len(matches) == 1:
             self._found = matches[0]
@@ -90,6 +95,7 @@ class Exchange(Generic[T]):
         session = self._session
         if session is None:
             session = self._session = self.gate.build(self._found or NOTHING, self._client)
+            draft_of(session).head_sent = self.head_sent
         draft = draft_of(session)
         draft.accessed = True
         if draft.outcome is LoadOutcome.UNAVAILABLE and self.gate.is_strict:
@@ -150,6 +156,8 @@ def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
     """Return the tokens worth a look: well-formed, different, two at most; with more none is believed (SECURITY R22)."""
     if not tokens:
         return ()
+    if len(tokens) == 1:
+        return (tokens[0],) if is_well_formed(tokens[0], client_side=client_side) else ()
     unique = tuple(dict.fromkeys(token for token in tokens if is_well_formed(token, client_side=client_side)))
     return unique if len(unique) <= _MOST_TOKENS else ()
 
@@ -157,7 +165,7 @@ def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
 def find(request: object) -> MutableMapping[object, Exchange[Any]]:
     """Return the exchanges of a request: an ASGI scope, a WSGI environ, or an object that has one."""
     for candidate in (request, getattr(request, "scope", None), getattr(request, "environ", None)):
-        if isinstance(candidate, Mapping):
+        if type(candidate) is dict or isinstance(candidate, Mapping):
             surroundings = cast("Mapping[str, MutableMapping[object, Exchange[Any]] | None]", candidate)
             exchanges = surroundings.get(SCOPE_KEY) or surroundings.get(ENVIRON_KEY)
             if exchanges is not None:

@@ -12,25 +12,30 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sojourn.testing.browser import Browser, client
     from sojourn.testing.client_side import ClientSideStoreSuite
     from sojourn.testing.clocks import FakeClock
     from sojourn.testing.faults import Fault, FaultyStore
     from sojourn.testing.recorders import RecordingMetrics, RecordingObserver
     from sojourn.testing.records import make_id, make_label, make_record, make_write_id
+    from sojourn.testing.replies import Reply
     from sojourn.testing.rules import CLIENT_SIDE_RULES, STORE_RULES, RuleViolationError
     from sojourn.testing.suite import StoreSuite
 
 __all__ = [
     "CLIENT_SIDE_RULES",
     "STORE_RULES",
+    "Browser",
     "ClientSideStoreSuite",
     "FakeClock",
     "Fault",
     "FaultyStore",
     "RecordingMetrics",
     "RecordingObserver",
+    "Reply",
     "RuleViolationError",
     "StoreSuite",
+    "client",
     "make_id",
     "make_label",
     "make_record",
@@ -40,14 +45,17 @@ __all__ = [
 _ROOMS = {
     "CLIENT_SIDE_RULES": "rules",
     "STORE_RULES": "rules",
+    "Browser": "browser",
     "ClientSideStoreSuite": "client_side",
     "FakeClock": "clocks",
     "Fault": "faults",
     "FaultyStore": "faults",
     "RecordingMetrics": "recorders",
     "RecordingObserver": "recorders",
+    "Reply": "replies",
     "RuleViolationError": "rules",
     "StoreSuite": "suite",
+    "client": "browser",
     "make_id": "records",
     "make_label": "records",
     "make_record": "records",
