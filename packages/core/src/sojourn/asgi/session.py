@@ -24,7 +24,7 @@ from sojourn.cookies import read_cookies
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import path_matches, same_origin, unavailable
 from sojourn.manager import SCOPE_KEY, Exchange, SessionManager, SessionMapping, run_blocking
-from sojourn.manager.ending import UNTOUCHED, finish, finish_failed, finish_late
+from sojourn.manager.ending import UNTOUCHED, finish, finish_at_rest, finish_failed, finish_late, rests_late
 
 R = TypeVar("R")
 
@@ -93,8 +93,10 @@ class SessionMiddleware:
             nonlocal started, replaced
             if message["type"] == "http.response.start" and not started:
                 started = True
-                accept = ",".join(header(scope, b"accept")) if exchange.draft is not None else ""
-                ending = await _uninterrupted(exchange, finish(exchange, message["status"], accept))
+                ending = finish_at_rest(exchange, message["status"])
+                if ending is None:
+                    accept = ",".join(header(scope, b"accept"))
+                    ending = await _uninterrupted(exchange, finish(exchange, message["status"], accept))
                 if ending.answer is not None:
                     replaced = True
                     await answer_with(send, ending.answer)
@@ -117,7 +119,8 @@ class SessionMiddleware:
             await _uninterrupted(exchange, finish_failed(exchange))
             raise
         else:
-            await _uninterrupted(exchange, finish_late(exchange))
+            if not rests_late(exchange):
+                await _uninterrupted(exchange, finish_late(exchange))
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope)

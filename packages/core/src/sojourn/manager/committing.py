@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 
 from sojourn.errors import (
     ResponseStartedError,
+    SerializationError,
     SessionReadOnlyError,
     SessionUnavailableError,
     TooManySessionsError,
@@ -59,6 +60,19 @@ class Committer(Generic[T]):
                 pass
         return draft.cookie
 
+    def rests(self, draft: Draft[T]) -> bool:
+        """Tell, without I/O, that a commit would store nothing; most requests end so."""
+        if draft.doomed:
+            return False
+        try:
+            if draft.state is SessionState.LOADED:
+                return not draft.altered and draft.content.is_as_loaded() and not self._is_due(draft)
+            return draft.state is SessionState.DESTROYED or (
+                draft.state is SessionState.NEW and not draft.holds_anything()
+            )
+        except SerializationError:
+            return False  # the commit will say why
+
     async def end(self, draft: Draft[T]) -> CookieChange:
         """Delete what logout() and destroy() ended, and nothing else (SECURITY R13, FAILURES F9, F23)."""
         context = self._context
@@ -99,9 +113,6 @@ class Committer(Generic[T]):
         context.signals.event("started", record.id, principal=payload.principal)
 
     async def _update(self, draft: Draft[T]) -> None:
-        if not draft.altered and draft.content.is_as_loaded() and not self._renewal.is_due(draft):
-            await self._touch(draft)
-            return
         payload = draft.compose()
         if self._renewal.is_due(draft):
             await self._renewal.renew(draft, payload)
@@ -113,12 +124,9 @@ class Committer(Generic[T]):
     async def _touch(self, draft: Draft[T]) -> None:
         """Move the idle deadline when that is due; a failure is counted, not raised (FAILURES F10)."""
         context, record = self._context, draft.record
-        if record is None or not draft.accessed:
+        if record is None or not self._is_touch_due(draft):
             return
         idle, _ = draft.deadlines(context.clock.time())
-        due = idle > record.idle_deadline if draft.touch_wanted else idle - record.idle_deadline >= due_after(draft)
-        if not due or idle <= record.idle_deadline:
-            return
         if context.client_side:
             if not draft.head_sent and draft.loaded is not None:
                 await self._replacer.reseal(draft, draft.loaded)
@@ -129,6 +137,16 @@ class Committer(Generic[T]):
             _log.warning("the idle deadline of session %s could not be moved; it is served all the same", record.id)
         else:
             draft.record, draft.touch_wanted = replace(record, idle_deadline=idle), False
+
+    def _is_touch_due(self, draft: Draft[T]) -> bool:
+        record = draft.record
+        if record is None or not draft.accessed:
+            return False
+        late = draft.deadlines(self._context.clock.time())[0] - record.idle_deadline
+        return late > 0 and (draft.touch_wanted or late >= due_after(draft))
+
+    def _is_due(self, draft: Draft[T]) -> bool:
+        return self._renewal.is_due(draft) or self._is_touch_due(draft)
 
     async def _make_room(self, draft: Draft[T]) -> None:
         """Hold the principal to ``max_sessions`` before one more begins (SECURITY R15)."""

@@ -21,7 +21,7 @@ from sojourn.errors import (
 )
 from sojourn.http import NOT_LOGGED_OUT, UNAVAILABLE, Answer, conflict, failed, too_large, unavailable
 from sojourn.manager.exchange import Exchange
-from sojourn.session import CookieAction, CookieChange
+from sojourn.session import KEEP, CookieAction, CookieChange
 
 _log: Final = logging.getLogger("sojourn.manager")
 _SERVER_ERROR: Final = 500
@@ -39,6 +39,28 @@ class Ending:
 
 
 UNTOUCHED: Final = Ending()
+ACCESSED: Final = Ending(accessed=True)
+
+
+def finish_at_rest(exchange: Exchange[Any], status: int) -> Ending | None:
+    """Return the ending of a request that has nothing to store; None where `finish` has to be awaited."""
+    draft = exchange.draft
+    if draft is not None and (exchange.remembered_outage() is not None or not exchange.gate.rests(draft)):
+        return None
+    exchange.head_sent = True
+    exchange.refused = status >= _SERVER_ERROR and not exchange.gate.settings.commit_on_error
+    if draft is None:
+        return UNTOUCHED
+    draft.head_sent = True
+    if draft.cookie is KEEP:
+        return ACCESSED if draft.accessed else UNTOUCHED
+    return Ending(set_cookie=_header(exchange, draft.cookie), accessed=draft.accessed)
+
+
+def rests_late(exchange: Exchange[Any]) -> bool:
+    """Tell, without I/O, that nothing changed since the head left."""
+    draft = exchange.draft
+    return draft is None or exchange.gate.rests(draft)
 
 
 async def finish(exchange: Exchange[Any], status: int, accept: str = "") -> Ending:

@@ -165,7 +165,7 @@ def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
 def find(request: object) -> MutableMapping[object, Exchange[Any]]:
     """Return the exchanges of a request: an ASGI scope, a WSGI environ, or an object that has one."""
     for candidate in (request, getattr(request, "scope", None), getattr(request, "environ", None)):
-        if type(candidate) is dict or isinstance(candidate, Mapping):
+        if isinstance(candidate, dict | Mapping):
             surroundings = cast("Mapping[str, MutableMapping[object, Exchange[Any]] | None]", candidate)
             exchanges = surroundings.get(SCOPE_KEY) or surroundings.get(ENVIRON_KEY)
             if exchanges is not None:

@@ -14,7 +14,7 @@ from sojourn.manager.calls import Offload
 from sojourn.manager.committing import Committer
 from sojourn.manager.context import Context
 from sojourn.manager.opening import ClientOf, Found, Opener
-from sojourn.session import CookieChange, Session, draft_of
+from sojourn.session import CookieChange, Draft, Session, draft_of
 from sojourn.stores import Store, StoreIO, TwinnedStore
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class Gate(Generic[T]):
         except SessionUnavailableError as error:
             draft.unavailable = error
             raise
+
+    def rests(self, draft: Draft[T]) -> bool:
+        """Tell, without I/O, that a commit would store nothing."""
+        return self._committer.rests(draft)
 
     async def end(self, session: Session[T]) -> CookieChange:
         """Carry out logout() and destroy() and nothing else: what a failed request still commits (FAILURES F23)."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from sojourn.binding import Client
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
@@ -28,14 +27,12 @@ _LONGEST_TOKEN = 4096
 _MOST_RENEWALS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a token led to."""
+class Found(NamedTuple):
+    """What a token led to; *token* is another one than was sent when a renewal's stub was followed."""
 
     outcome: LoadOutcome
     sent_token: str | None = None
     token: str | None = None
-    """Another one than was sent when a renewal's stub was followed."""
     record: Record | None = None
     error: SessionUnavailableError | None = None
 
@@ -67,8 +64,7 @@ class Opener(Generic[T]):
                 return await self._judge_revoked(self._judge(token, token, record))
             current = token
             for _ in range(_MOST_RENEWALS):
-                record = await context.calls.load(token_id(current), fresh=fresh)
-                found = self._judge(token, current, record)
+                found = self._judge(token, current, await context.calls.load(token_id(current), fresh=fresh))
                 if found.record is None or not peek_flags(found.record.payload) & STUB:
                     return found
                 successor = self.follow(current, found.record)

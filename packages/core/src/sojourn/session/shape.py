@@ -84,9 +84,11 @@ class Shape(Generic[T]):
         encoded = self.encode(data)
         if encoded == loaded:
             return loaded
-        if is_same(self.decode(loaded), self.serializer.decode(encoded)):
+        before = self.decode(loaded)
+        plain = self.encode(before)
+        if plain == encoded or is_same(before, self.serializer.decode(encoded)):
             return loaded
-        return self._with_unknown(encoded, loaded)
+        return encoded if plain == loaded else self._with_unknown(encoded, loaded)
 
     def first(self, data: T) -> bytes:
         """Encode the data of a new session; raise SerializationError naming a field that would not come back."""

@@ -14,7 +14,7 @@ from sojourn.cookies import read_cookies
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import Answer, add_vary, cache_control, unavailable
 from sojourn.manager import ENVIRON_KEY, Exchange, SessionManager, SessionMapping, run_blocking
-from sojourn.manager.ending import Ending, finish, finish_failed, finish_late
+from sojourn.manager.ending import Ending, finish, finish_at_rest, finish_failed, finish_late, rests_late
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -98,8 +98,11 @@ class _Response:
         """Commit, then start the response; a second start (exc_info) never commits twice (FAILURES F23)."""
         self.started = True
         if self._ending is None:
-            accept = self._environ.get("HTTP_ACCEPT", "")
-            self._ending = run_blocking(finish(self._exchange, _code(status), accept))
+            code = _code(status)
+            self._ending = finish_at_rest(self._exchange, code)
+            if self._ending is None:
+                accept = self._environ.get("HTTP_ACCEPT", "")
+                self._ending = run_blocking(finish(self._exchange, code, accept))
             self.answer = self._ending.answer
         if self.answer is not None:
             self._start(self.answer.status_line, list(self.answer.headers), exc_info)
@@ -114,7 +117,8 @@ class _Response:
 
     def finish(self) -> None:
         """Save what changed while the body was sent."""
-        run_blocking(finish_late(self._exchange))
+        if not rests_late(self._exchange):
+            run_blocking(finish_late(self._exchange))
 
     def fail(self) -> None:
         """Carry out logout and destroy although the body failed."""
