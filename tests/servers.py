@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -257,3 +258,235 @@ class RedisServer:
 
     def _read_log(self) -> str:
         return self.log.read_text(errors="replace")[-4_000:] if self.log.exists() else "(no log)"
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
+    """Ask again and again; an error that says *what* was missing when the time is over."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except (redis.RedisError, OSError):
+            pass  # a server on its way up or down
+        if time.monotonic() > until:
+            message = f"waited {seconds:g} s in vain: {what}"
+            raise ServerStartError(message)
+        time.sleep(0.02)
+
+
+class SentinelSetup:
+    """One master, its replicas and three sentinels that watch them; entering the context starts all of them."""
+
+    name = "mymaster"
+
+    def __init__(self, *, engine: str | None = None, replicas: int = 1, down_after: float = 0.5) -> None:
+        self.engine = engine or engines()[0]
+        self.first_master = RedisServer(engine=self.engine)
+        self.replicas = [RedisServer(engine=self.engine) for _ in range(replicas)]
+        self.sentinels = [RedisServer(engine=self.engine, sentinel=True) for _ in range(3)]
+        self.down_after = down_after
+
+    @property
+    def data_servers(self) -> list[RedisServer]:
+        return [self.first_master, *self.replicas]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"{LOOPBACK}:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/{self.name}/0"
+
+    @property
+    def master(self) -> RedisServer:
+        """The server that the first running sentinel names."""
+        port = self.master_ports()[0]
+        return next(server for server in self.data_servers if server.port == port)
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for server in (*self.sentinels, *self.data_servers):
+            server.__exit__(None, None, None)
+
+    def master_ports(self) -> list[int]:
+        """Return the port of the master by each running sentinel."""
+        answers = [
+            sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
+            for sentinel in self.sentinels
+            if sentinel.is_running
+        ]
+        return [int(answer[1]) for answer in answers if isinstance(answer, list | tuple)]
+
+    def wait_for_failover(self, deposed: RedisServer, seconds: float = START_SECONDS) -> RedisServer:
+        """Wait until all sentinels name another master than *deposed* and it takes writes; return it."""
+
+        def is_over() -> bool:
+            ports = set(self.master_ports())
+            return len(ports) == 1 and deposed.port not in ports and _role(self.master) == "master"
+
+        wait_until(is_over, "no other master was elected", seconds)
+        return self.master
+
+    def wait_for_replicas(self, seconds: float = START_SECONDS) -> None:
+        """Wait until every running data server but the master follows it."""
+        master = self.master
+        followers = sum(server.is_running for server in self.data_servers) - 1
+        wait_until(lambda: _followers(master) == followers, "the replicas do not follow", seconds)
+
+    def _start(self) -> None:
+        for server in self.data_servers:
+            server.start()
+            server.command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        for replica in self.replicas:
+            replica.command("REPLICAOF", LOOPBACK, self.first_master.port)
+        wait_until(lambda: _followers(self.first_master) == len(self.replicas), "the replicas do not follow")
+        for sentinel in self.sentinels:
+            sentinel.start()
+            sentinel.command("SENTINEL", "MONITOR", self.name, LOOPBACK, self.first_master.port, 2)
+            sentinel.command("SENTINEL", "SET", self.name, "down-after-milliseconds", int(self.down_after * 1000))
+            sentinel.command("SENTINEL", "SET", self.name, "failover-timeout", 3_000)
+        wait_until(lambda: all(self._is_complete(sentinel) for sentinel in self.sentinels), "the sentinels do not meet")
+
+    def _is_complete(self, sentinel: RedisServer) -> bool:
+        with sentinel.client() as client:
+            state = client.sentinel_master(self.name)
+        return bool(
+            state["num-other-sentinels"] == len(self.sentinels) - 1
+            and state["num-slaves"] == len(self.replicas)
+            and state["flags"] == "master"
+        )
+
+
+class ClusterSetup:
+    """A cluster of three primaries with a replica each; entering the context starts it."""
+
+    slots = 16_384
+
+    def __init__(self, *, engine: str | None = None, primaries: int = 3, node_timeout: float = 1.0) -> None:
+        self.engine = engine or engines()[0]
+        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(int(node_timeout * 1000))]
+        options += ["--repl-diskless-sync-delay", "0", "--cluster-config-file", "nodes.conf"]
+        self.nodes = [RedisServer(*options, engine=self.engine) for _ in range(primaries * 2)]
+        self.first_primaries = self.nodes[:primaries]
+
+    @property
+    def url(self) -> str:
+        return f"redis://{LOOPBACK}:{self.first_primaries[0].port}/0"
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            node.__exit__(None, None, None)
+
+    def primaries(self) -> list[RedisServer]:
+        """Return the nodes that call themselves primaries and own slots, by a node that runs."""
+        return [node for node in self.nodes if node.is_running and _role(node) == "master"]
+
+    def primary_of(self, key: str | bytes) -> RedisServer:
+        """Return the node that serves *key*, by the slots of a running node."""
+        asked = next(node for node in self.nodes if node.is_running)
+        slot = asked.command("CLUSTER", "KEYSLOT", key)
+        assert isinstance(slot, int)
+        ranges = _raw(asked, "CLUSTER", "SLOTS")
+        assert isinstance(ranges, list)
+        for first, last, primary, *_ in ranges:
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == primary[1])
+        message = f"nobody serves slot {slot}"
+        raise ServerStartError(message)
+
+    def wait_until_whole(self, seconds: float = START_SECONDS) -> None:
+        """Wait until every running node sees all slots served."""
+        wait_until(lambda: all(map(_is_cluster_whole, self._running())), "the cluster does not come together", seconds)
+
+    def wait_for_failover(self, deposed: RedisServer, seconds: float = START_SECONDS) -> None:
+        """Wait until the other nodes serve every slot without *deposed*, which was killed or is frozen."""
+        others = [node for node in self._running() if node is not deposed]
+        wanted = len(self.first_primaries)
+        wait_until(
+            lambda: all(map(_is_cluster_whole, others)) and sum(_role(node) == "master" for node in others) == wanted,
+            "no replica took over",
+            seconds,
+        )
+
+    def _running(self) -> list[RedisServer]:
+        return [node for node in self.nodes if node.is_running]
+
+    def _start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        count = len(self.first_primaries)
+        for at, node in enumerate(self.nodes):
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", at + 1)
+            if at < count:
+                first, last = self.slots * at // count, self.slots * (at + 1) // count - 1
+                node.command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            if at:
+                node.command("CLUSTER", "MEET", LOOPBACK, self.nodes[0].port)
+        wait_until(lambda: all(self._knows_all(node) for node in self.nodes), "the nodes do not meet")
+        for primary, replica in zip(self.first_primaries, self.nodes[count:], strict=True):
+            replica.command("CLUSTER", "REPLICATE", _text(primary.command("CLUSTER", "MYID")))
+        wait_until(lambda: all(_followers(node) == 1 for node in self.first_primaries), "the replicas do not follow")
+        self.wait_until_whole()
+        wait_until(lambda: all(self._knows_replicas(node) for node in self.nodes), "the replicas are not known")
+
+    def _knows_all(self, node: RedisServer) -> bool:
+        lines = _text(_raw(node, "CLUSTER", "NODES")).strip().splitlines()
+        return len(lines) == len(self.nodes) and all("handshake" not in line for line in lines)
+
+    def _knows_replicas(self, node: RedisServer) -> bool:
+        return _text(_raw(node, "CLUSTER", "NODES")).count(" slave ") + (_role(node) == "slave") >= len(
+            self.first_primaries
+        )
+
+
+def _raw(node: RedisServer, *words: str | bytes | float) -> object:
+    """Return a reply as the server gave it, which redis-py would turn into a dictionary."""
+    with node.client() as client:
+        connection = client.connection_pool.get_connection()
+        try:
+            connection.send_command(*words)
+            return connection.read_response()
+        finally:
+            client.connection_pool.release(connection)
+
+
+def _text(reply: object) -> str:
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
+
+
+def _role(server: RedisServer) -> str:
+    with server.client(socket_timeout=1.0) as client:
+        return str(client.info("replication")["role"])
+
+
+def _followers(server: RedisServer) -> int:
+    with server.client() as client:
+        state = client.info("replication")
+    return sum(
+        isinstance(follower, dict) and follower.get("state") == "online"
+        for name, follower in state.items()
+        if name.startswith("slave")
+    )
+
+
+def _is_cluster_whole(node: RedisServer) -> bool:
+    state = _text(_raw(node, "CLUSTER", "INFO"))
+    return "cluster_state:ok" in state and f"cluster_slots_ok:{ClusterSetup.slots}" in state
