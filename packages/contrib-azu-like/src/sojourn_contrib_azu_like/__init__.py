@@ -1,1 +1,22 @@
-"""Typed endpoints with sessions."""
+"""Typed endpoints on Starlette, and the session at hand in them with its own type.
+
+Its one rule: a handler sees only requests that fit their declared type, and sessions only as sojourn offers them.
+"""
+
+from sojourn_contrib_azu_like.answers import Answer, Empty, Html, Redirect, Text
+from sojourn_contrib_azu_like.endpoint import Endpoint, routes
+from sojourn_contrib_azu_like.problems import Problem
+from sojourn_contrib_azu_like.sessions import HasRoles, SessionHelpers
+
+__all__ = [
+    "Answer",
+    "Empty",
+    "Endpoint",
+    "HasRoles",
+    "Html",
+    "Problem",
+    "Redirect",
+    "SessionHelpers",
+    "Text",
+    "routes",
+]
