@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from sojourn.settings import SessionSettings
 from sojourn.testing import Browser, RecordingObserver, client
 from tests.core.models import Visit
 from tests.integration.applications import ASGI, WSGI, make_application
+from tests.integration.nodes import Town, running
 from tests.servers import RedisServer
 
 STORES = ("memory", "cookie", "redis")
@@ -88,3 +89,17 @@ def build(
 @pytest.fixture
 def site(build: Callable[..., Site]) -> Site:
     return build()
+
+
+@pytest.fixture
+async def town(place: RedisServer | None, anyio_backend: str) -> AsyncIterator[Town]:
+    """Nodes that share a store; the test runs in memory and on each engine."""
+    async for town in running(place):
+        yield town
+
+
+@pytest.fixture(params=["memory", "redis_server", "valkey_server"])
+def place(request: pytest.FixtureRequest) -> RedisServer | None:
+    """Return the server of the nodes, None for memory."""
+    server: RedisServer | None = None if request.param == "memory" else request.getfixturevalue(request.param)
+    return server
