@@ -15,8 +15,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from sojourn.stores import patience_left
+
 Bounds = Callable[[], AbstractAsyncContextManager[None]]
 """Make the bounds of one call; TimeoutError when the time is over."""
+
+
+def within_patience(seconds: float) -> float:
+    """Return *seconds*, or what the request has left where that is less (FAILURES: one budget for the request)."""
+    left = patience_left()
+    return seconds if left is None else min(seconds, left)
 
 
 class Deadline(threading.local):
@@ -86,9 +94,10 @@ class BlockingBounds:
 
     async def __aenter__(self) -> None:
         """Wait for a slot; TimeoutError when none becomes free in time."""
-        until = time.monotonic() + self._seconds
+        seconds = within_patience(self._seconds)
+        until = time.monotonic() + seconds
         try:
-            self._free.get(timeout=self._seconds)
+            self._free.get(timeout=seconds)
         except Empty:
             raise TimeoutError("no connection became free in time") from None
         self._deadline.until = until
@@ -105,7 +114,7 @@ def async_bounds(*, seconds: float | None, slots: int | None) -> Bounds:
 
     @asynccontextmanager
     async def enter() -> AsyncGenerator[None, None]:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patience_left() if seconds is None else within_patience(seconds)):
             if free is None:
                 yield
             else:

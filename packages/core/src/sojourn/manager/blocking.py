@@ -38,6 +38,10 @@ class BlockingManager(Generic[T]):
         """See SessionManager.of."""
         return self.manager.of(request)
 
+    def require(self, request: object) -> Session[T]:
+        """See SessionManager.require."""
+        return self.manager.require(request)
+
     def get(self, request: object) -> Session[T]:
         """See SessionManager.get."""
         return run_blocking(self.manager.get(request))

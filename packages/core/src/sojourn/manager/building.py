@@ -134,7 +134,8 @@ def _codec(
     *,
     client_side: bool,
 ) -> Codec:
-    sealed = not isinstance(store, MemoryStore) if settings.encrypt is None else settings.encrypt
+    wish: bool | None = getattr(store, "encrypt", None) if settings.encrypt is None else settings.encrypt
+    sealed = not isinstance(store, MemoryStore) if wish is None else wish
     suite = cipher or next(one for one in BUILTIN_CIPHERS if one.name == settings.cipher)
     compress = not client_side if settings.compress is None else settings.compress
     return Codec(
@@ -159,6 +160,9 @@ def _refuse_what_the_store_lacks(
     store: Store | ClientSideStore, settings: SessionSettings, *, client_side: bool
 ) -> None:
     name = type(store).__name__
+    if settings.preset == "high_security" and getattr(store, "encrypt", None) is False:
+        msg = f"the high_security preset seals every record, but encryption is turned off for {name}; leave that out"
+        raise ConfigurationError(msg)
     if not isinstance(getattr(store, "io", None), StoreIO):
         msg = f"{name} has no `io`: a store says how it waits with sojourn.stores.StoreIO (docs/stores.md)"
         raise ConfigurationError(msg)

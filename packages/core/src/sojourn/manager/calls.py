@@ -19,6 +19,7 @@ from sojourn.errors import (
 from sojourn.manager.signals import Signals
 from sojourn.resilience import CircuitBreaker, RetryBudget, RetryPolicy
 from sojourn.stores import (
+    PATIENCE,
     CachingStore,
     ClientSideStore,
     Clock,
@@ -34,6 +35,8 @@ from sojourn.stores import (
 )
 
 R = TypeVar("R")
+
+_IMPATIENT = "the request has waited for its store as long as SOJOURN_REQUEST_DEADLINE allows; try again later"
 
 
 class Offload(Protocol):
@@ -142,9 +145,12 @@ class Calls:
         await self._guard("clear", store.clear, names.STORE_TIME)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait in the store's own way."""
+        """Wait in the store's own way, out of the request's patience."""
         store = self.store
         if isinstance(store, WaitingStore):
+            patience = PATIENCE.get()
+            if patience is not None:
+                patience.spend(seconds)
             await self._drive(store.sleep(seconds))
 
     async def _drive(self, work: Coroutine[Any, Any, R]) -> R:
@@ -168,12 +174,15 @@ class Calls:
                 raise
             except Exception as error:
                 raise _as_outage(operation, error) from error
-        clock, breaker = self._clock, self._breaker
+        clock, breaker, patience = self._clock, self._breaker, PATIENCE.get()
         begun = clock.monotonic()
         self._budget.note_call(begun)
         attempt = 0
         while True:
-            permit = breaker.acquire(clock.monotonic()) if breaker is not None else None
+            if patience is not None and patience.left <= 0.0:
+                raise StoreTimeoutError(_IMPATIENT)
+            tried = clock.monotonic()
+            permit = breaker.acquire(tried) if breaker is not None else None
             try:
                 result = await self._drive(work())
             except SessionUnavailableError as error:
@@ -191,12 +200,16 @@ class Calls:
                 raise
             else:
                 now = clock.monotonic()
+                if patience is not None:
+                    patience.spend(now - tried)
                 if breaker is not None and permit is not None:
                     breaker.succeed(permit, now)
                 if self._signals.has_metrics:
                     self._signals.timing(timed, now - begun, {"operation": operation})
                 return result
             now = clock.monotonic()
+            if patience is not None:
+                patience.spend(now - tried)
             if breaker is not None and permit is not None:
                 breaker.fail(permit, now)
             kind = "timeout" if isinstance(failure, StoreTimeoutError) else "unavailable"

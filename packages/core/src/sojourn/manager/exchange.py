@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
-from sojourn.errors import ConfigurationError, SessionUnavailableError
+from sojourn.errors import ConfigurationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager.driving import run_blocking
-from sojourn.manager.gate import Gate
+from sojourn.manager.gate import Gate, waiting
 from sojourn.manager.opening import NOTHING, ClientOf, Found, is_well_formed
-from sojourn.session import Draft, LoadOutcome, Session, draft_of
+from sojourn.session import Draft, LoadOutcome, Session, SessionState, draft_of
 
 T = TypeVar("T")
 
@@ -25,7 +25,18 @@ _MOST_TOKENS: Final = 2
 class Exchange(Generic[T]):
     """The session of one request, for one manager."""
 
-    __slots__ = ("_client", "_found", "_lazy", "_session", "_tokens", "gate", "head_sent", "outage", "refused")
+    __slots__ = (
+        "_client",
+        "_found",
+        "_lazy",
+        "_patience",
+        "_session",
+        "_tokens",
+        "gate",
+        "head_sent",
+        "outage",
+        "refused",
+    )
 
     def __init__(self, gate: Gate[T], tokens: Sequence[str], client: ClientOf, *, lazy: bool) -> None:
         self.gate = gate
@@ -34,6 +45,7 @@ class Exchange(Generic[T]):
         self._lazy = lazy
         self._found: Found | None = None if self._tokens else NOTHING
         self._session: Session[T] | None = None
+        self._patience = gate.new_patience()
         self.outage: SessionUnavailableError | None = None
         """The outage that was raised to the handler (FAILURES F5)."""
         self.head_sent = False
@@ -60,6 +72,10 @@ class Exchange(Generic[T]):
         """Ask the store, once. With two cookies of our name only a single match counts (SECURITY R22)."""
         if self._found is not None:
             return
+        with waiting(self._patience):
+            await self._fetch()
+
+    async def _fetch(self) -> None:
         if len(self._tokens) == 1:
             self._found = await self.gate.fetch(self._tokens[0])
             return
@@ -79,8 +95,8 @@ class Exchange(Generic[T]):
             await self.fetch()
         return self._hand_out()
 
-    def of(self) -> Session[T]:
-        """Return the session that was opened already, or that opens without waiting."""
+    def of(self, *, strict: bool = False) -> Session[T]:
+        """Return the session that was opened already, or that opens without waiting; *strict* overrides the policy."""
         if self._session is None and self._found is None:
             if self._lazy or not self.gate.opens_on_access:
                 msg = (
@@ -89,18 +105,21 @@ class Exchange(Generic[T]):
                 )
                 raise ConfigurationError(msg)
             run_blocking(self.fetch())
-        return self._hand_out()
+        return self._hand_out(strict=strict)
 
-    def _hand_out(self) -> Session[T]:
+    def _hand_out(self, *, strict: bool = False) -> Session[T]:
         session = self._session
         if session is None:
             session = self._session = self.gate.build(self._found or NOTHING, self._client)
-            draft_of(session).head_sent = self.head_sent
+            draft = draft_of(session)
+            draft.head_sent, draft.patience = self.head_sent, self._patience
         draft = draft_of(session)
         draft.accessed = True
-        if draft.outcome is LoadOutcome.UNAVAILABLE and self.gate.is_strict:
+        if draft.state is SessionState.READ_ONLY and (
+            strict or (self.gate.is_strict and draft.outcome is LoadOutcome.UNAVAILABLE)
+        ):
             error = self._found.error if self._found is not None else None
-            self.outage = error or SessionUnavailableError()
+            self.outage = error or SessionReadOnlyError()
             raise self.outage
         return session
 

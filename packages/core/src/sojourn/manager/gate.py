@@ -5,7 +5,8 @@ Its one rule: it is shared by the manager and its blocking sibling but for the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sojourn.cookies import CookiePolicy
@@ -15,7 +16,7 @@ from sojourn.manager.committing import Committer
 from sojourn.manager.context import Context
 from sojourn.manager.opening import ClientOf, Found, Opener
 from sojourn.session import CookieChange, Draft, Session, draft_of
-from sojourn.stores import Store, StoreIO, TwinnedStore
+from sojourn.stores import PATIENCE, Patience, Store, StoreIO, TwinnedStore
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -29,6 +30,7 @@ class Gate(Generic[T]):
     __slots__ = (
         "_committer",
         "_proxies",
+        "_request_deadline",
         "client_side",
         "context",
         "cookies",
@@ -55,6 +57,7 @@ class Gate(Generic[T]):
         """Whether sessions live in the cookie."""
         self.is_strict = settings.on_unavailable == "strict"
         """Whether an outage ends in 503 (FAILURES, ``on_unavailable``)."""
+        self._request_deadline = settings.request_deadline.total_seconds()
         self._proxies = settings.make_trusted_proxies()
 
     async def fetch(self, token: str) -> Found:
@@ -69,7 +72,8 @@ class Gate(Generic[T]):
         """Store what changed; say what the cookie must do."""
         draft = draft_of(session)
         try:
-            return await self._committer.commit(draft)
+            with waiting(draft.patience):
+                return await self._committer.commit(draft)
         except SessionUnavailableError as error:
             draft.unavailable = error
             raise
@@ -80,7 +84,13 @@ class Gate(Generic[T]):
 
     async def end(self, session: Session[T]) -> CookieChange:
         """Carry out logout() and destroy() and nothing else: what a failed request still commits (FAILURES F23)."""
-        return await self._committer.end(draft_of(session))
+        draft = draft_of(session)
+        with waiting(draft.patience):
+            return await self._committer.end(draft)
+
+    def new_patience(self) -> Patience | None:
+        """Return how long one request may wait for the stores; None for stores that never wait."""
+        return None if self.never_waits else Patience(self._request_deadline)
 
     def client_address(self, peer: str | None, x_forwarded_for: Sequence[str], forwarded: Sequence[str]) -> str | None:
         """Return the address that a request came from, through trusted proxies only (SECURITY R31)."""
@@ -117,6 +127,19 @@ class Gate(Generic[T]):
         revocations = context.revocations
         second = blocking_twin(revocations.calls.server) if revocations is not None else None
         return Gate(context.over(blocking_twin(context.calls.server), second), self.settings, self.key)
+
+
+@contextmanager
+def waiting(patience: Patience | None) -> Iterator[None]:
+    """Let the calls of stores within take from what *patience* the request has left (FAILURES, deadline)."""
+    if patience is None:
+        yield
+        return
+    token = PATIENCE.set(patience)
+    try:
+        yield
+    finally:
+        PATIENCE.reset(token)
 
 
 def blocking_twin(store: Store) -> Store:

@@ -95,7 +95,7 @@ class SessionManager(Generic[T]):
         """Build a manager whose store, serializer, cipher and metrics the settings name; *parts* given here win."""
         from sojourn.plugins import PluginDoor, warn_about_unknown_variables
 
-        warn_about_unknown_variables()
+        warn_about_unknown_variables(dotenv_path=settings.surroundings.env_file)
         door = PluginDoor(settings)
         if "store" not in parts:
             parts["store"] = door.store(settings.store)
@@ -135,6 +135,13 @@ class SessionManager(Generic[T]):
         Raises SessionUnavailableError when it could not be loaded and the policy is strict.
         """
         return self._exchange_of(request).of()
+
+    def require(self, request: object) -> Session[T]:
+        """Return the session as `of` does, and raise SessionUnavailableError without one whatever ``on_unavailable`` says.
+
+        For routes that must not run anonymously during an outage, or on a record of a newer node.
+        """
+        return self._exchange_of(request).of(strict=True)
 
     async def get(self, request: object) -> Session[T]:
         """Return the session of a request, opening it now if it is not yet open."""

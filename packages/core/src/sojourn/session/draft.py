@@ -17,7 +17,7 @@ from sojourn.session.content import Content
 from sojourn.session.payload import Payload
 from sojourn.session.shape import Shape
 from sojourn.session.states import LoadOutcome, Move, SessionState, after
-from sojourn.stores import Clock, Record
+from sojourn.stores import Clock, Patience, Record
 
 T = TypeVar("T")
 
@@ -47,6 +47,7 @@ class Draft(Generic[T]):
         "loaded",
         "logged_in",
         "outcome",
+        "patience",
         "principal",
         "rebind",
         "record",
@@ -99,6 +100,8 @@ class Draft(Generic[T]):
         """Whether a login since the last commit asks for the rotation."""
         self.head_sent = False
         self.cookie: CookieChange = KEEP
+        self.patience: Patience | None = None
+        """How long the request may still wait for its stores."""
         self.unavailable: SessionUnavailableError | None = None
         """The outage that was raised to the handler; the framework's 500 leaves as 503 (FAILURES F5)."""
         self._empty()

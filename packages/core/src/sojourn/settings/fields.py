@@ -94,6 +94,9 @@ class SessionFields(LayeredSettings):
     on_unavailable: Literal["strict", "degraded"] = Field(
         "strict", description="Without the store: `strict` answers 503, `degraded` goes on anonymous and read-only"
     )
+    request_deadline: Duration = Field(
+        seconds(2), description="The longest that one request waits for the store altogether"
+    )
     commit_on_error: bool = Field(False, description="Save the session although the application answered 5xx")
     breaker: bool = Field(True, description="Use the circuit breaker")
     breaker_window: Duration = Field(seconds(10), description="How far back the breaker counts")

@@ -20,8 +20,10 @@ from sojourn.stores.contract import (
     is_client_side,
 )
 from sojourn.stores.memory import MemoryStore
+from sojourn.stores.patience import PATIENCE, Patience, patience_left
 
 __all__ = [
+    "PATIENCE",
     "SYSTEM_CLOCK",
     "WRITE_IDS_KEPT",
     "WRITE_ID_BYTES",
@@ -32,6 +34,7 @@ __all__ = [
     "Deleted",
     "IndexedStore",
     "MemoryStore",
+    "Patience",
     "Record",
     "Replaced",
     "ScannableStore",
@@ -40,4 +43,5 @@ __all__ = [
     "TwinnedStore",
     "WaitingStore",
     "is_client_side",
+    "patience_left",
 ]

@@ -1,0 +1,35 @@
+"""How long one request may wait for its stores altogether: the open, the commit and every conflict's retry share it.
+
+Its one rule: a call that is begun with nothing left is refused at once, and a store that can bound its calls asks here.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Final
+
+
+class Patience:
+    """The seconds of waiting that one request has left."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def spend(self, seconds: float) -> None:
+        """Count a wait."""
+        self.left -= seconds
+
+
+PATIENCE: Final[ContextVar[Patience | None]] = ContextVar("sojourn_patience", default=None)
+"""The patience of the request that is being served; None outside of requests."""
+
+
+def patience_left() -> float | None:
+    """Return how many seconds the present request may still wait; None when nothing limits it.
+
+    A store bounds each call by the smaller of this and its own time-out.
+    """
+    patience = PATIENCE.get()
+    return None if patience is None else max(0.0, patience.left)
