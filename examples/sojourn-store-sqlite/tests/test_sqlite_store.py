@@ -1,5 +1,6 @@
 # ruff: noqa: S101 - assertions are what tests are made of
-# pyright: reportMissingImports=false - the package is installed before its tests run
+# The package is installed before its tests run:
+# pyright: reportMissingImports=false
 """The store keeps the contract, and what SQLite adds to it."""
 
 from __future__ import annotations
