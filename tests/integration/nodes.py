@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from sojourn import CookieAction, MemoryStore, Session, SessionManager, new_secret
+from sojourn import CookieAction, MemoryStore, Session, SessionManager, StoreIO, new_secret
 from sojourn.testing import FakeClock, FaultyStore, RecordingObserver
 from sojourn_store_redis import RedisStore
 from tests.core.models import Visit, make_manager
@@ -71,6 +71,7 @@ class Town:
             else RedisStore.from_url(self.server.url, clock=self.clock, timeout=5.0, connect_timeout=5.0)
         )
         store, observer = FaultyStore(inner), RecordingObserver()
+        store.io = StoreIO.ASYNC  # what never waits is never tried again
         sessions = make_manager(
             store,
             clock=self.clock,

@@ -24,7 +24,7 @@ from sojourn.manager.renewal import Renewal
 from sojourn.manager.replacing import Replacer
 from sojourn.manager.rotation import Rotation
 from sojourn.session import CookieAction, CookieChange, Draft, SessionState
-from sojourn.stores import WRITE_ID_BYTES, Created, Record
+from sojourn.stores import WRITE_ID_BYTES, Created, Deleted, Record
 
 T = TypeVar("T")
 
@@ -78,12 +78,23 @@ class Committer(Generic[T]):
         context = self._context
         while draft.doomed:
             try:
-                await context.end(draft.doomed[-1])
+                await self._end_for_good(*draft.doomed[-1])
             except SessionUnavailableError as error:
                 draft.unavailable = error
                 raise
-            context.signals.event("deleted", draft.doomed.pop().id, reason="logout")
+            context.signals.event("deleted", draft.doomed.pop()[0].id, reason="logout")
         return draft.cookie
+
+    async def _end_for_good(self, record: Record, token: str | None) -> None:
+        """End a session, also where another request has renewed its token meanwhile (SECURITY R9, R13)."""
+        context = self._context
+        if context.limits.renew_after is not None and not context.client_side:
+            if await context.calls.delete(record.id, expected=record.version) is not Deleted.CONFLICT:
+                return
+            theirs = await self._replacer.reload(record.id, token)
+            if theirs is not None and theirs.record.id != record.id:
+                await context.end(theirs.record)
+        await context.end(record)
 
     def _refuse_silent_loss(self, draft: Draft[T]) -> None:
         if not draft.content.is_blank():

@@ -92,8 +92,8 @@ class Draft(Generic[T]):
         """The content of that record."""
         self.record_token: str | None = None
         """What leads to that record."""
-        self.doomed: list[Record] = []
-        """Records that the next commit deletes, whatever else happens."""
+        self.doomed: list[tuple[Record, str | None]] = []
+        """Records that the next commit deletes, whatever else happens, and what leads to them."""
         self.accessed = False
         self.touch_wanted = False
         self.logged_in = False
@@ -213,7 +213,7 @@ class Draft(Generic[T]):
 
     def _doom(self) -> None:
         if self.record is not None:
-            self.doomed.append(self.record)
+            self.doomed.append((self.record, self.record_token))
         self.record = self.loaded = None
         self.id = self.token = None
         self._empty()
