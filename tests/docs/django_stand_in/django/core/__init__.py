@@ -1,0 +1,1 @@
+"""See django_stand_in/django."""

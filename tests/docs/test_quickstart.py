@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sojourn import SessionManager
+from sojourn.testing import Browser, client
+from tests.docs.pages import blocks, page, run, section
+from tests.servers import RedisServer
+
+PAGE = page("docs/quickstart.md")
+DECLARED = blocks(section(PAGE, "Declare the session"))
+FRAMEWORKS = {name: blocks(section(PAGE, name)) for name in ("FastAPI", "Starlette", "Flask", "Django")}
+CHAPTERS = (
+    "Log in and out",
+    "Tell something on the next page",
+    "Protect forms",
+    "Show sessions and end them",
+    "Let only logged-in visitors in",
+)
+STAND_IN = Path(__file__).parent / "django_stand_in"
+DJANGO = """
+import json
+from types import ModuleType
+import sys
+
+for name in ("visitors", "views"):
+    sys.modules[name] = module = ModuleType(name)
+    exec(compile(open(name + ".py").read(), name, "exec", dont_inherit=True), module.__dict__)
+
+from django.conf import settings
+from django.urls import path
+import views
+
+sys.modules["urls"] = urls = ModuleType("urls")
+urls.urlpatterns = [path("", views.show), path("cart", views.add)]
+settings.configure(ROOT_URLCONF="urls", ALLOWED_HOSTS=["*"], SECRET_KEY="of no use", USE_TZ=True)
+
+names = {}
+exec(compile(open("wsgi.py").read(), "wsgi", "exec", dont_inherit=True), names)
+from sojourn.testing import client
+from visitors import sessions
+
+with client(names["application"], sessions) as browser:
+    answers = [browser.get("/").json(), browser.post("/cart?book=emma").json(), browser.get("/").json()]
+    answers += [browser.another().get("/").json()]
+print(json.dumps(answers))
+"""
+
+
+def declared(monkeypatch: pytest.MonkeyPatch) -> SessionManager[Any]:
+    """Make `visitors.py`."""
+    return run(monkeypatch, "visitors", *DECLARED).sessions  # type: ignore[no-any-return]
+
+
+def in_fastapi(monkeypatch: pytest.MonkeyPatch, *chapters: str) -> Browser[Any]:
+    """Run the FastAPI application with some chapters added to it."""
+    sessions = declared(monkeypatch)
+    added = [blocks(section(PAGE, chapter))[0] for chapter in chapters]
+    module = run(monkeypatch, "shop", *FRAMEWORKS["FastAPI"], *added)
+    return client(module.app, sessions)
+
+
+def test_every_block_of_the_page_is_run_by_a_test() -> None:
+    known = len(DECLARED) + sum(map(len, FRAMEWORKS.values())) + sum(len(blocks(section(PAGE, c))) for c in CHAPTERS)
+    assert len(blocks(PAGE)) == known
+    assert len(blocks(PAGE, "sh")) == 1 + len(blocks(section(PAGE, "Choose a store"), "sh"))
+    assert PAGE.count("```") == 2 * (len(blocks(PAGE)) + len(blocks(PAGE, "sh")))
+
+
+@pytest.mark.parametrize("framework", ["FastAPI", "Starlette"])
+def test_a_book_put_into_the_cart_under_asgi_is_found_there(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = declared(monkeypatch)
+    shop = run(monkeypatch, "shop", *FRAMEWORKS[framework])
+    with client(shop.app, sessions) as browser:
+        assert browser.get("/").json() == []
+        assert browser.token is None
+        assert browser.post("/cart?book=emma").json() == ["emma"]
+        assert browser.get("/").json() == ["emma"]
+        assert browser.another().get("/").json() == []
+
+
+def test_a_book_put_into_the_cart_under_flask_is_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared(monkeypatch)
+    app = run(monkeypatch, "shop", *FRAMEWORKS["Flask"]).app
+    browser = app.test_client()
+    assert browser.get("/").json == []
+    assert browser.post("/cart?book=emma").json == ["emma"]
+    assert browser.get("/").json == ["emma"]
+    assert app.test_client().get("/").json == []
+
+
+def test_a_book_put_into_the_cart_under_django_is_found_there(tmp_path: Path) -> None:
+    """In a process of its own, for Django has one configuration a process; where it is missing, with a stand-in."""
+    wsgi, views = FRAMEWORKS["Django"]
+    for name, code in (("visitors", DECLARED[0]), ("wsgi", wsgi), ("views", views), ("drive", DJANGO)):
+        (tmp_path / f"{name}.py").write_text(code)
+    environment = dict(os.environ)
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    if find_spec("django") is None:
+        environment["PYTHONPATH"] = os.pathsep.join([str(STAND_IN), *filter(None, [environment.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "drive.py"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[], ["emma"], ["emma"], []]
+
+
+def test_a_visitor_logs_in_with_the_cart_and_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with in_fastapi(monkeypatch, "Log in and out") as browser:
+        browser.post("/cart?book=emma")
+        anonymous = browser.token
+        assert browser.post("/login?name=ada").status == 200
+        assert browser.token not in {anonymous, None}
+        with browser.session() as session:
+            assert (session.principal, session.data.name, session.data.cart) == ("ada", "Ada", ["emma"])
+        stolen = browser.another()
+        stolen.token = anonymous
+        assert stolen.get("/").json() == []
+        assert browser.post("/logout").status == 200
+        assert browser.token is None
+
+
+def test_a_message_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with in_fastapi(monkeypatch, "Tell something on the next page") as browser:
+        assert browser.post("/order").status == 200
+        assert browser.get("/messages").json() == {"notice": "Thank you for your order"}
+        assert browser.get("/messages").json() == {}
+
+
+def test_a_form_is_taken_with_its_token_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    with in_fastapi(monkeypatch, "Protect forms") as browser:
+        found = re.search(r'value="([\w-]+)"', browser.get("/form").text)
+        assert found is not None
+        assert browser.post("/form", form={"csrf": found[1]}).json() == "saved"
+        assert browser.post("/form", form={"csrf": found[1][::-1]}).status == 403
+        assert browser.another().post("/form", form={"csrf": found[1]}).status == 403
+
+
+def test_sessions_are_shown_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with in_fastapi(monkeypatch, "Log in and out", "Protect forms", "Show sessions and end them") as browser:
+        others = [browser.another(), browser.another(), browser.another()]
+        stranger = browser.another()
+        for one in (browser, *others):
+            one.post("/login?name=ada")
+        stranger.post("/login?name=bob")
+        shown = others[0].get("/account/sessions", headers={"user-agent": "x"}).json()
+        assert len(shown) == 4
+        (own,) = (one["id"] for one in shown if one["this"])
+        assert stranger.request("DELETE", f"/account/sessions/{own}").status == 404
+        assert browser.request("DELETE", f"/account/sessions/{own}").status == 200
+        assert others[0].get("/account/sessions").json() == []
+        assert browser.request("DELETE", "/account/sessions").json() == 2
+        assert len(browser.get("/account/sessions").json()) == 1
+        assert len(stranger.get("/account/sessions").json()) == 1
+
+
+def test_sessions_are_shown_and_ended_without_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = declared(monkeypatch)
+    added = blocks(section(PAGE, "Show sessions and end them"))[1]
+    app = run(monkeypatch, "shop", *FRAMEWORKS["Flask"], added).app
+    with client(app.wsgi_app, sessions) as browser:
+        other = browser.another()
+        for one in (browser, other):
+            with one.session() as session:
+                session.login("ada")
+    flask_browser = app.test_client()
+    flask_browser.set_cookie("session", browser.token)
+    assert len(flask_browser.get("/account/sessions").json) == 2
+    assert flask_browser.delete("/account/sessions").json == 1
+    assert len(flask_browser.get("/account/sessions").json) == 1
+
+
+def test_only_logged_in_visitors_are_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    with in_fastapi(monkeypatch, "Log in and out", "Tell something on the next page", CHAPTERS[-1]) as browser:
+        assert browser.get("/").status == 200
+        turned_away = browser.get("/messages", headers={"accept": "text/html"})
+        assert turned_away.status in {302, 303, 307}
+        assert (turned_away.header("location") or "").startswith("/signin?redirect_to=")
+        assert browser.post("/order").status == 401
+        browser.post("/login?name=ada")
+        assert browser.get("/messages").status == 200
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_variables_of_a_store_serve_the_same_application(
+    number: int, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
+) -> None:
+    lines = blocks(section(PAGE, "Choose a store"), "sh")[number].splitlines()
+    exports = "\n".join(line for line in lines if not line.startswith("pip install"))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    shown = subprocess.run(
+        ["sh", "-euc", f"{exports}\nenv"], env={"PATH": path}, capture_output=True, text=True, check=True
+    )
+    for line in shown.stdout.splitlines():
+        name, _, value = line.partition("=")
+        if name.startswith("SOJOURN_"):
+            monkeypatch.setenv(name, redis_server.url if name == "SOJOURN_REDIS_URL" else value)
+    with in_fastapi(monkeypatch, "Log in and out") as browser:
+        browser.post("/cart?book=emma")
+        browser.post("/login?name=ada")
+        assert browser.get("/").json() == ["emma"]
+        assert list(browser.cookies) == ["__Host-session"]
+        browser.post("/logout")
+        assert browser.get("/").json() == []
