@@ -133,13 +133,14 @@ class SessionMiddleware:
 
         async def send_wrapped(message: Message) -> None:
             nonlocal accepted, refused
-            if message["type"] == "websocket.accept" and exchange.draft is not None:
+            if message["type"] == "websocket.accept":
                 ending = await _uninterrupted(exchange, finish(exchange, 101))
                 if ending.answer is not None:
                     refused = True
                     await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
                     return
-                apply(message, ending)
+                if ending is not UNTOUCHED:
+                    apply(message, ending)
             accepted = accepted or message["type"] == "websocket.accept"
             if not refused:
                 await send(message)
