@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from struct import Struct
-from typing import Final
+from struct import Struct, error
+from typing import Final, NamedTuple, Protocol
 
 from sojourn.crypto import Cipher, CryptoError, KeyRing
 from sojourn.errors import SessionTooLargeError
@@ -39,9 +38,21 @@ class FutureEnvelopeError(Exception):
     """The envelope has another format, or is sealed by a suite or key that this node does not have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What an envelope is bound to beside its own header and the purpose of the codec."""
+class BoundFacts(Protocol):
+    """What an envelope is bound to beside its own header and the purpose of the codec; a record is that."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> int: ...  # noqa: D102
+    @property
+    def idle_deadline(self) -> float: ...  # noqa: D102
+    @property
+    def absolute_deadline(self) -> float: ...  # noqa: D102
+
+
+class Bound(NamedTuple):
+    """The bound facts of a record that is being made."""
 
     id: str
     version: int
@@ -78,14 +89,14 @@ class Codec:
         self._max_payload = max_payload
         self._max_days = int(max_lifetime // _DAY) + 2
 
-    def _associated(self, head: bytes, bound: Bound) -> bytes:
+    def _associated(self, head: bytes, bound: BoundFacts) -> bytes:
         if self._client_side:
             times = _BOUND_COOKIE.pack(bound.version, bound.absolute_deadline, bound.idle_deadline)
         else:
             times = _BOUND.pack(bound.version, bound.absolute_deadline)
         return b"".join((head, times, self._purpose, bound.id.encode()))
 
-    def seal(self, plain: bytes, bound: Bound, now: float, flags: int = 0) -> bytes:
+    def seal(self, plain: bytes, bound: BoundFacts, now: float, flags: int = 0) -> bytes:
         """Return the envelope. Raise SessionTooLargeError when *plain* exceeds ``max_payload``."""
         if len(plain) > self._max_payload:
             msg = (
@@ -105,7 +116,7 @@ class Codec:
         head = _HEAD.pack(FORMAT, cipher.suite, flags, day, key.id)
         return head + self._ring.box(cipher, key, day).seal(plain, self._associated(head, bound))
 
-    def open(self, envelope: bytes, bound: Bound, now: float) -> tuple[bytes, int]:
+    def open(self, envelope: bytes, bound: BoundFacts, now: float) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
         if len(envelope) < _HEAD.size:
             raise CorruptEnvelopeError
@@ -127,7 +138,7 @@ class Codec:
             head = envelope[: _HEAD.size]
             try:
                 plain = box.open(envelope[_HEAD.size :], self._associated(head, bound))
-            except CryptoError:
+            except (CryptoError, error):  # a version that no envelope can be bound to was not written by us
                 raise CorruptEnvelopeError from None
         return (self._inflate(plain) if flags & COMPRESSED else plain), flags
 

@@ -14,6 +14,8 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, unquote
 
+from sojourn.errors import ConfigurationError
+
 PROTECTS_SET_COOKIE: Final = 'no-cache="Set-Cookie"'
 """The least that a response with Set-Cookie says in Cache-Control (SECURITY R23)."""
 RETRY_AFTER_LIMIT: Final = 3600
@@ -129,6 +131,14 @@ def refuse_anonymous(
     back = safe_redirect(f"{path}?{query}" if query else path)
     location = f"{signin_path}?redirect_to={quote(back, safe='/')}"
     return _answer(HTTPStatus.SEE_OTHER, "Log in first.", accept, ("Location", location), ("Vary", "Cookie"))
+
+
+def require_signin_path(path: str) -> str:
+    """Return the path of the sign-in page; ConfigurationError for one that is no plain path on this site (SECURITY R35)."""
+    if safe_redirect(path) != path or {"?", "%", "*"} & {*path}:
+        msg = f"signin_path is {path!r}; use a plain path on this site that begins with one slash, such as '/signin'"
+        raise ConfigurationError(msg)
+    return path
 
 
 def _answer(status: HTTPStatus, detail: str, accept: str, *extra: tuple[str, str]) -> Answer:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sojourn.asgi.messages import Application, Receive, Scope, Send, answer_with, header
-from sojourn.http import refuse_anonymous
+from sojourn.http import refuse_anonymous, require_signin_path
 from sojourn.manager import SessionManager
 from sojourn.session import draft_of
 
@@ -30,7 +30,7 @@ class AuthenticationMiddleware:
     ) -> None:
         self.app = app
         self.sessions = sessions
-        self.signin_path = signin_path
+        self.signin_path = require_signin_path(signin_path)
         self.allow = (signin_path, *allow)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +46,7 @@ class AuthenticationMiddleware:
             signin_path=self.signin_path,
             allow=self.allow,
         )
-        if answer is None or draft_of(await self.sessions.get(scope)).principal is not None:
+        if answer is None or draft_of(await self.sessions.get(scope)).facts.principal is not None:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             await answer_with(send, answer)

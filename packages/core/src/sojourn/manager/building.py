@@ -17,7 +17,7 @@ from sojourn.manager.signals import Signals
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.resilience import BreakerState, RetryBudget
 from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
-from sojourn.session import Limits, Migrate, Shape
+from sojourn.session import Limits, Migrate, Shape, Terms
 from sojourn.stores import (
     ClientSideStore,
     Clock,
@@ -60,21 +60,27 @@ def build_context(
     _tell_of_evictions(store, signals)
     longest = _longest(settings)
     return Context(
-        shape=Shape(
-            model, new=new or cast("Callable[[], T]", model), serializer=_serializer(serializer, model), migrate=migrate
+        terms=Terms(
+            shape=Shape(
+                model,
+                new=new or cast("Callable[[], T]", model),
+                serializer=_serializer(serializer, model),
+                migrate=migrate,
+            ),
+            limits=Limits(
+                idle_timeout=settings.idle_timeout.total_seconds(),
+                absolute_timeout=settings.absolute_timeout.total_seconds(),
+                touch_after=settings.idle_timeout.total_seconds() * settings.touch_after,
+                renew_after=settings.renew_after.total_seconds() if settings.renew_after is not None else None,
+                renew_grace=settings.renew_grace.total_seconds(),
+                max_lifetime=longest,
+            ),
+            clock=clock,
+            client_side=client_side,
         ),
         calls=make_calls(store, settings, signals, clock),
         codec=_codec(store, settings, ring, cipher, longest, client_side=client_side),
         ring=ring,
-        limits=Limits(
-            idle_timeout=settings.idle_timeout.total_seconds(),
-            absolute_timeout=settings.absolute_timeout.total_seconds(),
-            touch_after=settings.idle_timeout.total_seconds() * settings.touch_after,
-            renew_after=settings.renew_after.total_seconds() if settings.renew_after is not None else None,
-            renew_grace=settings.renew_grace.total_seconds(),
-            max_lifetime=longest,
-        ),
-        clock=clock,
         signals=signals,
         cookies=settings.cookie_policy(),
         binding=settings.make_binding(),
@@ -83,7 +89,6 @@ def build_context(
             if revocation_store is not None and client_side
             else None
         ),
-        client_side=client_side,
         indexed=isinstance(store, IndexedStore) and not client_side,
         on_conflict=settings.on_conflict,
         max_sessions=settings.max_sessions,

@@ -66,7 +66,7 @@ class Committer(Generic[T]):
             return False
         try:
             if draft.state is SessionState.LOADED:
-                return not draft.altered and draft.content.is_as_loaded() and not self._is_due(draft)
+                return draft.is_as_loaded() and not self._is_due(draft)
             return draft.state is SessionState.DESTROYED or (
                 draft.state is SessionState.NEW and not draft.holds_anything()
             )
@@ -77,12 +77,14 @@ class Committer(Generic[T]):
         """Delete what logout() and destroy() ended, and nothing else (SECURITY R13, FAILURES F9, F23)."""
         context = self._context
         while draft.doomed:
+            record, token = draft.doomed[-1]
             try:
-                await self._end_for_good(*draft.doomed[-1])
+                await self._end_for_good(record, token)
             except SessionUnavailableError as error:
                 draft.unavailable = error
                 raise
-            context.signals.event("deleted", draft.doomed.pop()[0].id, reason="logout")
+            draft.doomed = draft.doomed[:-1]
+            context.signals.event("deleted", record.id, reason="logout")
         return draft.cookie
 
     async def _end_for_good(self, record: Record, token: str | None) -> None:
@@ -135,7 +137,7 @@ class Committer(Generic[T]):
     async def _touch(self, draft: Draft[T]) -> None:
         """Move the idle deadline when that is due; a failure is counted, not raised (FAILURES F10)."""
         context, record = self._context, draft.record
-        if record is None or not self._is_touch_due(draft):
+        if record is None or not draft.is_touch_due(context.clock.time()):
             return
         idle, _ = draft.deadlines(context.clock.time())
         if context.client_side:
@@ -149,24 +151,21 @@ class Committer(Generic[T]):
         else:
             draft.record, draft.touch_wanted = replace(record, idle_deadline=idle), False
 
-    def _is_touch_due(self, draft: Draft[T]) -> bool:
-        record = draft.record
-        if record is None or not draft.accessed:
-            return False
-        late = draft.deadlines(self._context.clock.time())[0] - record.idle_deadline
-        return late > 0 and (draft.touch_wanted or late >= due_after(draft))
-
     def _is_due(self, draft: Draft[T]) -> bool:
-        return self._renewal.is_due(draft) or self._is_touch_due(draft)
+        return self._renewal.is_due(draft) or draft.is_touch_due(self._context.clock.time())
 
     async def _make_room(self, draft: Draft[T]) -> None:
         """Hold the principal to ``max_sessions`` before one more begins (SECURITY R15)."""
         context = self._context
-        if context.max_sessions is None or draft.principal is None or not (draft.logged_in or draft.record is None):
+        if (
+            context.max_sessions is None
+            or draft.facts.principal is None
+            or not (draft.logged_in or draft.record is None)
+        ):
             return
         own = draft.record.id if draft.record is not None else None
         live: list[Record] = []
-        for label in context.ring.labels("principal", draft.principal):
+        for label in context.ring.labels("principal", draft.facts.principal):
             for id_ in await context.calls.ids_of(label):
                 record = await context.calls.load(id_) if id_ != own else None
                 if record is not None:
@@ -179,14 +178,7 @@ class Committer(Generic[T]):
             raise TooManySessionsError(msg)
         for record in sorted(live, key=lambda one: one.idle_deadline)[:surplus]:
             await context.calls.delete(record.id)
-            context.signals.event("deleted", record.id, principal=draft.principal, reason="max_sessions")
-
-
-def due_after(draft: Draft[T]) -> float:
-    """Return how many seconds the idle deadline must have fallen behind before a mere access moves it."""
-    limits = draft.limits
-    idle = limits.idle_timeout if draft.lifetime is None else draft.lifetime
-    return max(1e-6, limits.touch_after * idle / limits.idle_timeout)
+            context.signals.event("deleted", record.id, principal=draft.facts.principal, reason="max_sessions")
 
 
 def new_write_id() -> bytes:

@@ -13,7 +13,7 @@ from sojourn.crypto.tokens import encode_bytes
 from sojourn.manager.calls import Calls
 from sojourn.manager.revocation import Revocations
 from sojourn.manager.signals import Signals
-from sojourn.session import Draft, Limits, Payload, Shape, encode_payload
+from sojourn.session import Draft, Limits, Payload, Shape, Terms, encode_payload
 from sojourn.stores import ClientSideStore, Clock, Record, Store
 
 T = TypeVar("T")
@@ -27,17 +27,14 @@ FINGERPRINT = "fingerprint"
 class Context(Generic[T]):
     """The parts of one manager."""
 
-    shape: Shape[T]
+    terms: Terms[T]
     calls: Calls
     codec: Codec
     ring: KeyRing
-    limits: Limits
-    clock: Clock
     signals: Signals
     cookies: CookiePolicy
     binding: Binding
     revocations: Revocations | None
-    client_side: bool
     indexed: bool
     on_conflict: Literal["merge", "raise", "overwrite"]
     max_sessions: int | None
@@ -49,6 +46,26 @@ class Context(Generic[T]):
         if revocations is not None and revocation_store is not None:
             revocations = revocations.over(revocations.calls.over(revocation_store))
         return replace(self, calls=self.calls.over(store), revocations=revocations)
+
+    @property
+    def shape(self) -> Shape[T]:
+        """Return what is known of the application's model."""
+        return self.terms.shape
+
+    @property
+    def limits(self) -> Limits:
+        """Return the times of a session's life."""
+        return self.terms.limits
+
+    @property
+    def clock(self) -> Clock:
+        """Return what tells the time."""
+        return self.terms.clock
+
+    @property
+    def client_side(self) -> bool:
+        """Tell whether sessions live in the cookie."""
+        return self.terms.client_side
 
     @property
     def client_store(self) -> ClientSideStore:
@@ -75,10 +92,11 @@ class Context(Generic[T]):
         if not draft.rebind:
             return
         client = draft.here() if draft.here is not None else None
-        draft.client = client.label if client is not None else ""
-        draft.fingerprint = None
+        facts = draft.change()
+        facts.client = client.label if client is not None else ""
+        facts.fingerprint = None
         if self.binding.policy != "off":
-            draft.fingerprint = self.binding.fingerprint(client, self.ring.primary.derive(FINGERPRINT))
+            facts.fingerprint = self.binding.fingerprint(client, self.ring.primary.derive(FINGERPRINT))
 
     def seal(self, id: str, version: int, payload: Payload, deadlines: tuple[float, float]) -> Record:
         """Return the record that holds *payload*. Raise SessionTooLargeError."""
@@ -96,8 +114,7 @@ class Context(Generic[T]):
 
     def open_record(self, record: Record) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
-        bound = Bound(record.id, record.version, record.idle_deadline, record.absolute_deadline)
-        return self.codec.open(record.payload, bound, self.clock.time())
+        return self.codec.open(record.payload, record, self.terms.clock.time())
 
     def successor(self, token: str, key_id: bytes | None = None) -> tuple[str, str, bytes] | None:
         """Return the token that a renewal of *token* leads to, its id and the key's id; None without that key.

@@ -15,7 +15,16 @@ from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_
 from sojourn.crypto import is_token, token_id
 from sojourn.errors import SerializationError, SessionUnavailableError
 from sojourn.manager.context import FINGERPRINT, Context
-from sojourn.session import CookieAction, CookieChange, Draft, LoadOutcome, Payload, Session, decode_payload
+from sojourn.session import (
+    CookieAction,
+    CookieChange,
+    Draft,
+    LoadOutcome,
+    Payload,
+    Session,
+    decode_payload,
+    unpack_map,
+)
 from sojourn.stores import Record
 
 T = TypeVar("T")
@@ -111,17 +120,9 @@ class Opener(Generic[T]):
         record = found.record
         try:
             payload = self.read(record)
-            draft = Draft(
-                context.shape,
-                context.limits,
-                context.clock,
-                outcome=LoadOutcome.LOADED,
-                sent_token=found.sent_token,
-                client_side=context.client_side,
-                here=client,
-            )
-            draft.adopt(record, payload, found.token)
-            _ = draft.content.data
+            loaded = (record, payload, found.token)
+            draft = Draft(context.terms, LoadOutcome.LOADED, found.sent_token, client, loaded=loaded)
+            _ = draft.content.data, unpack_map(payload.extras), unpack_map(payload.flash)  # all of it fits, or nothing
         except FutureEnvelopeError:
             return self._without(LoadOutcome.FUTURE, found, client)
         except (CorruptEnvelopeError, SerializationError):
@@ -150,15 +151,7 @@ class Opener(Generic[T]):
                 context.signals.event("expired", rejected, reason="deadline")
             elif outcome in {LoadOutcome.UNKNOWN, LoadOutcome.CORRUPT, LoadOutcome.FUTURE}:
                 context.signals.event("rejected", rejected, reason=outcome.value)
-        draft = Draft(
-            context.shape,
-            context.limits,
-            context.clock,
-            outcome=outcome,
-            sent_token=found.sent_token,
-            client_side=context.client_side,
-            here=client,
-        )
+        draft = Draft(context.terms, outcome, found.sent_token, client)
         return Session(draft)
 
     def _id_of(self, token: str) -> str:

@@ -137,9 +137,8 @@ class Queries(Generic[T]):
         context = self._context
         if peek_flags(record.payload) & STUB:
             return None
-        draft = Draft(context.shape, context.limits, context.clock, outcome=LoadOutcome.LOADED)
         try:
-            draft.adopt(record, self._opener.read(record), None)
+            draft = Draft(context.terms, LoadOutcome.LOADED, loaded=(record, self._opener.read(record), None))
             _ = draft.content.data
         except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
             return None

@@ -35,14 +35,14 @@ class Renewal(Generic[T]):
 
     def is_due(self, draft: Draft[T]) -> bool:
         """Tell whether this request should renew the token."""
-        after = draft.limits.renew_after
+        after = draft.terms.limits.renew_after
         return (
             after is not None
             and not self._context.client_side
             and draft.accessed
             and not draft.head_sent
             and draft.token is not None
-            and self._context.clock.time() - draft.issued_at >= after
+            and self._context.clock.time() - draft.facts.issued_at >= after
         )
 
     async def renew(self, draft: Draft[T], payload: Payload) -> None:

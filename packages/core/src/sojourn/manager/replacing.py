@@ -11,6 +11,8 @@ import secrets
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from msgspec.structs import replace
+
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import token_id
 from sojourn.errors import (
@@ -29,6 +31,16 @@ T = TypeVar("T")
 
 MOST_TRIES: Final = 3
 """How often a conflict is merged before the request gives up (FAILURES F8)."""
+_FACTS: Final = (
+    "principal",
+    "csrf",
+    "created_at",
+    "issued_at",
+    "authenticated_at",
+    "lifetime",
+    "fingerprint",
+    "client",
+)
 _BASE: Final = 0.005
 _CAP: Final = 0.05
 
@@ -79,7 +91,7 @@ class Replacer(Generic[T]):
             if answer is Replaced.GONE:
                 self.lose(draft)
                 return
-            context.signals.event("conflict", record.id, principal=draft.principal)
+            context.signals.event("conflict", record.id, principal=draft.facts.principal)
             if context.on_conflict == "raise" or tried == MOST_TRIES:
                 break
             await context.calls.sleep(pause(tried))
@@ -134,9 +146,13 @@ class Replacer(Generic[T]):
         loaded = draft.loaded
         if theirs is None:
             return draft.around(*draft.content.merge_into(None))
-        for name in ("principal", "csrf", "created_at", "issued_at", "authenticated_at", "lifetime", "fingerprint"):
-            if loaded is not None and getattr(draft, name) == getattr(loaded, name):
-                setattr(draft, name, getattr(theirs.payload, name))
+        if loaded is not None:
+            changed = {
+                name: getattr(draft.facts, name)
+                for name in _FACTS
+                if getattr(draft.facts, name) != getattr(loaded, name)
+            }
+            draft.facts = replace(theirs.payload, **changed)
         if self._context.on_conflict == "overwrite":
             content = draft.content
             return draft.around(content.encode_data(), content.encode_extras(), content.encode_flash())
@@ -144,7 +160,7 @@ class Replacer(Generic[T]):
 
     def lose(self, draft: Draft[T]) -> None:
         """Drop the changes of a session that somebody else ended; the cookie is left alone (FAILURES F7)."""
-        ended, principal = draft.id or "", draft.principal
+        ended, principal = draft.id or "", draft.facts.principal
         draft.lose()
         self._context.signals.event("gone", ended, principal=principal, reason="ended meanwhile")
 

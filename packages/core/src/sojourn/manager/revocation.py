@@ -6,13 +6,14 @@ Its one rule: an entry outlives every cookie it speaks of; a look-up that fails 
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from collections.abc import Sequence
 
 import msgspec
 
 from sojourn.crypto import KeyRing, encode_bytes
-from sojourn.errors import SessionConflictError
+from sojourn.errors import SessionConflictError, StoreUnavailableError
 from sojourn.manager.calls import Calls
 from sojourn.session import Payload
 from sojourn.stores import WRITE_ID_BYTES, Clock, Created, Record, Replaced
@@ -24,7 +25,12 @@ class NotBefore(msgspec.Struct, array_like=True):
     """From when on a principal's sessions count, and which older ones count all the same."""
 
     at: float
-    spared: list[str] = []
+    spared: dict[str, float] = {}
+    """By id: a spared session counts if it began after this moment, at which it was revoked before."""
+
+    def covers(self, id: str, created_at: float) -> bool:
+        """Tell whether a session that began at *created_at* is revoked."""
+        return created_at <= self.spared.get(id, self.at)
 
 
 class Revocations:
@@ -47,12 +53,19 @@ class Revocations:
 
     async def revoke_all(self, principal: str, spared: Sequence[str]) -> None:
         """Refuse every session of the principal that began until now, but the *spared* ids."""
+        # under every key: the first one may be gone from the ring before the last cookie of another expires
+        for label in self._ring.labels("not-before", principal):
+            await self._enter(_key("not-before", label), spared)
+
+    async def _enter(self, key: str, spared: Sequence[str]) -> None:
         now = self._clock.time()
         until = now + self._longest
-        key = _key("not-before", self._ring.label("not-before", principal))
-        content = msgspec.msgpack.encode(NotBefore(now, list(spared)))
         for _ in range(_TRIES):
             present = await self.calls.load(key)
+            before = _rule(present) if present is not None else NotBefore(-math.inf)
+            # nobody is brought back: neither by a clock that lags nor by being spared later
+            rule = NotBefore(max(now, before.at), {id: before.spared.get(id, before.at) for id in spared})
+            content = msgspec.msgpack.encode(rule)
             write_id = secrets.token_bytes(WRITE_ID_BYTES)
             if present is None:
                 if await self.calls.create(Record(key, 1, content, until, until), write_id=write_id) is Created.OK:
@@ -72,11 +85,16 @@ class Revocations:
             return False
         for label in self._ring.labels("not-before", payload.principal):
             entry = await self.calls.load(_key("not-before", label))
-            if entry is not None:
-                rule = msgspec.msgpack.decode(entry.payload, type=NotBefore)
-                if payload.created_at <= rule.at and record.id not in rule.spared:
-                    return True
+            if entry is not None and _rule(entry).covers(record.id, payload.created_at):
+                return True
         return False
+
+
+def _rule(entry: Record) -> NotBefore:
+    try:
+        return msgspec.msgpack.decode(entry.payload, type=NotBefore)
+    except (msgspec.MsgspecError, ValueError):
+        raise StoreUnavailableError("an entry of the revocation index cannot be read; nothing is certain") from None
 
 
 def _key(kind: str, what: str) -> str:

@@ -1,10 +1,15 @@
-"""What a commit asks of the response, and the times of a session's life."""
+"""What a commit asks of the response, and the terms on which sessions live."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, Generic, TypeVar
+
+from sojourn.session.shape import Shape
+from sojourn.stores import Clock
+
+T = TypeVar("T")
 
 
 class CookieAction(Enum):
@@ -44,3 +49,13 @@ class Limits:
     renew_grace: float = 30.0
     max_lifetime: float
     """The longest that ``login(remember=...)`` may ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms(Generic[T]):
+    """What all sessions of one manager share."""
+
+    shape: Shape[T]
+    limits: Limits
+    clock: Clock
+    client_side: bool

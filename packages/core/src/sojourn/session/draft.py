@@ -6,119 +6,84 @@ Its one rule: a move first asks the table of states, and only then changes anyth
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from datetime import timedelta
 from typing import Generic, TypeVar, cast
+
+from msgspec.structs import replace
 
 from sojourn.binding import Client
 from sojourn.crypto import new_token, token_id
 from sojourn.errors import ConfigurationError, ResponseStartedError, SessionUnavailableError
-from sojourn.session.change import CLEAR, KEEP, CookieChange, Limits
+from sojourn.session.change import CLEAR, KEEP, CookieChange, Terms
 from sojourn.session.content import Content
 from sojourn.session.payload import Payload
-from sojourn.session.shape import Shape
 from sojourn.session.states import LoadOutcome, Move, SessionState, after
-from sojourn.stores import Clock, Patience, Record
+from sojourn.stores import Patience, Record
 
 T = TypeVar("T")
 
 
 class Draft(Generic[T]):
-    """Everything that is known of one session during one request."""
+    """Everything that is known of one session during one request.
 
-    __slots__ = (
-        "accessed",
-        "altered",
-        "authenticated_at",
-        "client",
-        "client_side",
-        "clock",
-        "content",
-        "cookie",
-        "created_at",
-        "csrf",
-        "doomed",
-        "fingerprint",
-        "head_sent",
-        "here",
-        "id",
-        "issued_at",
-        "lifetime",
-        "limits",
-        "loaded",
-        "logged_in",
-        "outcome",
-        "patience",
-        "principal",
-        "rebind",
-        "record",
-        "record_token",
-        "sent_token",
-        "shape",
-        "state",
-        "token",
-        "touch_wanted",
-        "unavailable",
-    )
+    Without slots, so that what most requests never touch can stand on the class and costs them nothing.
+    """
+
+    state = SessionState.NEW
+    cookie: CookieChange = KEEP
+    token: str | None = None
+    """What leads to this session; None until it has to be known."""
+    id: str | None = None
+    record: Record | None = None
+    """The record in the store that a commit replaces, or deletes after a rotation."""
+    record_token: str | None = None
+    """What leads to that record."""
+    loaded: Payload | None = None
+    """The content of that record; never changed."""
+    doomed: tuple[tuple[Record, str | None], ...] = ()
+    """Records that the next commit deletes, whatever else happens, and what leads to them."""
+    accessed = False
+    touch_wanted = False
+    logged_in = False
+    """Whether a login since the last commit asks for the rotation."""
+    rebind = True
+    """Whether the next commit binds the session to the client that sent this request (SECURITY R31)."""
+    head_sent = False
+    patience: Patience | None = None
+    """How long the request may still wait for its stores."""
+    unavailable: SessionUnavailableError | None = None
+    """The outage that was raised to the handler; the framework's 500 leaves as 503 (FAILURES F5)."""
 
     def __init__(
         self,
-        shape: Shape[T],
-        limits: Limits,
-        clock: Clock,
-        *,
+        terms: Terms[T],
         outcome: LoadOutcome,
         sent_token: str | None = None,
-        client_side: bool = False,
         here: Callable[[], Client | None] | None = None,
+        *,
+        loaded: tuple[Record, Payload, str | None] | None = None,
     ) -> None:
-        self.shape = shape
-        self.limits = limits
-        self.clock = clock
+        self.terms = terms
         self.outcome = outcome
-        self.client_side = client_side
-        self.here = here
-        """Tells the client that sent this request; a new session and every login are bound to it (SECURITY R31)."""
-        self.state = SessionState.NEW
-        if outcome is LoadOutcome.UNAVAILABLE or outcome is LoadOutcome.FUTURE:
-            self.state = SessionState.READ_ONLY
         self.sent_token = sent_token
         """What the browser sent."""
-        self.token: str | None = None
-        """What leads to this session; None until it has to be known."""
-        self.id: str | None = None
-        self.record: Record | None = None
-        """The record in the store that a commit replaces, or deletes after a rotation."""
-        self.loaded: Payload | None = None
-        """The content of that record."""
-        self.record_token: str | None = None
-        """What leads to that record."""
-        self.doomed: list[tuple[Record, str | None]] = []
-        """Records that the next commit deletes, whatever else happens, and what leads to them."""
-        self.accessed = False
-        self.touch_wanted = False
-        self.logged_in = False
-        """Whether a login since the last commit asks for the rotation."""
-        self.head_sent = False
-        self.cookie: CookieChange = KEEP
-        self.patience: Patience | None = None
-        """How long the request may still wait for its stores."""
-        self.unavailable: SessionUnavailableError | None = None
-        """The outage that was raised to the handler; the framework's 500 leaves as 503 (FAILURES F5)."""
+        self.here = here
+        """Tells the client that sent this request."""
+        if loaded is not None:
+            self.adopt(*loaded)
+            return
+        if outcome is LoadOutcome.UNAVAILABLE or outcome is LoadOutcome.FUTURE:
+            self.state = SessionState.READ_ONLY
         self._empty()
 
     def _empty(self) -> None:
         """Become a new, anonymous session."""
-        self.content = Content(self.shape, self.write)
-        self.principal: str | None = None
-        self.csrf: bytes | None = None
-        self.created_at = self.issued_at = self.clock.time()
-        self.authenticated_at: float | None = None
-        self.lifetime: float | None = None
-        self.fingerprint: bytes | None = None
-        self.client = ""
+        now = self.terms.clock.time()
+        self.facts = Payload(data=b"", created_at=now, issued_at=now)
+        """Whose session it is and since when; as long as it is `loaded`, nothing of that changed."""
+        self.content = Content(self.terms.shape, self.write)
         self.rebind = True
-        self.altered = False
-        """Whether something beside the content changed: principal or CSRF secret."""
 
     def adopt(self, record: Record, payload: Payload, token: str | None, *, keep: bool = False) -> None:
         """Become the session of a record that was loaded or just stored.
@@ -129,20 +94,18 @@ class Draft(Generic[T]):
         self.token = self.record_token = token
         self.id = record.id
         self.record = record
-        self.loaded = payload
+        self.loaded = self.facts = payload
         if keep:
             self.content.loaded = payload
         else:
-            self.content = Content(self.shape, self.write, payload)
-        self.principal = payload.principal
-        self.csrf = payload.csrf
-        self.created_at = payload.created_at
-        self.issued_at = payload.issued_at
-        self.authenticated_at = payload.authenticated_at
-        self.lifetime = payload.lifetime
-        self.fingerprint = payload.fingerprint
-        self.client = payload.client
-        self.touch_wanted = self.logged_in = self.rebind = self.altered = False
+            self.content = Content(self.terms.shape, self.write, payload)
+        self.rebind = self.touch_wanted = self.logged_in = False
+
+    def change(self) -> Payload:
+        """Return the facts to be changed; what was loaded stays as it is."""
+        if self.facts is self.loaded:
+            self.facts = copy(self.facts)
+        return self.facts
 
     def move(self, move: Move) -> None:
         """Change the state, or raise and change nothing."""
@@ -167,7 +130,7 @@ class Draft(Generic[T]):
         if self.id is None:
             token = new_token()
             self.id = token_id(token)
-            self.token = None if self.client_side else token
+            self.token = None if self.terms.client_side else token
         return self.id
 
     @property
@@ -181,16 +144,18 @@ class Draft(Generic[T]):
             msg = f"login() takes the principal as a non-empty str, not {type(principal).__name__}; use str(user_id)"
             raise TypeError(msg)
         lifetime = remember.total_seconds() if remember is not None else None
-        if lifetime is not None and not 0 < lifetime <= self.limits.max_lifetime:
-            msg = f"login(remember=...) must lie between 0 and {self.limits.max_lifetime:g} seconds, not {lifetime:g}"
+        longest = self.terms.limits.max_lifetime
+        if lifetime is not None and not 0 < lifetime <= longest:
+            msg = f"login(remember=...) must lie between 0 and {longest:g} seconds, not {lifetime:g}"
             raise ConfigurationError(msg)
         self._move_before_head(Move.LOGIN)
-        if self.principal is not None and self.principal != principal:
+        if self.facts.principal is not None and self.facts.principal != principal:
             self._empty()
-        self.principal = principal
-        self.csrf = None
-        self.lifetime = lifetime
-        self.created_at = self.issued_at = self.authenticated_at = self.clock.time()
+        facts = self.change()
+        facts.principal = principal
+        facts.csrf = None
+        facts.lifetime = lifetime
+        facts.created_at = facts.issued_at = facts.authenticated_at = self.terms.clock.time()
         self.rebind = True
         self.logged_in = True
         self.id = self.token = None
@@ -198,7 +163,7 @@ class Draft(Generic[T]):
     def rotate(self) -> None:
         """Ask for a fresh token; the old one ends with the next commit (SECURITY R8)."""
         self._move_before_head(Move.ROTATE)
-        self.issued_at = self.clock.time()
+        self.change().issued_at = self.terms.clock.time()
         self.id = self.token = None
 
     def logout(self) -> None:
@@ -213,41 +178,63 @@ class Draft(Generic[T]):
 
     def _doom(self) -> None:
         if self.record is not None:
-            self.doomed.append((self.record, self.record_token))
+            self.doomed = (*self.doomed, (self.record, self.record_token))
+        self._forget()
+        self.cookie = CLEAR if self.sent_token is not None or self.cookie is not KEEP else KEEP
+
+    def _forget(self) -> None:
         self.record = self.loaded = None
         self.id = self.token = None
         self._empty()
-        self.cookie = CLEAR if self.sent_token is not None or self.cookie is not KEEP else KEEP
 
     def clear(self) -> None:
         """Reset data, extras, flash and principal; the session itself goes on."""
         self.move(Move.WRITE)
         self.content.clear()
-        self.principal = None
-        self.authenticated_at = None
-        self.altered = True
+        facts = self.change()
+        facts.principal = facts.authenticated_at = None
 
     def lose(self) -> None:
         """Become what a session is that somebody else ended during this request (FAILURES F7)."""
         self.move(Move.LOSE)
-        self.record = self.loaded = None
-        self.id = self.token = None
-        self._empty()
+        self._forget()
 
     def deadlines(self, now: float) -> tuple[float, float]:
         """Return the idle and the absolute deadline of a record written *now* (SECURITY R10).
 
         The absolute one never moves, but where settings became stricter since.
         """
-        limits = self.limits
-        absolute = self.created_at + (limits.absolute_timeout if self.lifetime is None else self.lifetime)
-        if self.record is not None and self.loaded is not None and self.loaded.created_at == self.created_at:
+        limits, facts = self.terms.limits, self.facts
+        lifetime = facts.lifetime
+        absolute = facts.created_at + (limits.absolute_timeout if lifetime is None else lifetime)
+        if self.record is not None and self.loaded is not None and self.loaded.created_at == facts.created_at:
             absolute = min(absolute, self.record.absolute_deadline)
-        return min(now + (limits.idle_timeout if self.lifetime is None else self.lifetime), absolute), absolute
+        return min(now + (limits.idle_timeout if lifetime is None else lifetime), absolute), absolute
+
+    def is_touch_due(self, now: float) -> bool:
+        """Tell whether this access moves the idle deadline, having used up the share of it that `touch_after` names."""
+        record = self.record
+        if record is None or not self.accessed:
+            return False
+        if self.facts.lifetime is None and not self.touch_wanted:
+            limits = self.terms.limits
+            if now < record.idle_deadline - limits.idle_timeout + limits.touch_after:
+                return False
+        late = self.deadlines(now)[0] - record.idle_deadline
+        return late > 0 and (self.touch_wanted or late >= self._touch_share())
+
+    def _touch_share(self) -> float:
+        limits, lifetime = self.terms.limits, self.facts.lifetime
+        return limits.touch_after if lifetime is None else limits.touch_after * lifetime / limits.idle_timeout
 
     def holds_anything(self) -> bool:
         """Tell whether a new session is worth a record."""
-        return self.principal is not None or self.csrf is not None or not self.content.is_blank()
+        facts = self.facts
+        return facts.principal is not None or facts.csrf is not None or not self.content.is_blank()
+
+    def is_as_loaded(self) -> bool:
+        """Tell, cheaply, that nothing changed; no answer but True is final."""
+        return self.facts is self.loaded and self.content.is_as_loaded()
 
     def compose(self) -> Payload:
         """Return the content as it is now; equal to ``loaded`` when nothing changed (DESIGN 3, step 6)."""
@@ -256,16 +243,4 @@ class Draft(Generic[T]):
 
     def around(self, data: bytes, extras: bytes, flash: bytes) -> Payload:
         """Return a payload of this session's facts around the given content."""
-        return Payload(
-            data=data,
-            created_at=self.created_at,
-            issued_at=self.issued_at,
-            principal=self.principal,
-            authenticated_at=self.authenticated_at,
-            lifetime=self.lifetime,
-            csrf=self.csrf,
-            fingerprint=self.fingerprint,
-            client=self.client,
-            extras=extras,
-            flash=flash,
-        )
+        return replace(self.facts, data=data, extras=extras, flash=flash)

@@ -5,7 +5,7 @@ Its one rule: fields are only ever appended, so that nodes of two releases can s
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -14,17 +14,20 @@ from sojourn.errors import SerializationError
 EMPTY: Final = b"\x80"
 """An empty map."""
 
+Moment = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]
+"""Wall-clock seconds since the epoch, up to the last year that ``datetime`` knows; checked when decoded."""
 
-class Payload(msgspec.Struct, array_like=True, kw_only=True):
+
+class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     """The content of one record; times are wall-clock seconds since the epoch."""
 
     data: bytes
-    created_at: float
-    issued_at: float
+    created_at: Moment
+    issued_at: Moment
     """When the token was issued; renewal counts from here (SECURITY R9)."""
     principal: str | None = None
-    authenticated_at: float | None = None
-    lifetime: float | None = None
+    authenticated_at: Moment | None = None
+    lifetime: Moment | None = None
     """Seconds that ``login(remember=...)`` asked for."""
     csrf: bytes | None = None
     fingerprint: bytes | None = None
@@ -34,6 +37,7 @@ class Payload(msgspec.Struct, array_like=True, kw_only=True):
     flash: bytes = EMPTY
 
 
+_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)  # text that is no UTF-8 is a ValueError
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Payload)
 
@@ -47,7 +51,7 @@ def decode_payload(plain: bytes) -> Payload:
     """Return the payload of opened bytes. Raise SerializationError."""
     try:
         return _DECODER.decode(plain)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except _UNREADABLE:
         msg = "the payload of the record has another form"
         raise SerializationError(msg) from None
 
@@ -74,6 +78,6 @@ def unpack_map(packed: bytes) -> dict[str, Any]:
         return {}
     try:
         return msgspec.msgpack.decode(packed, type=dict[str, Any])
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except _UNREADABLE:
         msg = "extras or flash of the record have another form"
         raise SerializationError(msg) from None

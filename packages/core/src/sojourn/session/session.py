@@ -81,30 +81,30 @@ class Session(MutableMapping[str, Any], Generic[T]):
     @property
     def principal(self) -> str | None:
         """Whose session it is; None when nobody is logged in."""
-        return self._read().principal
+        return self._read().facts.principal
 
     @property
     def created_at(self) -> datetime:
         """When it began: at its creation, or at the last login (SECURITY R12). UTC."""
-        return datetime.fromtimestamp(self._read().created_at, UTC)
+        return datetime.fromtimestamp(self._read().facts.created_at, UTC)
 
     @property
     def authenticated_at(self) -> datetime | None:
         """When somebody logged in last. UTC."""
-        at = self._read().authenticated_at
+        at = self._read().facts.authenticated_at
         return None if at is None else datetime.fromtimestamp(at, UTC)
 
     @property
     def expires_at(self) -> datetime:
         """When it ends if nothing moves its idle deadline. UTC."""
         draft = self._read()
-        deadline = draft.deadlines(draft.clock.time())[0] if draft.record is None else draft.record.deadline
+        deadline = draft.deadlines(draft.terms.clock.time())[0] if draft.record is None else draft.record.deadline
         return datetime.fromtimestamp(deadline, UTC)
 
     @property
     def time_until_expiry(self) -> timedelta:
         """How long it has left; zero when it has expired."""
-        left = self.expires_at.timestamp() - self._draft.clock.time()
+        left = self.expires_at.timestamp() - self._draft.terms.clock.time()
         return timedelta(seconds=max(0.0, left))
 
     # -- what can happen to it -------------------------------------------------------------------------------
@@ -138,33 +138,33 @@ class Session(MutableMapping[str, Any], Generic[T]):
     def require_fresh(self, seconds: float) -> None:
         """Raise FreshLoginRequiredError unless the last login is at most *seconds* ago."""
         draft = self._read()
-        at = draft.authenticated_at
-        if at is None or draft.clock.time() - at > seconds:
+        at = draft.facts.authenticated_at
+        if at is None or draft.terms.clock.time() - at > seconds:
             msg = f"this needs a login not older than {seconds:g} seconds; log in again"
             raise FreshLoginRequiredError(msg)
 
     def csrf_token(self) -> str:
         """Return the session's CSRF token, masked anew at each call; asking for it creates the session (SECURITY R34)."""
         draft = self._read()
-        if draft.csrf is None:
+        secret = draft.facts.csrf
+        if secret is None:
             draft.write()
-            draft.csrf = secrets.token_bytes(_CSRF_BYTES)
-            draft.altered = True
+            secret = draft.change().csrf = secrets.token_bytes(_CSRF_BYTES)
         mask = secrets.token_bytes(_CSRF_BYTES)
-        masked = bytes(left ^ right for left, right in zip(mask, draft.csrf, strict=True))
+        masked = bytes(left ^ right for left, right in zip(mask, secret, strict=True))
         return encode_bytes(mask + masked)
 
     def verify_csrf(self, value: str | None) -> bool:
         """Tell, in constant time, whether *value* is a token of this session (SECURITY R7, R34)."""
-        draft = self._read()
+        secret = self._read().facts.csrf
         try:
             raw = decode_bytes(value or "")
         except ValueError:
             return False
-        if draft.csrf is None or len(raw) != 2 * _CSRF_BYTES:
+        if secret is None or len(raw) != 2 * _CSRF_BYTES:
             return False
         opened = bytes(left ^ right for left, right in zip(raw[:_CSRF_BYTES], raw[_CSRF_BYTES:], strict=True))
-        return hmac.compare_digest(opened, draft.csrf)
+        return hmac.compare_digest(opened, secret)
 
     # -- the mapping of extras -------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sojourn.http import refuse_anonymous
+from sojourn.http import refuse_anonymous, require_signin_path
 from sojourn.manager import SessionManager
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class AuthenticationMiddleware:
     ) -> None:
         self.app = app
         self.sessions = sessions.blocking
-        self.signin_path = signin_path
+        self.signin_path = require_signin_path(signin_path)
         self.allow = (signin_path, *allow)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
