@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 import zlib
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -80,9 +79,9 @@ def test_r25_every_bound_fact_is_authenticated(cipher: Cipher) -> None:
     codec = make_codec(cipher)
     envelope = codec.seal(b"payload", BOUND, NOW)
     for other in (
-        replace(BOUND, id="b" * 43),
-        replace(BOUND, version=4),
-        replace(BOUND, absolute_deadline=BOUND.absolute_deadline + 1),
+        BOUND._replace(id="b" * 43),
+        BOUND._replace(version=4),
+        BOUND._replace(absolute_deadline=BOUND.absolute_deadline + 1),
     ):
         with pytest.raises(CorruptEnvelopeError):
             codec.open(envelope, other, NOW)
@@ -93,7 +92,7 @@ def test_r25_every_bound_fact_is_authenticated(cipher: Cipher) -> None:
 
 @suites
 def test_r25_the_idle_deadline_is_bound_in_a_cookie_and_moves_freely_in_a_store(cipher: Cipher) -> None:
-    moved = replace(BOUND, idle_deadline=BOUND.idle_deadline + 5)
+    moved = BOUND._replace(idle_deadline=BOUND.idle_deadline + 5)
     store = make_codec(cipher)
     assert store.open(store.seal(b"x", BOUND, NOW), moved, NOW)[0] == b"x"
     cookie = make_codec(cipher, client_side=True)
