@@ -350,6 +350,24 @@ class ScanStumblesOverWrites(PlainStore):
             at += 1
 
 
+class ScanNamesTwice(PlainStore):
+    rule = "S17"
+
+    async def scan(self) -> AsyncIterator[str]:
+        for id in [*self.records, *self.records]:
+            if self.live(id):
+                yield id
+
+
+class ScanNamesStrangers(PlainStore):
+    rule = "S17"
+
+    async def scan(self) -> AsyncIterator[str]:
+        async for id in super().scan():
+            yield id
+        yield "stranger"
+
+
 class CountOfEverything(PlainStore):
     rule = "S18"
     created = 0
@@ -459,6 +477,17 @@ class TwinWithDataOfItsOwn(PlainStore):
         return twin
 
 
+class TwinThatCannotDelete(PlainStore):
+    rule = "S23"
+
+    def blocking_twin(self) -> Store:
+        twin = PlainStore(self.clock)
+        twin.io = StoreIO.BLOCKING
+        twin.records.update(self.records)
+        twin.live = self.live  # type: ignore[method-assign]
+        return twin
+
+
 class TwinThatSuspends(PlainStore):
     rule = "S23"
 
@@ -485,6 +514,20 @@ class TokenWithAnotherLabel(TokenStore):
 
     def pack(self, record: Record) -> str:
         return super().pack(replace(record, index_label="another"))
+
+
+class TokenWithoutPayload(TokenStore):
+    rule = "C1"
+
+    def pack(self, record: Record) -> str:
+        return super().pack(replace(record, payload=b""))
+
+
+class TokenThatCannotBeRead(TokenStore):
+    rule = "C1"
+
+    async def load(self, token: str) -> Record | None:
+        return None
 
 
 class TouchedTokenKeepsItsDeadline(TokenStore):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 
-from sojourn.stores.contract import ClientSideStore, Clock, Created, Record, Replaced, Store
+from sojourn.stores.contract import ClientSideStore, Clock, Created, Record, Replaced, Store, StoreIO
 from sojourn.testing import (
     CLIENT_SIDE_RULES,
     STORE_RULES,
@@ -94,6 +95,21 @@ def test_the_state_machine_finds_it_too(store) -> None:
         getattr(suite_of(store)(), MACHINE)()
     assert caught.value.rule == store.rule
     assert "after these calls:\n" in str(caught.value)
+
+
+class FailingStore(PlainStore):
+    io = StoreIO.ASYNC
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.01, answer.set_exception, TimeoutError("too late"))
+        await answer
+        return await super().replace(record, expected=expected, write_id=write_id)
+
+
+def test_a_store_that_fails_under_the_scheduler_shows_its_own_error() -> None:
+    with pytest.raises(TimeoutError, match="too late"):
+        suite_of(FailingStore)().test_s20_two_programs_meet_in_the_middle_of_their_calls()
 
 
 def test_every_rule_of_stores_is_broken_by_some_store() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -29,6 +30,7 @@ from sojourn.testing import (
     make_record,
     make_write_id,
 )
+from sojourn.testing.driver import Driver, RealClock
 
 
 class PlainStore:
@@ -111,6 +113,24 @@ def test_a_fake_clock_moves_only_when_told_to() -> None:
     assert (clock.time(), clock.monotonic()) == (102.5, 7.5)
 
 
+def test_a_fake_clock_shows_its_times() -> None:
+    assert repr(FakeClock(100.0, monotonic=5.0)) == "FakeClock(100.0, monotonic=5.0)"
+
+
+def test_the_real_clock_is_the_system_s() -> None:
+    clock = RealClock()
+    assert time.time() - 60 < clock.time() <= time.time()
+    assert time.monotonic() - 60 < clock.monotonic() <= time.monotonic()
+
+
+def test_waiting_on_the_real_clock_takes_its_time() -> None:
+    clock = RealClock()
+    before = clock.monotonic()
+    with Driver() as driver:
+        driver.wait(clock, 0.01)
+    assert clock.monotonic() - before >= 0.01
+
+
 def test_a_jump_of_the_wall_clock_leaves_the_monotonic_one_alone() -> None:
     clock = FakeClock(100.0, monotonic=5.0)
     clock.jump_wall(-60)
@@ -179,6 +199,15 @@ def test_a_faulty_store_can_do_what_its_inner_store_can(store: FaultyStore) -> N
     assert run(store.count()) == 0
     run(store.sleep(1.0))
     assert store.calls == ["create", "ids_of", "count", "scan", "clear", "count"]
+
+
+def test_a_scan_without_a_fault_goes_through(store: FaultyStore) -> None:
+    run(create(store))
+
+    async def scan() -> list[str]:
+        return [id async for id in store.scan()]
+
+    assert run(scan()) == [make_id()]
 
 
 @pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])

@@ -8,18 +8,17 @@ from collections.abc import AsyncIterator, Sequence
 
 from hypothesis import settings
 
-from sojourn.stores import MemoryStore
 from sojourn.stores.contract import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn.testing import ClientSideStoreSuite, StoreSuite
 from tests.core.plain_stores import PlainStore, TokenStore
 
 
-class TestMemoryStore(StoreSuite):
+class TestPlainStore(StoreSuite):
     indexed = True
     scannable = True
 
-    def make_store(self, clock: Clock) -> MemoryStore:
-        return MemoryStore(clock=clock)
+    def make_store(self, clock: Clock) -> Store:
+        return PlainStore(clock)
 
 
 class BlockingStore:
@@ -42,6 +41,7 @@ class BlockingStore:
 class TestBlockingStore(StoreSuite):
     indexed = False
     scannable = False
+    machine_settings = settings(max_examples=40)
 
     def make_store(self, clock: Clock) -> Store:
         return BlockingStore(PlainStore(clock))
@@ -88,7 +88,7 @@ class SuspendingStore:
 
     async def ids_of(self, label: str) -> Sequence[str]:
         await self.step()
-        return await self.inner.ids_of(label)
+        return tuple(await self.inner.ids_of(label))
 
     async def scan(self) -> AsyncIterator[str]:
         async for id in self.inner.scan():
@@ -118,6 +118,8 @@ class SuspendingStore:
 
 
 class TestSuspendingStore(StoreSuite):
+    machine_settings = settings(max_examples=40)
+
     def make_store(self, clock: Clock) -> Store:
         return SuspendingStore(clock)
 
@@ -158,9 +160,11 @@ class TestLockingStore(StoreSuite):
 
 class TestStoreInRealTime(StoreSuite):
     real_time = True
+    schedules = 2
+    machine_settings = settings(max_examples=5, stateful_step_count=12)
 
     def make_store(self, clock: Clock) -> Store:
-        return MemoryStore(clock=SYSTEM_CLOCK)
+        return SuspendingStore(SYSTEM_CLOCK)
 
 
 class TestTokenStore(ClientSideStoreSuite):
