@@ -1,0 +1,1 @@
+"""Wayhouse, the demonstration shop of sojourn."""

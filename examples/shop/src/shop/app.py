@@ -1,0 +1,34 @@
+"""The application: ``uvicorn shop.app:app``."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from shop.account import RevokeOthers, RevokeSession, ShowSessions
+from shop.cart import AddToCart, ClearCart, RemoveFromCart, ShowCart
+from shop.errors import ErrorPages, SecurityHeaders
+from shop.front import Front, SignIn, SignInPage, SignOut
+from shop.inside import Health, Inside, Staff
+from shop.pages import HERE
+from shop.sessions import sessions
+from shop.trace import TraceMiddleware
+from sojourn.asgi import SessionMiddleware
+from sojourn_contrib_azu_like import routes
+
+shop = Starlette(
+    routes=[
+        *routes(Front, SignInPage, SignIn, SignOut),
+        *routes(ShowCart, AddToCart, RemoveFromCart, ClearCart),
+        *routes(ShowSessions, RevokeSession, RevokeOthers),
+        *routes(Inside, Staff, Health),
+        Mount("/static", StaticFiles(directory=HERE / "static")),
+    ],
+    middleware=[
+        Middleware(TraceMiddleware),
+        Middleware(SessionMiddleware, sessions=sessions, exclude=["/healthz", "/static/*"]),
+    ],
+)
+app = SecurityHeaders(ErrorPages(shop))

@@ -1,0 +1,153 @@
+"""What the session layer did for a request, for the panel at the foot of every page.
+
+An ordinary application needs nothing of this: it looks behind the session to show what is usually nobody's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from shop.model import ShopSession
+from sojourn import CookieAction, Event, Session, SessionManager
+from sojourn.session import draft_of
+from sojourn.stores import Record
+
+Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
+
+_events: ContextVar[list[Event] | None] = ContextVar("events", default=None)
+
+_COOKIES = {
+    CookieAction.KEEP: "not touched: no Set-Cookie",
+    CookieAction.SET: "set: Set-Cookie with a fresh token",
+    CookieAction.CLEAR: "cleared: Set-Cookie with Max-Age=0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened in one request."""
+
+    request: str
+    outcome: str
+    state: str
+    id: str | None
+    version: int | None
+    idle_deadline: datetime | None
+    absolute_deadline: datetime | None
+    write: str
+    reasons: tuple[str, ...]
+    cookie: str
+    events: tuple[str, ...]
+    milliseconds: float
+
+
+class Trace:
+    """Watch one request from its handler to its commit."""
+
+    def __init__(self, session: Session[ShopSession], request: str) -> None:
+        self._session = session
+        self._request = request
+        self._outcome = session.outcome.value
+        self._before = draft_of(session).record
+        self._reasons: list[str] = []
+
+    def because(self, reason: str) -> None:
+        """Note why something will be written."""
+        self._reasons.append(reason)
+
+    async def commit(self, sessions: SessionManager[ShopSession]) -> Report:
+        """Commit now rather than when the response starts, so that the page can tell what it did."""
+        started = time.perf_counter()
+        change = await sessions.commit(self._session)
+        took = (time.perf_counter() - started) * 1000
+        before, after = self._before, draft_of(self._session).record
+        write = _write(before, after)
+        reasons = self._reasons if before is not after else []
+        if write.startswith("touch"):
+            reasons = ["a tenth of the idle timeout has passed since the deadline was moved last"]
+        return Report(
+            request=self._request,
+            outcome=self._outcome,
+            state=self._session.state.value,
+            id=None if after is None else after.id,
+            version=None if after is None else after.version,
+            idle_deadline=None if after is None else datetime.fromtimestamp(after.idle_deadline, UTC),
+            absolute_deadline=None if after is None else datetime.fromtimestamp(after.absolute_deadline, UTC),
+            write=write,
+            reasons=tuple(reasons) or (_nothing(self._outcome),),
+            cookie=_COOKIES[change.action],
+            events=tuple(_name(event) for event in _events.get() or ()),
+            milliseconds=took,
+        )
+
+
+def _write(before: Record | None, after: Record | None) -> str:
+    if after is None:
+        return "nothing" if before is None else "delete: the record is gone"
+    if before is None:
+        return "create: a new record, version 1"
+    if before.id != after.id:
+        return "create the new record, then delete the old one"
+    if before.version != after.version:
+        return f"replace: version {before.version} became {after.version}"
+    if before.idle_deadline != after.idle_deadline:
+        return "touch: the idle deadline moved, nothing else"
+    return "nothing"
+
+
+def _nothing(outcome: str) -> str:
+    if outcome == "none":
+        return "no cookie came, and nothing was worth one"
+    return "nothing changed since it was loaded" if outcome == "loaded" else "this request had nothing to keep"
+
+
+def _name(event: Event) -> str:
+    return f"{event.name} ({event.reason})" if event.reason else event.name
+
+
+class Recent:
+    """The last report of each session, until the next page shows it: what a form did is told by the page after it."""
+
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._reports: OrderedDict[str, Report] = OrderedDict()
+
+    def put(self, report: Report) -> None:
+        """Keep the report for the page that the browser is sent to."""
+        if report.id is not None:
+            self._reports[report.id] = report
+            while len(self._reports) > self._most:
+                self._reports.popitem(last=False)
+
+    def take(self, session: Session[ShopSession]) -> Report | None:
+        """Return the report that waits for this session."""
+        record = draft_of(session).record
+        return None if record is None else self._reports.pop(record.id, None)
+
+
+def observe(event: Event) -> None:
+    """Be the observer of the session manager: note the event with the request that it happened in."""
+    noted = _events.get()
+    if noted is not None:
+        noted.append(event)
+
+
+class TraceMiddleware:
+    """Begin an empty list of events for every request; stands outside SessionMiddleware."""
+
+    def __init__(self, app: Application) -> None:
+        self.app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """Serve one connection."""
+        token = _events.set([])
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _events.reset(token)
