@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import io
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sojourn import hookspecs
 from tests.packaging.environments import ROOT, Environment, make_environment, run, third_parties_of
 
 EXAMPLE = ROOT / "examples" / "sojourn-store-sqlite"
@@ -131,9 +133,7 @@ def test_the_page_shows_nothing_that_the_example_does_not_contain() -> None:
 
 
 def test_the_page_names_every_hook() -> None:
-    hooks = re.findall(
-        r"^def (sojourn_\w+\([^)]*\))", (ROOT / "packages/core/src/sojourn/hookspecs.py").read_text(), re.M
-    )
+    hooks = re.findall(r"^def (sojourn_\w+\([^)]*\))", inspect.getsource(hookspecs), re.M)
     assert len(hooks) == 5
     for hook in hooks:
         name, _, parameters = hook.partition("(")
