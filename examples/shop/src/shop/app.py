@@ -11,7 +11,7 @@ from shop.account import RevokeOthers, RevokeSession, ShowSessions
 from shop.cart import AddToCart, ClearCart, RemoveFromCart, ShowCart
 from shop.errors import ErrorPages, SecurityHeaders
 from shop.front import Front, SignIn, SignInPage, SignOut
-from shop.inside import Health, Inside, Staff
+from shop.inside import Health, Icon, Inside, Staff
 from shop.pages import HERE
 from shop.sessions import sessions
 from shop.trace import TraceMiddleware
@@ -23,12 +23,12 @@ shop = Starlette(
         *routes(Front, SignInPage, SignIn, SignOut),
         *routes(ShowCart, AddToCart, RemoveFromCart, ClearCart),
         *routes(ShowSessions, RevokeSession, RevokeOthers),
-        *routes(Inside, Staff, Health),
+        *routes(Inside, Staff, Health, Icon),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ],
     middleware=[
         Middleware(TraceMiddleware),
-        Middleware(SessionMiddleware, sessions=sessions, exclude=["/healthz", "/static/*"]),
+        Middleware(SessionMiddleware, sessions=sessions, exclude=["/healthz", "/icon.svg", "/static/*"]),
     ],
 )
 app = SecurityHeaders(ErrorPages(shop))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from starlette.responses import Response
+
 from shop.endpoint import ShopEndpoint
 from shop.sessions import settings
 from sojourn.errors import ConfigurationError
 from sojourn_contrib_azu_like import Endpoint, Html, Text
 
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" fill="#b4541f">'
+    '<path d="M3 26 12 9l5 8 3-5 9 14z"/><circle cx="24" cy="7" r="3"/></svg>'
+)
 SHOWN = (
     "preset",
     "store",
@@ -41,7 +49,7 @@ class Inside(ShopEndpoint[None, Html], path="/inside"):
             "data": {"name": data.name, "roles": data.roles, "cart": data.cart},
             "extras": dict(session),
         }
-        set_up = [(name, _shown(getattr(settings, name)), str(settings.origin_of(name))) for name in SHOWN]
+        set_up = [(name, _shown(name, getattr(settings, name)), str(settings.origin_of(name))) for name in SHOWN]
         return await self.page(
             "inside.html",
             mine=mine,
@@ -75,5 +83,22 @@ class Health(Endpoint[None, Text], path="/healthz"):
         return Text("ok\n", headers={"cache-control": "no-store"})
 
 
-def _shown(value: object) -> str:
-    return "auto" if value is None else str(value)
+class Icon(Endpoint[None, Response], path="/icon.svg"):
+    """Show the mark of the shop in the browser's tab."""
+
+    async def call(self) -> Response:
+        """Answer."""
+        return Response(ICON, headers={"cache-control": "public, max-age=86400"}, media_type="image/svg+xml")
+
+
+def _shown(name: str, value: object) -> str:
+    match value:
+        case None:
+            return "off" if name == "renew_after" else "auto"
+        case bool():
+            return "yes" if value else "no"
+        case timedelta():
+            minutes = value.total_seconds() / 60
+            return f"{minutes:g} min" if minutes < 120 else f"{minutes / 60:g} h"
+        case _:
+            return str(value)

@@ -17,9 +17,9 @@ def moment(at: datetime) -> str:
     """Write a moment by its distance from now."""
     seconds = (at - datetime.now(UTC)).total_seconds()
     distance = abs(seconds)
-    if distance < 60:
-        words = "less than a minute"
-    elif distance < 5400:
+    if distance < 45:
+        return "in a moment" if seconds > 0 else "just now"
+    if distance < 5400:
         words = f"{distance / 60:.0f} min"
     elif distance < 129_600:
         words = f"{distance / 3600:.0f} h"
