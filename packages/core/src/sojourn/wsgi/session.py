@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 _Headers = list[tuple[str, str]]
+_SERVER_ERROR = 500
 
 
 class SessionMiddleware:
@@ -104,6 +105,8 @@ class _Response:
                 accept = self._environ.get("HTTP_ACCEPT", "")
                 self._ending = run_blocking(finish(self._exchange, code, accept))
             self.answer = self._ending.answer
+        elif _code(status) >= _SERVER_ERROR and not self._exchange.gate.settings.commit_on_error:
+            self._exchange.refused = True
         if self.answer is not None:
             self._start(self.answer.status_line, list(self.answer.headers), exc_info)
             return _discard
@@ -121,7 +124,8 @@ class _Response:
             run_blocking(finish_late(self._exchange))
 
     def fail(self) -> None:
-        """Carry out logout and destroy although the body failed."""
+        """Carry out logout and destroy although the body failed; nothing else is stored any more."""
+        self._exchange.refused = True
         run_blocking(finish_failed(self._exchange))
 
 
@@ -149,6 +153,9 @@ class _Body:
                 raise
             yield from self._response.replace(unavailable(error.retry_after))
             return
+        except Exception:
+            self._response.fail()
+            raise
         if self._response.answer is not None and not answered:
             yield self._response.answer.body
 
