@@ -1,0 +1,82 @@
+"""What a session costs per request: ours beside the peers and the floors, on every store and in every scenario.
+
+The one rule: process CPU minus the same application's without a session, every ratio taken within one round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from random import Random
+
+from benchmarks.suite.contract import SCENARIOS, Contender
+from benchmarks.suite.machine import cores, describe
+from benchmarks.suite.plot import draw
+from benchmarks.suite.registry import contenders, is_clustered_installed
+from benchmarks.suite.report import as_json, summary, table_of_costs, table_of_verdicts
+from benchmarks.suite.results import save_figure, save_json, save_text
+from benchmarks.suite.rounds import Rounds
+from benchmarks.suite.server import redis_server
+from benchmarks.suite.verdicts import judge
+
+
+def run(arguments: argparse.Namespace) -> bool:
+    """Measure and print; say whether a target was missed or a contender failed."""
+    everybody, scenarios = chosen(arguments.only)
+    measured_core, other_core = cores()
+    with redis_server(other_core) as redis:
+        rounds = Rounds(
+            everybody,
+            scenarios,
+            redis_url=redis.url,
+            core=measured_core,
+            random=Random(arguments.seed),
+            batch=arguments.batch / 1000,
+            tell=_tell,
+        )
+        rounds.run(arguments.rounds)
+        head = [*describe(redis_program=redis.program), f"rounds: {arguments.rounds}, seed {arguments.seed}"]
+    _tell("")
+    verdicts = judge(everybody, rounds.series)
+    values = as_json(everybody, rounds.series, verdicts) | {"failures": rounds.failures}
+    text = "\n\n".join(
+        (
+            "CPU that the session adds to one request, in microseconds (median)",
+            table_of_costs(everybody, rounds.series),
+            "Ours beside the best peer and the floor (median of the ratios of all rounds)",
+            table_of_verdicts(verdicts),
+            summary(verdicts),
+            *(f"left out: {message}" for message in rounds.failures.values()),
+        )
+    )
+    sys.stdout.write(json.dumps({"measured_with": head, **values}, indent=1) + "\n" if arguments.json else text + "\n")
+    if arguments.save:
+        save_text("peers", head, text)
+        save_json("peers", head, values)
+        for store, svg in draw(everybody, rounds.series).items():
+            save_figure(f"peers-{store}", svg)
+    return bool(rounds.failures) or any(one.missed for one in verdicts)
+
+
+def chosen(only: str) -> tuple[list[Contender], list[str]]:
+    """Return who takes part in what: words that name scenarios choose those, the others choose contenders."""
+    words = [word for word in only.replace(",", " ").split() if word]
+    scenarios = [word for word in words if word in SCENARIOS] or list(SCENARIOS)
+    wanted = [word for word in words if word not in SCENARIOS]
+    everybody = contenders(clustered=is_clustered_installed())
+    if wanted:
+        everybody = [one for one in everybody if any(word == one.store or word in one.name for word in wanted)]
+    if not everybody:
+        names = ", ".join(one.name for one in contenders(clustered=True))
+        raise SystemExit(f"--only {only} chooses nobody; choose among: {names}")
+    return everybody, scenarios
+
+
+def _tell(text: str) -> None:
+    """Show how far it is, where somebody watches."""
+    if text.startswith("left out"):
+        sys.stderr.write(f"{text}\n")
+    elif sys.stderr.isatty():
+        sys.stderr.write(f"\r{text:40}\r" if not text else f"\r{text:40}")
+        sys.stderr.flush()

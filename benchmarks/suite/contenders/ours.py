@@ -1,0 +1,74 @@
+"""Our own middleware, ASGI and WSGI, with the production preset: sealed, breaker and retries on."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import sojourn.asgi
+import sojourn.wsgi
+from benchmarks.suite.answers import application
+from benchmarks.suite.contenders.floors_wsgi import plain
+from benchmarks.suite.contract import SECRET, Pair, Place
+from benchmarks.suite.payload import Account, Witness, fill
+from sojourn import SessionManager
+from sojourn.settings import SessionSettings
+
+
+def build(variant: str, place: Place, witness: Witness) -> Pair:
+    """Return our sessions on a store; *variant* is store/gateway or store/gateway/lazy."""
+    store, gateway, *options = variant.split("/")
+    sessions = manager(store, place)
+    if gateway == "wsgi":
+        app = sojourn.wsgi.SessionMiddleware(_wsgi_application(sessions, witness), sessions)
+        return Pair(app, plain)
+    act = _act_lazily(sessions, witness) if options else _act(sessions, witness)
+    asgi = sojourn.asgi.SessionMiddleware(application(act), sessions, load="lazy" if options else "auto")
+    return Pair(asgi, application(None), sessions.aclose)
+
+
+def manager(store: str, place: Place, **settings: Any) -> SessionManager[Account]:
+    """Return a manager as an application builds it, from the store's name and the production preset."""
+    os.environ["SOJOURN_REDIS_URL"] = os.environ["SOJOURN_CLUSTERED_REDIS_URL"] = place.redis_url
+    return SessionManager.from_settings(
+        Account, SessionSettings(**{"preset": "production", "store": store, "secrets": [SECRET], **settings})
+    )
+
+
+def use(session: Any, path: str, witness: Witness) -> None:
+    """Do with a session what the scenario asks."""
+    if path == "/read":
+        witness.users += session.data.user_id
+    elif path == "/write":
+        data = session.data
+        data.visits += 1
+        witness.visits = data.visits
+    elif path == "/login":
+        session.login("184467")
+        fill(session.data)
+    else:
+        session.rotate()
+
+
+def _act(sessions: SessionManager[Account], witness: Witness) -> Any:
+    async def act(path: str, scope: Any) -> None:
+        use(sessions.of(scope), path, witness)
+
+    return act
+
+
+def _act_lazily(sessions: SessionManager[Account], witness: Witness) -> Any:
+    async def act(path: str, scope: Any) -> None:
+        use(await sessions.get(scope), path, witness)
+
+    return act
+
+
+def _wsgi_application(sessions: SessionManager[Account], witness: Witness) -> Any:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        path = environ["PATH_INFO"]
+        if path != "/plain":
+            use(sessions.of(environ), path, witness)
+        return plain(environ, start_response)
+
+    return app

@@ -1,0 +1,77 @@
+"""What a figure was measured on and with: kinds and versions, never names of hosts or paths."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = (
+    "sojourn",
+    "msgspec",
+    "cryptography",
+    "redis",
+    "hiredis",
+    "starlette",
+    "starsessions",
+    "litestar",
+    "aiohttp",
+    "aiohttp-session",
+    "flask",
+    "flask-session",
+    "django",
+    "django-redis",
+    "uvicorn",
+)
+
+
+def cores() -> tuple[int | None, int | None]:
+    """Return the core for what is measured, and the one for clients and Redis; None where they cannot be chosen."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[-1], usable[0]
+
+
+def pin(pid: int, core: int | None) -> None:
+    """Keep a process on one core, where the system can."""
+    if core is not None:
+        os.sched_setaffinity(pid, {core})
+
+
+def describe(*, redis_program: str | None = None) -> list[str]:
+    """Return the lines that head every profile."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    lines = [
+        f"machine: {platform.system()} {platform.machine()}, {_processor()}, {usable} cores usable",
+        f"python: {platform.python_implementation()} {platform.python_version()}",
+    ]
+    if redis_program is not None:
+        lines.append(f"server: {_server(redis_program)}")
+    return [*lines, "packages: " + ", ".join(_versions(PACKAGES))]
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            found = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        found = ""
+    return found or "processor unknown"
+
+
+def _server(program: str) -> str:
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    words = [word for word in told.split() if word.startswith(("v=", "Redis", "Valkey"))]
+    return " ".join(words) or "unknown"
+
+
+def _versions(names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue

@@ -1,0 +1,112 @@
+"""Who takes part: every floor, every peer and our own middleware, store by store.
+
+The one rule: peers are set up at their quickest: writing only changes, on one connection without time-outs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.suite.contract import SCENARIOS, Contender, Driver, Kind
+
+CLUSTERED = "clustered-redis"
+STORES = ("cookie", "memory", "redis", CLUSTERED)
+WITHOUT_ROTATION = ("anon", "untouched", "read", "write", "create")
+FIRST_FOUR = ("anon", "untouched", "read", "write")
+
+
+def _peers() -> list[Contender]:
+    asgi, wsgi, aiohttp = Driver.ASGI, Driver.WSGI, Driver.AIOHTTP
+    peers: list[tuple[str, str, Driver, str, tuple[str, ...], tuple[str, ...]]] = [
+        ("starsessions", "starsessions", asgi, "starlette_peers", ("memory", "redis"), ()),
+        ("starsessions", "starsessions, signed", asgi, "starlette_peers", ("cookie",), WITHOUT_ROTATION),
+        ("litestar", "Litestar", asgi, "litestar_peer", ("cookie", "memory", "redis"), WITHOUT_ROTATION),
+        ("aiohttp", "aiohttp-session", aiohttp, "aiohttp_peer", ("redis",), ()),
+        ("aiohttp", "aiohttp-session, Fernet", aiohttp, "aiohttp_peer", ("cookie",), WITHOUT_ROTATION),
+        ("flask", "Flask, signed", wsgi, "flask_peers", ("cookie",), WITHOUT_ROTATION),
+        ("flask", "Flask-Session", wsgi, "flask_peers", ("memory", "redis"), ()),
+        ("django", "Django, signed", wsgi, "django_peers", ("cookie",), WITHOUT_ROTATION),
+        ("django", "Django, locmem", wsgi, "django_peers", ("memory",), ()),
+        ("django", "django-redis", wsgi, "django_peers", ("redis",), ()),
+    ]
+    found = [
+        Contender(
+            "starlette-cookie",
+            "Starlette, signed",
+            "cookie",
+            Kind.PEER,
+            asgi,
+            "starlette_peers",
+            "starlette",
+            WITHOUT_ROTATION,
+        )
+    ]
+    for name, label, driver, module, stores, only in peers:
+        for store in stores:
+            peer = Contender(f"{name}-{store}", label, store, Kind.PEER, driver, module, store)
+            found.append(_only(peer, only) if only else peer)
+    return found
+
+
+def _only(contender: Contender, scenarios: tuple[str, ...]) -> Contender:
+    return replace(contender, scenarios=scenarios)
+
+
+def _floors() -> list[Contender]:
+    labels = {"cookie": "floor: AES-GCM", "memory": "floor: dict and msgspec", "redis": "floor: one shared connection"}
+    found = []
+    for store, label in labels.items():
+        for driver, module in ((Driver.ASGI, "floors"), (Driver.WSGI, "floors_wsgi")):
+            text = "floor: one connection" if driver is Driver.WSGI and store == "redis" else label
+            found.append(Contender(f"floor-{store}-{driver.value}", text, store, Kind.FLOOR, driver, module, store))
+    pool = Contender(
+        "floor-redis-pool", "redis-py as it comes", "redis", Kind.FLOOR, Driver.ASGI, "floors", "redis-pool"
+    )
+    return [*found, pool]
+
+
+def _ours(*, clustered: bool) -> list[Contender]:
+    found = [
+        Contender(
+            f"sojourn-{store}-{driver.value}",
+            f"sojourn, {driver.value.upper()}",
+            store,
+            Kind.OURS,
+            driver,
+            "ours",
+            f"{store}/{driver.value}",
+            FIRST_FOUR if store == CLUSTERED else tuple(SCENARIOS),
+        )
+        for store in (STORES if clustered else STORES[:3])
+        for driver in (Driver.ASGI, Driver.WSGI)
+    ]
+    found.append(
+        Contender(
+            "sojourn-redis-lazy",
+            'sojourn, ASGI, load="lazy"',
+            "redis",
+            Kind.OURS,
+            Driver.ASGI,
+            "ours",
+            "redis/asgi/lazy",
+        )
+    )
+    return found
+
+
+def contenders(*, clustered: bool) -> list[Contender]:
+    """Return all contenders, those of one store together; *clustered* when that store is installed."""
+    everybody = [*_floors(), *_peers(), *_ours(clustered=clustered)]
+    return sorted(everybody, key=lambda one: STORES.index(one.store))
+
+
+def is_clustered_installed() -> bool:
+    """Tell whether a plugin offers the clustered store."""
+    from importlib.metadata import entry_points
+
+    return any(point.name == f"store-{CLUSTERED}" for point in entry_points(group="sojourn"))
+
+
+def find(name: str) -> Contender:
+    """Return the contender of that name."""
+    return next(one for one in contenders(clustered=True) if one.name == name)

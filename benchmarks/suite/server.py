@@ -1,0 +1,30 @@
+"""The Redis of the benchmarks: started by them, pinned beside the clients, gone with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from benchmarks.suite.machine import pin
+from tests.servers import RedisServer, find_program
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server, and the program behind it."""
+
+    server: RedisServer
+    program: str
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+
+@contextmanager
+def redis_server(core: int | None) -> Iterator[Running]:
+    """Start a server on *core*."""
+    with RedisServer() as server:
+        pin(server.pid, core)
+        yield Running(server, find_program(server.engine))
