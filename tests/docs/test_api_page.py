@@ -152,7 +152,7 @@ def drawn(text: str) -> dict[str, str | None]:
 def test_the_error_tree_is_that_of_the_code() -> None:
     tree = drawn(blocks(section(PAGE, "`sojourn.errors`"), "text")[0])
     there = {
-        name: kind.__base__.__name__ if kind.__base__ is not Exception else None
+        name: kind.__mro__[1].__name__ if kind.__mro__[1] is not Exception else None
         for name, kind in vars(errors).items()
         if isinstance(kind, type)
     }

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from sojourn import LoadOutcome, MemoryStore, SessionManager
+from sojourn.cli import main
+from sojourn.crypto import new_secret
+from sojourn.settings import SessionSettings
+from sojourn.settings.writing import write_value
+from sojourn.testing import FakeClock, client
+from sojourn.wsgi import SessionMiddleware
+from tests.docs.pages import ROOT, page, rows, section
+
+PAGE = page("docs/operations.md")
+FAULTS = rows(section(PAGE, "When something fails"))
+AWAITED = {"F3", "F12", "F18"}
+"""Faults whose tests may be called by another name so far."""
+
+
+@dataclass
+class Visitor:
+    name: str = ""
+
+
+def where_tested(fault: str) -> set[str]:
+    """Return the files with a test whose name quotes the fault's number: `test_f13_f14_...` quotes two."""
+    quoted = re.compile(rf"def test(?:_f\d+)*_{fault.lower()}(?:_f\d+)*_")
+    return {
+        file.relative_to(ROOT).as_posix()
+        for file in ROOT.glob("tests/**/test_*.py")
+        if quoted.search(file.read_text(encoding="utf-8"))
+    }
+
+
+def test_the_table_has_every_fault_in_order() -> None:
+    assert [cells[0] for cells in FAULTS] == [f"F{number}" for number in range(1, 25)]
+    assert {len(cells) for cells in FAULTS} == {6}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda cells: cells[0])
+def test_every_fault_has_a_test_with_its_number_where_the_table_says(fault: list[str]) -> None:
+    number, places = fault[0], set(re.findall(r"`([\w/]+\.py)`", fault[5]))
+    assert places <= where_tested(number)
+    assert places or (number in AWAITED and fault[5] == "not yet")
+
+
+def test_no_test_quotes_a_fault_that_the_table_does_not_have() -> None:
+    quoted = {
+        number.upper()
+        for file in ROOT.glob("tests/**/test_*.py")
+        for name in re.findall(r"def test((?:_f\d+)+)_", file.read_text(encoding="utf-8"))
+        for number in re.findall(r"f\d+", name)
+    }
+    assert quoted <= {cells[0] for cells in FAULTS}
+
+
+def test_the_settings_that_the_page_names_exist() -> None:
+    ours = {SessionSettings.variable_of(name) for name in SessionSettings.model_fields}
+    of_plugins = ("SOJOURN_REDIS_", "SOJOURN_STATSD_")
+    named = {name for name in re.findall(r"SOJOURN_[A-Z0-9_]+", PAGE) if not name.startswith(of_plugins)}
+    assert named - {"SOJOURN_"} <= ours
+
+
+def test_the_values_that_the_page_gives_are_the_defaults() -> None:
+    given = re.findall(r"`SOJOURN_([A-Z0-9_]+)` = ([\w.]+?)(?=[.,;]?[\s])", PAGE)
+    for variable, value in given:
+        name = variable.lower()
+        default = SessionSettings.model_fields[name].default
+        assert value == write_value(SessionSettings, name, default), variable
+
+
+def test_every_setting_of_the_breaker_and_of_retries_is_told_with_its_value() -> None:
+    told = set(re.findall(r"`SOJOURN_(\w+)` = ", section(PAGE, "Circuit breaker and retries")))
+    there = {name.upper() for name in SessionSettings.model_fields if name.startswith(("breaker_", "retry_"))}
+    assert told == there | {"REQUEST_DEADLINE"}
+
+
+def node(store: MemoryStore, clock: FakeClock, secrets: list[str], **values: str) -> SessionManager[Visitor]:
+    settings = SessionSettings(preset="testing", encrypt=True, secrets=json.dumps(secrets), _env_file=None, **values)
+    return SessionManager(Visitor, store, settings=settings, clock=clock)
+
+
+def test_nobody_notices_a_change_of_the_secret() -> None:
+    """Nodes before and after each deployment serve one session side by side; its writes move it to the new key."""
+    keys = {"OLD": new_secret(), "NEW": new_secret()}
+    written = re.findall(r"`SOJOURN_SECRETS=(\[.*?\])`", section(PAGE, "Changing the secret"))
+    deployments = [["OLD"], *map(json.loads, written)]
+    assert deployments[-1] == ["NEW"]
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    nodes = [node(store, clock, [keys[name] for name in names]).blocking for names in deployments]
+    session = nodes[0].open(None)
+    session.login("ada")
+    token = nodes[0].commit(session).token
+    assert nodes[-1].open(token).outcome is LoadOutcome.FUTURE  # so a deployment left out would be noticed
+    for before, after in pairwise(nodes):
+        for one in (before, after, before, after):
+            session = one.open(token)
+            assert (session.outcome, session.principal) == (LoadOutcome.LOADED, "ada")
+            session.data.name += "x"
+            one.commit(session)
+
+
+def test_after_a_leak_everybody_begins_anew_under_the_new_name_of_the_cookie() -> None:
+    assert "a new `SOJOURN_COOKIE_NAME`" in section(PAGE, "Changing the secret")
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    old = node(store, clock, [new_secret()])
+    new = node(store, clock, [new_secret()], cookie_name="visit")
+    with client(write_a_name(old), old) as browser:
+        assert browser.get("/").status == 200
+        jar = dict(browser.cookies)
+    with client(write_a_name(new), new) as browser:
+        browser.cookies.update(jar)
+        assert (browser.get("/").status, browser.get("/").text) == (200, "xx")
+
+
+def write_a_name(sessions: SessionManager[Visitor]) -> SessionMiddleware:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        data = sessions.of(environ).data
+        data.name += "x"
+        start_response("200 OK", [])
+        return [data.name.encode()]
+
+    return SessionMiddleware(app, sessions)
+
+
+def test_the_commands_of_the_page_are_those_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    for cells in rows(section(PAGE, "The command")):
+        arguments = cells[0].strip("`").split()[1:]
+        assert main(arguments) == 0, arguments
+        assert capsys.readouterr().out
+    named = {cells[0].strip("`").split()[1] for cells in rows(section(PAGE, "The command"))}
+    assert named == {"keygen", "plugins", "config", "--version"} == offered()
+    assert main(["plugins", "--json"]) == main(["config", "show", "--json", "--changed"]) == 0
+    assert main(["nonsense"]) == 2
+
+
+def offered() -> set[str]:
+    """Return the commands and options that the program's parser knows."""
+    from sojourn.cli import _parser
+
+    found: set[str] = set()
+    for action in _parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= set(action.choices)
+        else:
+            found |= set(action.option_strings)
+    return found - {"-h", "--help"}
