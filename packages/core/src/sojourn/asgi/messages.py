@@ -28,20 +28,30 @@ def header(scope: Scope, name: bytes) -> list[str]:
 
 def cookie_header(scope: Scope) -> str:
     """Return the Cookie header; HTTP/2 may split it (RFC 9113 8.2.3)."""
-    values = [value for key, value in scope["headers"] if key == b"cookie" or key.lower() == b"cookie"]
+    values = [value for key, value in scope["headers"] if key == b"cookie"]  # ASGI: names come in lower case
     return b"; ".join(values).decode("latin-1") if values else ""
 
 
-def client_of(scope: Scope, gate: Gate[Any]) -> Client:
-    """Return who sent the request, through trusted proxies only (SECURITY R31)."""
-    peer = scope.get("client")
-    agents = header(scope, b"user-agent")
-    return Client(
-        gate.client_address(
-            str(peer[0]) if peer else None, header(scope, b"x-forwarded-for"), header(scope, b"forwarded")
-        ),
-        agents[0] if agents else None,
-    )
+class Sender:
+    """Tells who sent a request when asked; keeps what that takes, not the scope, which would keep it in turn."""
+
+    __slots__ = ("_gate", "_headers", "_peer")
+
+    def __init__(self, scope: Scope, gate: Gate[Any]) -> None:
+        self._headers = scope["headers"]
+        self._peer = scope.get("client")
+        self._gate = gate
+
+    def __call__(self) -> Client:
+        """Return the client, through trusted proxies only (SECURITY R31)."""
+        headers, peer = {"headers": self._headers}, self._peer
+        agents = header(headers, b"user-agent")
+        return Client(
+            self._gate.client_address(
+                str(peer[0]) if peer else None, header(headers, b"x-forwarded-for"), header(headers, b"forwarded")
+            ),
+            agents[0] if agents else None,
+        )
 
 
 def apply(message: Message, ending: Ending) -> None:

@@ -14,9 +14,9 @@ from sojourn.asgi.messages import (
     Receive,
     Scope,
     Send,
+    Sender,
     answer_with,
     apply,
-    client_of,
     cookie_header,
     header,
 )
@@ -75,7 +75,7 @@ class SessionMiddleware:
     def _exchange(self, scope: Scope) -> Exchange[Any]:
         cookies = cookie_header(scope)
         tokens = read_cookies(cookies, self._name) if cookies else ()
-        exchange = Exchange(self._gate, tokens, lambda: client_of(scope, self._gate), lazy=self._lazy)
+        exchange = Exchange(self._gate, tokens, Sender(scope, self._gate), lazy=self._lazy)
         scope.setdefault(SCOPE_KEY, {})[self._gate.key] = exchange
         scope["session"] = SessionMapping(exchange)
         return exchange

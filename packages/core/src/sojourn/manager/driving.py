@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sojourn.errors import ConfigurationError
 
 R = TypeVar("R")
+
+SUSPENDED: Final = (
+    "the session store suspended where nothing can await it: under WSGI and in synchronous code use a store that "
+    "blocks (memory, cookie, a synchronous client), or one built from settings, which brings its blocking twin"
+)
 
 
 def run_blocking(work: Coroutine[Any, Any, R]) -> R:
@@ -21,8 +26,4 @@ def run_blocking(work: Coroutine[Any, Any, R]) -> R:
         result: R = done.value
         return result
     work.close()
-    msg = (
-        "the session store suspended where nothing can await it: under WSGI and in synchronous code use a store that "
-        "blocks (memory, cookie, a synchronous client), or one built from settings, which brings its blocking twin"
-    )
-    raise ConfigurationError(msg)
+    raise ConfigurationError(SUSPENDED)

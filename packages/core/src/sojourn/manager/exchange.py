@@ -104,7 +104,10 @@ class Exchange(Generic[T]):
                     "`await sessions.get(request)` before sessions.of(request)"
                 )
                 raise ConfigurationError(msg)
-            run_blocking(self.fetch())
+            if self.gate.never_waits and len(self._tokens) == 1:
+                self._found = self.gate.opener.fetch_now(self._tokens[0])
+            else:
+                run_blocking(self.fetch())
         return self._hand_out(strict=strict)
 
     def _hand_out(self, *, strict: bool = False) -> Session[T]:

@@ -91,7 +91,7 @@ class SessionManager(Generic[T]):
         self._blocking: BlockingManager[T] | None = None
 
     @classmethod
-    def from_settings(cls, model: type[T], settings: SessionSettings, **parts: Any) -> Self:
+    def from_settings(cls, model: type[T], settings: SessionSettings, **parts: Any) -> SessionManager[T]:
         """Build a manager whose store, serializer, cipher and metrics the settings name; *parts* given here win."""
         from sojourn.plugins import PluginDoor, warn_about_unknown_variables
 
@@ -108,7 +108,7 @@ class SessionManager(Generic[T]):
         return cls(model, parts.pop("store"), settings=settings, **parts)
 
     @classmethod
-    def from_env(cls, model: type[T], **parts: Any) -> Self:
+    def from_env(cls, model: type[T], **parts: Any) -> SessionManager[T]:
         """Build a manager from ``SOJOURN_*`` variables, ``.env`` and presets (docs/settings.md)."""
         from sojourn.settings import SessionSettings
 

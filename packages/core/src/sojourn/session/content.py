@@ -27,12 +27,11 @@ UNSET: Final = _Unset.UNSET
 class Content(Generic[T]):
     """The content of one session during one request; *loaded* is None for a new one."""
 
-    __slots__ = ("_blank", "_data", "_extras", "_flash", "_on_write", "loaded", "shape")
+    __slots__ = ("_blank", "_data", "_extras", "_flash", "loaded", "shape")
 
-    def __init__(self, shape: Shape[T], on_write: Callable[[], None], loaded: Payload | None = None) -> None:
+    def __init__(self, shape: Shape[T], loaded: Payload | None = None) -> None:
         self.shape = shape
         self.loaded = loaded
-        self._on_write = on_write
         self._blank: bytes | None = None
         self._data: T | _Unset = UNSET
         self._extras: dict[str, Any] | _Unset = UNSET
@@ -62,19 +61,18 @@ class Content(Generic[T]):
             self._extras = unpack_map(self.loaded.extras) if self.loaded is not None else {}
         return self._extras
 
-    @property
-    def flash(self) -> Flash:
-        """Return the flash messages."""
+    def flash(self, on_write: Callable[[], None]) -> Flash:
+        """Return the flash messages, which announce their changes to *on_write*."""
         if self._flash is UNSET:
             stored = unpack_map(self.loaded.flash) if self.loaded is not None else {}
-            self._flash = Flash(stored, on_write=self._on_write)
+            self._flash = Flash(stored, on_write=on_write)
         return self._flash
 
-    def clear(self) -> None:
+    def clear(self, on_write: Callable[[], None]) -> None:
         """Reset everything, as a change of what was loaded."""
         self.data = self.shape.new()
         self._extras = {}
-        self.flash.clear()
+        self.flash(on_write).clear()
 
     def is_as_loaded(self) -> bool:
         """Tell, cheaply, that nothing changed; no answer but True is final."""

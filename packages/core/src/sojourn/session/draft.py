@@ -82,7 +82,7 @@ class Draft(Generic[T]):
         now = self.terms.clock.time()
         self.facts = Payload(data=b"", created_at=now, issued_at=now)
         """Whose session it is and since when; as long as it is `loaded`, nothing of that changed."""
-        self.content = Content(self.terms.shape, self.write)
+        self.content = Content(self.terms.shape)
         self.rebind = True
 
     def adopt(self, record: Record, payload: Payload, token: str | None, *, keep: bool = False) -> None:
@@ -98,7 +98,7 @@ class Draft(Generic[T]):
         if keep:
             self.content.loaded = payload
         else:
-            self.content = Content(self.terms.shape, self.write, payload)
+            self.content = Content(self.terms.shape, payload)
         self.rebind = self.touch_wanted = self.logged_in = False
 
     def change(self) -> Payload:
@@ -190,7 +190,7 @@ class Draft(Generic[T]):
     def clear(self) -> None:
         """Reset data, extras, flash and principal; the session itself goes on."""
         self.move(Move.WRITE)
-        self.content.clear()
+        self.content.clear(self.write)
         facts = self.change()
         facts.principal = facts.authenticated_at = None
 

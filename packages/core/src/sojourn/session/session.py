@@ -56,7 +56,8 @@ class Session(MutableMapping[str, Any], Generic[T]):
     @property
     def flash(self) -> Flash:
         """Messages for the next request that reads them."""
-        return self._read().content.flash
+        draft = self._read()
+        return draft.content.flash(draft.write)
 
     @property
     def id(self) -> str:

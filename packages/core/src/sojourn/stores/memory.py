@@ -40,7 +40,8 @@ def _pack(record: Record, idle_deadline: float, write_ids: bytes) -> bytes:
 def _unpack(id: str, blob: bytes) -> Record:
     version, idle, absolute, writes, label = _HEAD.unpack_from(blob)
     at = _HEAD.size + writes * WRITE_ID_BYTES
-    ids = tuple(blob[start : start + WRITE_ID_BYTES] for start in range(_HEAD.size, at, WRITE_ID_BYTES))
+    kept = blob[_HEAD.size : at]
+    ids = (kept,) if writes == 1 else tuple([kept[n : n + WRITE_ID_BYTES] for n in range(0, len(kept), WRITE_ID_BYTES)])
     return Record(id, version, blob[at + label :], idle, absolute, blob[at : at + label].decode() or None, ids)
 
 
@@ -91,10 +92,7 @@ class MemoryStore:
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent or expired."""
         blob = self._blobs.get(id)
-        if blob is None:
-            return None
-        record = _unpack(id, blob)
-        return None if record.is_expired(self._clock.time()) else record
+        return None if blob is None or self._is_past(blob, self._clock.time()) else _unpack(id, blob)
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Store a record that is absent so far."""
