@@ -17,7 +17,7 @@ from sojourn.testing.driver import Driver
 from sojourn_store_redis import RedisStore
 from tests.servers import RedisServer
 
-KINDS = ["own asyncio", "own blocking", "handed asyncio", "handed blocking"]
+KINDS = ["own asyncio", "own blocking", "pool asyncio", "pool blocking", "handed asyncio", "handed blocking"]
 
 
 class MakeStore(Protocol):
@@ -41,10 +41,12 @@ class Bench:
 
     def store(self, kind: str, **options: Any) -> RedisStore:
         options = {"clock": self.clock, **options}
-        if kind.startswith("own"):
+        if not kind.startswith("handed"):
+            if kind.startswith("pool"):
+                options["mode"] = "pool"
             own = RedisStore.from_url(options.pop("url", self.server.url), **options)
             self._at_end.append(lambda: self.run(own.aclose()))
-            return own if kind == "own asyncio" else own.blocking_twin()  # type: ignore[return-value]
+            return own if kind.endswith("asyncio") else own.blocking_twin()  # type: ignore[return-value]
         if kind == "handed asyncio":
             client = redis.asyncio.Redis.from_url(options.pop("url", self.server.url))
             self._at_end.append(lambda: self.run(client.aclose()))

@@ -25,7 +25,7 @@ from sojourn_store_redis.failures import mapped
 
 W1, W2 = make_write_id(1), make_write_id(2)
 NOW = 1_800_000_000.0
-OWN = ["own asyncio", "own blocking"]
+OWN = ["own asyncio", "own blocking", "pool asyncio", "pool blocking"]
 
 CALLS: dict[str, Callable[[Any], object]] = {
     "load": lambda store: store.load(make_id()),
@@ -227,7 +227,7 @@ def test_a_timeout_says_that_the_effect_is_unknown(error: Exception) -> None:
     assert "unknown" in str(found)
 
 
-@pytest.mark.parametrize("kind", ["own asyncio", "handed asyncio"])
+@pytest.mark.parametrize("kind", ["own asyncio", "pool asyncio", "handed asyncio"])
 def test_f17_a_cancelled_call_never_leaves_its_reply_to_the_next_one(bench: Any, kind: str) -> None:
     store = bench.store(kind)
 
@@ -253,7 +253,7 @@ def test_f17_a_cancelled_call_never_leaves_its_reply_to_the_next_one(bench: Any,
     bench.run(hammer())
 
 
-@pytest.mark.parametrize("kind", ["own asyncio"])
+@pytest.mark.parametrize("kind", ["own asyncio", "pool asyncio"])
 def test_f17_a_call_cancelled_on_a_frozen_server_drops_its_connection(bench: Any, kind: str) -> None:
     store = bench.store(kind, timeout=5.0)
 
@@ -272,7 +272,7 @@ def test_f17_a_call_cancelled_on_a_frozen_server_drops_its_connection(bench: Any
     bench.run(cancel())
 
 
-@pytest.mark.parametrize("kind", ["own asyncio"])
+@pytest.mark.parametrize("kind", ["own asyncio", "pool asyncio"])
 def test_more_tasks_than_connections_wait_for_their_turn(bench: Any, kind: str) -> None:
     store = bench.store(kind, max_connections=3, timeout=5.0)
 
@@ -284,8 +284,9 @@ def test_more_tasks_than_connections_wait_for_their_turn(bench: Any, kind: str) 
     assert 0 < _connections(bench) <= 3
 
 
-def test_more_threads_than_connections_wait_for_their_turn(bench: Any) -> None:
-    store = bench.store("own blocking", max_connections=3, timeout=5.0)
+@pytest.mark.parametrize("kind", ["own blocking", "pool blocking"])
+def test_more_threads_than_connections_wait_for_their_turn(bench: Any, kind: str) -> None:
+    store = bench.store(kind, max_connections=3, timeout=5.0)
     drive(store.create(make_record(), write_id=W1), store.io)
     found: list[Any] = []
 
@@ -349,7 +350,7 @@ def _in_child(work: Callable[[], bool]) -> bool:
     return status == 0
 
 
-@pytest.mark.parametrize("kind", ["own blocking", "handed blocking"])
+@pytest.mark.parametrize("kind", ["own blocking", "pool blocking", "handed blocking"])
 def test_f21_a_forked_child_of_a_blocking_store_has_connections_of_its_own(bench: Any, kind: str) -> None:
     store = bench.store(kind)
     drive(store.create(make_record(), write_id=W1), store.io)
@@ -365,16 +366,18 @@ def test_f21_a_forked_child_of_a_blocking_store_has_connections_of_its_own(bench
         assert drive(store.load(make_id()), store.io) is not None
 
 
-def test_f21_a_forked_child_does_not_wait_for_connections_that_its_parent_uses(bench: Any) -> None:
-    store = bench.store("own blocking", max_connections=1, timeout=1.0)
+@pytest.mark.parametrize("kind", ["own blocking", "pool blocking"])
+def test_f21_a_forked_child_does_not_wait_for_connections_that_its_parent_uses(bench: Any, kind: str) -> None:
+    store = bench.store(kind, max_connections=1, timeout=1.0)
     drive(store.create(make_record(), write_id=W1), store.io)
-    bounds = store._transport._transport._link().bounds()
+    transport = store._transport._transport
+    bounds = transport._bounds if kind == "own blocking" else transport._link().bounds()
     drive(bounds.__aenter__(), store.io)  # another thread is in the middle of a call
     assert _in_child(lambda: drive(store.load(make_id()), store.io) is not None)
     drive(bounds.__aexit__(None, None, None), store.io)
 
 
-@pytest.mark.parametrize("kind", ["own asyncio", "handed asyncio"])
+@pytest.mark.parametrize("kind", ["own asyncio", "pool asyncio", "handed asyncio"])
 def test_f21_a_forked_child_of_an_asyncio_store_has_connections_of_its_own(bench: Any, kind: str) -> None:
     store = bench.store(kind)
     bench.run(store.create(make_record(), write_id=W1))
@@ -395,8 +398,9 @@ def test_f21_a_forked_child_of_an_asyncio_store_has_connections_of_its_own(bench
         assert bench.run(store.load(make_id())) is not None
 
 
-def test_an_own_asyncio_store_follows_its_callers_from_loop_to_loop(bench: Any) -> None:
-    store = bench.store("own asyncio")
+@pytest.mark.parametrize("kind", ["own asyncio", "pool asyncio"])
+def test_an_own_asyncio_store_follows_its_callers_from_loop_to_loop(bench: Any, kind: str) -> None:
+    store = bench.store(kind)
 
     async def one_life() -> Any:
         await store.create(make_record(), write_id=W1)
@@ -409,8 +413,9 @@ def test_an_own_asyncio_store_follows_its_callers_from_loop_to_loop(bench: Any) 
     assert bench.run(store.load(make_id())) is not None
 
 
-def test_an_own_asyncio_store_serves_two_loops_in_turn(bench: Any) -> None:
-    store = bench.store("own asyncio")
+@pytest.mark.parametrize("kind", ["own asyncio", "pool asyncio"])
+def test_an_own_asyncio_store_serves_two_loops_in_turn(bench: Any, kind: str) -> None:
+    store = bench.store(kind)
     with asyncio.Runner() as one, asyncio.Runner() as other:
         one.run(store.create(make_record(), write_id=W1))
         for runner in (other, one, other, one):

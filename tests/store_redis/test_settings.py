@@ -25,6 +25,8 @@ from sojourn.testing import make_id, make_record, make_write_id
 from sojourn.testing.driver import Driver, drive
 from sojourn_store_redis import Address, RedisStore, TwinnedRedisStore, sojourn_create_store
 from sojourn_store_redis.settings import RedisSettings
+from sojourn_store_redis.shared import HeldTransport, SharedTransport
+from sojourn_store_redis.transport import ClientTransport
 from tests.servers import RedisServer
 
 W1 = make_write_id(1)
@@ -147,7 +149,7 @@ def test_r6_a_url_that_cannot_be_used_is_refused_at_start_up_without_being_quote
         error = error.__cause__ or error.__context__
 
 
-@pytest.mark.parametrize("name", ["timeout", "connect_timeout", "max_connections"])
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout", "max_connections", "max_in_flight"])
 def test_limits_must_be_greater_than_zero(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"SOJOURN_REDIS_{name.upper()}"):
         RedisStore.from_url("redis://localhost", **{name: 0})
@@ -157,14 +159,29 @@ def test_limits_must_be_greater_than_zero(name: str) -> None:
 
 @pytest.mark.parametrize("io", [StoreIO.ASYNC, StoreIO.BLOCKING])
 def test_own_clients_never_retry_and_speak_plain_bytes(io: StoreIO) -> None:
-    link = Address(url="redis://localhost?socket_timeout=99&max_connections=7").transport(io)._make_link()
-    pool = link.client.connection_pool
-    connection = pool.make_connection()
-    assert connection.retry.get_retries() == 0
-    assert connection.socket_connect_timeout == 0.5
-    assert connection.socket_timeout == (None if io is StoreIO.ASYNC else 0.5)
-    assert connection.encoder.decode_responses is False
+    url = "redis://localhost?socket_timeout=99&max_connections=7&protocol=3"
+    pooled: Any = Address(url=url, mode="pool").transport(io)
+    own: Any = Address(url=url).transport(io)
+    pool = pooled._make_link().client.connection_pool
     assert pool.max_connections == 50
+    for connection in (pool.make_connection(), own._route._make_connection()):
+        assert connection.retry.get_retries() == 0
+        assert connection.socket_connect_timeout == 0.5
+        assert connection.socket_timeout == (None if io is StoreIO.ASYNC else 0.5)
+        assert connection.encoder.decode_responses is False
+
+
+def test_the_transport_is_shared_unless_a_pool_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kinds() -> list[type[Any]]:
+        store: Any = _made()
+        return [type(each._transport._transport) for each in (store, store.blocking_twin())]
+
+    assert kinds() == [SharedTransport, HeldTransport]
+    monkeypatch.setenv("SOJOURN_REDIS_TRANSPORT", "pool")
+    assert kinds() == [ClientTransport, ClientTransport]
+    monkeypatch.setenv("SOJOURN_REDIS_TRANSPORT", "carrier pigeon")
+    with pytest.raises(ConfigurationError, match="SOJOURN_REDIS_TRANSPORT"):
+        _made()
 
 
 def test_user_and_password_may_come_apart_from_the_url(clean_redis: RedisServer) -> None:

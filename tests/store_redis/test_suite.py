@@ -50,6 +50,14 @@ class TestOverItsOwnBlockingClient(_RedisSuite):
         return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=5.0).blocking_twin()
 
 
+class TestOverAPoolOfAsyncioConnections(_RedisSuite):
+    schedules = 8  # the same code as over a client handed in, except for who opens the connections
+    machine_settings = settings(max_examples=20)
+
+    def store(self, clock: Clock, namespace: str) -> Store:
+        return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=5.0, mode="pool")
+
+
 class TestOverAnAsyncioClientHandedIn(_RedisSuite):
     schedules = 8  # the same code as over its own client, except for who opens the connections
     machine_settings = settings(max_examples=20)

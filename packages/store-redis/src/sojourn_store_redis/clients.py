@@ -7,10 +7,10 @@ one overall deadline.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import redis
 import redis.asyncio
@@ -23,7 +23,8 @@ import redis.retry
 from sojourn.errors import ConfigurationError
 from sojourn.stores import StoreIO
 from sojourn_store_redis.bounds import BlockingBounds, Deadline, DeadlineSocket, Unbounded, async_bounds
-from sojourn_store_redis.transport import ClientTransport, Link
+from sojourn_store_redis.shared import DirectRoute, HeldTransport, SharedTransport
+from sojourn_store_redis.transport import ClientTransport, Link, Transport
 
 SCHEMES = ("redis", "rediss", "unix")
 
@@ -40,34 +41,39 @@ class Address:
     connect_timeout: float = 0.5
     """For opening one connection, within *timeout*."""
     max_connections: int = 50
+    max_in_flight: int = 4096
+    """Calls of one event loop that wait for a reply at once; one more is refused."""
+    mode: Literal["shared", "pool"] = "shared"
+    """Whether all tasks of an event loop share one connection, or each call takes one from a pool of redis-py."""
     client_name: str | None = "sojourn"
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("timeout", "connect_timeout", "max_connections"):
+        for name in ("timeout", "connect_timeout", "max_connections", "max_in_flight"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"SOJOURN_REDIS_{name.upper()} must be greater than 0")
 
-    def transport(self, io: StoreIO) -> ClientTransport:
+    def transport(self, io: StoreIO) -> Transport:
         """Return a transport that opens its own connections on first use; BLOCKING or ASYNC by *io*.
 
         ConfigurationError when the URL cannot be used; the message never quotes it, for it may hold a password.
         """
         is_async = io is StoreIO.ASYNC
         options = self._pool_options(redis.asyncio.connection if is_async else redis.connection)
-        make = partial(self._async_link if is_async else self._blocking_link, options)
-        try:
-            make().client.connection_pool.make_connection()  # connects to nothing
-        except (TypeError, redis.RedisError):
-            is_usable = False
-        else:
-            is_usable = True
-        if not is_usable:
-            raise ConfigurationError(
-                "SOJOURN_REDIS_URL has an option after ? that redis-py does not know; see its documentation of from_url"
-            )
-        return ClientTransport(make, io=io, address=_describe(options))
+        if self.mode == "pool":
+            make = partial(self._async_link if is_async else self._blocking_link, options)
+            _try(lambda: make().client.connection_pool.make_connection())
+            return ClientTransport(make, io=io, address=_describe(options))
+        if is_async:
+            connection_class = options.get("connection_class", redis.asyncio.Connection)
+            route = _direct(options, connection_class, socket_timeout=None, retry=_no_async_retry())
+            return SharedTransport(route, seconds=self.timeout, limit=self.max_in_flight)
+        deadline = Deadline()
+        connection_class = _within(options.get("connection_class", redis.Connection), deadline)
+        route = _direct(options, connection_class, socket_timeout=self.timeout, retry=_no_retry())
+        bounds = partial(BlockingBounds, seconds=self.timeout, slots=self.max_connections, deadline=deadline)
+        return HeldTransport(route, make_bounds=bounds)
 
     def _pool_options(self, kind: Any) -> dict[str, Any]:
         """Read the URL with the ``parse_url`` of the module *kind*: it names the classes of its connections."""
@@ -98,8 +104,7 @@ class Address:
 
     def _async_link(self, options: Mapping[str, Any]) -> Link:
         # the bounds hold the one deadline; redis-py's timer for each read would be pure cost
-        retry = redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0)
-        own: dict[str, Any] = {**options, "socket_timeout": None, "retry": retry}
+        own: dict[str, Any] = {**options, "socket_timeout": None, "retry": _no_async_retry()}
         pool = redis.asyncio.ConnectionPool(**own)
         client = redis.asyncio.Redis(connection_pool=pool)
         return Link(client, async_bounds(seconds=self.timeout, slots=self.max_connections))
@@ -110,7 +115,7 @@ class Address:
             **options,
             "connection_class": _within(options.get("connection_class", redis.Connection), deadline),
             "socket_timeout": self.timeout,
-            "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+            "retry": _no_retry(),
         }
         pool = redis.ConnectionPool(**own)
         client = redis.Redis(connection_pool=pool)
@@ -145,6 +150,37 @@ def handed_in(client: Any, *, timeout: float | None) -> ClientTransport:
         return Link(client, async_bounds(seconds=timeout, slots=None) if io is StoreIO.ASYNC else Unbounded)
 
     return ClientTransport(link, io=io, address=_describe(options))
+
+
+def _direct(options: Mapping[str, Any], connection_class: type[Any], **own: Any) -> DirectRoute:
+    """Return the route to the server that the *options* of a pool name, over connections of its own."""
+    kwargs = {name: value for name, value in options.items() if name not in {"connection_class", "max_connections"}}
+    kind: Callable[..., Any] = connection_class
+    make = partial(kind, **{**kwargs, **own, "protocol": 2})
+    _try(make)
+    return DirectRoute(make, address=_describe(options))
+
+
+def _try(make: Callable[[], object]) -> None:
+    """Make a connection, which connects to nothing; ConfigurationError when redis-py does not know an option."""
+    try:
+        make()
+    except (TypeError, redis.RedisError):
+        is_usable = False
+    else:
+        is_usable = True
+    if not is_usable:  # outside the handler: what it raises may quote the url
+        raise ConfigurationError(
+            "SOJOURN_REDIS_URL has an option after ? that redis-py does not know; see its documentation of from_url"
+        )
+
+
+def _no_retry() -> redis.retry.Retry:
+    return redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+
+
+def _no_async_retry() -> redis.asyncio.retry.Retry:
+    return redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0)
 
 
 def _describe(options: Mapping[str, Any]) -> str:

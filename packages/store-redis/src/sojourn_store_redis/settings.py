@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -38,8 +38,15 @@ class RedisSettings(PluginSettings):
         timedelta(seconds=0.5), description="How long one call may take, from waiting for a connection to the last byte"
     )
     connect_timeout: Duration = Field(timedelta(seconds=0.5), description="How long opening a connection may take")
+    transport: Literal["shared", "pool"] = Field(
+        "shared",
+        description="`shared`: one connection for all tasks of an event loop, one held by each thread; `pool`: redis-py's",
+    )
     max_connections: Annotated[int, Field(ge=1)] = Field(
-        50, description="The most connections of one process; further calls wait for a free one"
+        50, description="The most connections of one process, of threads or a pool; further calls wait for a free one"
+    )
+    max_in_flight: Annotated[int, Field(ge=1)] = Field(
+        4096, description="The most calls on a shared connection; further ones are refused until some are answered"
     )
     client_name: OptionalText = Field("sojourn", description="What CLIENT LIST on the server shows")
     namespace: OptionalText = Field(None, description="The beginning of every key; unset: that of SOJOURN_NAMESPACE")
@@ -53,6 +60,8 @@ class RedisSettings(PluginSettings):
             timeout=self.timeout.total_seconds(),
             connect_timeout=self.connect_timeout.total_seconds(),
             max_connections=self.max_connections,
+            max_in_flight=self.max_in_flight,
+            mode=self.transport,
             client_name=self.client_name,
             username=self.username,
             password=self.password.get_secret_value() if self.password else None,

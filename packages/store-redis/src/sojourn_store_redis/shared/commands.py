@@ -1,0 +1,57 @@
+"""The commands of a transport, said once for both kinds of connection.
+
+The one rule: nothing redis-py raises, and no error that the server replies, leaves from here unmapped.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from sojourn_store_redis.failures import mapped
+from sojourn_store_redis.scripts import Script
+from sojourn_store_redis.shared.adoption import pack
+from sojourn_store_redis.shared.refusals import first_error
+from sojourn_store_redis.transport import Argument
+
+
+class Commands:
+    """Turn calls into bytes, and replies into results or errors of the contract."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    async def execute(self, *command: Argument) -> Any:
+        """Return the reply to one command."""
+        reply = await self._ask(str(command[0]), pack(command))
+        if isinstance(reply, Exception):
+            raise mapped(reply, operation=str(command[0]), address=self.address) from reply
+        return reply
+
+    async def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Return the replies to several commands that were sent together."""
+        if not commands:
+            return []
+        operation = f"{commands[0][0]!s} x {len(commands)}"
+        replies = await self._ask(operation, b"".join(pack(tuple(each)) for each in commands), len(commands))
+        if (error := first_error(replies)) is not None:
+            raise mapped(error, operation=operation, address=self.address) from error
+        found: list[Any] = replies
+        return found
+
+    async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """Return the reply of a script, which the server is taught when it does not know it."""
+        rest = (len(keys), *keys, *arguments)
+        reply = await self._ask(script.name, pack(("EVALSHA", script.digest, *rest)))
+        if isinstance(reply, NoScriptError):
+            reply = await self._ask(script.name, pack(("EVAL", script.source, *rest)))
+        if isinstance(reply, Exception):
+            raise mapped(reply, operation=script.name, address=self.address) from reply
+        return reply
+
+    @abstractmethod
+    async def _ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
+        """Return the reply, which may be an error, or a list of *batch* replies."""

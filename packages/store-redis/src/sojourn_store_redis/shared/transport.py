@@ -1,0 +1,99 @@
+"""The suspending transport: one connection for each event loop, shared by all of its tasks.
+
+The one rule: no connection is used by two event loops or two processes (FAILURES F21), and none after its route has
+changed (F13).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from sojourn.errors import StoreUnavailableError
+from sojourn.stores import StoreIO, patience_left
+from sojourn_store_redis.shared.commands import Commands
+from sojourn_store_redis.shared.line import LineFullError
+from sojourn_store_redis.shared.refusals import is_refusal
+from sojourn_store_redis.shared.routes import Route
+from sojourn_store_redis.shared.wire import Wire
+
+_DEPOSED = "another server has become the master"
+
+
+class SharedTransport(Commands):
+    """Carry the commands of all tasks of an event loop over one connection, opened on first use.
+
+    *seconds* bounds each call, *limit* how many are in flight at once.
+    """
+
+    io = StoreIO.ASYNC
+
+    def __init__(self, route: Route, *, seconds: float, limit: int) -> None:
+        super().__init__(route.address)
+        self._route = route
+        self._seconds = seconds
+        self._limit = limit
+        self._wires: dict[asyncio.AbstractEventLoop, Wire] = {}
+        self._wire: Wire | None = None
+        self._process = os.getpid()
+        self._inherited: list[Any] = []
+
+    async def aclose(self) -> None:
+        """Close the connection of the running loop when its calls are answered; that of another loop stays open."""
+        wire = self._wires.pop(asyncio.get_running_loop(), None) if self._process == os.getpid() else None
+        self._wire = None
+        if wire is not None:
+            wire.retire()
+            await wire.closed()
+        if not self._wires:
+            await self._route.aclose()
+
+    async def _ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
+        """Return a reply or an error; a server that refuses is left, and another one is asked once."""
+        reply, wire = await self._ask_once(operation, packed, batch)
+        if is_refusal(reply):
+            wire.retire()
+            self._route.leave(wire.generation)
+            reply, wire = await self._ask_once(operation, packed, batch)
+        if wire.generation != self._route.generation:
+            wire.end(RedisConnectionError(_DEPOSED))
+            return RedisConnectionError(_DEPOSED)  # whatever it said: it may be forgotten
+        return reply
+
+    async def _ask_once(self, operation: str, packed: bytes, batch: int | None) -> tuple[Any, Wire]:
+        wire = self._wire
+        if (
+            wire is None
+            or wire.is_over
+            or wire.loop is not asyncio.get_running_loop()
+            or wire.generation != self._route.generation
+            or self._process != os.getpid()
+        ):
+            wire = self._move()
+        try:
+            return await wire.send(packed, batch=batch, patience=patience_left()), wire
+        except LineFullError as error:
+            raise StoreUnavailableError(
+                f"redis at {self.address} cannot do {operation} now: {error}; try again later",
+                retry_after=self._seconds,
+            ) from error
+
+    def _move(self) -> Wire:
+        """Return the wire of the running loop, a new one when there is none that may be used."""
+        if self._process != os.getpid():
+            # the parent still reads from these sockets: neither closing nor collecting them may disturb its loop
+            self._inherited.append(self._wires)
+            self._wires, self._process = {}, os.getpid()
+        loop = asyncio.get_running_loop()
+        for other in [each for each in list(self._wires) if each.is_closed()]:
+            self._wires.pop(other, None)
+        wire = self._wires.get(loop)
+        if wire is not None and not wire.is_over and wire.generation != self._route.generation:
+            wire.end(RedisConnectionError(_DEPOSED))
+        if wire is None or wire.is_over:
+            wire = self._wires[loop] = Wire(self._route, seconds=self._seconds, limit=self._limit)
+        self._wire = wire
+        return wire
