@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from sojourn.binding import Client
 from sojourn.crypto import Cipher
@@ -17,6 +17,7 @@ from sojourn.manager.building import build_context
 from sojourn.manager.exchange import Exchange, find
 from sojourn.manager.gate import Gate
 from sojourn.manager.queries import Queries, SessionInfo
+from sojourn.manager.resealing import Resealer
 from sojourn.metrics import ACTIVE_COUNT, Metrics
 from sojourn.serializers import Serializer, SerializerFactory
 from sojourn.session import CookieChange, Migrate, Session
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
 
 T = TypeVar("T")
+M = TypeVar("M")
+"""The model of a manager being built: pyright binds T to nothing on the bare class."""
 
 _log = logging.getLogger("sojourn.manager")
 
@@ -91,7 +94,7 @@ class SessionManager(Generic[T]):
         self._blocking: BlockingManager[T] | None = None
 
     @classmethod
-    def from_settings(cls, model: type[T], settings: SessionSettings, **parts: Any) -> SessionManager[T]:
+    def from_settings(cls, model: type[M], settings: SessionSettings, **parts: Any) -> SessionManager[M]:
         """Build a manager whose store, serializer, cipher and metrics the settings name; *parts* given here win."""
         from sojourn.plugins import PluginDoor, warn_about_unknown_variables
 
@@ -105,10 +108,11 @@ class SessionManager(Generic[T]):
         parts.setdefault("cipher", door.cipher(settings.cipher))
         parts.setdefault("metrics", door.metrics(settings.metrics))
         parts["observers"] = (*door.observers(), *parts.get("observers", ()))
-        return cls(model, parts.pop("store"), settings=settings, **parts)
+        make = cast("type[SessionManager[M]]", cls)
+        return make(model, parts.pop("store"), settings=settings, **parts)
 
     @classmethod
-    def from_env(cls, model: type[T], **parts: Any) -> SessionManager[T]:
+    def from_env(cls, model: type[M], **parts: Any) -> SessionManager[M]:
         """Build a manager from ``SOJOURN_*`` variables, ``.env`` and presets (docs/settings.md)."""
         from sojourn.settings import SessionSettings
 
@@ -203,6 +207,13 @@ class SessionManager(Generic[T]):
     async def clear(self) -> None:
         """End every session of this application's namespace."""
         await self._queries.clear()
+
+    async def reseal(self, progress: Callable[[int], object] | None = None) -> int:
+        """Seal and index every session under the first key, before an older one leaves the settings; return how many.
+
+        *progress* is called with the number so far. Requests may go on meanwhile (docs/security.md).
+        """
+        return await Resealer(self._context, self.gate.opener).run(progress)
 
     # -- the store -------------------------------------------------------------------------------------------
 
