@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from sojourn.errors import ConfigurationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager.driving import run_blocking
-from sojourn.manager.gate import Gate, waiting
+from sojourn.manager.gate import Gate, Waiting
 from sojourn.manager.opening import NOTHING, ClientOf, Found, is_well_formed
 from sojourn.session import Draft, LoadOutcome, Session, SessionState, draft_of
 
@@ -72,7 +72,7 @@ class Exchange(Generic[T]):
         """Ask the store, once. With two cookies of our name only a single match counts (SECURITY R22)."""
         if self._found is not None:
             return
-        with waiting(self._patience):
+        with Waiting(self._patience):
             await self._fetch()
 
     async def _fetch(self) -> None:

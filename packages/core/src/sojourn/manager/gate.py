@@ -5,8 +5,8 @@ Its one rule: it is shared by the manager and its blocking sibling but for the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextvars import Token
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sojourn.cookies import CookiePolicy
@@ -72,7 +72,7 @@ class Gate(Generic[T]):
         """Store what changed; say what the cookie must do."""
         draft = draft_of(session)
         try:
-            with waiting(draft.patience):
+            with Waiting(draft.patience):
                 return await self._committer.commit(draft)
         except SessionUnavailableError as error:
             draft.unavailable = error
@@ -85,7 +85,7 @@ class Gate(Generic[T]):
     async def end(self, session: Session[T]) -> CookieChange:
         """Carry out logout() and destroy() and nothing else: what a failed request still commits (FAILURES F23)."""
         draft = draft_of(session)
-        with waiting(draft.patience):
+        with Waiting(draft.patience):
             return await self._committer.end(draft)
 
     def new_patience(self) -> Patience | None:
@@ -129,17 +129,22 @@ class Gate(Generic[T]):
         return Gate(context.over(blocking_twin(context.calls.server), second), self.settings, self.key)
 
 
-@contextmanager
-def waiting(patience: Patience | None) -> Iterator[None]:
+class Waiting:
     """Let the calls of stores within take from what *patience* the request has left (FAILURES, deadline)."""
-    if patience is None:
-        yield
-        return
-    token = PATIENCE.set(patience)
-    try:
-        yield
-    finally:
-        PATIENCE.reset(token)
+
+    __slots__ = ("_patience", "_token")
+
+    def __init__(self, patience: Patience | None) -> None:
+        self._patience = patience
+        self._token: Token[Patience | None] | None = None
+
+    def __enter__(self) -> None:
+        if self._patience is not None:
+            self._token = PATIENCE.set(self._patience)
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            PATIENCE.reset(self._token)
 
 
 def blocking_twin(store: Store) -> Store:
