@@ -67,11 +67,13 @@ def unpack(id: str, value: bytes) -> Record | None:
     if len(value) < HEAD_BYTES or value[0] != FORMAT:
         return None
     _, version, idle, absolute, count, slots, length = _HEAD.unpack_from(value)
+    if version < 0 or not (math.isfinite(idle) and math.isfinite(absolute)):
+        return None
     label = None
     end = HEAD_BYTES
     if length != _NO_LABEL:
         end += length
-        label = value[HEAD_BYTES:end].decode()
+        label = value[HEAD_BYTES:end].decode("utf-8", "replace")
     size = WRITE_ID_BYTES
     return Record(
         id=id,

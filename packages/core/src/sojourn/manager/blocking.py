@@ -100,6 +100,10 @@ class BlockingManager(Generic[T]):
         """See SessionManager.clear."""
         run_blocking(self.manager.clear())
 
+    def reseal(self, progress: Callable[[int], object] | None = None) -> int:
+        """See SessionManager.reseal."""
+        return run_blocking(self.manager.reseal(progress))
+
     def cache_stats(self) -> Mapping[str, float]:
         """See SessionManager.cache_stats."""
         return self.manager.cache_stats()

@@ -79,7 +79,7 @@ class Opener(Generic[T]):
                     return found
                 successor = self.follow(current, found.record)
                 if successor is None:
-                    break
+                    return found  # a stub that does not open is damaged, as any record
                 current = successor
         except SessionUnavailableError as error:
             return Found(LoadOutcome.UNAVAILABLE, token, error=error)
@@ -181,7 +181,10 @@ class Opener(Generic[T]):
         context = self._context
         bound, sender = payload.fingerprint or b"", client() if client is not None else None
         prints = [context.binding.fingerprint(sender, key.derive(FINGERPRINT)) or b"" for key in context.ring.keys]
-        return sum([hmac.compare_digest(here, bound) for here in prints]) > 0
+        if sum([hmac.compare_digest(here, bound) for here in prints]) == 0:
+            return False
+        payload.fingerprint = prints[0]  # the next write of the session carries it under the first key
+        return True
 
 
 def max_age(context: Context[T], record: Record) -> int:
