@@ -1,0 +1,73 @@
+"""A headless Chromium, and shops on every store for it to visit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.browser.shops import Shop
+from tests.servers import RedisServer
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 10_000
+"""How long the browser waits for anything, in milliseconds."""
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.fail(f"there is no {CHROMIUM}: apt-get install chromium", pytrace=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[OpenPage]:
+    """Open a page in a browser of its own: nothing is shared between two of them. No scripts, unless asked for."""
+    contexts: list[BrowserContext] = []
+
+    def open_(**options: Any) -> Page:
+        context = browser.new_context(**{"java_script_enabled": False, **options})
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        return context.new_page()
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(open_page: OpenPage) -> Page:
+    return open_page()
+
+
+@pytest.fixture(scope="package", params=["memory", "cookie", "redis"])
+def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """Run the shop on each store, one after the other."""
+    folder = tmp_path_factory.mktemp(f"shop-{request.param}")
+    if request.param == "redis":
+        with RedisServer() as server, Shop(folder, SOJOURN_STORE="redis", SOJOURN_REDIS_URL=server.url) as shop:
+            yield shop
+    else:
+        with Shop(folder, SOJOURN_STORE=request.param) as shop:
+            yield shop
+    assert "Traceback" not in shop.log.read_text()

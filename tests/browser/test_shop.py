@@ -1,0 +1,295 @@
+"""The shop in a real browser, on every store."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.shops import Shop
+
+pytestmark = pytest.mark.browser
+
+ON_STORES_THAT_LIST = pytest.mark.parametrize("shop", ["memory", "redis"], indirect=True)
+ON_ONE_STORE = pytest.mark.parametrize("shop", ["memory"], indirect=True)
+IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605 Version/17.0 Safari/604.1"
+PAGES = ("/", "/cart", "/signin", "/inside", "/nowhere")
+
+
+def sign_in(page: Page, shop: Shop, user: str = "basho", password: str = "narrow-road") -> None:
+    if not page.url.startswith(shop.url):
+        page.goto(shop.url)
+    page.get_by_label("Name").fill(user)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def put_into_cart(page: Page, shop: Shop, thing: str = "Storm lantern") -> None:
+    page.goto(shop.url)
+    page.get_by_role("button", name=f"Add {thing} to the cart").click()
+
+
+def token(page: Page) -> str:
+    (cookie,) = page.context.cookies()
+    return cookie["value"]
+
+
+def is_signed_in(page: Page, shop: Shop) -> bool:
+    page.goto(shop.url)
+    return page.get_by_role("button", name="Sign out").count() == 1
+
+
+def test_r17_a_visitor_who_only_looks_gets_no_cookie(shop: Shop, page: Page) -> None:
+    for path in PAGES:
+        answer = page.goto(shop.url + path)
+        assert answer is not None
+        assert "set-cookie" not in answer.all_headers()
+    assert page.context.cookies() == []
+
+
+def test_a_cart_filled_by_a_stranger_survives_signing_in(shop: Shop, page: Page) -> None:
+    put_into_cart(page, shop)
+    put_into_cart(page, shop, "Map of the pass")
+    put_into_cart(page, shop)
+    sign_in(page, shop)
+    expect(page.get_by_text("Signed in as Bashō")).to_be_visible()
+    page.get_by_role("link", name="Cart (3)").click()
+    expect(page.get_by_role("row", name="Storm lantern")).to_contain_text("€ 78.00")
+    expect(page.get_by_role("row", name="Together")).to_contain_text("€ 87.80")
+    page.get_by_role("button", name="Remove Storm lantern").click()
+    expect(page.get_by_role("row", name="Together")).to_contain_text("€ 9.80")
+    page.get_by_role("button", name="Empty the cart").click()
+    expect(page.get_by_text("Nothing here yet.")).to_be_visible()
+
+
+def test_each_message_is_seen_once(shop: Shop, page: Page) -> None:
+    put_into_cart(page, shop)
+    expect(page.get_by_role("status")).to_have_text("Storm lantern: in your cart.")
+    page.reload()
+    expect(page.get_by_role("status")).to_have_count(0)
+    sign_in(page, shop)
+    expect(page.get_by_role("status")).to_have_text("Welcome, Bashō.")
+    page.goto(shop.url + "/cart")
+    expect(page.get_by_role("status")).to_have_count(0)
+
+
+@ON_ONE_STORE
+def test_a_message_waits_for_a_page_that_reads_it(shop: Shop, page: Page) -> None:
+    put_into_cart(page, shop)
+    page.context.request.post(
+        shop.url + "/cart/clear", form={"csrf": _csrf(page)}, headers={"origin": shop.url}, max_redirects=0
+    )
+    page.goto(shop.url + "/healthz")
+    page.goto(shop.url + "/inside")
+    expect(page.get_by_role("status")).to_have_text("Your cart is empty.")
+
+
+def _csrf(page: Page) -> str:
+    return page.locator("input[name=csrf]").first.get_attribute("value") or ""
+
+
+@ON_ONE_STORE
+def test_a_wrong_password_signs_nobody_in_and_sets_no_cookie(shop: Shop, page: Page) -> None:
+    sign_in(page, shop, password="wide-road")
+    expect(page.get_by_role("alert")).to_have_text("Name and password do not fit together.")
+    expect(page.get_by_label("Name")).to_have_value("basho")
+    assert page.context.cookies() == []
+
+
+def test_r13_signing_out_clears_the_session_and_says_so_once(shop: Shop, page: Page) -> None:
+    put_into_cart(page, shop)
+    sign_in(page, shop)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("status")).to_have_text("You are signed out.")
+    expect(page.get_by_role("link", name="Cart", exact=True)).to_be_visible()
+    assert not is_signed_in(page, shop)
+
+
+@pytest.mark.parametrize("scripts", [False, True])
+def test_going_back_after_signing_out_shows_nothing_private(shop: Shop, open_page: OpenPage, scripts: bool) -> None:
+    page = open_page(java_script_enabled=scripts)
+    put_into_cart(page, shop)
+    sign_in(page, shop)
+    page.goto(shop.url + "/cart")
+    expect(page.get_by_role("row", name="Storm lantern")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("status")).to_have_text("You are signed out.")
+    page.go_back()
+    assert page.url == shop.url + "/cart"
+    expect(page.get_by_text("Nothing here yet.")).to_be_visible()
+    expect(page.locator("body")).not_to_contain_text(re.compile("Bashō|lantern"))
+
+
+def test_r8_signing_in_changes_the_token_and_the_old_one_opens_nothing(shop: Shop, open_page: OpenPage) -> None:
+    page, thief = open_page(), open_page()
+    put_into_cart(page, shop)
+    stolen = page.context.cookies()
+    sign_in(page, shop)
+    assert token(page) != stolen[0]["value"]
+    thief.context.add_cookies([{"name": stolen[0]["name"], "value": stolen[0]["value"], "url": shop.url}])
+    assert not is_signed_in(thief, shop)
+
+
+@ON_ONE_STORE
+def test_r18_scripts_and_other_sites_do_not_get_the_cookie(shop: Shop, open_page: OpenPage) -> None:
+    page = open_page(java_script_enabled=True)
+    put_into_cart(page, shop)
+    (cookie,) = page.context.cookies()
+    assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == ("session", True, "Lax", "/")
+    assert page.evaluate("document.cookie") == ""
+
+
+@pytest.mark.parametrize("shop", ["cookie"], indirect=True)
+def test_a_store_that_cannot_list_sessions_says_so(shop: Shop, page: Page) -> None:
+    sign_in(page, shop)
+    page.get_by_role("link", name="Sessions").click()
+    expect(page.get_by_text("The store “cookie” cannot list sessions.")).to_be_visible()
+    expect(page.get_by_role("button", name="Sign out everywhere else")).to_have_count(0)
+
+
+@ON_STORES_THAT_LIST
+def test_a_session_in_another_browser_is_ended(shop: Shop, open_page: OpenPage) -> None:
+    here, there = open_page(), open_page(user_agent=IPHONE)
+    sign_in(here, shop, "ibn", "seven-seas")
+    sign_in(there, shop, "ibn", "seven-seas")
+    here.goto(shop.url + "/sessions")
+    expect(here.get_by_role("heading", name="this browser")).to_have_text(re.compile("Chrome on Linux"))
+    here.get_by_role("button", name="End the session of Safari on iOS").click()
+    expect(here.get_by_role("status")).to_have_text("That session has ended.")
+    expect(here.get_by_role("button", name="End it")).to_have_count(0)
+    assert not is_signed_in(there, shop)
+    assert is_signed_in(here, shop)
+    here.get_by_role("button", name="Sign out").click()
+
+
+@ON_STORES_THAT_LIST
+def test_r14_all_other_sessions_are_ended_at_once_and_nobody_elses(shop: Shop, open_page: OpenPage) -> None:
+    here, *others = (open_page() for _ in range(3))
+    stranger = open_page()
+    for page in (here, *others):
+        sign_in(page, shop, "ibn", "seven-seas")
+    sign_in(stranger, shop, "ada", "wander-far")
+    here.goto(shop.url + "/sessions")
+    here.get_by_role("button", name="Sign out everywhere else").click()
+    expect(here.get_by_role("status")).to_have_text("2 sessions ended.")
+    assert [is_signed_in(page, shop) for page in (here, *others, stranger)] == [True, False, False, True]
+
+
+@ON_STORES_THAT_LIST
+def test_the_session_of_somebody_else_cannot_be_ended(shop: Shop, open_page: OpenPage) -> None:
+    mine, theirs = open_page(), open_page()
+    sign_in(theirs, shop, "ada", "wander-far")
+    theirs.goto(shop.url + "/inside")
+    id_ = theirs.locator(".plain dd code").first.inner_text()
+    sign_in(mine, shop)
+    answer = mine.context.request.post(shop.url + "/sessions/revoke", form={"csrf": _csrf(mine), "id": id_})
+    assert "That session had already ended." in answer.text()
+    assert is_signed_in(theirs, shop)
+
+
+@ON_ONE_STORE
+def test_r35_signing_in_leads_to_the_page_that_was_wanted(shop: Shop, page: Page) -> None:
+    page.goto(shop.url + "/sessions?a=b&c")
+    assert page.url.startswith(shop.url + "/signin?redirect_to=/sessions")
+    sign_in(page, shop)
+    assert page.url == shop.url + "/sessions?a=b&c"
+
+
+@ON_ONE_STORE
+@pytest.mark.parametrize("evil", ["//evil.example", "https://evil.example", "/%5Cevil.example", "javascript:alert(1)"])
+def test_r35_signing_in_never_leads_to_another_site(shop: Shop, page: Page, evil: str) -> None:
+    page.goto(f"{shop.url}/signin?redirect_to={evil}")
+    sign_in(page, shop)
+    assert page.url == shop.url + "/"
+
+
+@ON_ONE_STORE
+def test_a_page_for_the_staff_is_for_the_staff(shop: Shop, page: Page) -> None:
+    sign_in(page, shop)
+    answer = page.goto(shop.url + "/staff")
+    assert answer is not None
+    assert answer.status == 403
+    expect(page.get_by_role("heading", name="Not allowed")).to_be_visible()
+    page.goto(shop.url)
+    page.get_by_role("button", name="Sign out").click()
+    sign_in(page, shop, "ada", "wander-far")
+    page.get_by_role("link", name="Staff").click()
+    expect(page.get_by_role("heading", name="Behind the counter")).to_be_visible()
+
+
+@ON_ONE_STORE
+@pytest.mark.parametrize("has_session", [False, True])
+def test_r34_a_form_on_another_site_changes_nothing(shop: Shop, page: Page, has_session: bool) -> None:
+    if has_session:
+        put_into_cart(page, shop, "Brass compass")
+    form = f"<form method=post action='{shop.url}/cart/add'><input name=sku value=lantern><button>Win</button></form>"
+    page.route("http://evil.example/", lambda route: route.fulfill(body=form, content_type="text/html"))
+    page.goto("http://evil.example/")
+    page.get_by_role("button", name="Win").click()
+    expect(page.get_by_role("heading", name="Not allowed")).to_be_visible()
+    page.goto(shop.url + "/cart")
+    expect(page.get_by_role("row", name="Storm lantern")).to_have_count(0)
+    expect(page.get_by_role("row", name="Brass compass")).to_have_count(int(has_session))
+
+
+@ON_ONE_STORE
+def test_r34_a_form_without_the_token_of_its_session_changes_nothing(shop: Shop, page: Page) -> None:
+    put_into_cart(page, shop)
+    answer = page.context.request.post(
+        shop.url + "/cart/clear", form={"csrf": "x"}, headers={"origin": shop.url, "accept": "text/html"}
+    )
+    assert answer.status == 403
+    assert "out of date" in answer.text()
+    page.goto(shop.url)
+    expect(page.get_by_role("link", name="Cart (1)")).to_be_visible()
+
+
+@ON_ONE_STORE
+def test_the_policy_of_the_pages_allows_what_they_do_and_no_page_loads_anything_foreign(
+    shop: Shop, open_page: OpenPage
+) -> None:
+    page = open_page(java_script_enabled=True)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    foreign: list[str] = []
+    page.on("request", lambda request: None if request.url.startswith(shop.url) else foreign.append(request.url))
+    put_into_cart(page, shop)
+    sign_in(page, shop, "ada", "wander-far")
+    for path in ("/", "/cart", "/sessions", "/inside", "/staff"):
+        answer = page.goto(shop.url + path)
+        assert answer is not None
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-store"
+        assert page.get_by_role("heading", level=1).count() == 1
+    assert (complaints, foreign) == ([], [])
+
+
+def test_the_panel_tells_what_was_written_and_why(shop: Shop, page: Page) -> None:
+    page.goto(shop.url)
+    panel = page.locator(".panel")
+    expect(panel).to_contain_text(f"store: {shop.store}")
+    expect(panel).to_contain_text("no cookie came, and nothing was worth one")
+    put_into_cart(page, shop)
+    expect(panel).to_contain_text("replace: version 1 became 2")
+    expect(panel).to_contain_text("create: a new record, version 1")
+    expect(panel).to_contain_text("data.cart changed; a message waits for the next page")
+    page.reload()
+    expect(panel).to_contain_text("nothing changed since it was loaded")
+    sign_in(page, shop)
+    expect(panel).to_contain_text("login() bound the session to the principal “basho”")
+
+
+@ON_ONE_STORE
+def test_what_does_not_fit_is_a_page_that_names_it(shop: Shop, page: Page) -> None:
+    put_into_cart(page, shop)
+    for form, sentence in (
+        ({"sku": "moon"}, "not on our shelf"),
+        ({"sku": "map", "count": "many"}, "count: expected int"),
+    ):
+        answer = page.context.request.post(
+            shop.url + "/cart/add", form={**form, "csrf": _csrf(page)}, headers={"accept": "text/html"}
+        )
+        assert answer.status == 422
+        assert sentence in answer.text()
