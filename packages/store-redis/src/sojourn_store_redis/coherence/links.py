@@ -1,0 +1,142 @@
+"""What is done about each message, silence and loss of the invalidation links (rules 3 to 5).
+
+The one rule: whatever may have lost a message begins a new epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from sojourn_store_redis.coherence.copies import Copies
+from sojourn_store_redis.coherence.link import Link, LinkEvent, LinkState
+from sojourn_store_redis.coherence.messages import (
+    Action,
+    Announced,
+    Confirmed,
+    Died,
+    Doubt,
+    HangUp,
+    Message,
+    Ping,
+    Pong,
+    read_announcement,
+)
+from sojourn_store_redis.coherence.tombstones import DEAD
+
+PINGS_WITHIN_STALENESS = 4
+WATCHDOG = 2.0
+"""How many times the staleness a link may be silent."""
+
+_SUPERSEDED = HangUp("another connection has taken its place")
+
+
+class Links:
+    """The links of one process, one for each primary; the caller holds the lock."""
+
+    __slots__ = ("_copies", "_epochs", "_interval", "_links", "_patience")
+
+    def __init__(self, copies: Copies, *, max_staleness: float) -> None:
+        self._copies = copies
+        self._interval = max_staleness / PINGS_WITHIN_STALENESS
+        self._patience = max_staleness * WATCHDOG
+        self._links: dict[Hashable, Link] = {}
+        self._epochs = 0
+
+    def of(self, primary: Hashable) -> Link:
+        """Return the link of a primary; it is down when nothing is known of it."""
+        link = self._links.get(primary)
+        if link is None:
+            self._epochs += 1
+            link = self._links[primary] = Link(self._epochs)
+        return link
+
+    def oldest_lease(self) -> float:
+        """Return the moment up to which everything was heard of on every link."""
+        return min((link.fresh for link in self._links.values()), default=float("-inf"))
+
+    def open(self, primary: Hashable, now: float) -> int:
+        """Begin a new connection in place of the former one; return its number."""
+        link = self.of(primary)
+        self.lose(link)
+        link.move(LinkEvent.OPENED)
+        link.connection += 1
+        link.heard = now
+        return link.connection
+
+    def receive(self, primary: Hashable, connection: int, message: Message, now: float) -> Sequence[Action]:
+        """Take one message; LinkStateError, and nothing changed, when it cannot come now."""
+        link = self.of(primary)
+        if link.connection != connection or link.state is LinkState.DOWN:
+            return (_SUPERSEDED,)
+        match message:
+            case Confirmed():
+                link.move(LinkEvent.CONFIRMED)
+                return self._start_anew(link, now)
+            case Pong(nonce):
+                link.move(LinkEvent.PONG)
+                link.answered(nonce, now)
+                return ()
+            case Announced(data):
+                link.move(LinkEvent.ANNOUNCED)
+                return self._hear(link, data, now)
+
+    def check(self, primary: Hashable, connection: int, now: float) -> Sequence[Action]:
+        """Return what is due by now."""
+        link = self.of(primary)
+        if link.connection != connection or link.state is LinkState.DOWN:
+            return (_SUPERSEDED,)
+        if now >= link.heard + self._patience:
+            self._copies.statistics.watchdog += 1
+            self.lose(link)
+            return (HangUp("no answer in time"),)
+        if link.state is LinkState.SUBSCRIBED and now >= link.sent + self._interval:
+            return (self._ping(link, now),)
+        return ()
+
+    def next_check(self, primary: Hashable) -> float:
+        """Return when ``check`` has something to do."""
+        link = self.of(primary)
+        watchdog = link.heard + self._patience
+        return min(watchdog, link.sent + self._interval) if link.state is LinkState.SUBSCRIBED else watchdog
+
+    def lose(self, link: Link) -> None:
+        """Put a link down, whatever its state."""
+        if link.state is not LinkState.DOWN:
+            self._copies.statistics.losses += 1
+            link.move(LinkEvent.LOST)
+        self._start_epoch(link)
+
+    def lose_all(self) -> None:
+        """Put every link down, and believe none of their connections any more."""
+        for link in self._links.values():
+            link.connection += 1
+            self.lose(link)
+
+    def _hear(self, link: Link, data: bytes, now: float) -> Sequence[Action]:
+        self._copies.statistics.announcements += 1
+        heard = read_announcement(data)
+        if heard is None:
+            return self._start_anew(link, now)
+        id, version = heard
+        self._copies.outdate(id, version, now)
+        return (Died(id),) if version == DEAD else ()
+
+    def _start_anew(self, link: Link, now: float) -> Sequence[Action]:
+        """Begin a new epoch on a connection that works; the next pong makes the cache serve again."""
+        self._start_epoch(link)
+        link.heard = now
+        return (Doubt(), self._ping(link, now))
+
+    def _ping(self, link: Link, now: float) -> Ping:
+        statistics = self._copies.statistics
+        statistics.pings += 1
+        nonce = b"%d.%d" % (link.connection, statistics.pings)
+        link.pings.append((nonce, now))
+        link.sent = now
+        return Ping(nonce)
+
+    def _start_epoch(self, link: Link) -> None:
+        former = link.epoch
+        self._epochs += 1
+        link.start_epoch(self._epochs)
+        self._copies.leave_epoch(former, is_only=len(self._links) == 1)
