@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from sojourn import metrics as names
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DAY = 86_400.0
+_LABELS_KEPT = 1024
 _LONGEST = {"high_security": 12 * 3600.0, "development": 400 * _DAY, "testing": 400 * _DAY}
 _LONGEST_ELSEWHERE = 30 * _DAY
 
@@ -78,6 +80,7 @@ def build_context(
             clock=clock,
             client_side=client_side,
         ),
+        label_of=lru_cache(maxsize=_LABELS_KEPT)(ring.label),
         calls=make_calls(store, settings, signals, clock),
         codec=_codec(store, settings, ring, cipher, longest, client_side=client_side),
         ring=ring,

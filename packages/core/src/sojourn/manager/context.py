@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar, cast
 
@@ -29,6 +30,8 @@ class Context(Generic[T]):
 
     terms: Terms[T]
     calls: Calls
+    label_of: Callable[[str, str], str]
+    """``ring.label``, the latest answers kept."""
     codec: Codec
     ring: KeyRing
     signals: Signals
@@ -85,7 +88,7 @@ class Context(Generic[T]):
 
     def label(self, principal: str | None) -> str | None:
         """Return the index label of a principal under the first key (SECURITY R25)."""
-        return None if principal is None or self.client_side else self.ring.label(PRINCIPAL, principal)
+        return None if principal is None or self.terms.client_side else self.label_of(PRINCIPAL, principal)
 
     def bind(self, draft: Draft[T]) -> None:
         """Bind a session that begins, or is logged into, to the client that sent the request (SECURITY R31)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from typing import Generic, TypeVar
 
-from sojourn.errors import SessionConflictError, SessionUnavailableError
+from sojourn.errors import SessionConflictError, SessionUnavailableError, StoreUnavailableError
 from sojourn.manager.context import Context
 from sojourn.manager.opening import max_age
 from sojourn.manager.replacing import MOST_TRIES, Replacer, pause
@@ -17,6 +17,10 @@ from sojourn.session import CookieAction, CookieChange, Draft, Payload
 from sojourn.stores import WRITE_ID_BYTES, Created, Deleted, Record, Replaced
 
 T = TypeVar("T")
+
+
+class _UnknownEndError(StoreUnavailableError):
+    """Nobody knows whether the old record is gone."""
 
 
 class Rotation(Generic[T]):
@@ -48,6 +52,8 @@ class Rotation(Generic[T]):
             raise SessionUnavailableError(msg)
         try:
             ended = await self._end_old(draft, old, record, payload)
+        except _UnknownEndError:
+            raise  # the old one may be gone: the new one, whose token nobody has, is all there is left of the session
         except BaseException:
             await self._take_back(record.id)
             raise
@@ -67,7 +73,7 @@ class Rotation(Generic[T]):
             await context.calls.delete(old.id)
             return record, payload, merged
         for tried in range(MOST_TRIES + 1):
-            answer = await context.calls.delete(old.id, expected=old.version)
+            answer = await self._delete(old)
             if answer is Deleted.OK:
                 return record, payload, merged
             theirs = await self._replacer.reload(old.id, draft.record_token) if answer is Deleted.CONFLICT else None
@@ -82,6 +88,21 @@ class Rotation(Generic[T]):
                 await context.calls.sleep(pause(tried))
         msg = f"session {old.id} kept being changed by other requests while it was rotated; try again"
         raise SessionConflictError(msg)
+
+    async def _delete(self, old: Record) -> Deleted:
+        """Delete the old record at the version known; when the answer is lost, look whether it is gone (FAILURES F6)."""
+        calls = self._context.calls
+        try:
+            return await calls.delete(old.id, expected=old.version)
+        except StoreUnavailableError as lost:
+            try:
+                present = await calls.load(old.id, fresh=True)
+            except SessionUnavailableError:
+                msg = f"it is unknown whether session {old.id} was ended when its token was rotated; try again later"
+                raise _UnknownEndError(msg, retry_after=lost.retry_after) from lost
+            if present is None:
+                return Deleted.OK
+            raise
 
     async def _rewrite(self, draft: Draft[T], record: Record, payload: Payload) -> Record:
         """Replace the new record, which nobody else can know yet."""

@@ -84,10 +84,10 @@ class Shape(Generic[T]):
         encoded = self.encode(data)
         if encoded == loaded:
             return loaded
-        before = self.decode(loaded)
-        plain = self.encode(before)
-        if plain == encoded or is_same(before, self.serializer.decode(encoded)):
+        plain = self.encode(self.decode(loaded))
+        if plain == encoded:
             return loaded
+        self.serializer.decode(encoded)
         return encoded if plain == loaded else self._with_unknown(encoded, loaded)
 
     def first(self, data: T) -> bytes:
