@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
 from tests.browser.shops import Shop
 from tests.servers import RedisServer
@@ -30,13 +30,30 @@ OpenPage = Callable[..., Page]
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
+def playwright() -> Iterator[Playwright]:
     if not CHROMIUM.exists():
         pytest.fail(f"there is no {CHROMIUM}: apt-get install chromium", pytrace=False)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
+        yield playwright
+
+
+@pytest.fixture(scope="package")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="package")
+def remembering_browser(playwright: Playwright) -> Iterator[Browser]:
+    """A browser that keeps whole pages for its back button, as people's browsers do; Playwright turns that off."""
+    browser = playwright.chromium.launch(
+        executable_path=str(CHROMIUM),
+        args=[*FLAGS, "--enable-features=BackForwardCache"],
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
@@ -44,8 +61,8 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     """Open a page in a browser of its own: nothing is shared between two of them. No scripts, unless asked for."""
     contexts: list[BrowserContext] = []
 
-    def open_(**options: Any) -> Page:
-        context = browser.new_context(**{"java_script_enabled": False, **options})
+    def open_(*, of: Browser = browser, **options: Any) -> Page:
+        context = of.new_context(**{"java_script_enabled": False, **options})
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
         return context.new_page()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.shops import Shop
@@ -107,9 +107,10 @@ def test_r13_signing_out_clears_the_session_and_says_so_once(shop: Shop, page: P
     assert not is_signed_in(page, shop)
 
 
-@pytest.mark.parametrize("scripts", [False, True])
-def test_going_back_after_signing_out_shows_nothing_private(shop: Shop, open_page: OpenPage, scripts: bool) -> None:
-    page = open_page(java_script_enabled=scripts)
+def test_going_back_after_signing_out_shows_nothing_private(
+    shop: Shop, open_page: OpenPage, remembering_browser: Browser
+) -> None:
+    page = open_page(of=remembering_browser, java_script_enabled=True)
     put_into_cart(page, shop)
     sign_in(page, shop)
     page.goto(shop.url + "/cart")
@@ -120,6 +121,8 @@ def test_going_back_after_signing_out_shows_nothing_private(shop: Shop, open_pag
     assert page.url == shop.url + "/cart"
     expect(page.get_by_text("Nothing here yet.")).to_be_visible()
     expect(page.locator("body")).not_to_contain_text(re.compile("Bashō|lantern"))
+    (reason,) = page.evaluate("performance.getEntriesByType('navigation')[0].notRestoredReasons.reasons")
+    assert reason["reason"] == "response-cache-control-no-store"
 
 
 def test_r8_signing_in_changes_the_token_and_the_old_one_opens_nothing(shop: Shop, open_page: OpenPage) -> None:
