@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sojourn_store_redis.records import FORMAT, SLACK
 
@@ -24,6 +25,13 @@ class Script:
     def __post_init__(self) -> None:
         # the name that EVALSHA wants; nothing secret is digested
         object.__setattr__(self, "digest", hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest())
+
+
+class Pair(NamedTuple):
+    """A write as a store without local copies makes it, and as one that announces its writes to other processes."""
+
+    silent: Script
+    announcing: Script
 
 
 _READ = f"""
@@ -44,6 +52,23 @@ local function was_written_by(head, write_id)
 end
 """
 
+# what a store without local copies announces
+_SILENCE = """
+local function announce() end
+"""
+
+# a store with local copies appends channel and id to the arguments; repeats are announced too, as their first try may
+# have failed after the write
+_ANNOUNCE = """
+local id = table.remove(ARGV)
+local channel = table.remove(ARGV)
+local function announce(head)
+  local version = 'DEAD'
+  if head then version = string.format('%.0f', struct.unpack('>i8', head, 2)) end
+  redis.call('PUBLISH', channel, id .. ':' .. version)
+end
+"""
+
 # the members of an index are scored by their absolute deadline, which no touch moves
 _INDEX = """
 local function add_to_index(key, member, score, trim_below, milliseconds)
@@ -55,49 +80,56 @@ local function add_to_index(key, member, score, trim_below, milliseconds)
 end
 """
 
-CREATE = Script(
-    "create",
-    _READ
-    + _INDEX
-    + """
+
+def _pair(name: str, functions: str, body: str) -> Pair:
+    return Pair(Script(name, functions + _SILENCE + body), Script(name, functions + _ANNOUNCE + body))
+
+
+_CREATE = """
 -- KEYS: record [index]; ARGV: now, write id, value, milliseconds [member, score, trim below, milliseconds]
 local head = redis.call('GETRANGE', KEYS[1], 0, 58)
 if #head > 0 and not is_record(head) then return 0 end
 if is_live(head) then
-  if was_written_by(head, ARGV[2]) then return 1 end
+  if was_written_by(head, ARGV[2]) then
+    announce(head)
+    return 2
+  end
   return 0
 end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+announce(ARGV[3])
 if KEYS[2] then add_to_index(KEYS[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8]) end
 return 1
-""",
-)
-"""1 created (or created before by this write id), 0 exists."""
+"""
 
-REPLACE = Script(
-    "replace",
-    _READ
-    + _INDEX
-    + """
+CREATE = _pair("create", _READ + _INDEX, _CREATE)
+"""1 created, 2 created before by this write id, 0 exists."""
+
+_REPLACE = """
 -- KEYS: record [index]
 -- ARGV: now, write id, expected version, before and after the write ids, milliseconds
 --       [member, score, trim below, milliseconds]
 local head = redis.call('GETRANGE', KEYS[1], 0, 313)
 if not is_live(head) then return 0 end
-if was_written_by(head, ARGV[2]) then return 1 end
+if was_written_by(head, ARGV[2]) then
+  announce(head)
+  return 2
+end
 if string.sub(head, 2, 9) ~= ARGV[3] then return -1 end
 local count = string.byte(head, 26)
 local slots = string.sub(head, 27, 26 + 8 * count) .. ARGV[2]
 if count == 4 then slots = string.sub(slots, 9) else count = count + 1 end
 slots = slots .. string.rep('\\0', 32 - #slots)
 redis.call('SET', KEYS[1], ARGV[4] .. string.char(count) .. slots .. ARGV[5], 'PX', ARGV[6])
+announce(ARGV[4])
 if KEYS[2] then add_to_index(KEYS[2], ARGV[7], ARGV[8], ARGV[9], ARGV[10]) end
 local length = string.byte(head, 59)
 if length == 255 or string.sub(head, 59, 59 + length) == string.sub(ARGV[5], 1, 1 + length) then return 1 end
 return string.sub(head, 60, 59 + length)
-""",
-)
-"""1 replaced (or replaced before by this write id), the former label when it was another, 0 gone, -1 conflict."""
+"""
+
+REPLACE = _pair("replace", _READ + _INDEX, _REPLACE)
+"""1 replaced, the former label when it was another, 2 replaced before by this write id, 0 gone, -1 conflict."""
 
 TOUCH = Script(
     "touch",
@@ -118,16 +150,17 @@ return 1
 )
 """1 when the record is present, 0 otherwise."""
 
-DELETE = Script(
-    "delete",
-    _READ
-    + """
+_DELETE = """
 -- KEYS: record; ARGV: now [expected version]
 local head = redis.call('GETRANGE', KEYS[1], 0, 313)
-if #head == 0 then return 0 end
+if #head == 0 then
+  announce()
+  return 0
+end
 if not is_record(head) then
   if ARGV[2] then return -1 end
   redis.call('UNLINK', KEYS[1])
+  announce()
   return 1
 end
 local live = is_live(head)
@@ -137,12 +170,14 @@ if ARGV[2] and string.sub(head, 2, 9) ~= ARGV[2] then
 end
 -- what has expired by this clock goes too: a node whose clock lags must not serve it after a logout
 redis.call('UNLINK', KEYS[1])
+announce()
 if not live then return 0 end
 local length = string.byte(head, 59)
 if length == 255 then return 1 end
 return string.sub(head, 60, 59 + length)
-""",
-)
+"""
+
+DELETE = _pair("delete", _READ, _DELETE)
 """1 deleted, or the label of what was deleted; 0 gone, -1 conflict."""
 
 UNINDEX = Script(

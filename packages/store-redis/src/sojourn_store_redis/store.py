@@ -45,7 +45,8 @@ class RedisStore:
 
     ``redis.Redis`` gives a store that blocks, ``redis.asyncio.Redis`` one that suspends. A client handed in should
     be made with ``retry=Retry(NoBackoff(), 0)`` and timeouts; it stays the application's to close. *timeout* bounds
-    each call over an asyncio client, in seconds. SessionTooLargeError beyond *max_bytes*.
+    each call over an asyncio client, in seconds. SessionTooLargeError beyond *max_bytes*. With a *channel* every write is
+    announced there, for processes that keep local copies.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class RedisStore:
         timeout: float | None = 5.0,
         max_bytes: int = DEFAULT_MAX_BYTES,
         encrypt: bool | None = None,
+        channel: bytes | None = None,
     ) -> None:
         transport = client if isinstance(client, Transport) else handed_in(client, timeout=timeout)
         self.io: StoreIO = transport.io
@@ -67,7 +69,8 @@ class RedisStore:
         self._namespace = namespace
         self._clock = clock
         self._max_bytes = max_bytes
-        self._survey = Survey(self._transport, self._keys, clock)
+        self._channel = channel
+        self._survey = Survey(self._transport, self._keys, clock, channel)
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> TwinnedRedisStore:
@@ -93,15 +96,29 @@ class RedisStore:
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Store a record that is absent so far; OK again for the same *write_id*."""
+        return Created.OK if await self.try_create(record, write_id=write_id) else Created.EXISTS
+
+    async def try_create(self, record: Record, *, write_id: bytes) -> int:
+        """Create as ``create`` does; 1: done now, 2: done before, 0: the record exists."""
         now = self._clock.time()
         value = self._packed(record, write_id)
         keys = [self._keys.session_key(record.id)]
         arguments: list[Argument] = [pack_time(now), write_id, value, milliseconds_to_live(record.deadline, now)]
         self._add_index(record, now, keys, arguments)
-        return Created.OK if await self._transport.eval(scripts.CREATE, keys, arguments) == 1 else Created.EXISTS
+        return int(await self._write(scripts.CREATE, record.id, keys, arguments))
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         """Replace the record whose version is *expected*; OK again for the same *write_id*."""
+        match await self.try_replace(record, expected=expected, write_id=write_id):
+            case 0:
+                return Replaced.GONE
+            case -1:
+                return Replaced.CONFLICT
+            case _:
+                return Replaced.OK
+
+    async def try_replace(self, record: Record, *, expected: int, write_id: bytes) -> int:
+        """Replace as ``replace`` does; 1: done now, 2: done before, 0: the record is gone, -1: a conflict."""
         now = self._clock.time()
         before, after = split(self._packed(record, write_id))
         keys = [self._keys.session_key(record.id)]
@@ -114,16 +131,11 @@ class RedisStore:
             milliseconds_to_live(record.deadline, now),
         ]
         self._add_index(record, now, keys, arguments)
-        match await self._transport.eval(scripts.REPLACE, keys, arguments):
-            case 0:
-                return Replaced.GONE
-            case -1:
-                return Replaced.CONFLICT
-            case bytes() as former_label:
-                await self._survey.leave_index(former_label.decode(), [record.id])
-                return Replaced.OK
-            case _:
-                return Replaced.OK
+        reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
+        if isinstance(reply, bytes):
+            await self._survey.leave_index(reply.decode(), [record.id])
+            return 1
+        return int(reply)
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline forward, at most to the absolute deadline; say whether the record is present."""
@@ -132,10 +144,10 @@ class RedisStore:
 
     async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
         """Delete the record, if *expected* is given only at that version."""
-        arguments = [pack_time(self._clock.time())]
+        arguments: list[Argument] = [pack_time(self._clock.time())]
         if expected is not None:
             arguments.append(pack_version(expected))
-        match await self._transport.eval(scripts.DELETE, [self._keys.session_key(id)], arguments):
+        match await self._write(scripts.DELETE, id, [self._keys.session_key(id)], arguments):
             case 0:
                 return Deleted.GONE
             case -1:
@@ -175,6 +187,11 @@ class RedisStore:
     async def aclose(self) -> None:
         """Release idle connections; a client that was handed in stays open for its owner."""
         await self._transport.aclose()
+
+    async def _write(self, pair: scripts.Pair, id: str, keys: list[bytes], arguments: list[Argument]) -> Any:
+        if self._channel is None:
+            return await self._transport.eval(pair.silent, keys, arguments)
+        return await self._transport.eval(pair.announcing, keys, [*arguments, self._channel, pack_name(id)])
 
     def _packed(self, record: Record, write_id: bytes) -> bytes:
         value = pack(record, write_id)

@@ -21,10 +21,11 @@ BATCH = 500
 class Survey:
     """Go through the records of one namespace."""
 
-    def __init__(self, transport: Transport, keys: KeyNames, clock: Clock) -> None:
+    def __init__(self, transport: Transport, keys: KeyNames, clock: Clock, channel: bytes | None) -> None:
         self._transport = transport
         self._keys = keys
         self._clock = clock
+        self._channel = channel
 
     async def ids_of(self, label: str) -> list[str]:
         """Return the ids of the live records with that label; members without such a record leave the index."""
@@ -64,6 +65,13 @@ class Survey:
             async for keys in self._key_batches(pattern):
                 if own := [key for key in keys if self._keys.owns(key)]:
                     await self._transport.execute("UNLINK", *own)
+                    await self._announce_deaths(own)
+
+    async def _announce_deaths(self, keys: Sequence[bytes]) -> None:
+        """Announce what is gone: after it is, so that nobody reads it again afterwards."""
+        ids = [id for id in map(self._keys.id_of, keys) if id is not None]
+        if self._channel is not None and ids:
+            await self._transport.execute_many([("PUBLISH", self._channel, pack_name(id) + b":DEAD") for id in ids])
 
     async def _summaries(self, ids: Sequence[str]) -> list[Record]:
         """Return the live ones of the records, without their payloads."""
