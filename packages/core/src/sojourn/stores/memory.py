@@ -6,57 +6,15 @@ of one second, so creating, touching, expiring and evicting cost O(log n) at wor
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import AsyncIterator, Callable, Sequence
-from struct import Struct
 from threading import Lock
 
-from sojourn.stores.contract import (
-    SYSTEM_CLOCK,
-    WRITE_ID_BYTES,
-    WRITE_IDS_KEPT,
-    Clock,
-    Created,
-    Deleted,
-    Record,
-    Replaced,
-    StoreIO,
-)
+from sojourn.stores.contract import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn.stores.deadlines import Deadlines
+from sojourn.stores.packing import HEAD, KEPT_BYTES, deadline_of, label_of, pack, unpack, was_written_by, write_ids_of
 
-_HEAD = Struct(">QddBB")  # version, idle deadline, absolute deadline, write ids, bytes of label
-_KEPT_BYTES = WRITE_IDS_KEPT * WRITE_ID_BYTES
 _FREED_PER_CREATE = 64
 _SLACK = 1024
-
-
-def _pack(record: Record, idle_deadline: float, write_ids: bytes) -> bytes:
-    label = (record.index_label or "").encode()
-    head = _HEAD.pack(
-        record.version, idle_deadline, record.absolute_deadline, len(write_ids) // WRITE_ID_BYTES, len(label)
-    )
-    return b"".join((head, write_ids, label, record.payload))
-
-
-def _unpack(id: str, blob: bytes) -> Record:
-    version, idle, absolute, writes, label = _HEAD.unpack_from(blob)
-    at = _HEAD.size + writes * WRITE_ID_BYTES
-    kept = blob[_HEAD.size : at]
-    ids = (kept,) if writes == 1 else tuple([kept[n : n + WRITE_ID_BYTES] for n in range(0, len(kept), WRITE_ID_BYTES)])
-    return Record(id, version, blob[at + label :], idle, absolute, blob[at : at + label].decode() or None, ids)
-
-
-def _write_ids(blob: bytes) -> bytes:
-    return blob[_HEAD.size : _HEAD.size + blob[24] * WRITE_ID_BYTES]
-
-
-def _was_written_by(blob: bytes, write_id: bytes) -> bool:
-    kept = _write_ids(blob)
-    return any(kept[at : at + WRITE_ID_BYTES] == write_id for at in range(0, len(kept), WRITE_ID_BYTES))
-
-
-def _label_of(blob: bytes) -> str:
-    at = _HEAD.size + blob[24] * WRITE_ID_BYTES
-    return blob[at : at + blob[25]].decode()
 
 
 class MemoryStore:
@@ -85,14 +43,12 @@ class MemoryStore:
         self._lock = Lock()
         self._blobs: dict[str, bytes] = {}
         self._index: dict[str, str | set[str]] = {}
-        self._buckets: dict[int, list[str]] = {}
-        self._seconds: list[int] = []
-        self._waiting = 0
+        self._deadlines = Deadlines()
 
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent or expired."""
         blob = self._blobs.get(id)
-        return None if blob is None or self._is_past(blob, self._clock.time()) else _unpack(id, blob)
+        return None if blob is None or self._is_past(blob, self._clock.time()) else unpack(id, blob)
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Store a record that is absent so far."""
@@ -100,14 +56,14 @@ class MemoryStore:
         with self._lock:
             present = self._live(record.id)
             if present is not None:
-                return Created.OK if _was_written_by(present, write_id) else Created.EXISTS
+                return Created.OK if was_written_by(present, write_id) else Created.EXISTS
             now = self._clock.time()
             self._free(now, _FREED_PER_CREATE)
             while len(self._blobs) >= self.max_sessions:
                 evicted.extend(self._evict(now))
-            self._blobs[record.id] = _pack(record, record.idle_deadline, write_id)
+            self._blobs[record.id] = pack(record, record.idle_deadline, write_id)
             self._enlist(record.index_label, record.id)
-            self._wait(record.id, record.deadline)
+            self._deadlines.add(record.id, record.deadline)
             self.evictions += len(evicted)
         if self.on_evict is not None:
             for id_ in evicted:
@@ -120,18 +76,18 @@ class MemoryStore:
             present = self._live(record.id)
             if present is None:
                 return Replaced.GONE
-            if _was_written_by(present, write_id):
+            if was_written_by(present, write_id):
                 return Replaced.OK
-            if _HEAD.unpack_from(present)[0] != expected:
+            if HEAD.unpack_from(present)[0] != expected:
                 return Replaced.CONFLICT
-            label = _label_of(present)
+            label = label_of(present)
             if label != (record.index_label or ""):
                 self._delist(label, record.id)
                 self._enlist(record.index_label, record.id)
-            kept = (_write_ids(present) + write_id)[-_KEPT_BYTES:]
-            self._blobs[record.id] = _pack(record, record.idle_deadline, kept)
-            if record.deadline < min(_HEAD.unpack_from(present)[1:3]):
-                self._wait(record.id, record.deadline)
+            kept = (write_ids_of(present) + write_id)[-KEPT_BYTES:]
+            self._blobs[record.id] = pack(record, record.idle_deadline, kept)
+            if record.deadline < deadline_of(present):
+                self._deadlines.add(record.id, record.deadline)
             return Replaced.OK
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
@@ -140,11 +96,11 @@ class MemoryStore:
             present = self._live(id)
             if present is None:
                 return False
-            version, idle, absolute, writes, label = _HEAD.unpack_from(present)
+            version, idle, absolute, writes, label = HEAD.unpack_from(present)
             moved = min(idle_deadline, absolute)
             if moved > idle:
-                head = _HEAD.pack(version, moved, absolute, writes, label)
-                self._blobs[id] = head + present[_HEAD.size :]
+                head = HEAD.pack(version, moved, absolute, writes, label)
+                self._blobs[id] = head + present[HEAD.size :]
             return True
 
     async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
@@ -153,7 +109,7 @@ class MemoryStore:
             present = self._live(id)
             if present is None:
                 return Deleted.GONE
-            if expected is not None and _HEAD.unpack_from(present)[0] != expected:
+            if expected is not None and HEAD.unpack_from(present)[0] != expected:
                 return Deleted.CONFLICT
             self._remove(id, present)
             return Deleted.OK
@@ -185,16 +141,14 @@ class MemoryStore:
         with self._lock:
             self._blobs.clear()
             self._index.clear()
-            self._buckets.clear()
-            self._seconds.clear()
-            self._waiting = 0
+            self._deadlines.clear()
 
     async def aclose(self) -> None:
         """Keep everything: there is no connection to release."""
 
     @staticmethod
     def _is_past(blob: bytes, now: float) -> bool:
-        _, idle, absolute, _, _ = _HEAD.unpack_from(blob)
+        _, idle, absolute, _, _ = HEAD.unpack_from(blob)
         return bool(now >= idle or now >= absolute)
 
     def _live(self, id_: str) -> bytes | None:
@@ -207,13 +161,11 @@ class MemoryStore:
 
     def _remove(self, id_: str, blob: bytes) -> None:
         del self._blobs[id_]
-        self._delist(_label_of(blob), id_)
-        if self._waiting > 2 * len(self._blobs) + _SLACK:  # mostly ids that were deleted before their time
-            self._buckets.clear()
-            self._seconds.clear()
-            self._waiting = 0
+        self._delist(label_of(blob), id_)
+        if self._deadlines.waiting > 2 * len(self._blobs) + _SLACK:  # mostly ids that were deleted before their time
+            self._deadlines.clear()
             for live, kept in self._blobs.items():
-                self._wait(live, min(_HEAD.unpack_from(kept)[1:3]))
+                self._deadlines.add(live, deadline_of(kept))
 
     def _enlist(self, label: str | None, id_: str) -> None:
         if label:
@@ -234,30 +186,9 @@ class MemoryStore:
         elif members == id_:
             del self._index[label]
 
-    def _wait(self, id_: str, deadline: float) -> None:
-        second = int(deadline) + 1
-        bucket = self._buckets.get(second)
-        if bucket is None:
-            self._buckets[second] = [id_]
-            heapq.heappush(self._seconds, second)
-        else:
-            bucket.append(id_)
-        self._waiting += 1
-
-    def _pop(self, before: float) -> str | None:
-        """Take one id out of the earliest bucket, if that is due before the given second."""
-        if not self._seconds or self._seconds[0] > before:
-            return None
-        bucket = self._buckets[self._seconds[0]]
-        id_ = bucket.pop()
-        self._waiting -= 1
-        if not bucket:
-            del self._buckets[heapq.heappop(self._seconds)]
-        return id_
-
     def _free(self, now: float, most: int | None) -> None:
         """Free expired records, looking at no more than *most* ids."""
-        while (most is None or most > 0) and (id_ := self._pop(now)) is not None:
+        while (most is None or most > 0) and (id_ := self._deadlines.take(now)) is not None:
             most = None if most is None else most - 1
             self._settle(id_, now)
 
@@ -268,19 +199,19 @@ class MemoryStore:
             if self._is_past(blob, now):
                 self._remove(id_, blob)
             else:
-                self._wait(id_, min(_HEAD.unpack_from(blob)[1:3]))
+                self._deadlines.add(id_, deadline_of(blob))
 
     def _evict(self, now: float) -> list[str]:
         """Make room: free one expired record, or evict the live one nearest to its deadline."""
-        second = self._seconds[0]
-        id_ = self._pop(second)
+        second = self._deadlines.first or 0
+        id_ = self._deadlines.take(second)
         blob = self._blobs.get(id_) if id_ is not None else None
         if id_ is None or blob is None:
             return []
         if not self._is_past(blob, now):
-            deadline = min(_HEAD.unpack_from(blob)[1:3])
+            deadline = deadline_of(blob)
             if int(deadline) + 1 > second:  # it was touched since: it waits again, another one goes
-                self._wait(id_, deadline)
+                self._deadlines.add(id_, deadline)
                 return []
             self._remove(id_, blob)
             return [id_]
