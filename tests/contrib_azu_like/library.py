@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import httpx
 from starlette.applications import Starlette
@@ -121,9 +121,9 @@ class Visitor:
 
 
 @contextmanager
-def visitor(*endpoints: type[Endpoint[Any, Any]]) -> Iterator[Visitor]:
+def visitor(*endpoints: type[Endpoint[Any, Any]], load: Literal["auto", "lazy"] = "auto") -> Iterator[Visitor]:
     """Serve the *endpoints*, by default the library, to one visitor."""
-    app = SessionMiddleware(Starlette(routes=routes(*(endpoints or ENDPOINTS))), sessions)
+    app = SessionMiddleware(Starlette(routes=routes(*(endpoints or ENDPOINTS))), sessions, load=load)
     transport = httpx.ASGITransport(app=app)
     with asyncio.Runner() as runner:
         client = httpx.AsyncClient(transport=transport, base_url="http://testserver")

@@ -253,7 +253,12 @@ class NotDecodable:
     age: int
 
 
-@pytest.mark.parametrize("model", [int, list[int], ArrayLike, NotDecodable, dict[str, int]])
+@dataclass
+class Ambiguous:
+    numbers: list[int] | set[int]
+
+
+@pytest.mark.parametrize("model", [int, list[int], ArrayLike, NotDecodable, Ambiguous, dict[str, int]])
 def test_a_type_without_fields_is_no_request(model):
     with pytest.raises(ConfigurationError, match="cannot be a request"):
         echo(model, {})
@@ -280,10 +285,39 @@ def test_types_are_found_through_classes_that_reorder_them():
         assert client.post("/leaf", data={"title": "a"}).text == "a"
 
 
+def test_types_are_found_behind_a_plain_class_that_stands_first():
+    class Plain(Generic[Req]):
+        pass
+
+    class First(Plain[int]):
+        pass
+
+    class Second(Endpoint[Book, Text]):
+        async def call(self) -> Text:
+            return Text(self.params.title)
+
+    class Leaf(First, Second, path="/leaf", method="POST"):
+        pass
+
+    with visitor(Leaf) as client:
+        assert client.post("/leaf", data={"title": "a"}).text == "a"
+
+
 def test_an_endpoint_without_types_is_refused():
     with pytest.raises(ConfigurationError, match="has a path but no types"):
 
         class Untyped(Endpoint, path="/x"):  # type: ignore[type-arg]
+            async def call(self) -> Any:
+                return None
+
+
+def test_an_endpoint_below_one_without_types_is_refused():
+    class Untyped(Endpoint):  # type: ignore[type-arg]
+        pass
+
+    with pytest.raises(ConfigurationError, match="has a path but no types"):
+
+        class Lower(Untyped, path="/x"):
             async def call(self) -> Any:
                 return None
 

@@ -149,6 +149,17 @@ def test_r35_the_way_back_never_leaves_the_site(path):
     assert normalise_path(back) == back
 
 
+def test_a_session_may_be_opened_where_the_middleware_opens_none():
+    class Lazy(Endpoint[None, Text], SessionHelpers[Reader], path="/lazy"):
+        sessions = sessions
+
+        async def call(self) -> Text:
+            return Text((await self.open_session()).outcome.value)
+
+    with visitor(Lazy, load="lazy") as client:
+        assert client.get("/lazy").text == "none"
+
+
 def test_an_endpoint_without_a_manager_is_refused():
     class Lost(Endpoint[None, Text], SessionHelpers[Reader], path="/lost"):
         async def call(self) -> Text:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import msgspec
 from msgspec import inspect
 
 from sojourn.errors import ConfigurationError
@@ -43,6 +44,7 @@ def fields_of(model: type) -> Mapping[str, Field]:
     Raises ConfigurationError for a type that is no object: a dataclass, msgspec.Struct, TypedDict or attrs class.
     """
     try:
+        msgspec.json.Decoder(model)  # knows of more that cannot be told apart than type_info does
         shape = inspect.type_info(model)
     except TypeError as error:
         msg = f"{model!r} cannot be a request: {error}; use a dataclass, msgspec.Struct, TypedDict or attrs class"
@@ -79,7 +81,7 @@ def parameters_of(cls: type, generic: type) -> tuple[Any, ...] | None:
 
 
 def _search(cls: type, generic: type) -> tuple[Any, ...] | None:
-    for written in getattr(cls, "__orig_bases__", cls.__bases__):
+    for written in vars(cls).get("__orig_bases__", cls.__bases__):
         origin = get_origin(written) or written
         if not isinstance(origin, type) or not issubclass(origin, generic):
             continue
