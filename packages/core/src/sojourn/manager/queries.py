@@ -91,10 +91,12 @@ class Queries(Generic[T]):
             await context.revocations.revoke_all(principal, [except_id] if except_id else [])  # type: ignore[union-attr]
             return -1
         self._require_index("revoke_all")
-        ended = 0
-        for id_ in await self._ids_of(principal):
-            if id_ != except_id and await self.revoke(id_):
-                ended += 1
+        ended, seen = 0, {except_id}
+        # until nothing new is found: a rotation or renewal may have moved a session to an id that was not listed yet
+        while fresh := [id_ for id_ in await self._ids_of(principal) if id_ not in seen]:
+            seen.update(fresh)
+            for id_ in fresh:
+                ended += await self.revoke(id_)
         return ended
 
     async def _ids_of(self, principal: str) -> Sequence[str]:
