@@ -1,0 +1,151 @@
+"""A seeded schedule of faults, and who carries it out while the clients run.
+
+The one rule: faults begin at numbers of operations and last for seconds, so that every seed meets every fault on any machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import repeat
+from random import Random
+from typing import Final
+
+from benchmarks.history.stage import Shared
+from tests.faults.proxy import Fault, FaultProxy, schedule
+from tests.servers import RedisServer, SentinelSetup
+
+KILL, FREEZE, FAILOVER, THAWED_LATE = "kill", "freeze", "failover", "thawed late"
+"""The server is killed and started again | stopped and let go on | its replica takes over | as that, and the old master
+comes back from its freeze when the replica has taken over."""
+
+SERVER_FAULTS: Final = (KILL, FREEZE)
+PROXY_FAULTS: Final = tuple(fault for fault in Fault if fault is not Fault.NONE)
+SETUP_FAULTS: Final = (FAILOVER, FREEZE, THAWED_LATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One fault of the plan."""
+
+    fault: Fault | str
+    at: int
+    """From how many operations done on."""
+    seconds: float
+    share: float
+    """Of the requests, for faults that do not hit all of them."""
+
+    @property
+    def name(self) -> str:
+        return self.fault.name.lower().replace("_", " ") if isinstance(self.fault, Fault) else self.fault
+
+
+@dataclass(slots=True)
+class Done:
+    """A fault as it happened, in seconds of the monotonic clock."""
+
+    name: str
+    began: float
+    ended: float
+
+
+def plan(seed: int, operations: int, faults: tuple[Fault | str, ...], *, longest: float = 1.2) -> list[Window]:
+    """Return every fault once, in an order and for a time that the seed decides."""
+    draw = Random(f"faults/{seed}")
+    order = list(faults)
+    draw.shuffle(order)
+    part = operations / (len(order) + 1)
+    return [
+        Window(
+            fault,
+            at=int(part * (turn + 0.5 + 0.3 * draw.random())),
+            seconds=longest * (0.5 + 0.5 * draw.random()),
+            share=draw.choice((0.1, 0.3, 1.0)),
+        )
+        for turn, fault in enumerate(order)
+    ]
+
+
+class Schedule:
+    """Carry out a plan, whenever the clients have come so far."""
+
+    def __init__(self, windows: list[Window], begin: Callable[[Window], Callable[[], None]]) -> None:
+        self._left = list(windows)
+        self._begin = begin
+        self._end: Callable[[], None] | None = None
+        self._until = 0.0
+        self.done: list[Done] = []
+
+    def __call__(self, shared: Shared) -> None:
+        """Do what is due: begin a fault or end it."""
+        now = time.monotonic()
+        if self._end is not None:
+            if now >= self._until:
+                self._end()
+                self._end = None
+                self.done[-1].ended = time.monotonic()
+        elif self._left and shared.total() >= self._left[0].at:
+            window = self._left.pop(0)
+            self.done.append(Done(window.name, now, now))
+            self._end = self._begin(window)
+            self._until = time.monotonic() + window.seconds
+
+    def finish(self) -> None:
+        """End the fault that is on when the clients are through."""
+        if self._end is not None:
+            self._end()
+            self._end = None
+            self.done[-1].ended = time.monotonic()
+
+
+def on_standalone(seed: int, server: RedisServer, proxy: FaultProxy) -> Callable[[Window], Callable[[], None]]:
+    """Return what begins a fault of one server behind a proxy; that returns what ends it."""
+
+    def begin(window: Window) -> Callable[[], None]:
+        match window.fault:
+            case "kill":
+                server.kill()
+                return server.restart
+            case "freeze":
+                server.freeze()
+                return server.thaw
+            case Fault.REFUSE:
+                proxy.fault = Fault.REFUSE
+            case Fault() as fault:
+                always = window.share == 1.0
+                proxy.follow(repeat(fault) if always else schedule(seed, (fault,), share=window.share))
+            case other:
+                raise AssertionError(f"a single server has no fault {other}")
+        return proxy_heals
+
+    def proxy_heals() -> None:
+        proxy.heal()
+
+    return begin
+
+
+def on_sentinel(setup: SentinelSetup) -> Callable[[Window], Callable[[], None]]:
+    """Return what begins a fault of the master that sentinels watch; that returns what ends it."""
+
+    def begin(window: Window) -> Callable[[], None]:
+        master = setup.master
+        if window.fault == FAILOVER:
+            master.kill()
+
+            def end() -> None:
+                setup.wait_for_failover(master)
+                master.restart()  # the sentinels make it a replica
+
+            return end
+        master.freeze()
+        if window.fault == FREEZE:
+            return master.thaw
+
+        def thaw_late() -> None:
+            setup.wait_for_failover(master)
+            master.thaw()
+
+        return thaw_late
+
+    return begin

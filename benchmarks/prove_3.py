@@ -1,0 +1,76 @@
+"""`./dev prove 3`: many processes on the same few sessions, without faults: nothing acknowledged is lost or comes back.
+
+The one rule: the exit status is 1 when the checker finds a single violation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.history.checker import Checker
+from benchmarks.history.plan import Sizes
+from benchmarks.history.report import Result, tell
+from benchmarks.history.run import folder, last_looks, play, play_in_threads
+from benchmarks.history.stage import Stage
+from tests.servers import RedisServer
+
+TASKS, THREADS = 8, 4
+
+
+def prove(store: str, *, seed: int, operations: int, processes: int, browsers: int) -> Result:
+    """Play one history on *store* and judge it."""
+    kinds = tuple("async" if number % 2 == 0 else "blocking" for number in range(processes))
+    if store == "sqlite":
+        kinds = ("blocking",) * processes
+    clients = tuple(TASKS if kind == "async" else THREADS for kind in kinds)
+    sizes = Sizes(seed=seed, operations=operations, clients=sum(clients), browsers=browsers)
+    title = f"prove 3, {store}, seed {seed}"
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        rows_in = stack.enter_context(folder())
+        place = str(Path(rows_in) / "sessions.db")
+        if store == "redis":
+            place = stack.enter_context(RedisServer()).url
+        stage = Stage(store, place, rows_in, sizes, kinds, clients)
+        sessions = None
+        if store == "memory":
+            rows, sessions = play_in_threads(stage, title=title)
+        else:
+            rows = play(stage, title=title)
+        tokens = {token for row in rows for token in (row.token, row.new_token) if token}
+        last = last_looks(stage, tokens, sessions)
+    verdict = Checker(rows, last).judge()
+    return Result(title, rows, verdict, seconds=time.monotonic() - begun, processes=processes, last=last)
+
+
+def main() -> int:
+    """Run it on every store asked for."""
+    parser = argparse.ArgumentParser(prog="./dev prove 3", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--operations", type=int, default=100_000, help="on redis; sqlite and memory do a tenth")
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--browsers", type=int, default=24, help="how few sessions the clients fight for")
+    parser.add_argument("--stores", default="redis,sqlite,memory")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+    arguments = parser.parse_args()
+    results = [
+        prove(
+            store,
+            seed=arguments.seed,
+            operations=arguments.operations if store == "redis" else max(arguments.operations // 10, 100),
+            processes=arguments.processes,
+            browsers=arguments.browsers,
+        )
+        for store in arguments.stores.split(",")
+    ]
+    return tell(results, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
