@@ -1,0 +1,144 @@
+"""`./dev prove 5`: the clients of prove 3 while servers die, freeze and answers get lost, on a seeded schedule.
+
+The one rule: what was acknowledged holds whatever failed; what nobody answered may have happened or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.history import faults, outages
+from benchmarks.history.checker import LOSSES, Checker
+from benchmarks.history.model import View
+from benchmarks.history.plan import Sizes
+from benchmarks.history.plants import PLANTS
+from benchmarks.history.recorder import Row
+from benchmarks.history.report import Result, progress, tell
+from benchmarks.history.run import folder, last_looks, play
+from benchmarks.history.stage import Stage
+from tests.faults.proxy import FaultProxy
+from tests.servers import RedisServer, SentinelSetup
+
+TASKS, THREADS = 8, 4
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+def prove(
+    *,
+    seed: int,
+    operations: int,
+    processes: int = 4,
+    browsers: int = 24,
+    plant: str = "",
+    chosen: tuple[str, ...] = (),
+    longest: float = 1.2,
+    slack: float = 1.0,
+) -> Result:
+    """Play one history on one server behind a proxy, with every fault once, and judge it."""
+    possible = (*faults.SERVER_FAULTS, *faults.PROXY_FAULTS)
+    wanted = tuple(one for one in possible if not chosen or _name(one) in chosen)
+    title = f"prove 5, seed {seed}{', planted: ' + plant if plant else ''}"
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        rows_in = stack.enter_context(folder())
+        server = stack.enter_context(RedisServer(*DURABLE))
+        proxy = stack.enter_context(FaultProxy(server.port, pause=0.02))
+        stage = _stage(proxy.url, rows_in, seed, operations, processes, browsers, plant)
+        windows = faults.plan(seed, operations, wanted, longest=longest)
+        schedule = faults.Schedule(windows, faults.on_standalone(seed, server, proxy))
+        try:
+            rows = play(stage, title=title, during=schedule)
+        finally:
+            schedule.finish()
+            proxy.heal()
+        tokens = {token for row in rows for token in (row.token, row.new_token) if token}
+        last = last_looks(stage, tokens)
+        met = {fault.name.lower(): count for fault, count in proxy.done.items()}
+    result = _judged(stage, title, rows, last, schedule, slack)
+    result.more["requests_by_fault"] = met
+    result.seconds, result.processes = time.monotonic() - begun, processes
+    return result
+
+
+def prove_sentinel(*, seed: int, operations: int, processes: int = 4, browsers: int = 24, slack: float = 1.0) -> Result:
+    """Play one history on a master that sentinels watch; what a failover loses is counted, not judged."""
+    title = f"prove 5, sentinel, seed {seed}"
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        rows_in = stack.enter_context(folder())
+        setup = stack.enter_context(SentinelSetup())
+        stage = _stage(setup.url, rows_in, seed, operations, processes, browsers, "")
+        windows = faults.plan(seed, operations, faults.SETUP_FAULTS, longest=1.2)
+        schedule = faults.Schedule(windows, faults.on_sentinel(setup))
+        try:
+            rows = play(stage, title=title, during=schedule)
+        finally:
+            schedule.finish()
+        tokens = {token for row in rows for token in (row.token, row.new_token) if token}
+        last = last_looks(stage, tokens)
+    result = _judged(stage, title, rows, last, schedule, slack)
+    lost = [one for one in result.verdict.violations if one.kind in LOSSES]
+    result.verdict.violations = [one for one in result.verdict.violations if one.kind not in LOSSES]
+    result.more["losses_by_failover"] = dict(Counter(one.kind for one in lost))
+    result.seconds, result.processes = time.monotonic() - begun, processes
+    return result
+
+
+def _stage(place: str, rows_in: str, seed: int, operations: int, processes: int, browsers: int, plant: str) -> Stage:
+    kinds = tuple("async" if number % 2 == 0 else "blocking" for number in range(processes))
+    clients = tuple(TASKS if kind == "async" else THREADS for kind in kinds)
+    sizes = Sizes(seed=seed, operations=operations, clients=sum(clients), browsers=browsers, requests=0.5)
+    return Stage("redis", place, rows_in, sizes, kinds, clients, plant=plant)
+
+
+def _judged(
+    stage: Stage, title: str, rows: list[Row], last: dict[str, View], schedule: faults.Schedule, slack: float
+) -> Result:
+    verdict = Checker(rows, last).judge()
+    deadline = stage.settings().request_deadline.total_seconds()
+    verdict.violations += outages.judge_times(rows, deadline=deadline, slack=slack)
+    found = outages.recoveries(rows, schedule.done)
+    verdict.violations += outages.judge_recoveries(found)
+    return Result(title, rows, verdict, 0.0, 0, last, outages.figures(rows, schedule.done, found))
+
+
+def _name(fault: object) -> str:
+    return str(getattr(fault, "name", fault)).lower().replace("_", "-").replace(" ", "-")
+
+
+def main() -> int:
+    """Run as many seeds as asked for."""
+    parser = argparse.ArgumentParser(prog="./dev prove 5", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--operations", type=int, default=10_000, help="of each seed")
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--browsers", type=int, default=24)
+    parser.add_argument("--faults", default="", help="names between commas, such as kill,lose-reply; else all")
+    parser.add_argument("--plant", choices=PLANTS, default="", help="plant a bug, to see it found")
+    parser.add_argument("--sentinel", action="store_true", help="a master with a replica and three sentinels instead")
+    parser.add_argument("--slack", type=float, default=1.0, help="seconds beyond the request deadline")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+    given = parser.parse_args()
+    results: list[Result] = []
+    for seed in range(given.seed, given.seed + given.seeds):
+        sizes = {"operations": given.operations, "processes": given.processes, "browsers": given.browsers}
+        if given.sentinel:
+            result = prove_sentinel(seed=seed, slack=given.slack, **sizes)
+        else:
+            chosen = tuple(word for word in given.faults.split(",") if word)
+            result = prove(seed=seed, plant=given.plant, chosen=chosen, slack=given.slack, **sizes)
+        progress(f"{result.title}: {len(result.verdict.violations)} violations, {result.seconds:.0f} s")
+        results.append(result)
+    return tell(results, as_json=given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
