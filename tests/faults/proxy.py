@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator
@@ -61,7 +62,14 @@ def schedule(seed: int, faults: Iterable[Fault] = tuple(Fault), *, share: float 
 class FaultProxy:
     """Stand between clients and the server on *target_port*; entering the context opens the port."""
 
-    def __init__(self, target_port: int, *, target_host: str = LOOPBACK, pause: float = 0.05) -> None:
+    def __init__(
+        self,
+        target_port: int,
+        *,
+        target_host: str = LOOPBACK,
+        pause: float = 0.05,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.target = (target_host, target_port)
         self.pause = pause
         """Seconds before a delayed request and before each dribbled byte."""
@@ -70,6 +78,7 @@ class FaultProxy:
         """How many connections were accepted."""
         self.done: Counter[Fault] = Counter()
         """How many requests met each fault."""
+        self._tls = tls
         self._fault = Fault.NONE
         self._next: list[_Next] = []
         self._schedule: Iterator[Fault] | None = None
@@ -134,7 +143,7 @@ class FaultProxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
+            self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port, ssl=self._tls)
 
     async def _close(self) -> None:
         if self._server is not None:
@@ -147,18 +156,19 @@ class FaultProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # for the callbacks that close
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection in a task that closes it, even if it is cut before it begins."""
         self.connections += 1
-        try:
-            with suppress(asyncio.CancelledError):  # how a connection is cut from outside
-                await self._serve(reader, writer)
-        finally:
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._open.add(task)
+
+        def close(_: object) -> None:
             self._open.discard(task)
             _cut(writer)
+
+        task.add_done_callback(close)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -315,7 +315,7 @@ def test_the_store_says_what_it_is(store: Any, kind: str) -> None:
     assert isinstance(inner, IndexedStore)
     assert isinstance(inner, ScannableStore)
     assert isinstance(inner, WaitingStore)
-    assert isinstance(inner, TwinnedStore) == (kind == "own asyncio")
+    assert isinstance(inner, TwinnedStore) == (kind in {"own asyncio", "pool asyncio"})
     assert inner.io is (StoreIO.ASYNC if "asyncio" in kind else StoreIO.BLOCKING)
     store.sleep(0.001)
 

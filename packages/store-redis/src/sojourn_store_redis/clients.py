@@ -14,19 +14,15 @@ from typing import Any, Literal
 
 import redis
 import redis.asyncio
-import redis.asyncio.connection
-import redis.asyncio.retry
-import redis.backoff
-import redis.connection
-import redis.retry
 
 from sojourn.errors import ConfigurationError
 from sojourn.stores import StoreIO
-from sojourn_store_redis.bounds import BlockingBounds, Deadline, DeadlineSocket, Unbounded, async_bounds
-from sojourn_store_redis.shared import DirectRoute, HeldTransport, SharedTransport
+from sojourn_store_redis.bounds import BlockingBounds, Deadline, Unbounded, async_bounds
+from sojourn_store_redis.connections import describe, maker, no_retry, read_url, try_out, unreadable, within
+from sojourn_store_redis.sentinel import SCHEMES as SENTINEL_SCHEMES
+from sojourn_store_redis.sentinel import SentinelGroup, SentinelRoute
+from sojourn_store_redis.shared import DirectRoute, HeldTransport, Route, SharedTransport
 from sojourn_store_redis.transport import ClientTransport, Link, Transport
-
-SCHEMES = ("redis", "rediss", "unix")
 
 _log = logging.getLogger("sojourn_store_redis")
 
@@ -60,43 +56,84 @@ class Address:
         ConfigurationError when the URL cannot be used; the message never quotes it, for it may hold a password.
         """
         is_async = io is StoreIO.ASYNC
-        options = self._pool_options(redis.asyncio.connection if is_async else redis.connection)
+        group = self._group()
         if self.mode == "pool":
+            if group is not None:
+                raise ConfigurationError("SOJOURN_REDIS_TRANSPORT=pool knows no sentinels; leave it at `shared`")
+            options = self._options(self.url, is_async=is_async)
             make = partial(self._async_link if is_async else self._blocking_link, options)
-            _try(lambda: make().client.connection_pool.make_connection())
-            return ClientTransport(make, io=io, address=_describe(options))
-        if is_async:
-            connection_class = options.get("connection_class", redis.asyncio.Connection)
-            route = _direct(options, connection_class, socket_timeout=None, retry=_no_async_retry())
-            return SharedTransport(route, seconds=self.timeout, limit=self.max_in_flight)
+            try_out(lambda: make().client.connection_pool.make_connection())
+            return ClientTransport(make, io=io, address=describe(options))
         deadline = Deadline()
-        connection_class = _within(options.get("connection_class", redis.Connection), deadline)
-        route = _direct(options, connection_class, socket_timeout=self.timeout, retry=_no_retry())
+        if group is None:
+            options = self._options(self.url, is_async=is_async)
+            make_server = self._maker(options, is_async=is_async, deadline=deadline)
+            route: Route = DirectRoute(make_server, address=describe(options))
+        else:
+            route = self._sentinel_route(group, is_async=is_async, deadline=deadline)
+        if is_async:
+            return SharedTransport(route, seconds=self.timeout, limit=self.max_in_flight)
         bounds = partial(BlockingBounds, seconds=self.timeout, slots=self.max_connections, deadline=deadline)
         return HeldTransport(route, make_bounds=bounds)
 
-    def _pool_options(self, kind: Any) -> dict[str, Any]:
-        """Read the URL with the ``parse_url`` of the module *kind*: it names the classes of its connections."""
-        from_url: Mapping[str, Any] = {}
-        is_readable = self.url.split(":", 1)[0] in SCHEMES
-        if is_readable:
-            try:
-                from_url = kind.parse_url(self.url)
-            except ValueError:
-                is_readable = False
-        if not is_readable:  # outside the handler: what urllib raises quotes the url
-            raise ConfigurationError(
-                "SOJOURN_REDIS_URL cannot be read; write it as redis://user:password@host:6379/0, "
-                "rediss://... for TLS or unix:///path/to/redis.sock?db=0"
-            )
-        if from_url.get("decode_responses"):
-            raise ConfigurationError("SOJOURN_REDIS_URL must not ask for decode_responses: records are bytes")
+    def _group(self) -> SentinelGroup | None:
+        if self.url.split(":", 1)[0] not in SENTINEL_SCHEMES:
+            return None
+        try:
+            return SentinelGroup.parse(self.url)
+        except ValueError:
+            group = None
+        if group is None:  # outside the handler: what it raises may quote the url
+            raise unreadable()
+        return group
+
+    def _sentinel_route(self, group: SentinelGroup, *, is_async: bool, deadline: Deadline) -> SentinelRoute:
+        make_server = self._maker(
+            self._options(group.server_url, is_async=is_async), is_async=is_async, deadline=deadline
+        )
+        seconds = self.timeout / (len(group.nodes) + 1)  # each sentinel may be frozen, and the master wants its time
+
+        def make_sentinel(host: str, port: int, *, is_async: bool = is_async) -> Any:
+            options = self._options(group.server_url, is_async=is_async)
+            own: dict[str, Any] = {
+                "host": host,
+                "port": port,
+                "db": 0,
+                "username": group.username,
+                "password": group.password,
+                "socket_timeout": seconds,
+                "socket_connect_timeout": seconds,
+                "retry": no_retry(is_async=is_async),
+            }
+            return maker(options["connection_class"], {**options, **own})()
+
+        return SentinelRoute(
+            name=group.name,
+            nodes=group.nodes,
+            address=group.address,
+            make_server=lambda host, port: make_server(host=host, port=port),
+            make_sentinel=make_sentinel,
+            make_listener=partial(make_sentinel, is_async=True),
+        )
+
+    def _maker(self, options: Mapping[str, Any], *, is_async: bool, deadline: Deadline) -> Callable[..., Any]:
+        connection_class = options["connection_class"]
+        own: dict[str, Any] = {
+            **options,
+            "protocol": 2,
+            # a shared connection has one timer for all its calls, a held one the deadline of its thread
+            "socket_timeout": None if is_async else self.timeout,
+            "retry": no_retry(is_async=is_async),
+        }
+        return maker(connection_class if is_async else within(connection_class, deadline), own)
+
+    def _options(self, url: str, *, is_async: bool) -> dict[str, Any]:
         options: dict[str, Any] = {
             "protocol": 2,
             "client_name": self.client_name,
             "username": self.username,
             "password": self.password,
-            **from_url,
+            **read_url(url, is_async=is_async),
             "max_connections": self.max_connections,
             "socket_connect_timeout": min(self.connect_timeout, self.timeout),
         }
@@ -104,7 +141,7 @@ class Address:
 
     def _async_link(self, options: Mapping[str, Any]) -> Link:
         # the bounds hold the one deadline; redis-py's timer for each read would be pure cost
-        own: dict[str, Any] = {**options, "socket_timeout": None, "retry": _no_async_retry()}
+        own: dict[str, Any] = {**options, "socket_timeout": None, "retry": no_retry(is_async=True)}
         pool = redis.asyncio.ConnectionPool(**own)
         client = redis.asyncio.Redis(connection_pool=pool)
         return Link(client, async_bounds(seconds=self.timeout, slots=self.max_connections))
@@ -113,9 +150,9 @@ class Address:
         deadline = Deadline()
         own: dict[str, Any] = {
             **options,
-            "connection_class": _within(options.get("connection_class", redis.Connection), deadline),
+            "connection_class": within(options["connection_class"], deadline),
             "socket_timeout": self.timeout,
-            "retry": _no_retry(),
+            "retry": no_retry(is_async=False),
         }
         pool = redis.ConnectionPool(**own)
         client = redis.Redis(connection_pool=pool)
@@ -149,53 +186,4 @@ def handed_in(client: Any, *, timeout: float | None) -> ClientTransport:
     def link() -> Link:
         return Link(client, async_bounds(seconds=timeout, slots=None) if io is StoreIO.ASYNC else Unbounded)
 
-    return ClientTransport(link, io=io, address=_describe(options))
-
-
-def _direct(options: Mapping[str, Any], connection_class: type[Any], **own: Any) -> DirectRoute:
-    """Return the route to the server that the *options* of a pool name, over connections of its own."""
-    kwargs = {name: value for name, value in options.items() if name not in {"connection_class", "max_connections"}}
-    kind: Callable[..., Any] = connection_class
-    make = partial(kind, **{**kwargs, **own, "protocol": 2})
-    _try(make)
-    return DirectRoute(make, address=_describe(options))
-
-
-def _try(make: Callable[[], object]) -> None:
-    """Make a connection, which connects to nothing; ConfigurationError when redis-py does not know an option."""
-    try:
-        make()
-    except (TypeError, redis.RedisError):
-        is_usable = False
-    else:
-        is_usable = True
-    if not is_usable:  # outside the handler: what it raises may quote the url
-        raise ConfigurationError(
-            "SOJOURN_REDIS_URL has an option after ? that redis-py does not know; see its documentation of from_url"
-        )
-
-
-def _no_retry() -> redis.retry.Retry:
-    return redis.retry.Retry(redis.backoff.NoBackoff(), 0)
-
-
-def _no_async_retry() -> redis.asyncio.retry.Retry:
-    return redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0)
-
-
-def _describe(options: Mapping[str, Any]) -> str:
-    if "path" in options:
-        return str(options["path"])
-    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-
-
-def _within(connection_class: type[Any], deadline: Deadline) -> type[Any]:
-    """Return the *connection_class* with sockets that keep to the *deadline*."""
-
-    class DeadlineConnection(connection_class):  # type: ignore[misc] # TCP, TLS or unix: known by the url alone
-        def _connect(self) -> Any:
-            deadline.remaining()  # raises when waiting for a connection took all of the time
-            parent: Any = super()
-            return DeadlineSocket(parent._connect(), deadline)  # noqa: SLF001 - super() under a name that has a type
-
-    return DeadlineConnection
+    return ClientTransport(link, io=io, address=describe(options))

@@ -67,7 +67,7 @@ def unpack(id: str, value: bytes) -> Record | None:
     if len(value) < HEAD_BYTES or value[0] != FORMAT:
         return None
     _, version, idle, absolute, count, slots, length = _HEAD.unpack_from(value)
-    if version < 0 or not (math.isfinite(idle) and math.isfinite(absolute)):
+    if version < 0 or math.isnan(idle) or math.isnan(absolute):
         return None
     label = None
     end = HEAD_BYTES

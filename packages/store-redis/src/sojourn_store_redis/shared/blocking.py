@@ -23,7 +23,7 @@ from sojourn_store_redis.shared.adoption import NOTHING, reader, socket_of
 from sojourn_store_redis.shared.commands import Commands
 from sojourn_store_redis.shared.line import StrayReplyError
 from sojourn_store_redis.shared.refusals import is_refusal
-from sojourn_store_redis.shared.routes import Route
+from sojourn_store_redis.shared.routes import DEPOSED, Route
 
 _CHUNK = 65_536
 _QUIET = 0.05
@@ -67,6 +67,9 @@ class HeldTransport(Commands):
                     self._route.leave(held.generation)
                     held = await self._take()
                     reply = held.ask(packed, batch)
+                if held.generation != self._route.generation:
+                    held.close()
+                    raise RedisConnectionError(DEPOSED)  # whatever it said: it may be forgotten
                 self._idle.append(held)
                 return reply
         except CLIENT_ERRORS as error:

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any, Protocol
 
+DEPOSED = "another server has become the master, or may have"
+"""Why a call failed that was in flight when its route changed."""
+
 
 class Route(Protocol):
     """The way to the server, for asyncio and for blocking connections of redis-py alike."""

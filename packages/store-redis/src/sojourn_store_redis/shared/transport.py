@@ -17,10 +17,8 @@ from sojourn.stores import StoreIO, patience_left
 from sojourn_store_redis.shared.commands import Commands
 from sojourn_store_redis.shared.line import LineFullError
 from sojourn_store_redis.shared.refusals import is_refusal
-from sojourn_store_redis.shared.routes import Route
+from sojourn_store_redis.shared.routes import DEPOSED, Route
 from sojourn_store_redis.shared.wire import Wire
-
-_DEPOSED = "another server has become the master"
 
 
 class SharedTransport(Commands):
@@ -59,8 +57,8 @@ class SharedTransport(Commands):
             self._route.leave(wire.generation)
             reply, wire = await self._ask_once(operation, packed, batch)
         if wire.generation != self._route.generation:
-            wire.end(RedisConnectionError(_DEPOSED))
-            return RedisConnectionError(_DEPOSED)  # whatever it said: it may be forgotten
+            wire.end(RedisConnectionError(DEPOSED))
+            return RedisConnectionError(DEPOSED)  # whatever it said: it may be forgotten
         return reply
 
     async def _ask_once(self, operation: str, packed: bytes, batch: int | None) -> tuple[Any, Wire]:
@@ -92,7 +90,7 @@ class SharedTransport(Commands):
             self._wires.pop(other, None)
         wire = self._wires.get(loop)
         if wire is not None and not wire.is_over and wire.generation != self._route.generation:
-            wire.end(RedisConnectionError(_DEPOSED))
+            wire.end(RedisConnectionError(DEPOSED))
         if wire is None or wire.is_over:
             wire = self._wires[loop] = Wire(self._route, seconds=self._seconds, limit=self._limit)
         self._wire = wire

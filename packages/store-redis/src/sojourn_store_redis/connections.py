@@ -1,0 +1,96 @@
+"""Connections of redis-py, made from an address and connected to nothing yet.
+
+The one rule: none retries by itself, and no error quotes the URL, for it may hold a password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import redis
+import redis.asyncio
+import redis.asyncio.connection
+import redis.asyncio.retry
+import redis.backoff
+import redis.connection
+import redis.retry
+
+from sojourn.errors import ConfigurationError
+from sojourn_store_redis.bounds import Deadline, DeadlineSocket
+
+SCHEMES = ("redis", "rediss", "unix")
+
+
+def read_url(url: str, *, is_async: bool) -> dict[str, Any]:
+    """Return what redis-py reads in *url*, with the class of its connections; ConfigurationError."""
+    kind: Any = redis.asyncio.connection if is_async else redis.connection
+    found: Mapping[str, Any] = {}
+    is_readable = url.split(":", 1)[0] in SCHEMES
+    if is_readable:
+        try:
+            found = kind.parse_url(url)
+        except ValueError:
+            is_readable = False
+    if not is_readable:  # outside the handler: what urllib raises quotes the url
+        raise unreadable()
+    if found.get("decode_responses"):
+        raise ConfigurationError("SOJOURN_REDIS_URL must not ask for decode_responses: records are bytes")
+    return {"connection_class": kind.Connection, **found}
+
+
+def unreadable() -> ConfigurationError:
+    """Return the error for a URL of no known form."""
+    return ConfigurationError(
+        "SOJOURN_REDIS_URL cannot be read; write it as redis://user:password@host:6379/0, rediss://... for TLS, "
+        "unix:///path/to/redis.sock?db=0 or redis+sentinel://host:26379,host:26379/name-of-the-master/0"
+    )
+
+
+def maker(connection_class: type[Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return what makes a connection with the *options* of a pool; ConfigurationError when one is unknown."""
+    unfit = {"connection_class", "max_connections"}
+    kind: Callable[..., Any] = connection_class
+    make = partial(kind, **{name: value for name, value in options.items() if name not in unfit})
+    try_out(make)
+    return make
+
+
+def try_out(make: Callable[[], object]) -> None:
+    """Make a connection, which connects to nothing; ConfigurationError when redis-py does not know an option."""
+    try:
+        make()
+    except (TypeError, redis.RedisError):
+        is_usable = False
+    else:
+        is_usable = True
+    if not is_usable:  # outside the handler: what it raises may quote the url
+        raise ConfigurationError(
+            "SOJOURN_REDIS_URL has an option after ? that redis-py does not know; see its documentation of from_url"
+        )
+
+
+def no_retry(*, is_async: bool) -> Any:
+    """Return a retry that never retries: the manager does, within its budget."""
+    kind: Any = redis.asyncio.retry.Retry if is_async else redis.retry.Retry
+    return kind(redis.backoff.NoBackoff(), 0)
+
+
+def describe(options: Mapping[str, Any]) -> str:
+    """Return host and port, or the path of the socket, for messages."""
+    if "path" in options:
+        return str(options["path"])
+    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+
+def within(connection_class: type[Any], deadline: Deadline) -> type[Any]:
+    """Return the *connection_class* with sockets that keep to the *deadline*."""
+
+    class DeadlineConnection(connection_class):  # type: ignore[misc] # TCP, TLS or unix: known by the url alone
+        def _connect(self) -> Any:
+            deadline.remaining()  # raises when waiting for a connection took all of the time
+            parent: Any = super()
+            return DeadlineSocket(parent._connect(), deadline)  # noqa: SLF001 - super() under a name that has a type
+
+    return DeadlineConnection
