@@ -13,6 +13,16 @@ class NotDoneError(AssertionError):
     """The work was not done; the message says by whom and how much was missing."""
 
 
+MOST_MISSED = 0.02
+"""The share of reads that a local cache may miss, for a lease may lapse on a busy machine."""
+
+
+def check_hits(contender: Contender, count: int, hits: float) -> None:
+    """See that reads were served by the local cache."""
+    if hits < count * (1 - MOST_MISSED):
+        raise NotDoneError(f"{contender.name}: {hits:.0f} of {count} reads were local hits")
+
+
 def check(
     contender: Contender, scenario: Scenario, count: int, before: Witness, after: Witness, set_cookies: list[str]
 ) -> None:

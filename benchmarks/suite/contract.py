@@ -5,7 +5,7 @@ The one rule: both serve the same paths with the same routing, so that their dif
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -69,6 +69,8 @@ class Pair:
     with_sessions: Any
     without: Any
     close: Callable[[], Awaitable[None]] | None = None
+    cache: Callable[[], Mapping[str, float]] | None = None
+    """Figures of a local cache: ``lease`` says whether it serves, ``hits`` how often it did."""
 
 
 @dataclass(frozen=True, slots=True)

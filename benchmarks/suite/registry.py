@@ -80,17 +80,19 @@ def _ours(*, clustered: bool) -> list[Contender]:
         for store in (STORES if clustered else STORES[:3])
         for driver in (Driver.ASGI, Driver.WSGI)
     ]
-    found.append(
+    found += [
         Contender(
-            "sojourn-redis-lazy",
+            f"sojourn-{store}-lazy",
             'sojourn, ASGI, load="lazy"',
-            "redis",
+            store,
             Kind.OURS,
             Driver.ASGI,
             "ours",
-            "redis/asgi/lazy",
+            f"{store}/asgi/lazy",
+            FIRST_FOUR if store == CLUSTERED else tuple(SCENARIOS),
         )
-    )
+        for store in (STORES[2:] if clustered else STORES[2:3])
+    ]
     return found
 
 

@@ -43,6 +43,6 @@ def floor_of(contender: Contender) -> str:
 
 def is_judged(contender: Contender, scenario: str) -> bool:
     """Tell whether the targets apply: on redis, untouched requests are judged with ``load="lazy"``, others without."""
-    if contender.store != "redis" or contender.driver is Driver.WSGI:
+    if store_compared_with(contender) != "redis" or contender.driver is Driver.WSGI:
         return True
     return (scenario in {"anon", "untouched"}) == contender.name.endswith("-lazy")

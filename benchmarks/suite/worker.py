@@ -15,13 +15,15 @@ import time
 from importlib import import_module
 from typing import Any
 
-from benchmarks.suite.checks import check
+from benchmarks.suite.checks import check, check_hits
 from benchmarks.suite.clients import Jar, clients_of
 from benchmarks.suite.contract import SCENARIOS, Contender, Pair, Place, Scenario
 from benchmarks.suite.payload import Witness
 from benchmarks.suite.registry import find
 
 SLICES = 4
+PATIENCE = 10.0
+"""Seconds within which a local cache must serve."""
 
 
 class Bench:
@@ -37,6 +39,7 @@ class Bench:
     async def measure(self, scenario: Scenario, count: int) -> dict[str, float]:
         """Return the CPU seconds of *count* requests with sessions, and of as many without."""
         cookie = await self._log_in() if scenario.sends_cookie else ""
+        hits = await self._settle(cookie)
         before, jar = copy.copy(self.witness), Jar()
         ours = theirs = 0.0
         counts = _slices(count)
@@ -56,6 +59,8 @@ class Bench:
         elif scenario.name in {"create", "rotate"}:
             await self._check_readable(jar.cookie)
         check(self.contender, scenario, count, before, self.witness, jar.changes)
+        if self.pair.cache is not None and scenario.name == "read":
+            check_hits(self.contender, count, self.pair.cache()["hits"] - hits)
         return {"with": ours, "without": theirs}
 
     async def _baseline(self, scenario: Scenario, count: int, cookie: str) -> float:
@@ -68,6 +73,29 @@ class Bench:
         jar = Jar()
         await self._ask(self._with, "/login", jar, 1, cookie="", keep=False)
         return jar.cookie
+
+    async def _settle(self, cookie: str) -> float:
+        """Wait until a local cache serves again, for a worker hears nothing between its turns; return its hits."""
+        if self.pair.cache is None:
+            return 0.0
+        until = time.monotonic() + PATIENCE
+        while not self.pair.cache().get("lease"):
+            if time.monotonic() > until:
+                raise RuntimeError(f"{self.contender.name}: its local cache does not serve")
+            if cookie:
+                await self._ask(self._with, "/read", Jar(), 1, cookie=cookie, keep=False)
+            elif not self.contender.is_sync:
+                await self._log_in()
+            await self._pause()
+        if cookie:
+            await self._ask(self._with, "/read", Jar(), 1, cookie=cookie, keep=False)
+        return self.pair.cache()["hits"]
+
+    async def _pause(self) -> None:
+        if self.contender.is_sync:
+            time.sleep(0.01)  # noqa: ASYNC101 - driven without a loop
+        else:
+            await asyncio.sleep(0.01)
 
     async def _check_readable(self, cookie: str) -> None:
         before = self.witness.users

@@ -52,7 +52,11 @@ def _starsessions(variant: str, place: Place, witness: Witness) -> Pair:
         store = starsessions.InMemoryStore()
     else:
         plain_client: Any = import_module("redis.asyncio").Redis
-        client = tuned_client(place.redis_url) if variant == "redis" else plain_client.from_url(place.redis_url)
+        client = (
+            tuned_client(place.redis_url)
+            if variant == "redis"
+            else plain_client.from_url(place.redis_url, protocol=2, socket_timeout=None, max_connections=1_000)
+        )
         close = client.aclose
         store = import_module("starsessions.stores.redis").RedisStore(connection=client)
 
