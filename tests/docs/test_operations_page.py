@@ -20,7 +20,7 @@ from tests.docs.pages import ROOT, page, rows, section
 
 PAGE = page("docs/operations.md")
 FAULTS = rows(section(PAGE, "When something fails"))
-AWAITED = {"F12", "F18"}
+AWAITED = {"F12"}
 """Faults whose tests may be called by another name so far."""
 
 

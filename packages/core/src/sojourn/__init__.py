@@ -5,15 +5,19 @@ Its one rule: importing it loads no backend, no plugin, no event loop and no set
 
 from sojourn import errors
 from sojourn.binding import Client
-from sojourn.crypto import new_secret
+from sojourn.crypto import Cipher, new_secret
 from sojourn.errors import SojournError
 from sojourn.flash import Flash
 from sojourn.hookspecs import Event, Observer, hookimpl
 from sojourn.manager import SessionInfo, SessionManager
 from sojourn.merge import Merge
+from sojourn.metrics import Metrics
+from sojourn.serializers import Serializer, SerializerFactory
 from sojourn.session import CookieAction, CookieChange, LoadOutcome, Session, SessionState
 from sojourn.stores import (
+    CachingStore,
     ClientSideStore,
+    Clock,
     Created,
     Deleted,
     IndexedStore,
@@ -23,13 +27,18 @@ from sojourn.stores import (
     ScannableStore,
     Store,
     StoreIO,
+    TwinnedStore,
+    WaitingStore,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CachingStore",
+    "Cipher",
     "Client",
     "ClientSideStore",
+    "Clock",
     "CookieAction",
     "CookieChange",
     "Created",
@@ -40,10 +49,13 @@ __all__ = [
     "LoadOutcome",
     "MemoryStore",
     "Merge",
+    "Metrics",
     "Observer",
     "Record",
     "Replaced",
     "ScannableStore",
+    "Serializer",
+    "SerializerFactory",
     "Session",
     "SessionInfo",
     "SessionManager",
@@ -51,6 +63,8 @@ __all__ = [
     "SojournError",
     "Store",
     "StoreIO",
+    "TwinnedStore",
+    "WaitingStore",
     "__version__",
     "errors",
     "hookimpl",

@@ -34,7 +34,8 @@ class Event:
     """Something that happened in the life of one session; holds no token, no data and no secret (SECURITY R6, R32)."""
 
     name: str
-    """``started``, ``loaded``, ``client``, ``deleted``, ``regenerated``, ``expired`` or ``rejected``."""
+    """``started``, ``loaded``, ``client`` (the response carries its cookie), ``deleted``, ``regenerated``, ``expired`` or
+    ``rejected``; also ``evicted``, ``conflict``, ``gone`` and, without an id, ``breaker``."""
     id: str
     """The session's public id; safe to log."""
     old_id: str | None = None

@@ -23,7 +23,7 @@ from sojourn.asgi.messages import (
 from sojourn.cookies import read_cookies
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import path_matches, same_origin, unavailable
-from sojourn.manager import SCOPE_KEY, Exchange, SessionManager, SessionMapping, run_blocking
+from sojourn.manager import SCOPE_KEY, Exchange, SessionManager, SessionMapping, require_manager, run_blocking
 from sojourn.manager.ending import UNTOUCHED, finish, finish_at_rest, finish_failed, finish_late, rests_late
 
 R = TypeVar("R")
@@ -48,6 +48,7 @@ class SessionMiddleware:
         load: Literal["auto", "lazy"] = "auto",
         exclude: Sequence[str] = (),
     ) -> None:
+        require_manager(sessions)
         if load not in {"auto", "lazy"}:
             msg = f'load is {load!r}; choose "auto" or "lazy"'
             raise ConfigurationError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
 
 T = TypeVar("T")
+
+_log = logging.getLogger("sojourn.manager")
 
 _DAY = 86_400.0
 _LABELS_KEPT = 1024
@@ -167,7 +170,19 @@ def _longest(settings: SessionSettings) -> float:
 def _refuse_what_the_store_lacks(
     store: Store | ClientSideStore, settings: SessionSettings, *, client_side: bool
 ) -> None:
+    if isinstance(store, str | type):
+        named = store if isinstance(store, str) else store.__name__
+        msg = (
+            f"the store is {named!r}, not a store: hand in an instance such as MemoryStore(), or let settings choose it "
+            "with SessionManager.from_env and SOJOURN_STORE"
+        )
+        raise ConfigurationError(msg)
     name = type(store).__name__
+    if isinstance(store, MemoryStore) and settings.preset not in {"development", "testing"}:
+        _log.warning(
+            "sessions are kept in the memory of this process: they end with it and no other worker sees them; "
+            "set SOJOURN_STORE to redis or cookie to keep them"
+        )
     if settings.preset == "high_security" and getattr(store, "encrypt", None) is False:
         msg = f"the high_security preset seals every record, but encryption is turned off for {name}; leave that out"
         raise ConfigurationError(msg)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from sojourn.errors import (
@@ -75,7 +76,7 @@ async def finish(exchange: Exchange[Any], status: int, accept: str = "") -> Endi
     try:
         if failing:
             change = await gate.end(exchange.session)
-            if outage is not None:
+            if outage is not None and status != HTTPStatus.SERVICE_UNAVAILABLE:  # its own 503 is as good as ours
                 return Ending(unavailable(outage.retry_after, accept), accessed=True)
         else:
             change = await gate.commit(exchange.session)
@@ -127,7 +128,11 @@ def _header(exchange: Exchange[Any], change: CookieChange) -> str | None:
     cookies = exchange.gate.cookies
     match change.action:
         case CookieAction.SET:
-            return cookies.set_header(change.token or "", change.max_age)
+            header = cookies.set_header(change.token or "", change.max_age)
+            draft = exchange.draft
+            if draft is not None and draft.id is not None:
+                exchange.gate.context.signals.event("client", draft.id, principal=draft.facts.principal)
+            return header
         case CookieAction.CLEAR:
             return cookies.clear_header()
         case CookieAction.KEEP:

@@ -19,6 +19,7 @@ from sojourn.manager.gate import Gate
 from sojourn.manager.queries import Queries, SessionInfo
 from sojourn.manager.resealing import Resealer
 from sojourn.metrics import ACTIVE_COUNT, Metrics
+from sojourn.plugins import PluginDoor, warn_about_unknown_variables
 from sojourn.serializers import Serializer, SerializerFactory
 from sojourn.session import CookieChange, Migrate, Session
 from sojourn.stores import (
@@ -56,8 +57,8 @@ class SessionManager(Generic[T]):
         migrate: Migrate | None = None,
         settings: SessionSettings | None = None,
         serializer: str | Serializer[T] | SerializerFactory | None = None,
-        cipher: Cipher | None = None,
-        metrics: Metrics | None = None,
+        cipher: str | Cipher | None = None,
+        metrics: str | Metrics | None = None,
         observers: Sequence[Observer] = (),
         clock: Clock = SYSTEM_CLOCK,
         revocation_store: Store | None = None,
@@ -66,6 +67,10 @@ class SessionManager(Generic[T]):
             from sojourn.settings import SessionSettings
 
             settings = SessionSettings()
+        if isinstance(cipher, str) or isinstance(metrics, str):
+            door = PluginDoor(settings)
+            cipher = door.cipher(cipher) if isinstance(cipher, str) else cipher
+            metrics = door.metrics(metrics) if isinstance(metrics, str) else metrics
         context = build_context(
             model,
             store,
@@ -96,8 +101,6 @@ class SessionManager(Generic[T]):
     @classmethod
     def from_settings(cls, model: type[M], settings: SessionSettings, **parts: Any) -> SessionManager[M]:
         """Build a manager whose store, serializer, cipher and metrics the settings name; *parts* given here win."""
-        from sojourn.plugins import PluginDoor, warn_about_unknown_variables
-
         warn_about_unknown_variables(dotenv_path=settings.surroundings.env_file)
         door = PluginDoor(settings)
         if "store" not in parts:
@@ -263,3 +266,13 @@ class SessionManager(Generic[T]):
         manager = cls.__new__(cls)
         manager._furnish(gate)  # noqa: SLF001 - of this class
         return manager
+
+
+def require_manager(sessions: object) -> None:
+    """Raise ConfigurationError unless a middleware was given a manager."""
+    if not isinstance(sessions, SessionManager):
+        msg = (
+            f"the middleware was given a {type(sessions).__name__} where it takes a SessionManager: write "
+            "SessionMiddleware(app, sessions)"
+        )
+        raise ConfigurationError(msg)

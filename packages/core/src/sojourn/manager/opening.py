@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from sojourn.binding import Client
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
@@ -33,6 +33,9 @@ T = TypeVar("T")
 ClientOf = Callable[[], Client | None] | None
 """Tells the client of a request when it is asked for: working it out costs more than reading a session."""
 
+CLOCK_TOLERANCE: Final = 60.0
+"""Seconds by which the clocks of nodes may differ; a session from further ahead is over, for a clock that was put back
+would lengthen its absolute lifetime (FAILURES F18)."""
 _LONGEST_TOKEN = 4096
 _MOST_RENEWALS = 4
 
@@ -146,6 +149,8 @@ class Opener(Generic[T]):
             return self._without(LoadOutcome.FUTURE, found, client)
         except (CorruptEnvelopeError, SerializationError):
             return self._without(LoadOutcome.CORRUPT, found, client)
+        if payload.created_at > context.clock.time() + CLOCK_TOLERANCE:
+            return self._without(LoadOutcome.EXPIRED, found, client)
         if payload.fingerprint is not None and context.binding.policy != "off" and not self._matches(payload, client):
             context.signals.event("rejected", record.id, principal=payload.principal, reason="binding")
             if context.binding.policy == "reject":

@@ -141,7 +141,8 @@ class Draft(Generic[T]):
     def login(self, principal: str, remember: timedelta | None) -> None:
         """Bind the principal, reset both clocks, ask for a fresh token (SECURITY R8, R12)."""
         if not principal or not isinstance(cast("object", principal), str):
-            msg = f"login() takes the principal as a non-empty str, not {type(principal).__name__}; use str(user_id)"
+            given = "an empty one" if principal == "" else type(principal).__name__
+            msg = f"login() takes the principal as a non-empty str, not {given}; use str(user_id)"
             raise TypeError(msg)
         lifetime = remember.total_seconds() if remember is not None else None
         longest = self.terms.limits.max_lifetime

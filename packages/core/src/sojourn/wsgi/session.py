@@ -13,7 +13,7 @@ from sojourn.binding import Client
 from sojourn.cookies import read_cookies
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import Answer, add_vary, cache_control, unavailable
-from sojourn.manager import ENVIRON_KEY, Exchange, SessionManager, SessionMapping, run_blocking
+from sojourn.manager import ENVIRON_KEY, Exchange, SessionManager, SessionMapping, require_manager, run_blocking
 from sojourn.manager.ending import Ending, finish, finish_at_rest, finish_failed, finish_late, rests_late
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class SessionMiddleware:
         load: Literal["auto", "lazy"] = "auto",
         exclude: Sequence[str] = (),
     ) -> None:
+        require_manager(sessions)
         if load not in {"auto", "lazy"}:
             msg = f'load is {load!r}; choose "auto" or "lazy"'
             raise ConfigurationError(msg)
