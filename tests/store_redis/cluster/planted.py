@@ -137,8 +137,9 @@ def with_one_subscriber(world: World, offset: float) -> Node:
 
 
 class _NoTombstones(Coherence):
-    def finish_write(self, record: Record, writing: object, now: float) -> None:
-        self._copies.cache.put(record, self._epoch_of(record.id), now)
+    def finish_write(self, id: str, writing: object, record: Record | None, now: float) -> None:
+        if record is not None:
+            self._copies.cache.put(record, self._epoch_of(id), now)
 
 
 def without_tombstones(world: World, offset: float) -> Node:

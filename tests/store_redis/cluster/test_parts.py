@@ -243,7 +243,7 @@ def test_rule_6_an_own_write_drops_first_and_is_kept_afterwards() -> None:
     assert ready.version() is None
     ready.coherence.finish_read("a", reading, _record(), 100.0)
     assert ready.version() is None
-    ready.coherence.finish_write(_record(version=2), writing, 100.0)
+    ready.coherence.finish_write("a", writing, _record(version=2), 100.0)
     assert ready.version() == 2
     ready.hear(Announced(b"a:2"), 100.0)
     assert ready.version() == 2
@@ -252,8 +252,25 @@ def test_rule_6_an_own_write_drops_first_and_is_kept_afterwards() -> None:
 def test_rule_6_an_own_write_is_not_kept_once_the_lease_has_lapsed() -> None:
     ready = Ready()
     writing = ready.coherence.begin_write("a")
-    ready.coherence.finish_write(_record(version=2), writing, 101.1)
+    ready.coherence.finish_write("a", writing, _record(version=2), 101.1)
     assert ready.coherence.figures(101.1)["size"] == 0
+
+
+def test_rule_6_of_two_own_writes_in_flight_only_the_later_is_kept() -> None:
+    ready = Ready()
+    first, second = ready.coherence.begin_write("a"), ready.coherence.begin_write("a")
+    ready.coherence.finish_write("a", second, _record(version=3), 100.0)
+    ready.coherence.finish_write("a", first, _record(version=2), 100.0)
+    assert ready.version() == 3
+
+
+def test_rule_6_an_own_write_that_failed_leaves_nothing() -> None:
+    ready = Ready()
+    ready.keep(_record())
+    ready.coherence.finish_write("a", ready.coherence.begin_write("a"), None, 100.0)
+    assert ready.version() is None
+    ready.keep(_record())
+    assert ready.version() == 1
 
 
 def test_rule_6_an_own_delete_is_final_at_once() -> None:
@@ -288,8 +305,12 @@ def test_a_touch_whose_outcome_does_not_fit_drops_the_copy(outcome: str) -> None
     assert ready.version() is None
 
 
-def test_a_touch_overtakes_reads_in_flight() -> None:
+def test_a_touch_overtakes_reads_and_writes_in_flight() -> None:
     ready = Ready()
+    writing = ready.coherence.begin_write("b")
+    ready.coherence.finish_touch("b", ready.coherence.begin_touch("b"), 60.0)
+    ready.coherence.finish_write("b", writing, _record("b", idle=50.0), 100.0)
+    assert ready.version("b") is None
     reading = ready.coherence.begin_read("a", 100.0)
     ready.coherence.finish_touch("a", ready.coherence.begin_touch("a"), 60.0)
     ready.coherence.finish_read("a", reading, _record(idle=50.0), 100.0)

@@ -132,12 +132,15 @@ class Node:
     def finish(self, call: Call, *, is_repeat: bool = False) -> None:
         if call.kind == "read":
             self.coherence.finish_read(call.id, call.ticket, call.answer, self.now)  # type: ignore[arg-type]
-        elif call.kind == "write" and call.answer is not None and not is_repeat:
-            self.coherence.finish_write(call.answer, call.ticket, self.now)  # type: ignore[arg-type]
+        elif call.kind == "write":
+            stored = None if is_repeat else call.answer
+            self.coherence.finish_write(call.id, call.ticket, stored, self.now)  # type: ignore[arg-type]
 
     def fail(self, call: Call) -> None:
         if call.kind == "read":
             self.coherence.finish_read(call.id, call.ticket, None, self.now)  # type: ignore[arg-type]
+        elif call.kind == "write":
+            self.coherence.finish_write(call.id, call.ticket, None, self.now)  # type: ignore[arg-type]
 
 
 class World:

@@ -1,4 +1,4 @@
-"""The hook behind ``SOJOURN_STORE=redis``.
+"""The hook behind ``SOJOURN_STORE=redis`` and ``SOJOURN_STORE=clustered-redis``.
 
 The one rule: it answers only to the names of this package, and connects to nothing.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sojourn.hookspecs import hookimpl
+from sojourn_store_redis.clustered import ClusteredRedisStore
 from sojourn_store_redis.twinned import TwinnedRedisStore
 
 if TYPE_CHECKING:
@@ -15,16 +16,21 @@ if TYPE_CHECKING:
 
 
 @hookimpl
-def sojourn_create_store(name: str, settings: SessionSettings) -> TwinnedRedisStore | None:
-    """Return the store called ``redis``; ConfigurationError when a ``SOJOURN_REDIS_*`` setting is wrong."""
-    if name != "redis":
+def sojourn_create_store(name: str, settings: SessionSettings) -> TwinnedRedisStore | ClusteredRedisStore | None:
+    """Return the store of that name; ConfigurationError when a ``SOJOURN_REDIS_*`` setting is wrong."""
+    if name not in {"redis", "clustered-redis"}:
         return None
     from sojourn_store_redis.settings import RedisSettings
 
     own = RedisSettings.build(settings)
-    return TwinnedRedisStore(
+    namespace = own.namespace or settings.namespace
+    if name == "redis":
+        return TwinnedRedisStore(own.address(), namespace=namespace, max_bytes=own.max_bytes, encrypt=own.encrypt)
+    return ClusteredRedisStore(
         own.address(),
-        namespace=own.namespace or settings.namespace,
+        namespace=namespace,
         max_bytes=own.max_bytes,
         encrypt=own.encrypt,
+        limits=own.limits(),
+        node_id=settings.node_id,
     )

@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from sojourn.settings import Choice, Duration, OptionalText, PluginSettings, Presets
 from sojourn_store_redis.clients import Address
+from sojourn_store_redis.clustered import LocalCacheLimits
 from sojourn_store_redis.store import DEFAULT_MAX_BYTES
 
 _PATIENT: Final = MappingProxyType(
@@ -30,7 +31,7 @@ class RedisSettings(PluginSettings):
 
     url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"),
-        description="The server: `redis://`, `rediss://` (TLS) or `unix://`; options of redis-py may follow after `?`",
+        description="The server: `redis://`, `rediss://` (TLS), `unix://` or `redis+sentinel://`; redis-py's options after `?`",
     )
     username: OptionalText = Field(None, description="The user, when the URL names none")
     password: SecretStr | None = Field(None, description="The password, when the URL has none")
@@ -52,6 +53,27 @@ class RedisSettings(PluginSettings):
     namespace: OptionalText = Field(None, description="The beginning of every key; unset: that of SOJOURN_NAMESPACE")
     max_bytes: Annotated[int, Field(ge=1)] = Field(DEFAULT_MAX_BYTES, description="The largest record, in bytes")
     encrypt: Choice = Field(None, description="Seal the data of this store; `auto`: as SOJOURN_ENCRYPT says")
+
+    # clustered-redis alone
+    local_cache: bool = Field(True, description="Keep copies in each process; off: only announce writes to the others")
+    local_cache_max_size: int = Field(10_000, description="The most copies of one process")
+    local_cache_max_bytes: int = Field(64 * 1024 * 1024, description="What the copies may take together, in bytes")
+    local_cache_ttl: Duration = Field(
+        timedelta(seconds=30), description="How long a copy is served before it is read again; 60 s at most"
+    )
+    max_staleness: Duration = Field(
+        timedelta(seconds=1), description="How long after a change or a logout an older copy may be served at most"
+    )
+
+    def limits(self) -> LocalCacheLimits:
+        """Return the limits of the local cache; ConfigurationError when they cannot be kept."""
+        return LocalCacheLimits(
+            enabled=self.local_cache,
+            max_size=self.local_cache_max_size,
+            max_bytes=self.local_cache_max_bytes,
+            ttl=self.local_cache_ttl.total_seconds(),
+            max_staleness=self.max_staleness.total_seconds(),
+        )
 
     def address(self) -> Address:
         """Return where and how to connect; ConfigurationError when the URL cannot be used."""

@@ -23,14 +23,24 @@ class Reading:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Writing:
+    """The token of an own write in flight: what was true when it began."""
+
+    epoch: int
+    raised: int
+
+
 class Copies:
     """The state that links and records share; the caller holds the lock."""
 
-    __slots__ = ("cache", "reading", "statistics", "tombstones")
+    __slots__ = ("cache", "reading", "statistics", "tombstones", "writing")
 
     def __init__(self, cache: LocalCache, *, most_tombstones: int) -> None:
         self.cache = cache
         self.reading: dict[str, Reading] = {}
+        self.writing: dict[str, Writing] = {}
+        """The latest own write of each id that is in flight."""
         self.tombstones = Tombstones(keep=max(cache.ttl, TOMBSTONE_SECONDS), most=most_tombstones)
         self.statistics = Statistics()
 

@@ -112,6 +112,12 @@ class Links:
             link.connection += 1
             self.lose(link)
 
+    def start_epochs(self) -> None:
+        """Forget what every link vouched for; those that work go on with the pong after the next ping."""
+        for link in self._links.values():
+            self._start_epoch(link)
+            link.sent = float("-inf")
+
     def _hear(self, link: Link, data: bytes, now: float) -> Sequence[Action]:
         self._copies.statistics.announcements += 1
         heard = read_announcement(data)

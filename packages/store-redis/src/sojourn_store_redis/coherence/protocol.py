@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sojourn.stores import Record
-from sojourn_store_redis.coherence.copies import Copies, Reading
+from sojourn_store_redis.coherence.copies import Copies, Reading, Writing
 from sojourn_store_redis.coherence.links import Links
 from sojourn_store_redis.coherence.local_cache import Entry, LocalCache
 from sojourn_store_redis.coherence.messages import Action, Message
@@ -23,14 +23,6 @@ MOST_TOMBSTONES = 200_000
 def only_primary(_id: str) -> Hashable:
     """Say that one primary holds every record: a standalone server, or one behind Sentinel."""
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """What was true when an own write began."""
-
-    epoch: int
-    raised: int
 
 
 class Coherence:
@@ -99,21 +91,32 @@ class Coherence:
                 self._keep(record, reading.epoch, now)
 
     def begin_write(self, id: str) -> Writing:
-        """Drop the copy and the reads in flight before an own write is sent."""
+        """Drop the copy and the reads in flight before an own write is sent; ``finish_write`` must follow."""
         with self._lock:
             self._copies.forget(id)
-            return Writing(self._epoch_of(id), self._copies.tombstones.raised)
+            writing = Writing(self._epoch_of(id), self._copies.tombstones.raised)
+            self._copies.writing[id] = writing
+            return writing
 
-    def finish_write(self, record: Record, writing: Writing, now: float) -> None:
-        """Keep what an own write stored just now. Not for a repeated write: another may have come after the first."""
+    def finish_write(self, id: str, writing: Writing, record: Record | None, now: float) -> None:
+        """Keep the *record* that an own write stored just now, unless something came in between.
+
+        None for a write that failed, was refused or only repeated: another one may have come after the first try.
+        """
         with self._lock:
-            tombstones = self._copies.tombstones
-            self._copies.outdate(record.id, record.version, now)
-            link = self._links.of(self._primary_of(record.id))
-            if tombstones.dropped > writing.raised:
-                self._copies.statistics.refusals += 1  # what forbids this copy may be forgotten
-            elif now <= link.fresh + self.max_staleness:
+            copies = self._copies
+            is_latest = copies.writing.get(id) is writing
+            if is_latest:
+                del copies.writing[id]
+            if record is None:
+                return
+            copies.outdate(id, record.version, now)
+            if now > self._links.of(self._primary_of(id)).fresh + self.max_staleness:
+                return
+            if is_latest and copies.tombstones.dropped <= writing.raised:  # else what forbids it may be forgotten
                 self._keep(record, writing.epoch, now)
+            else:
+                copies.statistics.refusals += 1
 
     def begin_delete(self, id: str, now: float) -> None:
         """Drop everything and keep nothing of it any more, before an own delete is sent."""
@@ -129,7 +132,8 @@ class Coherence:
         """Move the idle deadline of the copy if it still is *entry*; None: the touch failed or the record is absent."""
         with self._lock:
             cache = self._copies.cache
-            self._copies.reading.pop(id, None)  # it may have read the deadline from before
+            self._copies.reading.pop(id, None)  # both may hold the deadline from before
+            self._copies.writing.pop(id, None)
             if entry is None or idle_deadline is None or cache.peek(id) is not entry:
                 cache.drop(id)
                 return
@@ -140,6 +144,11 @@ class Coherence:
         """Drop one copy and keep nothing that is being read."""
         with self._lock:
             self._copies.forget(id)
+
+    def forget_all(self) -> None:
+        """Drop every copy and keep nothing that is being read or written now."""
+        with self._lock:
+            self._links.start_epochs()
 
     # links: rules 3 to 5
 

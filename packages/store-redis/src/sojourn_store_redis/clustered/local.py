@@ -1,0 +1,110 @@
+"""What a store and its blocking twin share in one process: the copies, the callbacks and the one listener.
+
+The one rule: a child process begins with nothing of its parent's but the settings (FAILURES F21).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sojourn.stores import SYSTEM_CLOCK, Clock, StoreIO
+from sojourn_store_redis.clustered.hosts import Host, TaskHost, ThreadHost
+from sojourn_store_redis.clustered.limits import LocalCacheLimits
+from sojourn_store_redis.clustered.listener import Listener
+from sojourn_store_redis.clustered.subscribers import Subscribers
+from sojourn_store_redis.shared import Route
+
+
+class Local:
+    """The local side of one process."""
+
+    def __init__(
+        self,
+        limits: LocalCacheLimits,
+        *,
+        make_route: Callable[[], Route],
+        channel: bytes,
+        seconds: float,
+        clock: Clock,
+    ) -> None:
+        self.limits = limits
+        self.coherence = limits.coherence()
+        self.subscribers = Subscribers()
+        self.monotonic = lease_time(clock)
+        self.process = os.getpid()
+        """Whose state this is; whoever finds another number here calls ``after_fork`` first."""
+        self._make_route = make_route
+        self._channel = channel
+        self._seconds = seconds
+        self._host: Host | None = None
+        self._lock = threading.Lock()
+        self._inherited: list[Any] = []
+
+    def listen(self, io: StoreIO) -> None:
+        """See that a listener runs, if anybody has a use for it."""
+        host = self._host
+        if (host is not None and host.is_alive()) or not (self.limits.enabled or self.subscribers):
+            return
+        with self._lock:
+            if self._host is None or not self._host.is_alive():
+                if self._host is not None:
+                    self._host.stop()
+                listener = self._listener()
+                self._host = TaskHost(listener) if io is StoreIO.ASYNC else ThreadHost(listener)
+
+    def after_fork(self) -> None:
+        """Start over in a child process."""
+        # the parent still reads from the connection: neither closing nor collecting it may disturb its loop
+        self._inherited.append(self._host)
+        self._host = None
+        self._lock = threading.Lock()
+        self.coherence.after_fork()
+        self.process = os.getpid()
+
+    def stop(self) -> None:
+        """Let the listener end, without waiting."""
+        host = self._take_host()
+        if host is not None:
+            host.stop()
+            if isinstance(host, ThreadHost):
+                host.join()
+
+    async def aclose(self) -> None:
+        """End the listener and drop every copy; the next call begins anew."""
+        host = self._take_host()
+        if host is not None:
+            host.stop()
+            await host.ended()
+        self.coherence.flush()
+
+    def _take_host(self) -> Host | None:
+        if self.process != os.getpid():
+            return None
+        host, self._host = self._host, None
+        return host
+
+    def _listener(self) -> Listener:
+        return Listener(
+            self.coherence,
+            self.subscribers,
+            primary=None,
+            make_route=self._make_route,
+            channel=self._channel,
+            seconds=self._seconds,
+            monotonic=self.monotonic,
+        )
+
+
+def lease_time(clock: Clock) -> Callable[[], float]:
+    """Return what tells the time of leases: it goes on while the machine sleeps, where the system has such a clock."""
+    if clock is not SYSTEM_CLOCK or not hasattr(time, "CLOCK_BOOTTIME"):
+        return clock.monotonic
+    return _boot_time
+
+
+def _boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,151 @@
+"""A store over one kind of client with the local copies of the process before it.
+
+The one rule: an own write drops the copy before it is sent, and what it stored is kept only if nothing came in between.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+
+from sojourn.stores import Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn_store_redis.clustered.local import Local
+from sojourn_store_redis.clustered.subscribers import OnDead, OnDoubt
+from sojourn_store_redis.store import RedisStore
+
+_WRITTEN_NOW = 1
+
+
+class LocallyCachedStore:
+    """Serve loads from the *local* copies while a lease proves them fresh; everything else goes to *store*."""
+
+    def __init__(self, store: RedisStore, local: Local, *, clock: Clock) -> None:
+        self.io: StoreIO = store.io
+        self.encrypt = store.encrypt
+        self._store = store
+        self._local = local
+        self._clock = clock
+        self._monotonic = local.monotonic
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self._store!r}>"
+
+    async def load(self, id: str) -> Record | None:
+        """Return the record, from the local cache while that is certain to be fresh enough."""
+        local = self._local
+        if local.process != os.getpid():
+            local.after_fork()
+        record = local.coherence.serve(id, self._monotonic(), self._clock.time())
+        return record if record is not None else await self.load_fresh(id)
+
+    async def load_fresh(self, id: str) -> Record | None:
+        """Load past the local cache."""
+        coherence = self._listening().coherence
+        reading = coherence.begin_read(id, self._monotonic())
+        record = None
+        try:
+            record = await self._store.load(id)
+        finally:
+            coherence.finish_read(id, reading, record, self._monotonic())
+        return record
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        """Store a record that is absent so far; OK again for the same *write_id*."""
+        coherence = self._listening().coherence
+        writing = coherence.begin_write(record.id)
+        outcome = 0
+        try:
+            outcome = await self._store.try_create(record, write_id=write_id)
+        finally:
+            stored = _plain(record) if outcome == _WRITTEN_NOW else None
+            coherence.finish_write(record.id, writing, stored, self._monotonic())
+        return Created.OK if outcome else Created.EXISTS
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        """Replace the record whose version is *expected*; OK again for the same *write_id*."""
+        coherence = self._listening().coherence
+        writing = coherence.begin_write(record.id)
+        outcome = 0
+        try:
+            outcome = await self._store.try_replace(record, expected=expected, write_id=write_id)
+        finally:
+            stored = _plain(record) if outcome == _WRITTEN_NOW else None
+            coherence.finish_write(record.id, writing, stored, self._monotonic())
+        if outcome > 0:
+            return Replaced.OK
+        return Replaced.CONFLICT if outcome < 0 else Replaced.GONE
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        """Move the idle deadline forward; say whether the record is present. Nothing is announced."""
+        coherence = self._listening().coherence
+        entry = coherence.begin_touch(id)
+        is_present = False
+        try:
+            is_present = await self._store.touch(id, idle_deadline)
+        finally:
+            coherence.finish_touch(id, entry, idle_deadline if is_present else None)
+        return is_present
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        """Delete the record, if *expected* is given only at that version; every process hears of it."""
+        self._listening().coherence.begin_delete(id, self._monotonic())
+        return await self._store.delete(id, expected=expected)
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        """Return the ids of the live records with that index label, from the server."""
+        return await self._store.ids_of(label)
+
+    def scan(self) -> AsyncIterator[str]:
+        """Yield the id of every live record once, from the server."""
+        return self._store.scan()
+
+    async def count(self) -> int:
+        """Return the number of live records, by going through all of them."""
+        return await self._store.count()
+
+    async def clear(self) -> None:
+        """Delete every record of this namespace; every process hears of it."""
+        local = self._listening()
+        local.coherence.forget_all()
+        try:
+            await self._store.clear()
+        finally:
+            local.coherence.forget_all()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait as the client waits."""
+        await self._store.sleep(seconds)
+
+    async def evict(self, id: str) -> None:
+        """Drop this process's copy of one record."""
+        self._local.coherence.evict(id)
+
+    def cache_stats(self) -> Mapping[str, float]:
+        """Return figures of the local cache by name; docs/clustering.md says what they mean."""
+        return self._local.coherence.figures(self._monotonic())
+
+    def on_dead(self, callback: OnDead, *, on_doubt: OnDoubt | None = None) -> Callable[[], None]:
+        """Call *callback* with the id of every record that any process deletes; return what ends that.
+
+        *on_doubt* is called when deletions may have gone unnoticed: look again at whatever you hold open. Both are
+        called between messages, by the listener: they must return at once, and put work into a queue.
+        """
+        return self._local.subscribers.add(callback, on_doubt)
+
+    async def aclose(self) -> None:
+        """Release connections and drop every copy."""
+        await self._local.aclose()
+        await self._store.aclose()
+
+    def _listening(self) -> Local:
+        local = self._local
+        if local.process != os.getpid():
+            local.after_fork()
+        local.listen(self.io)
+        return local
+
+
+def _plain(record: Record) -> Record:
+    """Return the record as it is stored, but for the write ids, which are the server's."""
+    return replace(record, write_ids=()) if record.write_ids else record

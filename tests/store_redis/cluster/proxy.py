@@ -1,0 +1,98 @@
+"""A TCP proxy between a store and its server: links can be delayed, stopped and cut without either side's doing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from typing import Self
+
+
+class Proxy:
+    """Forward connections to *port* from a port of its own, in a thread."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.port = 0
+        self.is_blackhole = False
+        """Whether everything is swallowed; connections stay open."""
+        self.delay = 0.0
+        """Seconds by which everything from the server comes late."""
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def cut(self) -> None:
+        """Close every connection."""
+        self._loop.call_soon_threadsafe(self._cut)
+
+    def _cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def _work(self) -> None:
+        self._loop.run_until_complete(self._main())
+        self._loop.close()
+
+    async def _main(self) -> None:
+        self._stop = asyncio.Event()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+        self._cut()
+        await asyncio.sleep(0.01)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, back}
+        try:
+            await asyncio.gather(self._pass(reader, back, is_late=False), self._pass(there, writer, is_late=True))
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            for end in (writer, back):
+                end.transport.abort()
+                self._writers.discard(end)
+
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, is_late: bool) -> None:
+        loop = asyncio.get_running_loop()
+        due = 0.0
+        while data := await source.read(65_536):
+            if self.is_blackhole:
+                continue
+            if is_late and self.delay:
+                due = max(due, loop.time() + self.delay)
+                loop.call_at(due, self._late, target, data)
+                continue
+            target.write(data)
+            with suppress(ConnectionError):
+                await target.drain()
+        target.transport.abort()
+
+    def _late(self, target: asyncio.StreamWriter, data: bytes) -> None:
+        if not self.is_blackhole and not target.transport.is_closing():
+            target.write(data)
