@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.security.houses import House, begin, outcome
 
 A, B = new_secret(), new_secret()
 
-STEPS: list[dict[str, list[str]]] = [
+STEPS: list[dict[str, Any]] = [
     {"secrets": [A]},
     {"secrets": [A, B]},
     {"secrets": [B, A]},
@@ -187,7 +188,7 @@ def test_r26_no_key_is_tried_in_turn(server_house: House, monkeypatch: pytest.Mo
 
 def test_r31_a_bound_session_moves_to_the_first_key_with_its_next_write(server_house: House) -> None:
     client = Client("192.0.2.7", "Firefox")
-    binding = {"binding": "reject"}
+    binding: dict[str, Any] = {"binding": "reject"}
     old = server_house.node(secrets=[A], **binding).blocking
     session = old.open(None, client)
     session.login("42")

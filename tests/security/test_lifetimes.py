@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -58,7 +60,7 @@ def test_r10_a_record_past_its_absolute_deadline_is_no_session_even_if_the_store
 def test_r10_a_store_that_forgets_to_expire_gives_no_session(house: House) -> None:
     node = house.node()
     token = begin(node.blocking)
-    store = node.gate.context.calls.store
+    store: Any = node.gate.context.calls.store
     if not house.is_client_side:
         store._clock = type(house.clock)(house.clock.time())
     house.clock.advance(2 * HOUR)
@@ -294,9 +296,13 @@ def test_r33_during_an_outage_nobody_is_anybody(server_house: House, fault: Faul
     assert outcome(node, token) == "loaded"
 
 
+def _make(error: type[Exception], method: str) -> Exception:
+    return error(f"a message of {method}")
+
+
 def test_r33_whatever_a_store_raises_is_an_outage(server_house: House) -> None:
     for error in (ValueError, KeyError, OSError, RuntimeError, UnicodeError):
-        store = FaultyStore(server_house.store(), error=lambda method, error=error: error("a message"))
+        store = FaultyStore(server_house.store(), error=partial(_make, error))
         node = server_house.node(store=store).blocking
         token = begin(node, principal="42")
         store.follow(lambda _: Fault.BEFORE)

@@ -121,7 +121,8 @@ class WsgiSite(Site):
             return started.append
 
         body = b"".join(self.app()(environ, start_response))
-        return Response(*started[-1], body)
+        status, head = started[-1]
+        return Response(status, head, body)
 
 
 @pytest.fixture(params=[AsgiSite, WsgiSite])

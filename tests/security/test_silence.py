@@ -9,6 +9,7 @@ import sqlite3
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,14 @@ class Ears:
         return "\n".join(lines).encode()
 
 
+def _quietly(move: Callable[[Any], object], session: Any) -> None:
+    move(session)
+
+
+def _always(fault: Fault, _: str) -> Fault:
+    return fault
+
+
 @pytest.fixture
 def ears(caplog: pytest.LogCaptureFixture) -> Ears:
     caplog.set_level(logging.DEBUG)
@@ -87,7 +96,7 @@ def test_r6_no_path_says_a_token_a_secret_or_data(house: House, ears: Ears) -> N
         session = node.open(token, where)
         ears.said.append(repr(session))
         for move in moves:
-            ears.attempt(lambda move=move: move(session) and None)
+            ears.attempt(partial(_quietly, move, session))
         ears.attempt(lambda: node.commit(session))
         ears.said += [repr(session), repr(session.flash), str(session)]
         new = session._draft.token
@@ -123,17 +132,17 @@ def test_r6_no_path_says_a_token_a_secret_or_data(house: House, ears: Ears) -> N
         one, two = node.open(token, here), node.open(token, here)
         for number, session in enumerate((one, two)):
             session.data.note = f"{NOTE}{number}"
-            ears.attempt(lambda session=session: node.commit(session))
+            ears.attempt(partial(node.commit, session))
         assert isinstance(store, FaultyStore)
         for fault in (Fault.BEFORE, Fault.AFTER):
-            store.follow(lambda _, fault=fault: fault)
+            store.follow(partial(_always, fault))
             visit(token, write)
             ears.attempt(lambda: node.revoke_all(PRINCIPAL))
             store.follow(())
             session = node.open(token, here)
-            store.follow(lambda _, fault=fault: fault)
+            store.follow(partial(_always, fault))
             session.logout()
-            ears.attempt(lambda session=session: node.commit(session))
+            ears.attempt(partial(node.commit, session))
             store.follow(())
             token = visit(None, write) if node.open(token, here).outcome.value != "loaded" else token
         id = token_id(str(token))
@@ -185,7 +194,7 @@ def test_r6_the_middlewares_log_no_token_and_no_data(dress: str, house: House, e
             browser.get(path)
             tokens.append(browser.token or "")
         for fault in Fault:
-            store.follow(lambda _, fault=fault: fault)
+            store.follow(partial(_always, fault))
             for path in (f"/put?{NOTE}", "/read", "/logout"):
                 browser.get(path)
     said = b"\n".join(
@@ -204,6 +213,7 @@ def test_r2_no_key_and_no_value_in_redis_holds_a_token_data_or_a_secret(redis_se
     node = house.node(binding="observe", renew_after="10m").blocking
     here = Client(ADDRESS, AGENT)
     tokens: list[str] = []
+    csrf = ""
     for principal in (None, PRINCIPAL, PRINCIPAL):
         session = node.open(None, here)
         session.data.note = NOTE

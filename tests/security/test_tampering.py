@@ -83,7 +83,7 @@ def test_r24_every_refusal_looks_the_same(server_house: House) -> None:
     node = server_house.node().blocking
     token = begin(node)
     genuine = server_house.raw(token_id(token))
-    told = set()
+    told: set[tuple[str, str | None]] = set()
     for place in range(15, len(genuine)):
         server_house.write_raw(token_id(token), damage(genuine, ("flip", place, 1)))
         server_house.observer.clear()
