@@ -23,7 +23,7 @@ from tests.servers import RedisServer
 TASKS, THREADS = 8, 4
 
 
-def prove(store: str, *, seed: int, operations: int, processes: int, browsers: int) -> Result:
+def prove(store: str, *, seed: int, operations: int, processes: int, browsers: int, plant: str = "") -> Result:
     """Play one history on *store* and judge it."""
     kinds = tuple("async" if number % 2 == 0 else "blocking" for number in range(processes))
     if store == "sqlite":
@@ -37,7 +37,7 @@ def prove(store: str, *, seed: int, operations: int, processes: int, browsers: i
         place = str(Path(rows_in) / "sessions.db")
         if store == "redis":
             place = stack.enter_context(RedisServer()).url
-        stage = Stage(store, place, rows_in, sizes, kinds, clients)
+        stage = Stage(store, place, rows_in, sizes, kinds, clients, plant=plant)
         sessions = None
         if store == "memory":
             rows, sessions = play_in_threads(stage, title=title)

@@ -137,7 +137,11 @@ def main() -> int:
             result = prove(seed=seed, plant=given.plant, chosen=chosen, slack=given.slack, **sizes)
         progress(f"{result.title}: {len(result.verdict.violations)} violations, {result.seconds:.0f} s")
         results.append(result)
-    return tell(results, as_json=given.json)
+        if not given.json:
+            tell([result], as_json=False)
+    if given.json:
+        tell(results, as_json=True)
+    return 1 if any(one.verdict.violations for one in results) else 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ comes back from its freeze when the replica has taken over."""
 
 SERVER_FAULTS: Final = (KILL, FREEZE)
 PROXY_FAULTS: Final = tuple(fault for fault in Fault if fault is not Fault.NONE)
+RETRIED: Final = (Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.CUT_REQUEST, Fault.DROP)
+"""Noticed at once, so that the product tries again: they never hit all requests, or no second try would succeed."""
 SETUP_FAULTS: Final = (FAILOVER, FREEZE, THAWED_LATE)
 
 
@@ -61,7 +63,7 @@ def plan(seed: int, operations: int, faults: tuple[Fault | str, ...], *, longest
             fault,
             at=int(part * (turn + 0.5 + 0.3 * draw.random())),
             seconds=longest * (0.5 + 0.5 * draw.random()),
-            share=draw.choice((0.1, 0.3, 1.0)),
+            share=draw.choice((0.05, 0.15, 0.3) if fault in RETRIED else (0.1, 0.3, 1.0)),
         )
         for turn, fault in enumerate(order)
     ]

@@ -61,7 +61,7 @@ def tell(results: list[Result], *, as_json: bool) -> int:
         print(json.dumps(values, indent=1))
     else:
         for one in results:
-            print(text_of(one))
+            print(text_of(one), flush=True)
     return 1 if any(one.verdict.violations for one in results) else 0
 
 

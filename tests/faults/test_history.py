@@ -6,6 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from benchmarks import prove_3, prove_5
+from benchmarks.history.checker import Checker
+from benchmarks.history.faults import Done
+from benchmarks.history.model import View, digest_of, name_of
+from benchmarks.history.outages import judge_recoveries, judge_times, recoveries
+from benchmarks.history.plan import Sizes, steps
+from benchmarks.history.recorder import CONFLICT, LOST, UNAVAILABLE, UNKNOWN, Row
 from sojourn import LoadOutcome, SessionManager
 from sojourn.settings import SessionSettings
 from sojourn.stores import MemoryStore
@@ -68,3 +75,183 @@ async def test_revoking_all_but_one_asks_until_nothing_new_is_found() -> None:
     kept = await sessions.open(tokens[0])
     assert await sessions.revoke_all("42", except_id=kept.id) == 2
     assert [info.id for info in await sessions.list("42")] == [kept.id]
+
+
+# -- histories of real clients ------------------------------------------------------------------------------------------
+
+SLACK = 10.0  # tests share their machine; `./dev prove 5` is strict
+
+
+def test_threads_that_share_the_memory_store_lose_nothing() -> None:
+    result = prove_3.prove("memory", seed=1, operations=3_000, processes=4, browsers=8)
+    assert result.verdict.violations == []
+    assert len(result.rows) == 3_000
+    assert result.verdict.checked["acknowledged writes"] > 100
+    assert result.figures()["overlapping"] > 100
+
+
+@pytest.mark.slow
+def test_processes_lose_nothing_while_the_server_dies_and_replies_get_lost() -> None:
+    faults = ("kill", "freeze", "lose-reply", "mute")
+    result = prove_5.prove(seed=1, operations=1_200, processes=2, browsers=8, chosen=faults, longest=0.6, slack=SLACK)
+    assert [violation.text for violation in result.verdict.violations] == []
+    assert {row.result for row in result.rows} >= {"done", "unknown"}
+    assert set(result.figures()["recovery_s_after"]) == {"kill", "freeze", "lose reply", "mute"}
+
+
+def test_a_store_that_brings_back_what_is_gone_is_found() -> None:
+    result = prove_3.prove("memory", seed=1, operations=3_000, processes=4, browsers=8, plant="upsert")
+    assert "resurrection" in {violation.kind for violation in result.verdict.violations}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plant", "fault", "kind"),
+    [
+        ("retry-without-write-id", "lose-reply", "applied twice"),
+        ("clear-cookie-on-error", "refuse", "cookie"),
+        ("shifted-reply", "mute", "mixed up"),
+    ],
+)
+def test_a_planted_bug_is_found(plant: str, fault: str, kind: str) -> None:
+    result = prove_5.prove(
+        seed=2, operations=900, processes=2, browsers=8, chosen=(fault,), plant=plant, longest=1.5, slack=SLACK
+    )
+    assert kind in {violation.kind for violation in result.verdict.violations}
+
+
+def test_a_plan_is_the_same_for_the_same_seed() -> None:
+    sizes = Sizes(seed=7, operations=500, clients=6, browsers=4)
+    plans = [[list(steps(sizes, client)) for client in range(6)] for _ in range(2)]
+    assert plans[0] == plans[1]
+    numbers = [step.number for plan in plans[0] for step in plan]
+    assert sorted(numbers) == list(range(500))
+    other = Sizes(seed=8, operations=500, clients=6, browsers=4)
+    assert list(steps(other, 0)) != plans[0][0]
+
+
+# -- the checker ---------------------------------------------------------------------------------------------------------
+
+
+def seen(*entries: int, outcome: str = "loaded", principal: str = "", owner: str = "b0", whole: bool = False) -> View:
+    names = tuple(name_of(entry) for entry in entries)
+    return View(outcome, "loaded", owner, "", principal, len(names), digest_of(names), "", names if whole else None)
+
+
+def row(number: int, kind: str, token: str, at: float, until: float, **more: object) -> Row:
+    fields = {"client": 0, "process": 0, "way": "async", "browser": 0} | more
+    return Row(number=number, kind=kind, token=token, started=at, ended=until, **fields)  # type: ignore[arg-type]
+
+
+BIRTH = row(0, "write", "", 0, 1, before=seen(outcome="none", owner=""), after=seen(0), cookie="set", new_token="A")
+
+
+def kinds(rows: list[Row], last: dict[str, View] | None = None) -> set[str]:
+    verdict = Checker(rows, last if last is not None else {}).judge()
+    return {violation.kind for violation in verdict.violations}
+
+
+def test_a_history_without_fault_is_let_through() -> None:
+    writing = row(1, "write", "A", 2, 3, before=seen(0), after=seen(0, 1))
+    moving = row(
+        2, "login", "A", 4, 5, account="b0/1", before=seen(0, 1, whole=True), after=seen(0, 1, 2, whole=True),
+        cookie="set", new_token="B",
+    )  # fmt: skip
+    last = {"A": seen(outcome="unknown", owner=""), "B": seen(0, 1, 2, principal="b0/1", whole=True)}
+    assert kinds([BIRTH, writing, moving], last) == set()
+
+
+def test_an_acknowledged_write_that_is_missing_is_found() -> None:
+    writing = row(1, "write", "A", 2, 3, before=seen(0), after=seen(0, 1))
+    assert kinds([BIRTH, writing], {"A": seen(0, whole=True)}) == {"lost update"}
+    other = row(2, "write", "A", 2, 3, before=seen(0), after=seen(0, 2))
+    assert kinds([BIRTH, writing, other]) == {"lost update", "divergence"}
+
+
+def test_a_write_that_nobody_answered_may_be_there_or_not() -> None:
+    writing = row(1, "write", "A", 2, 3, before=seen(0), result=UNKNOWN)
+    for last in (seen(0, whole=True), seen(0, 1, whole=True)):
+        assert kinds([BIRTH, writing], {"A": last}) == set()
+
+
+@pytest.mark.parametrize("result", [CONFLICT, UNAVAILABLE])
+def test_a_write_that_was_refused_must_not_be_there(result: str) -> None:
+    writing = row(1, "write", "A", 2, 3, before=seen(0), result=result)
+    assert kinds([BIRTH, writing], {"A": seen(0, 1, whole=True)}) == {"refused, but stored"}
+
+
+@pytest.mark.parametrize("kind", ["logout", "destroy", "revoke", "login", "rotate"])
+def test_a_session_that_opens_after_its_end_is_found(kind: str) -> None:
+    moved = {"cookie": "set", "new_token": "B", "after": seen(0, 1)} if kind in {"login", "rotate"} else {}
+    opened = None if kind == "revoke" else seen(0)
+    ending = row(1, kind, "A", 2, 4, before=opened, answer=1 if kind == "revoke" else -1, **moved)
+    found = {"old token valid" if moved else "resurrection"}
+    assert kinds([BIRTH, ending, row(2, "read", "A", 5, 6, before=seen(0))]) == found
+    assert kinds([BIRTH, ending], {"A": seen(0, whole=True)}) == found
+    assert kinds([BIRTH, ending, row(2, "read", "A", 3, 6, before=seen(0))]) == set()
+    ending.result, ending.cookie, ending.new_token = UNKNOWN, "keep", ""
+    assert kinds([BIRTH, ending, row(2, "read", "A", 5, 6, before=seen(0))]) == set()
+
+
+def test_a_session_that_revoking_all_left_is_found() -> None:
+    login = row(
+        0, "login", "", 0, 1, account="b0/1", before=seen(outcome="none", owner=""), after=seen(0), cookie="set",
+        new_token="A",
+    )  # fmt: skip
+    ending = row(1, "revoke-all", "A", 2, 6, account="b0/1", answer=1)
+    moving = row(
+        2, "rotate", "A", 3, 4, before=seen(0, principal="b0/1"), after=seen(0, 2), cookie="set", new_token="B"
+    )
+    late = row(3, "read", "B", 7, 8, before=seen(0, 2, principal="b0/1"))
+    assert kinds([login, ending, moving, late]) == {"resurrection"}
+    ending.spared = "A"
+    assert kinds([login, ending, moving, late]) == set()
+
+
+def test_a_session_that_vanished_is_found() -> None:
+    reading = row(1, "read", "A", 2, 3, before=seen(outcome="unknown", owner=""))
+    assert kinds([BIRTH, reading]) == {"lost session"}
+    assert kinds([BIRTH], {"A": seen(outcome="unknown", owner="")}) == {"lost session"}
+    assert kinds([BIRTH, row(1, "write", "A", 2, 3, before=seen(0), result=LOST)]) == {"lost session"}
+    assert kinds([BIRTH, row(1, "revoke", "A", 2, 3, answer=0)]) == {"lost session"}
+    ending = row(2, "logout", "A", 2.5, 9, before=seen(0), result=UNKNOWN)
+    assert kinds([BIRTH, reading, ending], {"A": seen(outcome="unknown", owner="")}) == set()
+
+
+def test_a_look_that_is_older_than_an_answer_is_found() -> None:
+    writing = row(1, "write", "A", 2, 3, before=seen(0), after=seen(0, 1))
+    assert kinds([BIRTH, writing, row(2, "read", "A", 4, 5, before=seen(0))]) == {"stale read"}
+    assert kinds([BIRTH, writing, row(2, "read", "A", 2.5, 5, before=seen(0))]) == set()
+
+
+def test_data_of_somebody_else_are_found() -> None:
+    assert kinds([BIRTH, row(1, "read", "A", 2, 3, before=seen(0, owner="b1"))]) == {"another's data"}
+    assert kinds([BIRTH, row(1, "read", "A", 2, 3, before=seen(0, principal="b1/0"))]) == {"another's data"}
+    stranger = row(5, "read", "", 2, 3, before=seen(outcome="none", owner="b1"), browser=1)
+    assert kinds([BIRTH, stranger], {"A": seen(0, 5, whole=True)}) >= {"another's data"}
+    assert "mixed up" in kinds([BIRTH, row(1, "read", "A", 2, 3, before=seen(outcome="corrupt"))])
+
+
+@pytest.mark.parametrize("result", [UNAVAILABLE, UNKNOWN, LOST])
+def test_a_cookie_that_an_outage_changed_is_found(result: str) -> None:
+    ending = row(2, "logout", "A", 1, 9, before=seen(0), result=UNKNOWN)
+    writing = row(1, "write", "A", 2, 3, before=seen(0), result=result, cookie="clear")
+    assert kinds([BIRTH, ending, writing]) == {"cookie"}
+
+
+def test_two_heirs_of_one_session_are_found() -> None:
+    moves = [
+        row(n, "rotate", "A", 2, 3, before=seen(0), after=seen(0, n), cookie="set", new_token=f"B{n}") for n in (1, 2)
+    ]
+    assert kinds([BIRTH, *moves]) == {"forked"}
+
+
+def test_slow_answers_and_slow_recoveries_are_found() -> None:
+    slow = row(1, "read", "A", 2, 5, way="asgi", before=seen(0))
+    assert len(judge_times([slow], deadline=2.0, slack=0.5)) == 1
+    assert judge_times([slow], deadline=2.0, slack=1.5) == []
+    fault = Done("kill", 1.0, 2.0)
+    failing = [row(n, "read", "A", n, n + 0.1, result=UNAVAILABLE) for n in range(2, 12)]
+    assert len(judge_recoveries(recoveries(failing, [fault]))) == 1
+    well = row(20, "read", "A", 5, 6)
+    assert recoveries([*failing, well], [fault]) == [(fault, 0, 4.0)]
