@@ -29,7 +29,7 @@ PATIENCE = 10_000
 OpenPage = Callable[..., Page]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     if not CHROMIUM.exists():
         pytest.fail(f"there is no {CHROMIUM}: apt-get install chromium", pytrace=False)
@@ -37,14 +37,14 @@ def playwright() -> Iterator[Playwright]:
         yield playwright
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
     yield browser
     browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def remembering_browser(playwright: Playwright) -> Iterator[Browser]:
     """A browser that keeps whole pages for its back button, as people's browsers do; Playwright turns that off."""
     browser = playwright.chromium.launch(
@@ -77,7 +77,7 @@ def page(open_page: OpenPage) -> Page:
     return open_page()
 
 
-@pytest.fixture(scope="package", params=["memory", "cookie", "redis"])
+@pytest.fixture(scope="module", params=["memory", "cookie", "redis"])
 def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """Run the shop on each store, one after the other."""
     folder = tmp_path_factory.mktemp(f"shop-{request.param}")
