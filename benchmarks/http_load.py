@@ -12,6 +12,7 @@ from random import Random
 from statistics import median
 
 from benchmarks.http import load, serving
+from benchmarks.suite import page
 from benchmarks.suite.machine import cores, describe
 from benchmarks.suite.report import columns
 from benchmarks.suite.results import save_text
@@ -60,4 +61,5 @@ def run(arguments: argparse.Namespace) -> bool:
     sys.stdout.write(json.dumps(told) + "\n" if arguments.json else text + "\n")
     if arguments.save:
         save_text("http_load", head, text)
+        page.fill("http_load", page.fenced(head, text))
     return is_missed

@@ -10,6 +10,7 @@ import json
 import sys
 from random import Random
 
+from benchmarks.suite import page
 from benchmarks.suite.contract import SCENARIOS, Contender
 from benchmarks.suite.machine import cores, describe
 from benchmarks.suite.plot import draw
@@ -54,6 +55,9 @@ def run(arguments: argparse.Namespace) -> bool:
     if arguments.save:
         save_text("peers", head, text)
         save_json("peers", head, values)
+        page.fill(
+            "peers", f"{page.told_with(head)}\n\n{page.peers(everybody, rounds.series, verdicts, summary(verdicts))}"
+        )
         for store, svg in draw(everybody, rounds.series).items():
             save_figure(f"peers-{store}", svg)
     return bool(rounds.failures) or any(one.missed for one in verdicts)

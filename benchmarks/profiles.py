@@ -10,6 +10,7 @@ import asyncio
 import cProfile
 import pstats
 import sys
+import time
 from io import StringIO
 
 from benchmarks.suite.clients import AsgiClient, Jar
@@ -53,7 +54,7 @@ async def _profile(store: str, scenario_name: str, place: Place) -> str:
     cookie = jar.cookie if scenario.sends_cookie else ""
     await client.ask(scenario.path, jar, 200, cookie=cookie, keep=scenario.keeps_cookie)
     cookie = jar.cookie if scenario.sends_cookie else ""
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.process_time)
     profile.enable()
     await client.ask(scenario.path, jar, REQUESTS, cookie=cookie, keep=scenario.keeps_cookie)
     profile.disable()

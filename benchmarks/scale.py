@@ -14,6 +14,7 @@ from random import Random
 
 from benchmarks.scaling import entries, index, requests, weight
 from benchmarks.scaling.section import Section
+from benchmarks.suite import page
 from benchmarks.suite.machine import cores, describe, pin
 from benchmarks.suite.results import save_text
 from benchmarks.suite.server import Running, redis_server
@@ -58,5 +59,7 @@ def run(arguments: argparse.Namespace) -> bool:
         told = [{"title": one.title, "rows": one.rows, "verdicts": one.verdicts} for one in sections]
         sys.stdout.write(json.dumps(told, indent=1) + "\n")
     if arguments.save:
-        save_text("scale", head, "\n\n\n".join(str(one) for one in sections))
+        text = "\n\n\n".join(str(one) for one in sections)
+        save_text("scale", head, text)
+        page.fill("scale", page.fenced(head, text))
     return any(one.missed for one in sections)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from statistics import median
 
+from benchmarks.suite import page
 from benchmarks.suite.machine import describe
 from benchmarks.suite.report import columns
 from benchmarks.suite.results import ROOT, save_text
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> bool:
     sys.stdout.write(json.dumps(ratios | {"early": early}) + "\n" if arguments.json else text + "\n")
     if arguments.save:
         save_text("startup", describe(), text)
+        page.fill("startup", page.fenced(describe(), text))
     return is_missed or bool(early)
 
 

@@ -23,8 +23,8 @@ from sojourn.asgi import SessionMiddleware
 
 BYTES = (256, 1_024, 4_096, 16_384, 65_536, 262_144)
 IN_FLIGHT = (1, 4, 16, 64, 256)
-REQUESTS = 1_024
-ROUNDS = 9
+REQUESTS = 512
+ROUNDS = 7
 MOST_IN_FLIGHT = 1.0
 TOLERANCE = 1.05
 """What two runs of the same differ by; `no more than one` means within this."""
