@@ -28,6 +28,7 @@ WATCHDOG = 2.0
 """How many times the staleness a link may be silent."""
 
 _SUPERSEDED = HangUp("another connection has taken its place")
+_GIVEN_UP = HangUp("it was given up before")
 
 
 class Links:
@@ -67,7 +68,7 @@ class Links:
         """Take one message; LinkStateError, and nothing changed, when it cannot come now."""
         link = self.of(primary)
         if link.connection != connection or link.state is LinkState.DOWN:
-            return (_SUPERSEDED,)
+            return (_SUPERSEDED if link.connection != connection else _GIVEN_UP,)
         match message:
             case Confirmed():
                 link.move(LinkEvent.CONFIRMED)
@@ -84,7 +85,7 @@ class Links:
         """Return what is due by now."""
         link = self.of(primary)
         if link.connection != connection or link.state is LinkState.DOWN:
-            return (_SUPERSEDED,)
+            return (_SUPERSEDED if link.connection != connection else _GIVEN_UP,)
         if now >= link.heard + self._patience:
             self._copies.statistics.watchdog += 1
             self.lose(link)

@@ -1,0 +1,159 @@
+"""`./dev prove 6`: several processes with local caches on one Redis, while their invalidation links fail in every way.
+
+The one rule: no answer of a local cache is older than the staleness allows, counted from the acknowledgement of the
+write that made it so. Exit status 1 when one is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.staleness.faults import Faults
+from benchmarks.staleness.node import PLANTS, Plan, run
+from benchmarks.staleness.proxies import Proxies
+from tests.servers import RedisServer
+
+CALM_SHARE = 0.25
+LONGEST = 3_600.0
+
+
+def prove(
+    *, seed: int, updates: int, staleness: float, nodes: int, slots: int, least: int, plant: str
+) -> dict[str, Any]:
+    """Play it: calm first, then with faults until there were enough writes and at least *least* faults."""
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="prove-6-")))
+        server = stack.enter_context(RedisServer())
+        proxies = stack.enter_context(Proxies(server.port, nodes))
+        (folder / "board").write_bytes(b"\0" * slots * 66 * 8)
+        context = multiprocessing.get_context("spawn")
+        workers = []
+        for number in range(nodes):
+            plan = Plan(
+                number=number,
+                nodes=nodes,
+                seed=seed,
+                slots=slots,
+                staleness=staleness,
+                url=server.url,
+                link_url=proxies.urls[number],
+                folder=str(folder),
+                blocking=number == nodes - 1,
+                plant=plant,
+            )
+            worker = context.Process(target=run, args=(plan,), daemon=True)
+            worker.start()
+            workers.append(worker)
+        pids = [worker.pid or 0 for worker in workers]
+        faults = Faults(server, proxies, pids, staleness=staleness, seed=seed)
+        told = 0.0
+        while any(worker.is_alive() for worker in workers) and time.monotonic() < begun + LONGEST:
+            time.sleep(0.2)
+            rows = _rows(folder, nodes)
+            writes = sum(row["writes"] for row in rows)
+            if not faults.is_alive() and writes >= CALM_SHARE * updates and not faults.is_over.is_set():
+                (folder / "faults").touch()
+                faults.start()
+            if writes >= updates and faults.is_alive() and sum(faults.done.values()) >= least:
+                faults.is_over.set()
+                faults.join(30)
+                (folder / "over").touch()
+            if time.monotonic() - told > 10.0:
+                told = time.monotonic()
+                _progress(seed, rows, updates, faults, told - begun)
+        for worker in workers:
+            worker.join(5)
+        rows = _rows(folder, nodes)
+        failed = [worker.exitcode for worker in workers if worker.exitcode != 0]
+    return _result(rows, faults, failed, seed=seed, staleness=staleness, plant=plant, seconds=time.monotonic() - begun)
+
+
+def _rows(folder: Path, nodes: int) -> list[dict[str, Any]]:
+    paths = [folder / f"node{number}.json" for number in range(nodes)]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def _worst(rows: list[dict[str, Any]], phase: str) -> float:
+    return max((row["worst"][phase] for row in rows), default=0.0)
+
+
+def _progress(seed: int, rows: list[dict[str, Any]], updates: int, faults: Faults, seconds: float) -> None:
+    print(
+        f"[{seconds:5.0f} s] seed {seed}: {sum(row['writes'] for row in rows):,} of {updates:,} writes acknowledged, "
+        f"{sum(row['hits'] for row in rows):,} local hits, {sum(faults.done.values())} faults, worst staleness "
+        f"{_worst(rows, 'calm') * 1000:.1f} ms calm, {_worst(rows, 'faults') * 1000:.1f} ms with faults",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _result(rows: list[dict[str, Any]], faults: Faults, failed: list[Any], **given: Any) -> dict[str, Any]:
+    total = {name: sum(row[name] for row in rows) for name in ("writes", "revocations", "loads", "hits", "stale")}
+    total |= {name: sum(row[name] for row in rows) for name in ("errors", "epochs", "losses", "watchdog", "refusals")}
+    worst = {phase: _worst(rows, phase) for phase in ("calm", "faults")}
+    return {
+        **given,
+        **total,
+        "processes": len(rows),
+        "faults": dict(faults.done),
+        "worst_calm": worst["calm"],
+        "worst_with_faults": worst["faults"],
+        "failed_processes": len(failed),
+        "holds": not failed and total["hits"] > 0 and max(worst.values()) <= given["staleness"],
+    }
+
+
+def _tell(result: dict[str, Any]) -> None:
+    print(
+        f"prove 6, seed {result['seed']}: {result['processes']} processes, {result['writes']:,} acknowledged writes "
+        f"({result['revocations']:,} revocations), {result['hits']:,} local hits of {result['loads']:,} loads\n"
+        f"  faults: {', '.join(f'{kind} {count}' for kind, count in sorted(result['faults'].items())) or 'none'}; "
+        f"{result['losses']:.0f} links lost, {result['watchdog']:.0f} by watchdog, {result['refusals']:.0f} answers "
+        f"overtaken\n"
+        f"  worst staleness of a local hit: {result['worst_calm'] * 1000:.1f} ms calm, "
+        f"{result['worst_with_faults'] * 1000:.1f} ms with faults; allowed {result['staleness'] * 1000:.0f} ms\n"
+        f"  {'the guarantee holds' if result['holds'] else 'THE GUARANTEE IS BROKEN'} ({result['seconds']:.0f} s)"
+    )
+
+
+def main() -> int:
+    """Prove it and say so."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--updates", type=int, default=100_000, help="acknowledged updates and revocations")
+    parser.add_argument("--staleness", type=float, default=0.5, help="the staleness allowed, in seconds")
+    parser.add_argument("--processes", type=int, default=3, help="nodes, the last one with threads")
+    parser.add_argument("--slots", type=int, default=120, help="sessions alive at a time")
+    parser.add_argument("--faults", type=int, default=24, help="at least so many faults")
+    parser.add_argument("--plant", choices=PLANTS, default="", help="break the protocol, to see it noticed")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    given = parser.parse_args()
+    result = prove(
+        seed=given.seed,
+        updates=given.updates,
+        staleness=given.staleness,
+        nodes=max(3, given.processes),
+        slots=given.slots,
+        least=given.faults,
+        plant=given.plant,
+    )
+    if given.json:
+        print(json.dumps(result))
+    else:
+        _tell(result)
+    return 0 if result["holds"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
