@@ -95,7 +95,7 @@ class FaultProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._wait(self._close())
+        self._wait(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CONTROL_SECONDS)
         self._loop.close()
@@ -150,6 +150,14 @@ class FaultProxy:
             self._server.close()
             self._server = None
         await self._cut_all()
+
+    async def _end(self) -> None:
+        await self._close()
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # connections that are just being accepted
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await self._cut_all()
 
     async def _cut_all(self) -> None:
         tasks = list(self._open)
