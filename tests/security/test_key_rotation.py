@@ -201,3 +201,11 @@ def test_r31_a_bound_session_moves_to_the_first_key_with_its_next_write(server_h
     alone = server_house.node(secrets=[B], **binding).blocking
     assert alone.open(token, client).outcome.value == "loaded"
     assert alone.open(token, Client("198.51.100.1", "Firefox")).outcome.value == "binding"
+
+
+def test_r25_an_unsealed_store_is_indexed_anew_as_well(server_house: House) -> None:
+    token = begin(server_house.node(secrets=[A], encrypt=False).blocking, principal="42")
+    assert server_house.node(secrets=[B, A], encrypt=False).blocking.reseal() == 1
+    alone = server_house.node(secrets=[B], encrypt=False).blocking
+    assert [info.id for info in alone.list("42")] == [token_id(token)]
+    assert alone.reseal() == 0
