@@ -14,8 +14,9 @@ from benchmarks.history.outages import judge_recoveries, judge_times, recoveries
 from benchmarks.history.plan import Sizes, steps
 from benchmarks.history.recorder import CONFLICT, LOST, UNAVAILABLE, UNKNOWN, Row
 from sojourn import LoadOutcome, SessionManager
+from sojourn.errors import SessionUnavailableError, StoreTimeoutError
 from sojourn.settings import SessionSettings
-from sojourn.stores import MemoryStore
+from sojourn.stores import MemoryStore, Record, Replaced, StoreIO
 from sojourn.testing import FakeClock
 from tests.core.models import Visit
 
@@ -75,6 +76,56 @@ async def test_revoking_all_but_one_asks_until_nothing_new_is_found() -> None:
     kept = await sessions.open(tokens[0])
     assert await sessions.revoke_all("42", except_id=kept.id) == 2
     assert [info.id for info in await sessions.list("42")] == [kept.id]
+
+
+class LosingStore(MemoryStore):
+    """The first replace fails, its reply lost or itself; then something happens, until it is tried again."""
+
+    io = StoreIO.BLOCKING
+    applies = True
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is None:
+            return await super().replace(record, expected=expected, write_id=write_id)
+        if self.applies:
+            await super().replace(record, expected=expected, write_id=write_id)
+        await meanwhile()
+        raise StoreTimeoutError("the reply was lost")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("applies", [True, False])
+@pytest.mark.parametrize("others", [0, 1, 3, 4, 5, 9])
+async def test_f6_a_write_whose_reply_was_lost_is_never_applied_twice(applies: bool, others: int) -> None:
+    store = LosingStore()
+    settings = SessionSettings(_env_file=None, preset="testing", retry_attempts=2)
+    sessions: SessionManager[Visit] = SessionManager(Visit, store, settings=settings)
+    session = await sessions.open(None)
+    session.data.note = "begun"
+    token = (await sessions.commit(session)).token
+
+    async def write(name: str) -> None:
+        writing = await sessions.open(token)
+        writing.data.count += 1
+        writing.data.log.append(name)
+        await sessions.commit(writing)
+
+    async def write_often() -> None:
+        for number in range(others):
+            await write(f"other {number}")
+
+    store.applies, store.meanwhile = applies, write_often
+    acknowledged = True
+    try:
+        await write("mine")
+    except SessionUnavailableError:
+        acknowledged = False
+    kept = (await sessions.open(token)).data
+    assert kept.count == len(kept.log) == len(set(kept.log))
+    assert len(kept.log) - others == (1 if acknowledged else applies)
+    assert acknowledged is (others <= 3 or (others == 4 and not applies))
 
 
 # -- histories of real clients ------------------------------------------------------------------------------------------
@@ -244,6 +295,16 @@ def test_two_heirs_of_one_session_are_found() -> None:
         row(n, "rotate", "A", 2, 3, before=seen(0), after=seen(0, n), cookie="set", new_token=f"B{n}") for n in (1, 2)
     ]
     assert kinds([BIRTH, *moves]) == {"forked"}
+    verdict = Checker([BIRTH, *moves], {}, outages=True).judge()
+    assert [one.kind for one in (*verdict.violations, *verdict.tolerated)] == ["forked"]
+    assert not verdict.violations
+
+
+def test_a_session_that_two_say_they_ended_is_found() -> None:
+    moving = row(1, "rotate", "A", 2, 4, before=seen(0), after=seen(0, 1), cookie="set", new_token="B")
+    assert kinds([BIRTH, moving, row(2, "revoke", "A", 2, 4, answer=1)]) == {"ended twice"}
+    assert kinds([BIRTH, moving, row(2, "revoke", "A", 2, 4, answer=0)]) == set()
+    assert kinds([BIRTH, *(row(n, "revoke", "A", 2, 4, answer=1) for n in (1, 2))]) == {"ended twice"}
 
 
 def test_slow_answers_and_slow_recoveries_are_found() -> None:

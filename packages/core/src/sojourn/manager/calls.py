@@ -20,6 +20,7 @@ from sojourn.manager.signals import Signals
 from sojourn.resilience import CircuitBreaker, RetryBudget, RetryPolicy
 from sojourn.stores import (
     PATIENCE,
+    WRITE_IDS_KEPT,
     CachingStore,
     ClientSideStore,
     Clock,
@@ -37,6 +38,10 @@ from sojourn.stores import (
 R = TypeVar("R")
 
 _IMPATIENT = "the request has waited for its store as long as SOJOURN_REQUEST_DEADLINE allows; try again later"
+_OVERTAKEN = (
+    "the reply to a write was lost, and others wrote the session so often since that the record no longer tells whether "
+    "it took effect; try again later"
+)
 
 
 class Offload(Protocol):
@@ -102,11 +107,21 @@ class Calls:
         return await self._guard("create", lambda: store.create(record, write_id=write_id), names.STORE_TIME)
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
-        """Replace a record; safe to repeat under its write id."""
+        """Replace a record; safe to repeat under its write id, as long as the record remembers it (FAILURES F6)."""
         store = self.server
-        return await self._guard(
-            "replace", lambda: store.replace(record, expected=expected, write_id=write_id), names.STORE_TIME
-        )
+        tries = 0
+
+        def work() -> Coroutine[Any, Any, Replaced]:
+            nonlocal tries
+            tries += 1
+            return store.replace(record, expected=expected, write_id=write_id)
+
+        answer = await self._guard("replace", work, names.STORE_TIME)
+        if answer is Replaced.CONFLICT and tries > 1:
+            present = await self.load(record.id, fresh=True)
+            if present is not None and present.version > expected + WRITE_IDS_KEPT:
+                raise StoreTimeoutError(_OVERTAKEN)
+        return answer
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline; never repeated (FAILURES F10)."""
