@@ -101,7 +101,7 @@ def _stage(place: str, rows_in: str, seed: int, operations: int, processes: int,
 def _judged(
     stage: Stage, title: str, rows: list[Row], last: dict[str, View], schedule: faults.Schedule, slack: float
 ) -> Result:
-    verdict = Checker(rows, last).judge()
+    verdict = Checker(rows, last, outages=True).judge()
     deadline = stage.settings().request_deadline.total_seconds()
     verdict.violations += outages.judge_times(rows, deadline=deadline, slack=slack)
     found = outages.recoveries(rows, schedule.done)

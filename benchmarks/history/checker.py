@@ -44,12 +44,15 @@ class Verdict:
     violations: list[Violation] = field(default_factory=list)
     checked: Counter[str] = field(default_factory=Counter)
     """How much was there to be checked, by what."""
+    tolerated: list[Violation] = field(default_factory=list)
+    """What outages may cost by decision 5: a delete whose reply was lost counts as one's own."""
 
 
 class Checker:
-    """Judge one history."""
+    """Judge one history; with *outages* a session may be moved or ended by two that both lost a reply."""
 
-    def __init__(self, rows: list[Row], last: dict[str, View]) -> None:
+    def __init__(self, rows: list[Row], last: dict[str, View], *, outages: bool = False) -> None:
+        self._outages = outages
         self._rows = rows
         self._by_name = {name_of(row.number): row for row in rows}
         self._lines = trace(rows, last)
@@ -173,9 +176,10 @@ class Checker:
         """Yield every whole log of the session that somebody saw after it had taken in what came before."""
         if line.last is not None and line.last.entries is not None:
             yield line.last.entries
-        for heir in line.heirs:
-            if heir.after is not None and heir.after.entries is not None:
-                yield heir.after.entries
+        if len(line.heirs) == 1:
+            after = line.heirs[0].after
+            if after is not None and after.entries is not None:
+                yield after.entries
 
     # -- what was written ------------------------------------------------------------------------------------
 
@@ -188,20 +192,33 @@ class Checker:
             other = positions.setdefault(row.after.length, row)
             if other is not row:
                 self._find("lost update", f"two writes were acknowledged as number {row.after.length}", other, row)
-        if len(line.heirs) > 1:
-            self._find("forked", "two logins or rotations took over the same session", *line.heirs)
+        self._judge_heirs(line)
         if line.last is not None and line.last.entries is not None:
             self._require(line, writes, line.last.entries, "the last look", None)
             self._refuse(line, line.last.entries)
-        if line.heirs:
-            heir = line.heirs[0]
-            if heir.after is not None and heir.after.entries is not None:
-                self._require(line, writes, heir.after.entries, _what(heir), heir)
-                self._refuse(line, heir.after.entries)
-        elif line.ends and all(_should_inherit(end.row) for end in line.ends) and writes:
+        taken = [heir.after.entries for heir in line.heirs if heir.after is not None and heir.after.entries is not None]
+        if taken:
+            self._require(
+                line, writes, tuple(entry for entries in taken for entry in entries), "its heir", line.heirs[0]
+            )
+            for entries in taken:
+                self._refuse(line, entries)
+        elif line.ends and not line.heirs and all(_should_inherit(end.row) for end in line.ends) and writes:
             self._find(
                 "lost update", "the session was moved, but nobody took over its content", *(e.row for e in line.ends)
             )
+
+    def _judge_heirs(self, line: Lineage) -> None:
+        ended = [end.row for end in line.ends if end.row.kind == "revoke" and end.row.answer == 1]
+        found: list[Violation] = []
+        if len(line.heirs) > 1:
+            found.append(Violation("forked", "two logins or rotations took over the same session", tuple(line.heirs)))
+        if line.heirs and ended:
+            text = "a revocation says that it ended what a login or rotation took over"
+            found.append(Violation("ended twice", text, (*line.heirs, *ended)))
+        if len(ended) > 1:
+            found.append(Violation("ended twice", "two revocations say that they ended the same session", tuple(ended)))
+        (self._verdict.tolerated if self._outages else self._verdict.violations).extend(found)
 
     def _of(self, line: Lineage) -> Iterator[Row]:
         if line.birth is not None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from benchmarks.history.stage import Shared
 from tests.faults.proxy import Fault, FaultProxy, schedule
-from tests.servers import RedisServer, SentinelSetup
+from tests.servers import RedisServer, SentinelSetup, wait_until
 
 KILL, FREEZE, FAILOVER, THAWED_LATE = "kill", "freeze", "failover", "thawed late"
 """The server is killed and started again | stopped and let go on | its replica takes over | as that, and the old master
@@ -128,26 +128,28 @@ def on_standalone(seed: int, server: RedisServer, proxy: FaultProxy) -> Callable
 
 
 def on_sentinel(setup: SentinelSetup) -> Callable[[Window], Callable[[], None]]:
-    """Return what begins a fault of the master that sentinels watch; that returns what ends it."""
+    """Return what begins a fault of the master that sentinels watch; that returns what ends it.
+
+    A fault has ended when the replica has all data again: else the next one would elect an empty server.
+    """
 
     def begin(window: Window) -> Callable[[], None]:
         master = setup.master
         if window.fault == FAILOVER:
             master.kill()
+        else:
+            master.freeze()
 
-            def end() -> None:
+        def end() -> None:
+            if window.fault != FREEZE:
                 setup.wait_for_failover(master)
+            if window.fault == FAILOVER:
                 master.restart()  # the sentinels make it a replica
+            else:
+                master.thaw()
+            wait_until(lambda: len(set(setup.master_ports())) == 1, "the sentinels do not agree")
+            setup.wait_for_replicas(60.0)
 
-            return end
-        master.freeze()
-        if window.fault == FREEZE:
-            return master.thaw
-
-        def thaw_late() -> None:
-            setup.wait_for_failover(master)
-            master.thaw()
-
-        return thaw_late
+        return end
 
     return begin
