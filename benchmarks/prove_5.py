@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.history import faults, outages
-from benchmarks.history.checker import LOSSES, Checker
+from benchmarks.history.checker import Checker
 from benchmarks.history.model import View
 from benchmarks.history.plan import Sizes
 from benchmarks.history.plants import PLANTS
@@ -23,6 +23,7 @@ from benchmarks.history.recorder import Row
 from benchmarks.history.report import Result, progress, tell
 from benchmarks.history.run import folder, last_looks, play
 from benchmarks.history.stage import Stage
+from benchmarks.history.verdict import LOSSES
 from tests.faults.proxy import FaultProxy
 from tests.servers import RedisServer, SentinelSetup
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.history.model import View
-from benchmarks.history.recorder import CONFLICT, DONE, LOST, UNAVAILABLE, UNKNOWN, Row
+from benchmarks.history.recorder import CONFLICT, DONE, UNKNOWN, Row
 
 ENDING: Final = frozenset({"logout", "destroy", "login", "rotate"})
 WRITING: Final = frozenset({"write", "login", "rotate"})
@@ -161,6 +161,3 @@ def _note_revocations_of_all(rows: list[Row], lines: dict[str, Lineage]) -> None
             # a rotation that overlaps it moves a session that was there before: that one is to end as well
             covered = root.ended < row.started and row.spared not in _chain(line, lines)
             line.ends.append(End(row, certain=covered and row.result == DONE))
-
-
-__all__ = ["DONE", "LOST", "UNAVAILABLE", "UNKNOWN", "End", "Lineage", "trace"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, Final
 
-from benchmarks.history.checker import Violation
 from benchmarks.history.faults import Done
 from benchmarks.history.recorder import CONFLICT, DONE, LOST, Row
+from benchmarks.history.verdict import Violation
 
 ANSWERED: Final = frozenset({DONE, LOST, CONFLICT})
 BY_REQUEST: Final = frozenset({"asgi", "wsgi"})

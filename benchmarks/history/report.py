@@ -11,9 +11,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.history.checker import Verdict, Violation
 from benchmarks.history.model import View, name_of
 from benchmarks.history.recorder import Row
+from benchmarks.history.verdict import Verdict, Violation
 
 _OF_EACH = 4
 
