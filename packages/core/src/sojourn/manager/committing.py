@@ -24,7 +24,7 @@ from sojourn.manager.renewal import Renewal
 from sojourn.manager.replacing import Replacer
 from sojourn.manager.rotation import Rotation
 from sojourn.session import CookieAction, CookieChange, Draft, SessionState
-from sojourn.stores import WRITE_ID_BYTES, Created, Deleted, Record
+from sojourn.stores import WRITE_ID_BYTES, Created, Record
 
 T = TypeVar("T")
 
@@ -77,26 +77,15 @@ class Committer(Generic[T]):
         """Delete what logout() and destroy() ended, and nothing else (SECURITY R13, FAILURES F9, F23)."""
         context = self._context
         while draft.doomed:
-            record, token = draft.doomed[-1]
+            record, _ = draft.doomed[-1]
             try:
-                await self._end_for_good(record, token)
+                await context.end(record)
             except SessionUnavailableError as error:
                 draft.unavailable = error
                 raise
             draft.doomed = draft.doomed[:-1]
             context.signals.event("deleted", record.id, reason="logout")
         return draft.cookie
-
-    async def _end_for_good(self, record: Record, token: str | None) -> None:
-        """End a session, also where another request has renewed its token meanwhile (SECURITY R9, R13)."""
-        context = self._context
-        if context.limits.renew_after is not None and not context.client_side:
-            if await context.calls.delete(record.id, expected=record.version) is not Deleted.CONFLICT:
-                return
-            theirs = await self._replacer.reload(record.id, token)
-            if theirs is not None and theirs.record.id != record.id:
-                await context.end(theirs.record)
-        await context.end(record)
 
     def _refuse_silent_loss(self, draft: Draft[T]) -> None:
         if not draft.content.is_blank():
@@ -177,7 +166,7 @@ class Committer(Generic[T]):
             msg = f"the principal has {len(live)} sessions and SOJOURN_MAX_SESSIONS is {context.max_sessions}; end one"
             raise TooManySessionsError(msg)
         for record in sorted(live, key=lambda one: one.idle_deadline)[:surplus]:
-            await context.calls.delete(record.id)
+            await context.end(record)
             context.signals.event("deleted", record.id, principal=draft.facts.principal, reason="max_sessions")
 
 

@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar, cast
 
 from sojourn.binding import Binding
-from sojourn.codec import STUB, Bound, Codec
+from sojourn.codec import STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy
-from sojourn.crypto import KeyRing, token_id
+from sojourn.crypto import KEY_ID_BYTES, KeyRing, token_id
 from sojourn.crypto.tokens import encode_bytes
 from sojourn.manager.calls import Calls
 from sojourn.manager.revocation import Revocations
 from sojourn.manager.signals import Signals
 from sojourn.session import Draft, Limits, Payload, Shape, Terms, encode_payload
-from sojourn.stores import ClientSideStore, Clock, Record, Store
+from sojourn.stores import ClientSideStore, Clock, Deleted, Record, Store
 
 T = TypeVar("T")
 
 PRINCIPAL = "principal"
 RENEWAL = "renewal"
 FINGERPRINT = "fingerprint"
+_MOST_LOOKS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ class Context(Generic[T]):
     async def end(self, record: Record) -> None:
         """End one session for good: delete its record, or enter it in the revocation index (SECURITY R13, R16)."""
         if not self.client_side:
-            await self.calls.delete(record.id)
+            await self.end_id(record.id)
         elif self.revocations is not None:
             await self.revocations.revoke(record.id, record.absolute_deadline)
 
@@ -108,12 +109,38 @@ class Context(Generic[T]):
         envelope = self.codec.seal(encode_payload(payload), bound, self.clock.time())
         return Record(id, version, envelope, idle, absolute, self.label(payload.principal))
 
-    def stub(self, old: Record, key_id: bytes) -> Record:
-        """Return what a renewal leaves under the old id: the key that the successor derives from (SECURITY R9)."""
+    def stub(self, old: Record, key_id: bytes, new_id: str) -> Record:
+        """Return what a renewal leaves under the old id: the key that the successor derives from, and its id (R9)."""
         now = self.clock.time()
         until = min(now + self.limits.renew_grace, old.absolute_deadline)
         bound = Bound(old.id, old.version + 1, until, until)
-        return Record(old.id, old.version + 1, self.codec.seal(key_id, bound, now, STUB), until, until)
+        content = key_id + new_id.encode()
+        return Record(old.id, old.version + 1, self.codec.seal(content, bound, now, STUB), until, until)
+
+    def read_stub(self, record: Record) -> tuple[bytes, str] | None:
+        """Return key id and id of the successor; None for any other record, and for a stub that is not authentic."""
+        if not peek_flags(record.payload) & STUB:
+            return None
+        try:
+            content, flags = self.open_record(record)
+        except (CorruptEnvelopeError, FutureEnvelopeError):
+            return None
+        return (content[:KEY_ID_BYTES], content[KEY_ID_BYTES:].decode()) if flags & STUB else None
+
+    async def end_id(self, id: str) -> bool:
+        """End a session, also where a request in flight renews its token meanwhile; tell whether it was there."""
+        calls = self.calls
+        if self.limits.renew_after is None:
+            return await calls.delete(id) is Deleted.OK
+        for _ in range(_MOST_LOOKS):
+            record = await calls.load(id, fresh=True)
+            if record is None:
+                return False
+            stub = self.read_stub(record)
+            renewed = await self.end_id(stub[1]) if stub is not None else True
+            if await calls.delete(id, expected=record.version) is not Deleted.CONFLICT:
+                return renewed
+        return await calls.delete(id) is Deleted.OK
 
     def open_record(self, record: Record) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""

@@ -127,11 +127,8 @@ class Opener(Generic[T]):
 
     def follow(self, token: str, stub: Record) -> str | None:
         """Return the successor that an authentic stub leads to."""
-        try:
-            key_id, flags = self._context.open_record(stub)
-        except (CorruptEnvelopeError, FutureEnvelopeError):
-            return None
-        successor = self._context.successor(token, key_id) if flags & STUB else None
+        found = self._context.read_stub(stub)
+        successor = self._context.successor(token, found[0]) if found is not None else None
         return successor[0] if successor is not None else None
 
     def build(self, found: Found, client: ClientOf = None) -> Session[T]:

@@ -15,7 +15,7 @@ from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.manager.context import PRINCIPAL, Context
 from sojourn.manager.opening import Opener
 from sojourn.session import Draft, LoadOutcome, Session
-from sojourn.stores import Deleted, Record, ScannableStore
+from sojourn.stores import Record, ScannableStore
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class Queries(Generic[T]):
             await context.revocations.revoke(id, context.clock.time() + context.limits.max_lifetime)  # type: ignore[union-attr]
             ended = True
         else:
-            ended = await context.calls.delete(id) is Deleted.OK
+            ended = await context.end_id(id)
         if ended:
             context.signals.event("deleted", id, reason="revoked")
         return ended

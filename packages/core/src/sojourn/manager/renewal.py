@@ -101,7 +101,7 @@ class Renewal(Generic[T]):
         context, merged = self._context, False
         for _ in range(MOST_TRIES + 1):
             answer = await context.calls.replace(
-                context.stub(old, key_id), expected=old.version, write_id=secrets.token_bytes(WRITE_ID_BYTES)
+                context.stub(old, key_id, record.id), expected=old.version, write_id=secrets.token_bytes(WRITE_ID_BYTES)
             )
             if answer is Replaced.OK:
                 return record, moved, merged
