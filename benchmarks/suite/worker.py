@@ -45,6 +45,8 @@ class Bench:
         counts = _slices(count)
         gc.collect()
         for index, part in enumerate(counts):
+            if self.pair.cache is not None:
+                await self._pause()  # local hits never suspend, and the lease needs the loop
             if index % 2:
                 theirs += await self._baseline(scenario, part, cookie)
             started = time.process_time()
@@ -76,19 +78,16 @@ class Bench:
 
     async def _settle(self, cookie: str) -> float:
         """Wait until a local cache serves again, for a worker hears nothing between its turns; return its hits."""
-        if self.pair.cache is None:
+        if self.pair.cache is None or not cookie:
             return 0.0
         until = time.monotonic() + PATIENCE
         while not self.pair.cache().get("lease"):
             if time.monotonic() > until:
                 raise RuntimeError(f"{self.contender.name}: its local cache does not serve")
-            if cookie:
-                await self._ask(self._with, "/read", Jar(), 1, cookie=cookie, keep=False)
-            elif not self.contender.is_sync:
-                await self._log_in()
-            await self._pause()
-        if cookie:
             await self._ask(self._with, "/read", Jar(), 1, cookie=cookie, keep=False)
+            await self._pause()
+        await self._pause()
+        await self._ask(self._with, "/read", Jar(), 1, cookie=cookie, keep=False)
         return self.pair.cache()["hits"]
 
     async def _pause(self) -> None:
