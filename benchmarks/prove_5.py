@@ -23,11 +23,11 @@ from benchmarks.history.recorder import Row
 from benchmarks.history.report import Result, progress, tell
 from benchmarks.history.run import folder, last_looks, play
 from benchmarks.history.stage import Stage
-from benchmarks.history.verdict import LOSSES
 from tests.faults.proxy import FaultProxy
 from tests.servers import RedisServer, SentinelSetup
 
 TASKS, THREADS = 8, 4
+REST = 0.1  # seconds between a client's operations, since a failover takes its time
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -51,7 +51,7 @@ def prove(
         rows_in = stack.enter_context(folder())
         server = stack.enter_context(RedisServer(*DURABLE))
         proxy = stack.enter_context(FaultProxy(server.port, pause=0.02))
-        stage = _stage(proxy.url, rows_in, seed, operations, processes, browsers, plant)
+        stage = _stage(proxy.url, rows_in, seed, operations, processes, browsers, plant=plant)
         windows = faults.plan(seed, operations, wanted, longest=longest)
         schedule = faults.Schedule(windows, faults.on_standalone(seed, server, proxy))
         try:
@@ -75,7 +75,7 @@ def prove_sentinel(*, seed: int, operations: int, processes: int = 4, browsers: 
     with ExitStack() as stack:
         rows_in = stack.enter_context(folder())
         setup = stack.enter_context(SentinelSetup())
-        stage = _stage(setup.url, rows_in, seed, operations, processes, browsers, "")
+        stage = _stage(setup.url, rows_in, seed, operations, processes, browsers, rest=REST)
         windows = faults.plan(seed, operations, faults.SETUP_FAULTS, longest=1.2)
         schedule = faults.Schedule(windows, faults.on_sentinel(setup))
         try:
@@ -85,18 +85,30 @@ def prove_sentinel(*, seed: int, operations: int, processes: int = 4, browsers: 
         tokens = {token for row in rows for token in (row.token, row.new_token) if token}
         last = last_looks(stage, tokens)
     result = _judged(stage, title, rows, last, schedule, slack)
-    lost = [one for one in result.verdict.violations if one.kind in LOSSES]
-    result.verdict.violations = [one for one in result.verdict.violations if one.kind not in LOSSES]
+    lost, result.verdict.violations = outages.split_losses(result.verdict.violations, schedule.done)
     result.more["losses_by_failover"] = dict(Counter(one.kind for one in lost))
+    result.more["acknowledged_writes_lost"] = len(
+        {row.number for one in lost if one.kind == "lost update" for row in one.rows}
+    )
     result.seconds, result.processes = time.monotonic() - begun, processes
     return result
 
 
-def _stage(place: str, rows_in: str, seed: int, operations: int, processes: int, browsers: int, plant: str) -> Stage:
+def _stage(
+    place: str,
+    rows_in: str,
+    seed: int,
+    operations: int,
+    processes: int,
+    browsers: int,
+    *,
+    plant: str = "",
+    rest: float = 0.0,
+) -> Stage:
     kinds = tuple("async" if number % 2 == 0 else "blocking" for number in range(processes))
     clients = tuple(TASKS if kind == "async" else THREADS for kind in kinds)
     sizes = Sizes(seed=seed, operations=operations, clients=sum(clients), browsers=browsers, requests=0.5)
-    return Stage("redis", place, rows_in, sizes, kinds, clients, plant=plant)
+    return Stage("redis", place, rows_in, sizes, kinds, clients, plant=plant, rest=rest)
 
 
 def _judged(

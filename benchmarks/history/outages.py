@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from benchmarks.history.faults import Done
 from benchmarks.history.recorder import CONFLICT, DONE, LOST, Row
-from benchmarks.history.verdict import Violation
+from benchmarks.history.verdict import LOSSES, Violation
 
 ANSWERED: Final = frozenset({DONE, LOST, CONFLICT})
 BY_REQUEST: Final = frozenset({"asgi", "wsgi"})
+NEAR: Final = 1.0
+"""Seconds before and after a failover in which what was acknowledged may be lost with the old master."""
 QUICKLY: Final = 8.0
 """Seconds after a fault by which every process must have been served again; a breaker that opened waits 2 s and more."""
 
@@ -54,6 +56,16 @@ def judge_recoveries(found: list[tuple[Done, int, float]]) -> list[Violation]:
         for fault, process, seconds in found
         if seconds > QUICKLY
     ]
+
+
+def split_losses(found: list[Violation], faults: list[Done]) -> tuple[list[Violation], list[Violation]]:
+    """Return what failovers may have cost, and everything else: a loss needs an operation from the time of a failover."""
+    excused = [one for one in found if one.kind in LOSSES and any(_is_near(row, faults) for row in one.rows)]
+    return excused, [one for one in found if one not in excused]
+
+
+def _is_near(row: Row, faults: list[Done]) -> bool:
+    return any(row.ended > fault.began - NEAR and row.started < fault.ended + NEAR for fault in faults)
 
 
 def figures(rows: list[Row], faults: list[Done], found: list[tuple[Done, int, float]]) -> dict[str, Any]:

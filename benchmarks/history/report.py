@@ -79,7 +79,7 @@ def text_of(result: Result) -> str:
         lines += describe(bad)
     if (more := len(violations) - len(_examples(violations))) > 0:
         lines.append(f"  ... and {more} more")
-    lines.append("  FAILED" if violations else "  nothing lost, nothing back, nothing mixed up")
+    lines.append("  FAILED" if violations else "  passed")
     return "\n".join(lines)
 
 

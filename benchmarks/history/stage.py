@@ -43,6 +43,8 @@ class Stage:
     """The bug that is planted, to see that it is found."""
     backoff: float = 0.1
     """Seconds that a client waits after it was told to come back later."""
+    rest: float = 0.0
+    """Seconds that a client rests between its operations."""
 
     def settings(self) -> SessionSettings:
         """Return the settings of every process: those of production."""

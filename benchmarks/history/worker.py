@@ -77,8 +77,7 @@ class _Group:
                 except Exception as error:  # noqa: BLE001 - the checker wants to hear of it
                     row.result, row.error = ERROR, repr(error)
                 self._note(row)
-                if row.result in _COME_BACK:
-                    await asyncio.sleep(self._stage.backoff)
+                await asyncio.sleep(self._wait(row))
 
         await asyncio.gather(*map(run, clients))
         await sessions.aclose()
@@ -102,8 +101,7 @@ class _Group:
                 except Exception as error:  # noqa: BLE001 - the checker wants to hear of it
                     row.result, row.error = ERROR, repr(error)
                 self._note(row)
-                if row.result in _COME_BACK:
-                    time.sleep(self._stage.backoff)
+                time.sleep(self._wait(row))
 
         with ThreadPoolExecutor(len(clients)) as pool:
             list(pool.map(run, clients))
@@ -129,6 +127,9 @@ class _Group:
                     started=time.monotonic(),
                 ),
             )
+
+    def _wait(self, row: Row) -> float:
+        return self._stage.backoff if row.result in _COME_BACK else self._stage.rest
 
     def _note(self, row: Row) -> None:
         row.ended = time.monotonic()

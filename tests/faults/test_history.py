@@ -10,9 +10,10 @@ from benchmarks import prove_3, prove_5
 from benchmarks.history.checker import Checker
 from benchmarks.history.faults import Done
 from benchmarks.history.model import View, digest_of, name_of
-from benchmarks.history.outages import judge_recoveries, judge_times, recoveries
+from benchmarks.history.outages import judge_recoveries, judge_times, recoveries, split_losses
 from benchmarks.history.plan import Sizes, steps
 from benchmarks.history.recorder import CONFLICT, LOST, UNAVAILABLE, UNKNOWN, Row
+from benchmarks.history.verdict import Violation
 from sojourn import LoadOutcome, SessionManager
 from sojourn.errors import SessionUnavailableError, StoreTimeoutError
 from sojourn.settings import SessionSettings
@@ -305,6 +306,27 @@ def test_a_session_that_two_say_they_ended_is_found() -> None:
     assert kinds([BIRTH, moving, row(2, "revoke", "A", 2, 4, answer=1)]) == {"ended twice"}
     assert kinds([BIRTH, moving, row(2, "revoke", "A", 2, 4, answer=0)]) == set()
     assert kinds([BIRTH, *(row(n, "revoke", "A", 2, 4, answer=1) for n in (1, 2))]) == {"ended twice"}
+
+
+def test_what_two_that_moved_a_session_at_once_lost_to_an_outage_is_told_apart() -> None:
+    writing = row(1, "write", "A", 2, 3, before=seen(0), after=seen(0, 1))
+    moving = row(
+        2, "rotate", "A", 1.5, 9, before=seen(0, whole=True), after=seen(0, 2, whole=True), cookie="set", new_token="B"
+    )
+    ending = row(3, "logout", "A", 4, 5, before=seen(0, 1))
+    assert kinds([BIRTH, writing, moving, ending]) == {"lost update", "divergence"}
+    verdict = Checker([BIRTH, writing, moving, ending], {}, outages=True).judge()
+    assert verdict.violations == []
+    assert {one.kind for one in verdict.tolerated} == {"lost update", "divergence"}
+    verdict = Checker([BIRTH, writing, moving], {}, outages=True).judge()
+    assert {one.kind for one in verdict.violations} == {"lost update", "divergence"}
+
+
+def test_losses_far_from_any_failover_are_violations() -> None:
+    missing = Violation("lost update", "missing", (row(1, "write", "A", 2, 3),))
+    foreign = Violation("another's data", "seen", (row(1, "write", "A", 2, 3),))
+    assert split_losses([missing, foreign], [Done("failover", 3.5, 4)]) == ([missing], [foreign])
+    assert split_losses([missing, foreign], [Done("failover", 30, 40)]) == ([], [missing, foreign])
 
 
 def test_slow_answers_and_slow_recoveries_are_found() -> None:
