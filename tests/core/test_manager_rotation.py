@@ -303,7 +303,7 @@ def test_r9_a_renewal_takes_along_every_change_that_was_acknowledged_meanwhile(r
     for way in (token, change.token):
         opened = rivals.ours.open(way)
         assert (opened.data.count, opened.data.note) == (rounds, "ours")
-    assert session.data == opened.data
+        assert session.data == opened.data
 
 
 def test_r9_a_renewal_that_is_overtaken_for_ever_gives_up_and_loses_nothing() -> None:

@@ -152,6 +152,6 @@ def test_r32_an_event_is_a_structured_record_where_the_log_wants_it(
         session = manager.open(None)
         session.login("1")
         manager.commit(session)
-    events = [record.sojourn for record in caplog.records if record.name == "sojourn.events"]
+    events = [vars(record)["sojourn"] for record in caplog.records if record.name == "sojourn.events"]
     assert [event.name for event in events] == ["started"] * logged
     assert all(event.principal_hash not in {None, "1"} for event in events)

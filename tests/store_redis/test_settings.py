@@ -43,7 +43,7 @@ def _made(**variables: str) -> TwinnedRedisStore:
         for name, value in variables.items():
             patch.setenv(name, value)
         store = sojourn_create_store("redis", SessionSettings())
-    assert store is not None
+    assert isinstance(store, TwinnedRedisStore)
     return store
 
 
