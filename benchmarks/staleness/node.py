@@ -62,23 +62,31 @@ class Node:
         local = self.whole._local
         local._make_route = lambda: route_of(Address(url=plan.link_url), f"node{plan.number}")
         self.coherence: Coherence = local.coherence
-        self._serve = self.coherence.serve
+        self._found = threading.local()
+        self._serve, self._is_leased = self.coherence.serve, self.coherence.is_leased
         self.coherence.serve = self.serve  # type: ignore[method-assign] # every local answer passes here
+        self.coherence.is_leased = self.is_leased  # type: ignore[method-assign] # and here, when it is handed out
+        self._boot = local.monotonic() - time.monotonic()  # the machine does not sleep meanwhile
         _plant(plan.plant, self.coherence)
         self.store: Any = self.whole.blocking_twin() if plan.blocking else self.whole
 
     def serve(self, id: str, now: float, wall: float) -> Record | None:
-        """Serve, and judge what is served."""
-        asked = time.monotonic()
-        record = self._serve(id, now, wall)
-        if record is not None:
+        """Serve, and remember what."""
+        self._found.record = self._serve(id, now, wall)
+        found: Record | None = self._found.record
+        return found
+
+    def is_leased(self, id: str, now: float) -> bool:
+        """Decide, and judge what is handed out by the moment for which that was decided."""
+        is_leased = self._is_leased(id, now)
+        if is_leased:
             self.hits += 1
-            stale = self.board.staleness(self.slot_of[id], int(record.payload), asked)
+            stale = self.board.staleness(self.slot_of[id], int(self._found.record.payload), now - self._boot)
             if stale > 0.0:
                 self.stale += 1
                 phase = "faults" if (Path(self.plan.folder) / "faults").exists() else "calm"
                 self.worst[phase] = max(self.worst[phase], stale)
-        return record
+        return is_leased
 
     def id_of(self, slot: int, generation: int) -> str:
         id = make_id(f"{slot} {generation}")

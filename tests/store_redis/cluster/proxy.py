@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
 from typing import Self
 
 
@@ -70,7 +69,11 @@ class Proxy:
             return
         self._writers |= {writer, back}
         try:
-            await asyncio.gather(self._pass(reader, back, is_late=False), self._pass(there, writer, is_late=True))
+            late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+            lost = asyncio.Event()
+            await asyncio.gather(
+                self._pass(reader, back, lost), self._take(there, late, lost), self._give(late, writer, lost)
+            )
         except (OSError, asyncio.CancelledError):
             pass
         finally:
@@ -78,21 +81,36 @@ class Proxy:
                 end.transport.abort()
                 self._writers.discard(end)
 
-    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, is_late: bool) -> None:
-        loop = asyncio.get_running_loop()
-        due = 0.0
-        while data := await source.read(65_536):
-            if self.is_blackhole:
-                continue
-            if is_late and self.delay:
-                due = max(due, loop.time() + self.delay)
-                loop.call_at(due, self._late, target, data)
-                continue
-            target.write(data)
-            with suppress(ConnectionError):
-                await target.drain()
-        target.transport.abort()
+    def _swallows(self, lost: asyncio.Event) -> bool:
+        """Tell whether bytes of a connection are lost: all of them are, once one was, for TCP leaves no gaps."""
+        if self.is_blackhole:
+            lost.set()
+        return lost.is_set()
 
-    def _late(self, target: asyncio.StreamWriter, data: bytes) -> None:
-        if not self.is_blackhole and not target.transport.is_closing():
-            target.write(data)
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, lost: asyncio.Event) -> None:
+        while data := await source.read(65_536):
+            if not self._swallows(lost):
+                target.write(data)
+                await target.drain()
+        raise ConnectionResetError
+
+    async def _take(
+        self, source: asyncio.StreamReader, late: asyncio.Queue[tuple[float, bytes]], lost: asyncio.Event
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await source.read(65_536):
+            if not self._swallows(lost):
+                late.put_nowait((loop.time() + self.delay, data))
+        raise ConnectionResetError
+
+    async def _give(
+        self, late: asyncio.Queue[tuple[float, bytes]], target: asyncio.StreamWriter, lost: asyncio.Event
+    ) -> None:
+        """Hand on what came from the server when it is due, always in order: bytes never overtake bytes."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due, data = await late.get()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            if not self._swallows(lost):
+                target.write(data)
+                await target.drain()

@@ -235,6 +235,14 @@ def test_rule_2_without_a_lease_nothing_is_used_and_nothing_kept() -> None:
     assert ready.version() == 1
 
 
+def test_rule_2_what_was_found_in_time_is_not_handed_out_too_late() -> None:
+    ready = Ready()
+    ready.keep(_record())
+    assert ready.version(now=101.0) == 1
+    assert ready.coherence.is_leased("a", 101.0)
+    assert not ready.coherence.is_leased("a", 101.01)
+
+
 def test_rule_6_an_own_write_drops_first_and_is_kept_afterwards() -> None:
     ready = Ready()
     ready.keep(_record())

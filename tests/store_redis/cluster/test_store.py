@@ -90,6 +90,26 @@ def test_an_own_write_is_seen_at_once(cluster: Cluster) -> None:
     assert _version(one) is None
 
 
+def test_a_copy_that_was_found_in_time_but_held_up_is_not_handed_out(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = cluster.pair()
+    one.create("a")
+    cluster.wait_until(lambda: _version(two) == 1 and two.figure("hits"))
+    gets, hits = (_gets(cluster), two.figure("hits"))
+    now = two.whole._local.monotonic()
+    times = iter([now, now + 1.0, now + 1.0, now + 1.0])
+    monkeypatch.setattr(two.store, "_monotonic", lambda: next(times))
+    assert _version(two) == 1
+    assert two.whole._local.coherence.figures(now)["hits"] == hits + 1
+    assert _gets(cluster) == gets + 1
+    monkeypatch.undo()
+
+
+def _gets(cluster: Cluster) -> int:
+    return _commands(cluster)["cmdstat_get"]
+
+
 def test_absence_is_not_cached(cluster: Cluster) -> None:
     one, two = cluster.pair()
     assert two.load(make_id("a")) is None

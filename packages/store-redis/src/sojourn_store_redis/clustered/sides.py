@@ -36,8 +36,11 @@ class LocallyCachedStore:
         local = self._local
         if local.process != os.getpid():
             local.after_fork()
-        record = local.coherence.serve(id, self._monotonic(), self._clock.time())
-        return record if record is not None else await self.load_fresh(id)
+        coherence = local.coherence
+        record = coherence.serve(id, self._monotonic(), self._clock.time())
+        if record is not None and coherence.is_leased(id, self._monotonic()):
+            return record
+        return await self.load_fresh(id)
 
     async def load_fresh(self, id: str) -> Record | None:
         """Load past the local cache."""

@@ -67,6 +67,10 @@ class Coherence:
             copies.statistics.hits += 1
             return entry.record
 
+    def is_leased(self, id: str, now: float) -> bool:
+        """Tell whether what ``serve`` returned may still be handed out: the thread may have been held up since."""
+        return now <= self._links.of(self._primary_of(id)).fresh + self.max_staleness
+
     def begin_read(self, id: str, now: float) -> Reading | None:
         """Note a read from the primary; None when its answer is not to be kept anyway."""
         with self._lock:
