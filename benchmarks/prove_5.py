@@ -40,6 +40,7 @@ def prove(
     plant: str = "",
     chosen: tuple[str, ...] = (),
     longest: float = 1.2,
+    share: float | None = None,
     slack: float = 1.0,
 ) -> Result:
     """Play one history on one server behind a proxy, with every fault once, and judge it."""
@@ -52,7 +53,7 @@ def prove(
         server = stack.enter_context(RedisServer(*DURABLE))
         proxy = stack.enter_context(FaultProxy(server.port, pause=0.02))
         stage = _stage(proxy.url, rows_in, seed, operations, processes, browsers, plant=plant)
-        windows = faults.plan(seed, operations, wanted, longest=longest)
+        windows = faults.plan(seed, operations, wanted, longest=longest, share=share)
         schedule = faults.Schedule(windows, faults.on_standalone(seed, server, proxy))
         try:
             rows = play(stage, title=title, during=schedule)

@@ -52,8 +52,10 @@ class Done:
     ended: float
 
 
-def plan(seed: int, operations: int, faults: tuple[Fault | str, ...], *, longest: float = 1.2) -> list[Window]:
-    """Return every fault once, in an order and for a time that the seed decides."""
+def plan(
+    seed: int, operations: int, faults: tuple[Fault | str, ...], *, longest: float = 1.2, share: float | None = None
+) -> list[Window]:
+    """Return every fault once, in an order and for a time that the seed decides; *share* where that is not left to it."""
     draw = Random(f"faults/{seed}")
     order = list(faults)
     draw.shuffle(order)
@@ -63,7 +65,7 @@ def plan(seed: int, operations: int, faults: tuple[Fault | str, ...], *, longest
             fault,
             at=int(part * (turn + 0.5 + 0.3 * draw.random())),
             seconds=longest * (0.5 + 0.5 * draw.random()),
-            share=draw.choice((0.05, 0.15, 0.3) if fault in RETRIED else (0.1, 0.3, 1.0)),
+            share=share or draw.choice((0.05, 0.15, 0.3) if fault in RETRIED else (0.1, 0.3, 1.0)),
         )
         for turn, fault in enumerate(order)
     ]

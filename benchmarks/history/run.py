@@ -22,6 +22,8 @@ from sojourn.session import LoadOutcome
 from sojourn.stores import MemoryStore
 
 Tick = Callable[[Shared], None]
+PATIENCE = 30.0
+"""Seconds that the last look waits for a store that is slow to come back, or a machine that is busy."""
 
 
 class StuckError(RuntimeError):
@@ -69,9 +71,13 @@ def last_looks(stage: Stage, tokens: set[str], sessions: SessionManager[Basket] 
     opener = (sessions or stage.manager(plant=False)).blocking
     looks: dict[str, View] = {}
     for token in sorted(tokens):
+        until = time.monotonic() + PATIENCE
         session = opener.open(token)
-        if session.outcome is LoadOutcome.UNAVAILABLE:
-            raise StuckError("the store did not answer the last look, although no fault is on any more")
+        while session.outcome is LoadOutcome.UNAVAILABLE:
+            if time.monotonic() > until:
+                raise StuckError("the store did not answer the last look, although no fault is on any more")
+            time.sleep(0.1)
+            session = opener.open(token)
         looks[token] = look(session, whole=True)
     opener.close()
     return looks
