@@ -1,0 +1,213 @@
+"""What guards the calls of a store: patience, retries, the breaker, and whose failures count (F1, F6, F17)."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from sojourn import LoadOutcome, MemoryStore
+from sojourn.errors import (
+    BreakerOpenError,
+    SessionTooLargeError,
+    SessionUnavailableError,
+    StoreTimeoutError,
+)
+from sojourn.manager import run_blocking
+from sojourn.metrics import BREAKER_OPEN, BREAKER_STATE
+from sojourn.resilience import BreakerState
+from sojourn.stores import Created, Record, StoreIO
+from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
+from tests.core.models import make_manager
+
+
+class Bench:
+    """A manager over a blocking store whose calls take time and may fail."""
+
+    def __init__(self, *, takes: float = 0.0, error: Any = None, **settings: Any) -> None:
+        self.clock = FakeClock()
+        self.takes = takes
+        self.inner = MemoryStore(clock=self.clock)
+        parts = {} if error is None else {"error": error}
+        self.store = FaultyStore(self.inner, **parts)
+        self.store.io = StoreIO.BLOCKING
+        self.faults = Fault.NONE
+        self.store.follow(self.plan)
+        self.metrics, self.observer = RecordingMetrics(), RecordingObserver()
+        self.manager = make_manager(
+            self.store,
+            clock=self.clock,
+            metrics=self.metrics,
+            observers=[self.observer],
+            settings={"breaker": True, "retry_attempts": 0, **settings},
+        )
+
+    def plan(self, method: str) -> Fault:
+        self.clock.advance(self.takes)
+        return self.faults
+
+    @property
+    def calls(self) -> Any:
+        return self.manager._context.calls
+
+
+def begin(bench: Bench) -> str:
+    session = bench.manager.blocking.open(None)
+    session.data.note = "mine"
+    return bench.manager.blocking.commit(session).token or ""
+
+
+def test_f1_the_breaker_opens_after_a_row_of_failures_tells_everybody_and_refuses_at_once() -> None:
+    bench = Bench(breaker_minimum_calls=5)
+    token = begin(bench)
+    bench.faults = Fault.BEFORE
+    outcomes = {bench.manager.blocking.open(token).outcome for _ in range(10)}
+    assert outcomes == {LoadOutcome.UNAVAILABLE}
+    assert bench.calls.breaker.state is BreakerState.OPEN
+    assert bench.metrics.counts[BREAKER_OPEN] == 1
+    assert bench.metrics.gauges[BREAKER_STATE] == list(BreakerState).index(BreakerState.OPEN)
+    assert [event.reason for event in bench.observer.events if event.name == "breaker"] == ["closed -> open"]
+    asked = len(bench.store.calls)
+    with pytest.raises(BreakerOpenError) as refused:
+        run_blocking(bench.calls.load("A" * 43))
+    assert refused.value.retry_after > 0
+    assert len(bench.store.calls) == asked
+    bench.faults = Fault.NONE
+    bench.clock.advance(60)
+    for _ in range(3):
+        assert bench.manager.blocking.open(token).outcome is LoadOutcome.LOADED
+    assert bench.calls.breaker.state is BreakerState.CLOSED
+
+
+def test_f16_a_record_that_the_store_finds_too_large_is_no_failure_of_the_store() -> None:
+    bench = Bench(error=lambda method: SessionTooLargeError("too large for this store"), breaker_minimum_calls=2)
+    bench.faults = Fault.BEFORE
+    for _ in range(10):
+        with pytest.raises(SessionTooLargeError):
+            begin(bench)
+    assert bench.calls.breaker.state is BreakerState.CLOSED
+    assert run_blocking(bench.inner.count()) == 0
+
+
+class Cancelled(BaseException):
+    """What an event loop raises into a call that nobody waits for any more."""
+
+
+def test_f17_a_call_that_is_cancelled_is_no_failure_of_the_store_and_is_not_repeated() -> None:
+    def cancel(method: str) -> Exception:
+        raise Cancelled
+
+    bench = Bench(error=cancel, breaker_minimum_calls=2, retry_attempts=2, retry_budget=1)
+    bench.faults = Fault.BEFORE
+    for _ in range(10):
+        with pytest.raises(Cancelled):
+            bench.manager.blocking.open("A" * 43)
+    assert bench.calls.breaker.state is BreakerState.CLOSED
+    assert len(bench.store.calls) == 10
+
+
+def test_f17_a_cancelled_call_gives_its_probe_back() -> None:
+    def cancel(method: str) -> Exception:
+        raise Cancelled
+
+    bench = Bench(breaker_minimum_calls=2, breaker_probes=1)
+    bench.faults = Fault.BEFORE
+    for _ in range(5):
+        bench.manager.blocking.open("A" * 43)
+    assert bench.calls.breaker.state is BreakerState.OPEN
+    bench.clock.advance(60)
+    bench.store._error = cancel
+    with pytest.raises(Cancelled):
+        bench.manager.blocking.open("A" * 43)
+    bench.faults = Fault.NONE
+    assert bench.manager.blocking.open("A" * 43).outcome is LoadOutcome.UNKNOWN
+
+
+@pytest.mark.parametrize("error", [ValueError("what a client raises"), SessionUnavailableError("down")])
+def test_r33_whatever_a_store_that_waits_raises_is_an_outage_and_keeps_its_cause(error: Exception) -> None:
+    bench = Bench(error=lambda method: error)
+    bench.faults = Fault.BEFORE
+    with pytest.raises(SessionUnavailableError) as outage:
+        run_blocking(bench.calls.load("A" * 43))
+    assert outage.value is error or outage.value.__cause__ is error
+    assert "what a client raises" not in str(outage.value)
+
+
+def test_a_request_that_has_used_up_its_patience_asks_no_store_any_more() -> None:
+    from sojourn.manager.gate import Waiting
+    from sojourn.stores import Patience, patience_left
+
+    bench = Bench(takes=1.5)
+    patience = Patience(2.0)
+    with Waiting(patience):
+        for left in (0.5, 0.0):
+            run_blocking(bench.calls.load("A" * 43))
+            assert patience_left() == left
+        with pytest.raises(StoreTimeoutError, match="SOJOURN_REQUEST_DEADLINE"):
+            run_blocking(bench.calls.load("A" * 43))
+    assert patience_left() is None
+    assert len(bench.store.calls) == 2
+
+
+def test_a_failed_call_spends_patience_and_so_does_the_wait_before_the_next_try() -> None:
+    from sojourn.manager.gate import Waiting
+    from sojourn.stores import Patience
+
+    bench = Bench(takes=0.05, retry_attempts=1, retry_budget=1)
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    bench.store.sleep = sleep
+    bench.faults = Fault.BEFORE
+    patience = Patience(2.0)
+    with Waiting(patience), pytest.raises(StoreTimeoutError):
+        run_blocking(bench.calls.load("A" * 43))
+    assert len(bench.store.calls) == 2
+    assert len(waited) == 1
+    assert patience.left == pytest.approx(2.0 - 0.1 - waited[0])
+
+
+def test_f6_a_create_whose_answer_was_lost_is_repeated_under_the_same_write_id() -> None:
+    written: list[bytes] = []
+
+    class Noting(MemoryStore):
+        async def create(self, record: Record, *, write_id: bytes) -> Created:
+            written.append(write_id)
+            return await super().create(record, write_id=write_id)
+
+    store = FaultyStore(Noting())
+    store.io = StoreIO.BLOCKING
+    store.follow([Fault.AFTER])
+    manager = make_manager(store, settings={"retry_attempts": 1, "retry_budget": 1}).blocking
+    session = manager.open(None)
+    session.data.note = "mine"
+    token = manager.commit(session).token
+    assert manager.open(token).data.note == "mine"
+    assert len(written) == 2
+    assert len(set(written)) == 1
+    assert len(written[0]) == 8
+
+
+def test_a_blocking_store_is_driven_by_who_offloads_it_retries_and_waits_included() -> None:
+    driven: list[str] = []
+
+    async def offload(work: Coroutine[Any, Any, Any]) -> Any:
+        driven.append(work.__qualname__.split(".")[-1])
+        return await work
+
+    bench = Bench(retry_attempts=1, retry_budget=1)
+
+    async def sleep(seconds: float) -> None:
+        """Wait for nothing."""
+
+    bench.store.sleep = sleep
+    assert bench.manager.gate.opens_on_access
+    bench.manager.gate.offload_to(offload)
+    assert not bench.manager.gate.opens_on_access
+    assert not bench.manager.gate.blocks_already
+    bench.store.follow([Fault.BEFORE])
+    assert run_blocking(bench.manager.open("A" * 43)).outcome is LoadOutcome.UNKNOWN
+    assert driven == ["load", "sleep", "load"]
