@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from sojourn.stores import Record
 
-ENTRY_BYTES: Final = 900
+ENTRY_BYTES: Final = 700
 """What one copy costs beside its payload, rounded up: record, id, deadlines, write ids, places in two tables."""
 
 
