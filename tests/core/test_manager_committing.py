@@ -308,6 +308,7 @@ def test_f9_when_the_second_of_two_logouts_fails_the_first_is_not_repeated() -> 
     rivals.ours.commit(session)
     assert draft.doomed == ()
     assert rivals.observer.names.count("deleted") == 2
+    assert rivals.count == 1  # what was written after the logout
 
 
 def test_f10_a_touch_that_fails_is_logged_and_due_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -427,3 +427,46 @@ def test_r13_a_logout_of_a_session_that_was_changed_meanwhile_ends_it_all_the_sa
     session.logout()
     rivals.ours.commit(session)
     assert rivals.count == 0
+
+
+def test_r8_a_login_ends_the_successor_of_a_renewal_that_it_did_not_see() -> None:
+    rivals = Rivals(**RENEWING)
+    token = rivals.begin(note="kept")
+    rivals.clock.advance(700)
+    session = rivals.accessed(token)
+    session.login("1")
+
+    def renew() -> None:
+        other = rivals.theirs.open(token)
+        other.data.count = 5
+        other._draft.accessed = True
+        rivals.theirs.commit(other)
+
+    rivals.before("delete", renew)
+    opened = rivals.ours.open(rivals.ours.commit(session).token)
+    assert (opened.principal, opened.data.count, opened.data.note) == ("1", 5, "kept")
+    for dead in (token, renewed(rivals, token)):
+        assert rivals.ours.open(dead).outcome is LoadOutcome.UNKNOWN
+
+
+def test_f7_a_rotation_after_the_login_was_committed_is_no_login_any_more() -> None:
+    rivals = Rivals()
+    session = rivals.accessed(rivals.begin())
+    session.login("1")
+    token = rivals.ours.commit(session).token or ""
+    session.rotate()
+    rivals.end(token)
+    rivals.ours.commit(session)
+    assert rivals.count == 0
+
+
+def test_a_touch_that_was_asked_for_is_done_with_the_write_that_followed() -> None:
+    rivals = Rivals()
+    session = rivals.accessed(rivals.begin())
+    session.touch()
+    session.data.note = "ours"
+    rivals.ours.commit(session)
+    rivals.clock.advance(1)
+    rivals.store.calls.clear()
+    rivals.ours.commit(session)
+    assert rivals.store.calls == []

@@ -112,3 +112,14 @@ def test_threads_that_create_and_delete_at_once_lose_nothing() -> None:
     asyncio.run(main())
     assert run(store.count()) == 8 * 150
     assert len(run(store.ids_of("x"))) == 8 * 150
+
+
+def test_sessions_that_begin_free_the_expired_ones_long_before_the_store_is_full() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    for number in range(200):
+        run(store.create(record(number, clock, idle=10), write_id=b"w" * 8))
+    clock.advance(11)
+    for number in range(200, 204):
+        run(store.create(record(number, clock, idle=100), write_id=b"w" * 8))
+    assert len(store._blobs) == 4
