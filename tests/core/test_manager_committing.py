@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import CookieAction, LoadOutcome, MemoryStore, Session
+from sojourn.binding import Client
 from sojourn.crypto import token_id
 from sojourn.errors import (
     ResponseStartedError,
@@ -387,3 +388,38 @@ def test_r15_no_more_are_evicted_than_needed_and_the_oldest_first() -> None:
     assert outcomes == [LoadOutcome.UNKNOWN, *[LoadOutcome.LOADED] * 3]
     evicted = [event for event in rivals.observer.events if event.reason == "max_sessions"]
     assert [event.id for event in evicted] == [token_id(tokens[0])]
+
+
+def test_r34_a_csrf_secret_that_a_stored_session_was_first_asked_for_is_stored() -> None:
+    rivals = Rivals()
+    token = rivals.begin()
+    session = rivals.accessed(token)
+    value = session.csrf_token()
+    rivals.ours.commit(session)
+    assert rivals.ours.open(token).verify_csrf(value)
+
+
+def test_f5_a_write_that_an_outage_refused_is_remembered_for_the_answer() -> None:
+    rivals = Rivals()
+    token = rivals.begin()
+    rivals.fail(load=[Fault.BEFORE])
+    session = rivals.ours.open(token)
+    with pytest.raises(SessionUnavailableError) as refused:
+        session["extra"] = 1
+    assert session._draft.unavailable is refused.value
+
+
+def test_r31_a_rotation_leaves_the_session_bound_to_the_client_that_began_it() -> None:
+    rivals = Rivals(binding="observe")
+    first, second = Client("192.0.2.1", "one"), Client("192.0.2.2", "two")
+    session = rivals.ours.open(None, first)
+    session.data.note = "mine"
+    token = rivals.ours.commit(session).token
+    session = rivals.ours.open(token, second)
+    session.rotate()
+    token = rivals.ours.commit(session).token
+    rivals.observer.clear()
+    rivals.ours.open(token, first)
+    assert rivals.observer.names == ["loaded"]
+    rivals.ours.open(token, second)
+    assert rivals.observer.names == ["loaded", "rejected", "loaded"]

@@ -76,3 +76,22 @@ def test_r16_a_logout_is_remembered_as_long_as_any_copy_of_the_cookie_lives() ->
     assert nodes.theirs.open(token).outcome is LoadOutcome.UNKNOWN
     nodes.clock.advance(0.5)
     assert nodes.theirs.open(token).outcome is LoadOutcome.EXPIRED
+
+
+def test_r16_the_index_lets_anonymous_cookies_be() -> None:
+    nodes = Nodes()
+    nodes.ours.revoke_all("1")
+    session = nodes.ours.open(None)
+    session.data.note = "mine"
+    assert nodes.theirs.open(nodes.ours.commit(session).token).data.note == "mine"
+
+
+def test_r16_who_spares_one_does_not_undo_to_end_all_at_the_same_moment() -> None:
+    nodes = Nodes()
+    nodes.ours.revoke_all("1")
+    nodes.clock.advance(1)
+    token = nodes.log_in()
+    id_ = nodes.ours.open(token).id
+    nodes.overtake("replace", 1, "nobody")
+    nodes.ours.revoke_all("1", except_id=id_)
+    assert nodes.theirs.open(token).outcome is LoadOutcome.UNKNOWN
