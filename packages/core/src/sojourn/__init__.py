@@ -3,35 +3,79 @@
 Its one rule: importing it loads no backend, no plugin, no event loop and no settings; those come when a manager is built.
 """
 
-from sojourn import errors
-from sojourn.binding import Client
-from sojourn.crypto import Cipher, new_secret
-from sojourn.errors import SojournError
-from sojourn.flash import Flash
-from sojourn.hookspecs import Event, Observer, hookimpl
-from sojourn.manager import SessionInfo, SessionManager
-from sojourn.merge import Merge
-from sojourn.metrics import Metrics
-from sojourn.serializers import Serializer, SerializerFactory
-from sojourn.session import CookieAction, CookieChange, LoadOutcome, Session, SessionState
-from sojourn.stores import (
-    CachingStore,
-    ClientSideStore,
-    Clock,
-    Created,
-    Deleted,
-    IndexedStore,
-    MemoryStore,
-    Record,
-    Replaced,
-    ScannableStore,
-    Store,
-    StoreIO,
-    TwinnedStore,
-    WaitingStore,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # what type checkers see; at run time a name is imported when it is first used
+    from sojourn import errors
+    from sojourn.binding import Client
+    from sojourn.crypto import Cipher, new_secret
+    from sojourn.errors import SojournError
+    from sojourn.flash import Flash
+    from sojourn.hookspecs import Event, Observer, hookimpl
+    from sojourn.manager import SessionInfo, SessionManager
+    from sojourn.merge import Merge
+    from sojourn.metrics import Metrics
+    from sojourn.serializers import Serializer, SerializerFactory
+    from sojourn.session import CookieAction, CookieChange, LoadOutcome, Session, SessionState
+    from sojourn.stores import (
+        CachingStore,
+        ClientSideStore,
+        Clock,
+        Created,
+        Deleted,
+        IndexedStore,
+        MemoryStore,
+        Record,
+        Replaced,
+        ScannableStore,
+        Store,
+        StoreIO,
+        TwinnedStore,
+        WaitingStore,
+    )
 
 __version__ = "0.1.0"
+
+_HOMES: Final = {
+    "CachingStore": "sojourn.stores",
+    "Cipher": "sojourn.crypto",
+    "Client": "sojourn.binding",
+    "ClientSideStore": "sojourn.stores",
+    "Clock": "sojourn.stores",
+    "CookieAction": "sojourn.session",
+    "CookieChange": "sojourn.session",
+    "Created": "sojourn.stores",
+    "Deleted": "sojourn.stores",
+    "Event": "sojourn.hookspecs",
+    "Flash": "sojourn.flash",
+    "IndexedStore": "sojourn.stores",
+    "LoadOutcome": "sojourn.session",
+    "MemoryStore": "sojourn.stores",
+    "Merge": "sojourn.merge",
+    "Metrics": "sojourn.metrics",
+    "Observer": "sojourn.hookspecs",
+    "Record": "sojourn.stores",
+    "Replaced": "sojourn.stores",
+    "ScannableStore": "sojourn.stores",
+    "Serializer": "sojourn.serializers",
+    "SerializerFactory": "sojourn.serializers",
+    "Session": "sojourn.session",
+    "SessionInfo": "sojourn.manager",
+    "SessionManager": "sojourn.manager",
+    "SessionState": "sojourn.session",
+    "SojournError": "sojourn.errors",
+    "Store": "sojourn.stores",
+    "StoreIO": "sojourn.stores",
+    "TwinnedStore": "sojourn.stores",
+    "WaitingStore": "sojourn.stores",
+    "hookimpl": "sojourn.hookspecs",
+    "new_secret": "sojourn.crypto",
+    "errors": "sojourn.errors",
+}
+"""Where each public name comes from; its module is imported when the name is first used."""
 
 __all__ = [
     "CachingStore",
@@ -70,3 +114,18 @@ __all__ = [
     "hookimpl",
     "new_secret",
 ]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    module = import_module(home)
+    value: object = module if name == "errors" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
