@@ -95,3 +95,13 @@ def test_r16_who_spares_one_does_not_undo_to_end_all_at_the_same_moment() -> Non
     nodes.overtake("replace", 1, "nobody")
     nodes.ours.revoke_all("1", except_id=id_)
     assert nodes.theirs.open(token).outcome is LoadOutcome.UNKNOWN
+
+
+def test_r16_what_was_revoked_under_an_older_key_stays_so_under_a_new_first_one() -> None:
+    nodes = Nodes()
+    token = nodes.log_in()
+    nodes.ours.revoke_all("1")
+    nodes.index.follow(())
+    settings = {"secrets": [new_secret(), nodes.secret], "idle_timeout": "2h", "absolute_timeout": "2h"}
+    rotated = make_manager(TokenStore(), clock=nodes.clock, revocation_store=nodes.inner, settings=settings).blocking
+    assert rotated.open(token).outcome is LoadOutcome.UNKNOWN
