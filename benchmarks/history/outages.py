@@ -25,7 +25,7 @@ def judge_times(rows: list[Row], *, deadline: float, slack: float) -> list[Viola
     return [
         Violation("too slow", f"answered after {row.ended - row.started:.2f} s, more than {deadline:g} s", (row,))
         for row in rows
-        if row.way in BY_REQUEST and row.ended - row.started > deadline + slack
+        if row.way in BY_REQUEST and row.ended - row.started - row.stalled > deadline + slack
     ]
 
 
@@ -78,4 +78,5 @@ def figures(rows: list[Row], faults: list[Done], found: list[tuple[Done, int, fl
         fault.name: round(max((seconds for one, _, seconds in found if one is fault), default=0.0), 2)
         for fault in faults
     }
-    return {"slowest_answer_s": slowest, "recovery_s_after": worst}
+    stalled = round(max((row.stalled for row in rows), default=0.0), 2)
+    return {"slowest_answer_s": slowest, "longest_stall_of_the_machine_s": stalled, "recovery_s_after": worst}

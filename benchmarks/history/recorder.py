@@ -44,6 +44,8 @@ class Row(msgspec.Struct, array_like=True):
     answer: int = -1
     """What a revocation answered."""
     error: str = ""
+    stalled: float = 0.0
+    """For how many seconds of it the machine did not run this process."""
 
 
 def save(rows: Iterable[Row], path: Path) -> None:

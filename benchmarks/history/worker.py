@@ -19,6 +19,7 @@ from benchmarks.history.model import Basket
 from benchmarks.history.operations import AsyncSide, BlockingSide, asgi_application, do, wsgi_application
 from benchmarks.history.plan import Kind, Step, steps
 from benchmarks.history.plants import clearing_asgi, clearing_wsgi
+from benchmarks.history.pulse import Pulse
 from benchmarks.history.recorder import ERROR, UNAVAILABLE, UNKNOWN, Row, save
 from benchmarks.history.stage import Shared, Stage
 from sojourn import SessionManager, asgi, wsgi
@@ -40,10 +41,11 @@ def work(stage: Stage, process: int, shared: Shared, sessions: SessionManager[Ba
     clients = range(first, first + stage.clients[process])
     group = _Group(stage, process, shared, sessions)
     shared.ready.wait(60)
-    if stage.kinds[process] == "async":
-        asyncio.run(group.in_tasks(clients))
-    else:
-        group.in_threads(clients)
+    with group.pulse:
+        if stage.kinds[process] == "async":
+            asyncio.run(group.in_tasks(clients))
+        else:
+            group.in_threads(clients)
     return group.rows
 
 
@@ -57,6 +59,7 @@ class _Group:
         self._sessions = sessions
         self._name = sessions.gate.cookies.name
         self.rows: list[Row] = []
+        self.pulse = Pulse()
 
     async def in_tasks(self, clients: range) -> None:
         """Run one task for each client."""
@@ -133,6 +136,7 @@ class _Group:
 
     def _note(self, row: Row) -> None:
         row.ended = time.monotonic()
+        row.stalled = self.pulse.missed(row.started, row.ended)
         if row.cookie == "set":
             self._shared.jars.keep(row.browser, row.new_token)
         elif row.cookie == "clear":

@@ -341,6 +341,8 @@ def test_slow_answers_and_slow_recoveries_are_found() -> None:
     slow = row(1, "read", "A", 2, 5, way="asgi", before=seen(0))
     assert len(judge_times([slow], deadline=2.0, slack=0.5)) == 1
     assert judge_times([slow], deadline=2.0, slack=1.5) == []
+    slow.stalled = 1.0  # the machine was busy with others
+    assert judge_times([slow], deadline=2.0, slack=0.5) == []
     fault = Done("kill", 1.0, 2.0)
     failing = [row(n, "read", "A", n, n + 0.1, result=UNAVAILABLE) for n in range(2, 12)]
     assert len(judge_recoveries(recoveries(failing, [fault]))) == 1
