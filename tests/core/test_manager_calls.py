@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -51,6 +50,11 @@ class Bench:
     def calls(self) -> Any:
         return self.manager._context.calls
 
+    @property
+    def breaker(self) -> str:
+        state: BreakerState = self.calls.breaker.state
+        return state.name
+
 
 def begin(bench: Bench) -> str:
     session = bench.manager.blocking.open(None)
@@ -64,7 +68,7 @@ def test_f1_the_breaker_opens_after_a_row_of_failures_tells_everybody_and_refuse
     bench.faults = Fault.BEFORE
     outcomes = {bench.manager.blocking.open(token).outcome for _ in range(10)}
     assert outcomes == {LoadOutcome.UNAVAILABLE}
-    assert bench.calls.breaker.state is BreakerState.OPEN
+    assert bench.breaker == "OPEN"
     assert bench.metrics.counts[BREAKER_OPEN] == 1
     assert bench.metrics.gauges[BREAKER_STATE] == list(BreakerState).index(BreakerState.OPEN)
     assert [event.reason for event in bench.observer.events if event.name == "breaker"] == ["closed -> open"]
@@ -77,7 +81,7 @@ def test_f1_the_breaker_opens_after_a_row_of_failures_tells_everybody_and_refuse
     bench.clock.advance(60)
     for _ in range(3):
         assert bench.manager.blocking.open(token).outcome is LoadOutcome.LOADED
-    assert bench.calls.breaker.state is BreakerState.CLOSED
+    assert bench.breaker == "CLOSED"
 
 
 def test_f16_a_record_that_the_store_finds_too_large_is_no_failure_of_the_store() -> None:
@@ -86,7 +90,7 @@ def test_f16_a_record_that_the_store_finds_too_large_is_no_failure_of_the_store(
     for _ in range(10):
         with pytest.raises(SessionTooLargeError):
             begin(bench)
-    assert bench.calls.breaker.state is BreakerState.CLOSED
+    assert bench.breaker == "CLOSED"
     assert run_blocking(bench.inner.count()) == 0
 
 
@@ -103,7 +107,7 @@ def test_f17_a_call_that_is_cancelled_is_no_failure_of_the_store_and_is_not_repe
     for _ in range(10):
         with pytest.raises(Cancelled):
             bench.manager.blocking.open("A" * 43)
-    assert bench.calls.breaker.state is BreakerState.CLOSED
+    assert bench.breaker == "CLOSED"
     assert len(bench.store.calls) == 10
 
 
@@ -115,7 +119,7 @@ def test_f17_a_cancelled_call_gives_its_probe_back() -> None:
     bench.faults = Fault.BEFORE
     for _ in range(5):
         bench.manager.blocking.open("A" * 43)
-    assert bench.calls.breaker.state is BreakerState.OPEN
+    assert bench.breaker == "OPEN"
     bench.clock.advance(60)
     bench.store._error = cancel
     with pytest.raises(Cancelled):
@@ -194,7 +198,7 @@ def test_f6_a_create_whose_answer_was_lost_is_repeated_under_the_same_write_id()
 def test_a_blocking_store_is_driven_by_who_offloads_it_retries_and_waits_included() -> None:
     driven: list[str] = []
 
-    async def offload(work: Coroutine[Any, Any, Any]) -> Any:
+    async def offload(work: Any) -> Any:
         driven.append(work.__qualname__.split(".")[-1])
         return await work
 

@@ -290,7 +290,6 @@ def test_a_migration_that_fails_makes_the_record_corrupt_and_one_that_works_brin
     def works(fields: dict[str, object]) -> dict[str, object]:
         return {"number": str(fields["number"])}
 
-    for migrate, outcome in ((None, "corrupt"), (fails, "corrupt"), (wrong, "corrupt"), (works, "loaded")):
-        opened = make_manager(store, model=New, migrate=migrate).blocking.open(token)
-        assert opened.outcome.value == outcome
-    assert opened.data.number == "8"
+    for migrate in (None, fails, wrong):
+        assert make_manager(store, model=New, migrate=migrate).blocking.open(token).outcome is LoadOutcome.CORRUPT
+    assert make_manager(store, model=New, migrate=works).blocking.open(token).data.number == "8"
