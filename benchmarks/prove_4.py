@@ -18,22 +18,27 @@ sys.path.insert(0, str(ROOT))
 
 def checklist() -> tuple[int, int]:
     """Print the points; return how many hold and how many there are."""
-    from tests.security.checklist import POINTS, PRESETS, SERVERS, serving
+    from tests.security.checklist import POINTS, PRESETS, SERVERS, points_of, serving
 
     places = [(server, preset) for server in SERVERS for preset in PRESETS]
     held: dict[tuple[str, str, str], bool] = {}
     for server, preset in places:
         with serving(server, preset) as target:
-            for point in POINTS:
+            for point in points_of(server):
                 try:
                     held[point.__name__, server, preset] = point(target)
                 except Exception as error:  # noqa: BLE001 - a point that fails is a figure, too
                     print(f"{point.__name__} on {server}, {preset}: {type(error).__name__}: {error}")
                     held[point.__name__, server, preset] = False
-    print("\nchecklist over HTTP    " + " ".join(f"{server}/{preset}".ljust(24) for server, preset in places))
-    for point in POINTS:
-        marks = [held[point.__name__, server, preset] for server, preset in places]
-        print(f"{point.__name__:<23}" + " ".join(("yes" if mark else "NO").ljust(24) for mark in marks))
+    print("\nchecklist over HTTP    " + " ".join(f"{server}/{preset}".ljust(23) for server, preset in places))
+    alone = [point for server in SERVERS for point in points_of(server) if point not in POINTS]
+    for point in (*POINTS, *alone):
+        marks = [held.get((point.__name__, server, preset)) for server, preset in places]
+        words = {True: "yes", False: "NO", None: "-"}
+        print(f"{point.__name__:<23}" + " ".join(words[mark].ljust(23) for mark in marks).rstrip())
+    for server in SERVERS:
+        here = [mark for (_, where, _), mark in held.items() if where == server]
+        print(f"{server}: {sum(here)} of {len(here)} points hold")
     return sum(held.values()), len(held)
 
 

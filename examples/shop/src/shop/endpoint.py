@@ -9,7 +9,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from shop.model import ShopSession
 from shop.pages import render
-from shop.sessions import sessions, settings
+from shop.sessions import sessions as shop_sessions
+from shop.sessions import settings
 from shop.trace import Recent, Trace
 from sojourn.http import safe_redirect
 from sojourn_contrib_azu_like import Endpoint, Html, Problem, Redirect, SessionHelpers
@@ -26,11 +27,12 @@ _recent = Recent()
 class ShopEndpoint(Endpoint[Req, Res], SessionHelpers[ShopSession], Generic[Req, Res]):
     """An endpoint with the session of the shop."""
 
-    sessions = sessions
+    sessions = shop_sessions
     signin_path: str | None = "/signin"
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
+        self.sessions = request.app.state.sessions
         self._trace: Trace | None = None
 
     @property

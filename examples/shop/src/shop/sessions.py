@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from shop.model import ShopSession
 from shop.trace import observe
 from sojourn import SessionManager
 from sojourn.settings import SessionSettings
 
 settings = SessionSettings()
-sessions = SessionManager.from_settings(ShopSession, settings, observers=[observe])
+
+
+def make_sessions(**parts: Any) -> SessionManager[ShopSession]:
+    """Build the manager; *parts*, such as the clock and the store of a test, stand in for those of the settings."""
+    return SessionManager.from_settings(ShopSession, settings, observers=[observe], **parts)
+
+
+sessions = make_sessions()
