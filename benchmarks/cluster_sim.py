@@ -176,7 +176,7 @@ class Simulation:
 
     def connect(self, node: Node) -> None:
         node.inbox.clear()
-        node.is_cut = False
+        node.is_subscribed = node.is_cut = False
         node.connection = node.coherence.open(None, self.now)
         self.at(self.travel(), self.subscribe, node, node.connection)
         self.keep_up(node, node.connection)
