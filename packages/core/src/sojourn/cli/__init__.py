@@ -1,4 +1,4 @@
-"""The command ``sojourn``: make a key, look at plugins and settings, check them before a deployment.
+"""The command ``sojourn``: make a key, look at plugins and settings, check them before a deployment, move to a new key.
 
 The one rule: no secret is ever printed, but the new one of ``keygen``. Exit codes: 0 well, 1 wrong, 2 misused.
 """
@@ -16,6 +16,7 @@ from typing import Final
 from sojourn.cli.configuration import check_configuration, show_configuration
 from sojourn.cli.keygen import make_key
 from sojourn.cli.listing import list_plugins
+from sojourn.cli.resealing import reseal_sessions
 from sojourn.errors import ConfigurationError
 
 __all__ = ["main"]
@@ -70,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(command=show_configuration)
     check = actions.add_parser("check", help="try everything that start-up does, short of connecting")
     check.set_defaults(command=check_configuration)
+
+    sessions = commands.add_parser("sessions", help="work on all sessions of the store")
+    sessions.set_defaults(parser=sessions)
+    actions = sessions.add_subparsers(metavar="ACTION")
+    reseal = actions.add_parser("reseal", help="seal every session with the first secret, before an older one goes")
+    reseal.add_argument("--json", action="store_true", help="for programs")
+    reseal.set_defaults(command=reseal_sessions)
     return parser
 
 
