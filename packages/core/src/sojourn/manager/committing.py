@@ -24,10 +24,12 @@ from sojourn.manager.renewal import Renewal
 from sojourn.manager.replacing import Replacer
 from sojourn.manager.rotation import Rotation
 from sojourn.session import CookieAction, CookieChange, Draft, SessionState
-from sojourn.stores import WRITE_ID_BYTES, Created, Record
+from sojourn.stores import WRITE_ID_BYTES, Created, Patience, Record, Waiting, patience_left
 
 T = TypeVar("T")
 
+TOUCH_PATIENCE: Final = 0.05
+"""The longest, in seconds, that a request waits for its idle deadline to be moved (FAILURES F10)."""
 _log: Final = logging.getLogger("sojourn.manager")
 
 
@@ -133,8 +135,10 @@ class Committer(Generic[T]):
             if not draft.head_sent and draft.loaded is not None:
                 await self._replacer.reseal(draft, draft.loaded)
             return
+        left = patience_left()
         try:
-            await context.calls.touch(record.id, idle)
+            with Waiting(Patience(TOUCH_PATIENCE if left is None else min(left, TOUCH_PATIENCE))):
+                await context.calls.touch(record.id, idle)
         except SessionUnavailableError:
             _log.warning("the idle deadline of session %s could not be moved; it is served all the same", record.id)
         else:

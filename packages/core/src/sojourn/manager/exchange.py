@@ -10,9 +10,10 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from sojourn.errors import ConfigurationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager.driving import run_blocking
-from sojourn.manager.gate import Gate, Waiting
+from sojourn.manager.gate import Gate
 from sojourn.manager.opening import NOTHING, ClientOf, Found, is_well_formed
 from sojourn.session import Draft, LoadOutcome, Session, SessionState, draft_of
+from sojourn.stores import Waiting
 
 T = TypeVar("T")
 

@@ -6,7 +6,6 @@ Its one rule: it is shared by the manager and its blocking sibling but for the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextvars import Token
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sojourn.cookies import CookiePolicy
@@ -16,7 +15,7 @@ from sojourn.manager.committing import Committer
 from sojourn.manager.context import Context
 from sojourn.manager.opening import ClientOf, Found, Opener
 from sojourn.session import CookieChange, Draft, Session, draft_of
-from sojourn.stores import PATIENCE, Patience, Store, StoreIO, TwinnedStore
+from sojourn.stores import Patience, Store, StoreIO, TwinnedStore, Waiting
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -127,24 +126,6 @@ class Gate(Generic[T]):
         revocations = context.revocations
         second = blocking_twin(revocations.calls.server) if revocations is not None else None
         return Gate(context.over(blocking_twin(context.calls.server), second), self.settings, self.key)
-
-
-class Waiting:
-    """Let the calls of stores within take from what *patience* the request has left (FAILURES, deadline)."""
-
-    __slots__ = ("_patience", "_token")
-
-    def __init__(self, patience: Patience | None) -> None:
-        self._patience = patience
-        self._token: Token[Patience | None] | None = None
-
-    def __enter__(self) -> None:
-        if self._patience is not None:
-            self._token = PATIENCE.set(self._patience)
-
-    def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            PATIENCE.reset(self._token)
 
 
 def blocking_twin(store: Store) -> Store:

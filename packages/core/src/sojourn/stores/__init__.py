@@ -20,7 +20,7 @@ from sojourn.stores.contract import (
     is_client_side,
 )
 from sojourn.stores.memory import MemoryStore
-from sojourn.stores.patience import PATIENCE, Patience, patience_left
+from sojourn.stores.patience import PATIENCE, Patience, Waiting, patience_left
 
 __all__ = [
     "PATIENCE",
@@ -41,6 +41,7 @@ __all__ = [
     "Store",
     "StoreIO",
     "TwinnedStore",
+    "Waiting",
     "WaitingStore",
     "is_client_side",
     "patience_left",

@@ -5,7 +5,7 @@ Its one rule: a call that is begun with nothing left is refused at once, and a s
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Final
 
 
@@ -24,6 +24,24 @@ class Patience:
 
 PATIENCE: Final[ContextVar[Patience | None]] = ContextVar("sojourn_patience", default=None)
 """The patience of the request that is being served; None outside of requests."""
+
+
+class Waiting:
+    """Let the calls of stores within take from what *patience* the request has left (FAILURES, deadline)."""
+
+    __slots__ = ("_patience", "_token")
+
+    def __init__(self, patience: Patience | None) -> None:
+        self._patience = patience
+        self._token: Token[Patience | None] | None = None
+
+    def __enter__(self) -> None:
+        if self._patience is not None:
+            self._token = PATIENCE.set(self._patience)
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            PATIENCE.reset(self._token)
 
 
 def patience_left() -> float | None:
