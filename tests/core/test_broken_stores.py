@@ -37,7 +37,7 @@ def suite_of(store: type[PlainStore]) -> type[StoreSuite]:
     class Suite(StoreSuite):
         patience = 0.1
         machine_settings = settings(
-            max_examples=100, stateful_step_count=30, derandomize=True, database=None, phases=[Phase.generate]
+            max_examples=1000, stateful_step_count=30, derandomize=True, database=None, phases=[Phase.generate]
         )
 
         def make_store(self, clock: Clock) -> Store:

@@ -256,7 +256,7 @@ def test_f17_nobody_gets_the_reply_of_another_whatever_fails(proxy: FaultProxy, 
                     assert isinstance(answer, bool | asyncio.CancelledError), repr(answer)
             proxy.heal()
             assert right > 5
-            assert proxy.done.total() - proxy.done[Fault.NONE] > 1
+            assert proxy.done.total() > proxy.done[Fault.NONE]
 
     _run(work)
 

@@ -9,7 +9,7 @@ from typing import Generic, Literal, TypeVar, cast
 from sojourn.binding import Binding
 from sojourn.codec import STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy
-from sojourn.crypto import KEY_ID_BYTES, KeyRing, token_id
+from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
 from sojourn.manager.calls import Calls
 from sojourn.manager.revocation import Revocations
@@ -125,7 +125,8 @@ class Context(Generic[T]):
             content, flags = self.open_record(record)
         except (CorruptEnvelopeError, FutureEnvelopeError):
             return None
-        return (content[:KEY_ID_BYTES], content[KEY_ID_BYTES:].decode()) if flags & STUB else None
+        new_id = content[KEY_ID_BYTES:].decode("ascii", "replace")
+        return (content[:KEY_ID_BYTES], new_id) if flags & STUB and is_token(new_id) else None
 
     async def end_id(self, id: str) -> bool:
         """End a session, also where a request in flight renews its token meanwhile; tell whether it was there."""
