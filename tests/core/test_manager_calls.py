@@ -139,8 +139,7 @@ def test_r33_whatever_a_store_that_waits_raises_is_an_outage_and_keeps_its_cause
 
 
 def test_a_request_that_has_used_up_its_patience_asks_no_store_any_more() -> None:
-    from sojourn.manager.gate import Waiting
-    from sojourn.stores import Patience, patience_left
+    from sojourn.stores import Patience, Waiting, patience_left
 
     bench = Bench(takes=1.5)
     patience = Patience(2.0)
@@ -155,8 +154,7 @@ def test_a_request_that_has_used_up_its_patience_asks_no_store_any_more() -> Non
 
 
 def test_a_failed_call_spends_patience_and_so_does_the_wait_before_the_next_try() -> None:
-    from sojourn.manager.gate import Waiting
-    from sojourn.stores import Patience
+    from sojourn.stores import Patience, Waiting
 
     bench = Bench(takes=0.05, retry_attempts=1, retry_budget=1)
     waited: list[float] = []
