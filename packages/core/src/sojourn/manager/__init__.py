@@ -3,7 +3,8 @@
 from sojourn.manager.blocking import BlockingManager
 from sojourn.manager.driving import run_blocking
 from sojourn.manager.exchange import ENVIRON_KEY, SCOPE_KEY, Exchange, SessionMapping
-from sojourn.manager.manager import SessionManager, require_manager
+from sojourn.manager.gate import require_manager
+from sojourn.manager.manager import SessionManager
 from sojourn.manager.queries import SessionInfo
 
 __all__ = [

@@ -17,6 +17,7 @@ from sojourn.manager.context import Context
 from sojourn.manager.revocation import Revocations
 from sojourn.manager.signals import Signals
 from sojourn.metrics import Metrics, NullMetrics
+from sojourn.plugins import PluginDoor
 from sojourn.resilience import BreakerState, RetryBudget
 from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
 from sojourn.session import Limits, Migrate, Shape, Terms
@@ -51,13 +52,16 @@ def build_context(
     migrate: Migrate | None,
     settings: SessionSettings,
     serializer: str | Serializer[T] | SerializerFactory | None,
-    cipher: Cipher | None,
-    metrics: Metrics | None,
+    cipher: str | Cipher | None,
+    metrics: str | Metrics | None,
     observers: Sequence[Observer],
     clock: Clock,
     revocation_store: Store | None,
 ) -> Context[T]:
     """Return the parts of a manager. Raise ConfigurationError saying what does not fit and what to do."""
+    door = PluginDoor(settings)
+    cipher = door.cipher(cipher) if isinstance(cipher, str) else cipher
+    metrics = door.metrics(metrics) if isinstance(metrics, str) else metrics
     client_side = is_client_side(store)
     _refuse_what_the_store_lacks(store, settings, client_side=client_side)
     ring = settings.key_ring()

@@ -139,3 +139,13 @@ def blocking_twin(store: Store) -> Store:
         "settings, or over a synchronous client"
     )
     raise ConfigurationError(msg)
+
+
+def require_manager(sessions: object) -> None:
+    """Raise ConfigurationError unless a middleware was given a manager."""
+    if not isinstance(getattr(sessions, "gate", None), Gate):
+        msg = (
+            f"the middleware was given a {type(sessions).__name__} where it takes a SessionManager: write "
+            "SessionMiddleware(app, sessions)"
+        )
+        raise ConfigurationError(msg)

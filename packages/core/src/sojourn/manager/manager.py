@@ -67,10 +67,6 @@ class SessionManager(Generic[T]):
             from sojourn.settings import SessionSettings
 
             settings = SessionSettings()
-        if isinstance(cipher, str) or isinstance(metrics, str):
-            door = PluginDoor(settings)
-            cipher = door.cipher(cipher) if isinstance(cipher, str) else cipher
-            metrics = door.metrics(metrics) if isinstance(metrics, str) else metrics
         context = build_context(
             model,
             store,
@@ -266,13 +262,3 @@ class SessionManager(Generic[T]):
         manager = cls.__new__(cls)
         manager._furnish(gate)  # noqa: SLF001 - of this class
         return manager
-
-
-def require_manager(sessions: object) -> None:
-    """Raise ConfigurationError unless a middleware was given a manager."""
-    if not isinstance(sessions, SessionManager):
-        msg = (
-            f"the middleware was given a {type(sessions).__name__} where it takes a SessionManager: write "
-            "SessionMiddleware(app, sessions)"
-        )
-        raise ConfigurationError(msg)
