@@ -191,10 +191,10 @@ class FaultProxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            _cut(server)  # before anything that waits: a cut may come while this connection ends by itself
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            _cut(server)
 
     def _decide(self, request: bytes) -> Fault:
         fault = self._fault
