@@ -256,7 +256,11 @@ def test_more_sessions_than_one_step_handles_are_all_named_counted_and_cleared(s
     ids = {make_id(n) for n in range(1201)}
     for id in ids:
         store.create(make_record(id, index_label=LABEL), write_id=W1)
+    store.bench.server.command("CONFIG", "RESETSTAT")
     assert set(store.ids_of(LABEL)) == ids
+    statistics = store.bench.server.command("INFO", "commandstats")
+    assert statistics["cmdstat_zscan"]["calls"] > 1
+    assert "cmdstat_zrange" not in statistics
     assert sorted(store.scan()) == sorted(ids)
     assert store.count() == 1201
     store.clear()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import Clock, Record
@@ -29,15 +30,22 @@ class Survey:
 
     async def ids_of(self, label: str) -> list[str]:
         """Return the ids of the live records with that label; members without such a record leave the index."""
-        members: list[bytes] = await self._transport.execute("ZRANGE", self._keys.index_key(label), 0, -1)
-        ids = [unpack_name(member) for member in members]
-        found: list[str] = []
-        for start in range(0, len(ids), BATCH):
-            batch = ids[start : start + BATCH]
+        found: dict[str, None] = {}
+        async for batch in self._member_batches(self._keys.index_key(label)):
             right = {record.id for record in await self._summaries(batch) if record.index_label == label}
-            found += [id for id in batch if id in right]
+            found.update((id, None) for id in batch if id in right)
             await self.leave_index(label, [id for id in batch if id not in right])
-        return found
+        return list(found)
+
+    async def _member_batches(self, index: bytes) -> AsyncIterator[list[str]]:
+        """Yield the members of an index, some perhaps twice; whatever leaves meanwhile, no other one is missed."""
+        cursor = 0
+        while True:
+            position, scored = await self._transport.execute("ZSCAN", index, cursor, "COUNT", BATCH)
+            yield [unpack_name(member) for member in _members_in(scored)]
+            cursor = int(position)
+            if cursor == 0:
+                return
 
     async def leave_index(self, label: str, ids: Sequence[str]) -> None:
         """Take *ids* out of the index, except those whose record lives under the label.
@@ -90,3 +98,10 @@ class Survey:
             cursor = int(position)
             if cursor == 0:
                 return
+
+
+def _members_in(scored: Sequence[Any]) -> Sequence[bytes]:
+    """Find the members in a reply to ZSCAN, which redis-py has made pairs of and other transports have not."""
+    if scored and isinstance(scored[0], bytes):
+        return scored[::2]
+    return [member for member, _ in scored]
