@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import force_setattr
+
 from sojourn.stores.contract import Created, Deleted, Record, Replaced, Store, StoreIO
 from tests.core.plain_stores import PlainStore, TokenStore
 
@@ -264,7 +266,7 @@ class RecordsAreChangedInPlace(PlainStore):
     rule = "S14"
 
     def remember(self, record: Record, write_id: bytes, previous: Sequence[bytes] = ()) -> None:
-        object.__setattr__(record, "write_ids", (*previous, write_id)[-self.kept :])
+        force_setattr(record, "write_ids", (*previous, write_id)[-self.kept :])
         self.records[record.id] = record
 
 
@@ -274,7 +276,7 @@ class TouchInPlace(PlainStore):
     async def touch(self, id: str, idle_deadline: float) -> bool:
         present = self.live(id)
         if present is not None:
-            object.__setattr__(present, "idle_deadline", self.moved(present, idle_deadline))
+            force_setattr(present, "idle_deadline", self.moved(present, idle_deadline))
         return present is not None
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import Field, fields, make_dataclass, replace
 from enum import Enum
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeGuard, runtime_checkable
+
+from msgspec import Struct
 
 WRITE_IDS_KEPT = 4
 """How many write ids a record keeps (FAILURES F6)."""
@@ -67,16 +69,20 @@ class Deleted(Enum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a store holds for one id; stores never look inside the payload."""
+class Record(Struct, frozen=True, gc=False):
+    """What a store holds for one id; stores never look inside the payload.
+
+    Immutable; ``dataclasses.replace`` and ``fields`` take it, though it is made in a tenth of a dataclass's time.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     id: str
     """SHA-256 of the token, 43 characters of base64url; for a client-side store a random id of the same form."""
     version: int
     """1 when created; the manager raises it by one with every replace, before sealing."""
     payload: bytes
-    """The envelope: header and sealed payload."""
+    """The envelope: header and sealed payload; empty in what is left of a session that moved to another id."""
     idle_deadline: float
     """Wall-clock seconds since the epoch; moved by ``touch`` and ``replace``."""
     absolute_deadline: float
@@ -91,6 +97,11 @@ class Record:
         """Return the moment from which the record counts as absent."""
         return min(self.idle_deadline, self.absolute_deadline)
 
+    @property
+    def is_end(self) -> bool:
+        """Tell whether the record only says that its session moved to another id: it is no session any more."""
+        return not self.payload
+
     def is_expired(self, now: float) -> bool:
         """Tell whether the record counts as absent at *now*: a deadline that equals now has passed."""
         return now >= self.idle_deadline or now >= self.absolute_deadline
@@ -98,6 +109,10 @@ class Record:
     def written_by(self, write_id: bytes, previous: Sequence[bytes] = ()) -> Record:
         """Return the record with *write_id* added to the *previous* ids, the last 4 kept."""
         return replace(self, write_ids=(*previous, write_id)[-WRITE_IDS_KEPT:])
+
+
+_OUTLINE = make_dataclass("Record", Record.__struct_fields__, init=False, repr=False, eq=False)
+Record.__dataclass_fields__ = {each.name: each for each in fields(_OUTLINE)}
 
 
 @runtime_checkable

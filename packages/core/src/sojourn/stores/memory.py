@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from threading import Lock
 
-from sojourn.stores.contract import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn.stores.contract import SYSTEM_CLOCK, WRITE_ID_BYTES, Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn.stores.deadlines import Deadlines
-from sojourn.stores.packing import HEAD, KEPT_BYTES, deadline_of, label_of, pack, unpack, was_written_by, write_ids_of
+from sojourn.stores.packing import HEAD, KEPT_BYTES, deadline_of, label_of, pack, unpack, was_written_by
 
+_read = HEAD.unpack_from
+_START = HEAD.size
 _FREED_PER_CREATE = 64
 _SLACK = 1024
 
@@ -39,7 +41,7 @@ class MemoryStore:
         self.max_sessions = max_sessions
         self.on_evict = on_evict
         self.evictions = 0
-        self._clock = clock
+        self._time = clock.time
         self._lock = Lock()
         self._blobs: dict[str, bytes] = {}
         self._index: dict[str, str | set[str]] = {}
@@ -48,7 +50,11 @@ class MemoryStore:
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent or expired."""
         blob = self._blobs.get(id)
-        return None if blob is None or self._is_past(blob, self._clock.time()) else unpack(id, blob)
+        if blob is None:
+            return None
+        head = _read(blob)
+        now = self._time()
+        return None if now >= head[1] or now >= head[2] else unpack(id, blob, *head)
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Store a record that is absent so far."""
@@ -57,7 +63,7 @@ class MemoryStore:
             present = self._live(record.id)
             if present is not None:
                 return Created.OK if was_written_by(present, write_id) else Created.EXISTS
-            now = self._clock.time()
+            now = self._time()
             self._free(now, _FREED_PER_CREATE)
             while len(self._blobs) >= self.max_sessions:
                 evicted.extend(self._evict(now))
@@ -72,22 +78,29 @@ class MemoryStore:
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         """Replace the record whose version is *expected*; never create it."""
+        id_ = record.id
         with self._lock:
-            present = self._live(record.id)
+            present = self._blobs.get(id_)
             if present is None:
                 return Replaced.GONE
-            if was_written_by(present, write_id):
+            version, idle, absolute, writes, _ = _read(present)
+            now = self._time()
+            if now >= idle or now >= absolute:
+                self._remove(id_, present)
+                return Replaced.GONE
+            kept = present[_START : _START + writes * WRITE_ID_BYTES]
+            if write_id in kept and was_written_by(present, write_id):
                 return Replaced.OK
-            if HEAD.unpack_from(present)[0] != expected:
+            if version != expected:
                 return Replaced.CONFLICT
             label = label_of(present)
             if label != (record.index_label or ""):
-                self._delist(label, record.id)
-                self._enlist(record.index_label, record.id)
-            kept = (write_ids_of(present) + write_id)[-KEPT_BYTES:]
-            self._blobs[record.id] = pack(record, record.idle_deadline, kept)
-            if record.deadline < deadline_of(present):
-                self._deadlines.add(record.id, record.deadline)
+                self._delist(label, id_)
+                self._enlist(record.index_label, id_)
+            self._blobs[id_] = pack(record, record.idle_deadline, (kept + write_id)[-KEPT_BYTES:])
+            deadline = record.deadline
+            if deadline < idle and deadline < absolute:
+                self._deadlines.add(id_, deadline)
             return Replaced.OK
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
@@ -96,7 +109,7 @@ class MemoryStore:
             present = self._live(id)
             if present is None:
                 return False
-            version, idle, absolute, writes, label = HEAD.unpack_from(present)
+            version, idle, absolute, writes, label = _read(present)
             moved = min(idle_deadline, absolute)
             if moved > idle:
                 head = HEAD.pack(version, moved, absolute, writes, label)
@@ -109,7 +122,7 @@ class MemoryStore:
             present = self._live(id)
             if present is None:
                 return Deleted.GONE
-            if expected is not None and HEAD.unpack_from(present)[0] != expected:
+            if expected is not None and _read(present)[0] != expected:
                 return Deleted.CONFLICT
             self._remove(id, present)
             return Deleted.OK
@@ -127,13 +140,13 @@ class MemoryStore:
             ids = list(self._blobs)
         for id_ in ids:
             blob = self._blobs.get(id_)
-            if blob is not None and not self._is_past(blob, self._clock.time()):
+            if blob is not None and not self._is_past(blob, self._time()):
                 yield id_
 
     async def count(self) -> int:
         """Return the number of live records, after freeing the expired ones."""
         with self._lock:
-            self._free(self._clock.time(), None)
+            self._free(self._time(), None)
             return len(self._blobs)
 
     async def clear(self) -> None:
@@ -148,13 +161,13 @@ class MemoryStore:
 
     @staticmethod
     def _is_past(blob: bytes, now: float) -> bool:
-        _, idle, absolute, _, _ = HEAD.unpack_from(blob)
-        return bool(now >= idle or now >= absolute)
+        head = _read(blob)
+        return bool(now >= head[1] or now >= head[2])
 
     def _live(self, id_: str) -> bytes | None:
         """Return what is stored; what has expired is removed on the way. The lock is held."""
         blob = self._blobs.get(id_)
-        if blob is not None and self._is_past(blob, self._clock.time()):
+        if blob is not None and self._is_past(blob, self._time()):
             self._remove(id_, blob)
             return None
         return blob

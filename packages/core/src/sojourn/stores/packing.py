@@ -10,25 +10,26 @@ from struct import Struct
 from sojourn.stores.contract import WRITE_ID_BYTES, WRITE_IDS_KEPT, Record
 
 HEAD = Struct(">QddBB")  # version, idle deadline, absolute deadline, write ids, bytes of label
+_SIZE = HEAD.size
 KEPT_BYTES = WRITE_IDS_KEPT * WRITE_ID_BYTES
 
 
 def pack(record: Record, idle_deadline: float, write_ids: bytes) -> bytes:
     """Return the packed record, under the given idle deadline and write ids."""
-    label = (record.index_label or "").encode()
+    label = b"" if record.index_label is None else record.index_label.encode()
     head = HEAD.pack(
         record.version, idle_deadline, record.absolute_deadline, len(write_ids) // WRITE_ID_BYTES, len(label)
     )
     return b"".join((head, write_ids, label, record.payload))
 
 
-def unpack(id: str, blob: bytes) -> Record:
-    """Return the record that was packed."""
-    version, idle, absolute, writes, label = HEAD.unpack_from(blob)
-    at = HEAD.size + writes * WRITE_ID_BYTES
-    kept = blob[HEAD.size : at]
+def unpack(id: str, blob: bytes, version: int, idle: float, absolute: float, writes: int, label: int) -> Record:
+    """Return the record that was packed, of whose *blob* the head was read."""
+    at = _SIZE + writes * WRITE_ID_BYTES
+    kept = blob[_SIZE:at]
     ids = (kept,) if writes == 1 else tuple([kept[n : n + WRITE_ID_BYTES] for n in range(0, len(kept), WRITE_ID_BYTES)])
-    return Record(id, version, blob[at + label :], idle, absolute, blob[at : at + label].decode() or None, ids)
+    end = at + label
+    return Record(id, version, blob[end:], idle, absolute, blob[at:end].decode() if label else None, ids)
 
 
 def write_ids_of(blob: bytes) -> bytes:
