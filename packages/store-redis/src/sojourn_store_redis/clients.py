@@ -1,4 +1,4 @@
-"""Clients: built from settings, or taken as the application hands them in.
+"""Where the server is, and the transports and clients that are built from it.
 
 The one rule: a client that is built here never retries (the manager does, within its budget) and every call of it has
 one overall deadline.
@@ -6,25 +6,27 @@ one overall deadline.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import redis
 import redis.asyncio
 
 from sojourn.errors import ConfigurationError
 from sojourn.stores import StoreIO
-from sojourn_store_redis.bounds import BlockingBounds, Deadline, Unbounded, async_bounds
-from sojourn_store_redis.connections import describe, maker, no_retry, read_url, try_out, unreadable, within
+from sojourn_store_redis.bounds import BlockingBounds, Deadline, async_bounds
+from sojourn_store_redis.cluster import SCHEMES as CLUSTER_SCHEMES
+from sojourn_store_redis.cluster import ClusterGroup, ClusterTransport, Topology
+from sojourn_store_redis.cluster.nodes import NodeRoute, Nodes
+from sojourn_store_redis.connections import Node, describe, maker, no_retry, read_url, try_out, unreadable, within
 from sojourn_store_redis.sentinel import SCHEMES as SENTINEL_SCHEMES
 from sojourn_store_redis.sentinel import SentinelGroup, SentinelRoute
 from sojourn_store_redis.shared import DirectRoute, HeldTransport, Route, SharedTransport
 from sojourn_store_redis.transport import ClientTransport, Link, Transport
 
-_log = logging.getLogger("sojourn_store_redis")
+G = TypeVar("G")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +52,18 @@ class Address:
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"SOJOURN_REDIS_{name.upper()} must be greater than 0")
 
-    def transport(self, io: StoreIO) -> Transport:
+    def transport(self, io: StoreIO, topology: Topology | None = None) -> Transport:
         """Return a transport that opens its own connections on first use; BLOCKING or ASYNC by *io*.
 
-        ConfigurationError when the URL cannot be used; the message never quotes it, for it may hold a password.
+        ConfigurationError when the URL cannot be used; the message never quotes it, for it may hold a password. To a
+        cluster, transports may share a *topology*.
         """
         is_async = io is StoreIO.ASYNC
-        group = self._group()
+        if topology is None:
+            topology = self.topology()
+        if topology is not None:
+            return self._cluster_transport(topology, io)
+        group = self._group(SENTINEL_SCHEMES, SentinelGroup.parse)
         if self.mode == "pool":
             if group is not None:
                 raise ConfigurationError("SOJOURN_REDIS_TRANSPORT=pool knows no sentinels; leave it at `shared`")
@@ -71,16 +78,58 @@ class Address:
             route: Route = DirectRoute(make_server, address=describe(options))
         else:
             route = self._sentinel_route(group, is_async=is_async, deadline=deadline)
-        if is_async:
-            return SharedTransport(route, seconds=self.timeout, limit=self.max_in_flight)
-        bounds = partial(BlockingBounds, seconds=self.timeout, slots=self.max_connections, deadline=deadline)
-        return HeldTransport(route, make_bounds=bounds)
+        return self._over(route, deadline, is_async=is_async)
 
-    def _group(self) -> SentinelGroup | None:
-        if self.url.split(":", 1)[0] not in SENTINEL_SCHEMES:
+    def topology(self) -> Topology | None:
+        """Return what is to be known of the cluster that the URL names; None when it names none."""
+        group = self._group(CLUSTER_SCHEMES, ClusterGroup.parse)
+        if group is None:
+            return None
+        if self.mode == "pool":
+            raise ConfigurationError("SOJOURN_REDIS_TRANSPORT=pool knows no Redis Cluster; leave it at `shared`")
+        seconds = min(self.timeout, self.connect_timeout)
+        options = self._options(group.server_url, is_async=True)
+        own: dict[str, Any] = {"socket_timeout": seconds, "retry": no_retry(is_async=True)}
+        make_probe = maker(options["connection_class"], {**options, **own})
+        return Topology(
+            group.nodes,
+            address=group.address,
+            make_probe=lambda host, port: make_probe(host=host, port=port),
+            seconds=seconds,
+        )
+
+    def node_route(self, topology: Topology, node: Node) -> Route:
+        """Return the way to one node of a cluster, for asyncio connections."""
+        group = self._group(CLUSTER_SCHEMES, ClusterGroup.parse)
+        options = self._options("" if group is None else group.server_url, is_async=True)
+        make = self._maker(options, is_async=True, deadline=Deadline())
+        return NodeRoute(node, lambda host, port: make(host=host, port=port), topology)
+
+    def _cluster_transport(self, topology: Topology, io: StoreIO) -> ClusterTransport:
+        group = self._group(CLUSTER_SCHEMES, ClusterGroup.parse)
+        is_async, deadline = io is StoreIO.ASYNC, Deadline()
+        options = self._options("" if group is None else group.server_url, is_async=is_async)
+        make = self._maker(options, is_async=is_async, deadline=deadline)
+        nodes = Nodes(
+            topology,
+            make_connection=lambda host, port: make(host=host, port=port),
+            make_transport=partial(self._over, deadline=deadline, is_async=is_async, asks_elsewhere=False),
+        )
+        return ClusterTransport(topology, nodes, io=io, seconds=self.timeout)
+
+    def _over(
+        self, route: Route, deadline: Deadline, *, is_async: bool, asks_elsewhere: bool = True
+    ) -> SharedTransport | HeldTransport:
+        if is_async:
+            return SharedTransport(route, seconds=self.timeout, limit=self.max_in_flight, asks_elsewhere=asks_elsewhere)
+        bounds = partial(BlockingBounds, seconds=self.timeout, slots=self.max_connections, deadline=deadline)
+        return HeldTransport(route, make_bounds=bounds, asks_elsewhere=asks_elsewhere)
+
+    def _group(self, schemes: tuple[str, ...], parse: Callable[[str], G]) -> G | None:
+        if self.url.split(":", 1)[0] not in schemes:
             return None
         try:
-            return SentinelGroup.parse(self.url)
+            return parse(self.url)
         except ValueError:
             group = None
         if group is None:  # outside the handler: what it raises may quote the url
@@ -158,32 +207,3 @@ class Address:
         client = redis.Redis(connection_pool=pool)
         bounds = BlockingBounds(seconds=self.timeout, slots=self.max_connections, deadline=deadline)
         return Link(client, lambda: bounds)
-
-
-def handed_in(client: Any, *, timeout: float | None) -> ClientTransport:
-    """Return a transport over the application's own *client*, whose settings stay as they are.
-
-    *timeout* is the overall deadline of a call over an asyncio client, in seconds; a blocking one has only its own
-    ``socket_timeout``. ConfigurationError when the client decodes replies or is of no known kind.
-    """
-    if isinstance(client, redis.asyncio.Redis):
-        io = StoreIO.ASYNC
-    elif isinstance(client, redis.Redis):
-        io = StoreIO.BLOCKING
-    else:
-        raise ConfigurationError(
-            f"RedisStore takes a redis.Redis or a redis.asyncio.Redis, not {type(client).__module__}."
-            f"{type(client).__qualname__}; or use RedisStore.from_url"
-        )
-    options = client.connection_pool.connection_kwargs
-    if options.get("decode_responses"):
-        raise ConfigurationError("RedisStore needs a client with decode_responses=False: records are bytes")
-    if io is StoreIO.BLOCKING and options.get("socket_timeout") is None:
-        _log.warning(
-            "the redis client handed to RedisStore has no socket_timeout: a frozen server would block for ever"
-        )
-
-    def link() -> Link:
-        return Link(client, async_bounds(seconds=timeout, slots=None) if io is StoreIO.ASYNC else Unbounded)
-
-    return ClientTransport(link, io=io, address=describe(options))

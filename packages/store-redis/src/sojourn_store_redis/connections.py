@@ -5,9 +5,10 @@ The one rule: none retries by itself, and no error quotes the URL, for it may ho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import redis
 import redis.asyncio
@@ -20,7 +21,11 @@ import redis.retry
 from sojourn.errors import ConfigurationError
 from sojourn_store_redis.bounds import Deadline, DeadlineSocket
 
+Node: TypeAlias = tuple[str, int]
+"""Host and port of a server."""
+
 SCHEMES = ("redis", "rediss", "unix")
+_NODE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>\d{1,5}))?")
 
 
 def read_url(url: str, *, is_async: bool) -> dict[str, Any]:
@@ -44,8 +49,17 @@ def unreadable() -> ConfigurationError:
     """Return the error for a URL of no known form."""
     return ConfigurationError(
         "SOJOURN_REDIS_URL cannot be read; write it as redis://user:password@host:6379/0, rediss://... for TLS, "
-        "unix:///path/to/redis.sock?db=0 or redis+sentinel://host:26379,host:26379/name-of-the-master/0"
+        "unix:///path/to/redis.sock?db=0, redis+sentinel://host:26379,host:26379/name-of-the-master/0 or "
+        "redis+cluster://host:6379,host:6379/ (rediss+sentinel, rediss+cluster for TLS)"
     )
+
+
+def read_node(text: str, port: int) -> Node:
+    """Return host and port of ``host[:port]``, where *port* stands for one that is missing; ValueError."""
+    found = _NODE.fullmatch(text)
+    if found is None:
+        raise ValueError("no host and port")
+    return found["host"].strip("[]"), int(found["port"] or port)
 
 
 def maker(connection_class: type[Any], options: Mapping[str, Any]) -> Callable[..., Any]:

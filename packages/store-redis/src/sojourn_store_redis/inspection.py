@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from sojourn.errors import StoreUnavailableError
 from sojourn_store_redis.scripts import Script
-from sojourn_store_redis.transport import Argument, Transport
+from sojourn_store_redis.transport import Argument, SpreadTransport, Transport
 
 _log = logging.getLogger("sojourn_store_redis")
 
@@ -51,14 +51,16 @@ class InspectedTransport:
     async def _inspect(self) -> None:
         self._is_inspected = True
         with suppress(StoreUnavailableError):  # it may be forbidden here; then there is nothing to say
-            policy = _policy_in(await self._transport.execute("INFO", "memory"))
-            if policy not in {"", "noeviction"}:
-                _log.warning(
-                    "redis at %s evicts keys when its memory is full (maxmemory-policy %s): sessions would end early; "
-                    "set maxmemory-policy noeviction there",
-                    self.address,
-                    policy,
-                )
+            transport = self._transport
+            for server in await transport.servers() if isinstance(transport, SpreadTransport) else (transport,):
+                policy = _policy_in(await server.execute("INFO", "memory"))
+                if policy not in {"", "noeviction"}:
+                    _log.warning(
+                        "redis at %s evicts keys when its memory is full (maxmemory-policy %s): sessions would end "
+                        "early; set maxmemory-policy noeviction there",
+                        server.address,
+                        policy,
+                    )
 
 
 def _policy_in(reply: object) -> str:

@@ -70,7 +70,7 @@ end
 """
 
 # the members of an index are scored by their absolute deadline, which no touch moves
-_INDEX = """
+ADD_TO_INDEX = """
 local function add_to_index(key, member, score, trim_below, milliseconds)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. trim_below)
   redis.call('ZADD', key, score, member)
@@ -102,34 +102,42 @@ if KEYS[2] then add_to_index(KEYS[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8]) end
 return 1
 """
 
-CREATE = _pair("create", _READ + _INDEX, _CREATE)
+CREATE = _pair("create", _READ + ADD_TO_INDEX, _CREATE)
 """1 created, 2 created before by this write id, 0 exists."""
 
 _REPLACE = """
 -- KEYS: record [index]
 -- ARGV: now, write id, expected version, before and after the write ids, milliseconds
---       [member, score, trim below, milliseconds]
+--       [member, score, trim below, milliseconds], or [whether the index, which is elsewhere, has the member]
 local head = redis.call('GETRANGE', KEYS[1], 0, 313)
 if not is_live(head) then return 0 end
+local is_end = #ARGV[5] == 1 -- no label and no payload: the session moved to another id
 if was_written_by(head, ARGV[2]) then
-  announce(head)
+  announce(not is_end and head)
   return 2
 end
 if string.sub(head, 2, 9) ~= ARGV[3] then return -1 end
+local length = string.byte(head, 59)
+if not KEYS[2] and ARGV[7] == '0' then
+  local _, absolute = struct.unpack('>dd', head, 10)
+  local label = string.sub(head, 59, 59 + length)
+  if label ~= string.sub(ARGV[5], 1, #label) or struct.unpack('>d', ARGV[4], 18) > absolute then return -2 end
+end
 local count = string.byte(head, 26)
 local slots = string.sub(head, 27, 26 + 8 * count) .. ARGV[2]
 if count == 4 then slots = string.sub(slots, 9) else count = count + 1 end
 slots = slots .. string.rep('\\0', 32 - #slots)
 redis.call('SET', KEYS[1], ARGV[4] .. string.char(count) .. slots .. ARGV[5], 'PX', ARGV[6])
-announce(ARGV[4])
+announce(not is_end and ARGV[4])
 if KEYS[2] then add_to_index(KEYS[2], ARGV[7], ARGV[8], ARGV[9], ARGV[10]) end
-local length = string.byte(head, 59)
 if length == 255 or string.sub(head, 59, 59 + length) == string.sub(ARGV[5], 1, 1 + length) then return 1 end
 return string.sub(head, 60, 59 + length)
 """
 
-REPLACE = _pair("replace", _READ + _INDEX, _REPLACE)
-"""1 replaced, the former label when it was another, 2 replaced before by this write id, 0 gone, -1 conflict."""
+REPLACE = _pair("replace", _READ + ADD_TO_INDEX, _REPLACE)
+"""1 replaced, the former label when it was another, 2 replaced before by this write id, 0 gone, -1 conflict.
+
+-2, and nothing was done: the index, which is elsewhere, must have the member first."""
 
 TOUCH = Script(
     "touch",

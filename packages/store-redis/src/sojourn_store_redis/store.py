@@ -1,4 +1,4 @@
-"""Sessions in one Redis or Valkey server.
+"""Sessions in Redis or Valkey.
 
 The one rule: a write is one script, which decides on the server whether it may happen; a load is one GET. A clock that
 differs between node and server drops no session early: the server is told how long, not until when, plus a slack.
@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 from sojourn.errors import SessionTooLargeError
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn_store_redis import scripts
-from sojourn_store_redis.clients import Address, handed_in
+from sojourn_store_redis.clients import Address
+from sojourn_store_redis.cluster.hints import Hints
+from sojourn_store_redis.cluster.survey import SpreadSurvey
+from sojourn_store_redis.handed import handed_in
 from sojourn_store_redis.inspection import InspectedTransport
 from sojourn_store_redis.records import (
     SLACK,
@@ -29,13 +32,14 @@ from sojourn_store_redis.records import (
     unpack,
 )
 from sojourn_store_redis.survey import Survey
-from sojourn_store_redis.transport import Argument, Transport
+from sojourn_store_redis.transport import Argument, SpreadTransport, Transport
 
 if TYPE_CHECKING:
     from sojourn_store_redis.twinned import TwinnedRedisStore
 
 DEFAULT_NAMESPACE = "sojourn"
 DEFAULT_MAX_BYTES = 16 * 1024 * 1024
+_INDEX_FIRST = -2
 
 _log = logging.getLogger("sojourn_store_redis")
 
@@ -70,7 +74,12 @@ class RedisStore:
         self._clock = clock
         self._max_bytes = max_bytes
         self._channel = channel
-        self._survey = Survey(self._transport, self._keys, clock, channel)
+        self._hints: Hints | None = None
+        if isinstance(transport, SpreadTransport):
+            self._hints = Hints(transport, self._keys)
+            self._survey: Survey = SpreadSurvey(transport, self._keys, clock, channel, self._hints)
+        else:
+            self._survey = Survey(self._transport, self._keys, clock, channel)
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> TwinnedRedisStore:
@@ -104,7 +113,10 @@ class RedisStore:
         value = self._packed(record, write_id)
         keys = [self._keys.session_key(record.id)]
         arguments: list[Argument] = [pack_time(now), write_id, value, milliseconds_to_live(record.deadline, now)]
-        self._add_index(record, now, keys, arguments)
+        if self._hints is None:
+            self._add_index(record, now, keys, arguments)
+        else:
+            await self._hints.add(record, now)
         return int(await self._write(scripts.CREATE, record.id, keys, arguments))
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
@@ -130,8 +142,15 @@ class RedisStore:
             after,
             milliseconds_to_live(record.deadline, now),
         ]
-        self._add_index(record, now, keys, arguments)
+        if self._hints is None:
+            self._add_index(record, now, keys, arguments)
+        elif record.index_label is not None:
+            arguments.append(0)
         reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
+        if reply == _INDEX_FIRST and self._hints is not None:
+            await self._hints.add(record, now)
+            arguments[-1] = 1
+            reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
         if isinstance(reply, bytes):
             await self._survey.leave_index(reply.decode(), [record.id])
             return 1

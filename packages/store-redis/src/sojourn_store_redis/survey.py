@@ -72,8 +72,11 @@ class Survey:
         for pattern in self._keys.patterns():
             async for keys in self._key_batches(pattern):
                 if own := [key for key in keys if self._keys.owns(key)]:
-                    await self._transport.execute("UNLINK", *own)
-                    await self._announce_deaths(own)
+                    await self._erase(own)
+
+    async def _erase(self, keys: Sequence[bytes]) -> None:
+        await self._transport.execute("UNLINK", *keys)
+        await self._announce_deaths(keys)
 
     async def _announce_deaths(self, keys: Sequence[bytes]) -> None:
         """Announce what is gone: after it is, so that nobody reads it again afterwards."""
@@ -91,9 +94,13 @@ class Survey:
         return [record for record in records if record is not None and not record.is_expired(now)]
 
     async def _key_batches(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
+        async for keys in self._batches_of(self._transport, pattern):
+            yield keys
+
+    async def _batches_of(self, server: Transport, pattern: bytes) -> AsyncIterator[list[bytes]]:
         cursor = 0
         while True:
-            position, keys = await self._transport.execute("SCAN", cursor, "MATCH", pattern, "COUNT", BATCH)
+            position, keys = await server.execute("SCAN", cursor, "MATCH", pattern, "COUNT", BATCH)
             yield keys
             cursor = int(position)
             if cursor == 0:

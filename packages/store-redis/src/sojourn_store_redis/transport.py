@@ -53,6 +53,20 @@ class Transport(Protocol):
         ...
 
 
+@runtime_checkable
+class SpreadTransport(Transport, Protocol):
+    """Carry commands to several servers, each of which holds some of the keys."""
+
+    @property
+    def generation(self) -> int:
+        """Rises whenever keys have moved from one server to another."""
+        ...
+
+    async def servers(self) -> Sequence[Transport]:
+        """Return a transport to each server; for commands without a key."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A client with the bounds of its calls."""

@@ -32,12 +32,13 @@ class TwinnedRedisStore(RedisStore):
             "encrypt": encrypt,
         }
         self._twin: RedisStore | None = None
-        super().__init__(address.transport(StoreIO.ASYNC), **self._options)
+        self._topology = address.topology()
+        super().__init__(address.transport(StoreIO.ASYNC, self._topology), **self._options)
 
     def blocking_twin(self) -> Store:
         """Return the store over a blocking client on the same data, the same one each time."""
         if self._twin is None:
-            self._twin = RedisStore(self._address.transport(StoreIO.BLOCKING), **self._options)
+            self._twin = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
         return self._twin
 
     async def aclose(self) -> None:

@@ -97,6 +97,11 @@ class ThreadHost:
             await self._listener.run()
 
 
+def is_in_a_loop() -> bool:
+    """Tell whether an event loop runs in this thread."""
+    return _running_loop() is not None
+
+
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()

@@ -77,8 +77,11 @@ class Listener:
                     self._report(error, route.address)
                 except Exception:  # noqa: BLE001 - a listener that ends leaves its process without a cache for ever
                     _log.exception("the invalidation link failed in a way that is not foreseen; it begins anew")
+                if not self.is_stopped:
+                    self._subscribers.note_link(self._primary, is_up=False)
                 await asyncio.sleep(self._pause())
         finally:
+            self._subscribers.note_link(self._primary, is_up=None)
             await route.aclose()
 
     async def _live(self, route: Route) -> None:
@@ -109,9 +112,11 @@ class Listener:
             reply = await connection.read_response()
             message = self._read(reply)
             await self._do(connection, self._coherence.receive(self._primary, number, message, self._monotonic()))
-            if isinstance(message, Pong) and self._attempt:
-                self._attempt = 0
-                _log.info("the invalidation link is back")
+            if isinstance(message, Pong):
+                self._subscribers.note_link(self._primary, is_up=True)
+                if self._attempt:
+                    self._attempt = 0
+                    _log.info("the invalidation link is back")
 
     async def _keep_up(self, connection: Any, number: int, is_right: Callable[[], bool]) -> None:
         while True:

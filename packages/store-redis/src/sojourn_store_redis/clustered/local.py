@@ -63,6 +63,7 @@ class Local:
         self._host = None
         self._lock = threading.Lock()
         self.coherence.after_fork()
+        self.subscribers.forget_links()
         self.process = os.getpid()
 
     def stop(self) -> None:

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sojourn.stores import Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn_store_redis.clustered.hosts import is_in_a_loop
 from sojourn_store_redis.clustered.local import Local
-from sojourn_store_redis.clustered.subscribers import OnDead, OnDoubt
+from sojourn_store_redis.clustered.subscribers import OnDead, OnDoubt, OnLink
 from sojourn_store_redis.store import RedisStore
 
 _WRITTEN_NOW = 1
@@ -134,7 +135,17 @@ class LocallyCachedStore:
         *on_doubt* is called when deletions may have gone unnoticed: look again at whatever you hold open. Both are
         called between messages, by the listener: they must return at once, and put work into a queue.
         """
-        return self._local.subscribers.add(callback, on_doubt)
+        remove = self._local.subscribers.add(callback, on_doubt)
+        if self.io is StoreIO.BLOCKING or is_in_a_loop():
+            self._listening()
+        return remove
+
+    def on_link(self, callback: OnLink) -> Callable[[], None]:
+        """Call *callback* when an invalidation link is lost, and when it is back; return what ends that (F12).
+
+        It is told whether the link works, and how many links are down now; by the listener, as ``on_dead`` is.
+        """
+        return self._local.subscribers.add_on_link(callback)
 
     async def aclose(self) -> None:
         """Release connections and drop every copy."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode
 
-Node = tuple[str, int]
+from sojourn_store_redis.connections import Node, read_node
 
 SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 _PORT: Final = 26_379
@@ -18,7 +18,6 @@ _URL: Final = re.compile(
     r"(?P<scheme>rediss?)\+sentinel://(?:(?P<userinfo>[^@/?]*)@)?(?P<nodes>[^@/?]+)/(?P<name>[^/?]+)"
     r"(?:/(?P<db>\d*))?(?:\?(?P<query>.*))?"
 )
-_NODE: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>\d{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,7 @@ class SentinelGroup:
         query = "?" + urlencode(options) if options else ""
         return cls(
             name=unquote(found["name"]),
-            nodes=tuple(_node(each) for each in found["nodes"].split(",")),
+            nodes=tuple(read_node(each, _PORT) for each in found["nodes"].split(",")),
             server_url=f"{found['scheme']}://{userinfo}master:6379/{found['db'] or 0}{query}",
             username=username,
             password=password,
@@ -55,10 +54,3 @@ class SentinelGroup:
     def address(self) -> str:
         """Name the master and the sentinels, for messages."""
         return f"{self.name} of the sentinels at {', '.join(f'{host}:{port}' for host, port in self.nodes)}"
-
-
-def _node(text: str) -> Node:
-    found = _NODE.fullmatch(text)
-    if found is None:
-        raise ValueError("no host and port")
-    return found["host"].strip("[]"), int(found["port"] or _PORT)

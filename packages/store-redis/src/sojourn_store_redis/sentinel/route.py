@@ -12,8 +12,8 @@ from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from sojourn_store_redis.connections import Node
 from sojourn_store_redis.failures import CLIENT_ERRORS
-from sojourn_store_redis.sentinel.group import Node
 from sojourn_store_redis.sentinel.watch import MasterWatch, ask_for_master
 from sojourn_store_redis.shared.routes import DEPOSED, opened, settled
 

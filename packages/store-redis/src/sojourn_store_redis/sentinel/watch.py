@@ -15,8 +15,8 @@ from weakref import WeakMethod
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from sojourn_store_redis.connections import Node
 from sojourn_store_redis.failures import CLIENT_ERRORS
-from sojourn_store_redis.sentinel.group import Node
 from sojourn_store_redis.shared.routes import opened, settled
 
 CHANNEL = "+switch-master"

@@ -33,13 +33,15 @@ _QUIET = 0.05
 class HeldTransport(Commands):
     """Carry the commands of each thread over a connection of its own, opened on first use.
 
-    *make_bounds* returns the deadline and the most connections of this process.
+    *make_bounds* returns the deadline and the most connections of this process. With *asks_elsewhere* a server that
+    refuses is left, and the route is asked for another one; without, the caller gets the refusal.
     """
 
     io = StoreIO.BLOCKING
 
-    def __init__(self, route: Route, *, make_bounds: Callable[[], BlockingBounds]) -> None:
+    def __init__(self, route: Route, *, make_bounds: Callable[[], BlockingBounds], asks_elsewhere: bool = True) -> None:
         super().__init__(route.address)
+        self._asks_elsewhere = asks_elsewhere
         self._route = route
         self._make_bounds = make_bounds
         self._bounds = make_bounds()
@@ -54,7 +56,13 @@ class HeldTransport(Commands):
                 held.close()
             await self._route.aclose()
 
-    async def _ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
+    def abandon(self) -> None:
+        """Close idle connections at once; a call in flight closes its own when its route has changed."""
+        if self._process == os.getpid():
+            while (held := self._pop()) is not None:
+                held.close()
+
+    async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
         """Return a reply or an error; a server that refuses is left, and another one is asked once."""
         if self._process != os.getpid():
             self._leave_to_the_parent()
@@ -62,7 +70,7 @@ class HeldTransport(Commands):
             async with self._bounds:
                 held = await self._take()
                 reply = held.ask(packed, batch)
-                if is_refusal(reply):
+                if self._asks_elsewhere and is_refusal(reply):
                     held.close()
                     self._route.leave(held.generation)
                     held = await self._take()

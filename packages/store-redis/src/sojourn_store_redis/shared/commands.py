@@ -26,7 +26,7 @@ class Commands:
 
     async def execute(self, *command: Argument) -> Any:
         """Return the reply to one command."""
-        reply = await self._ask(str(command[0]), pack(command))
+        reply = await self.ask(str(command[0]), pack(command))
         if isinstance(reply, Exception):
             raise mapped(reply, operation=str(command[0]), address=self.address) from reply
         return reply
@@ -36,7 +36,7 @@ class Commands:
         if not commands:
             return []
         operation = f"{commands[0][0]!s} x {len(commands)}"
-        replies = await self._ask(operation, b"".join(pack(tuple(each)) for each in commands), len(commands))
+        replies = await self.ask(operation, b"".join(pack(tuple(each)) for each in commands), len(commands))
         if (error := first_error(replies)) is not None:
             raise mapped(error, operation=operation, address=self.address) from error
         found: list[Any] = replies
@@ -45,13 +45,13 @@ class Commands:
     async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
         """Return the reply of a script, which the server is taught when it does not know it."""
         rest = (len(keys), *keys, *arguments)
-        reply = await self._ask(script.name, pack(("EVALSHA", script.digest, *rest)))
+        reply = await self.ask(script.name, pack(("EVALSHA", script.digest, *rest)))
         if isinstance(reply, NoScriptError):
-            reply = await self._ask(script.name, pack(("EVAL", script.source, *rest)))
+            reply = await self.ask(script.name, pack(("EVAL", script.source, *rest)))
         if isinstance(reply, Exception):
             raise mapped(reply, operation=script.name, address=self.address) from reply
         return reply
 
     @abstractmethod
-    async def _ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
+    async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
         """Return the reply, which may be an error, or a list of *batch* replies."""

@@ -18,8 +18,11 @@ class Route(Protocol):
 
     address: str
     """For messages, without credentials."""
-    generation: int
-    """Rises when connections that are open lead to a server that is not the right one any more."""
+
+    @property
+    def generation(self) -> int:
+        """Rises when connections that are open lead to a server that is not the right one any more."""
+        ...
 
     async def connect(self) -> Any:
         """Return an opened connection; whatever redis-py raises. Never suspends over blocking connections."""

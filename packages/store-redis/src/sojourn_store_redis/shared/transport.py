@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,13 +25,15 @@ from sojourn_store_redis.shared.wire import Wire
 class SharedTransport(Commands):
     """Carry the commands of all tasks of an event loop over one connection, opened on first use.
 
-    *seconds* bounds each call, *limit* how many are in flight at once.
+    *seconds* bounds each call, *limit* how many are in flight at once. With *asks_elsewhere* a server that refuses is
+    left, and the route is asked for another one; without, the caller gets the refusal.
     """
 
     io = StoreIO.ASYNC
 
-    def __init__(self, route: Route, *, seconds: float, limit: int) -> None:
+    def __init__(self, route: Route, *, seconds: float, limit: int, asks_elsewhere: bool = True) -> None:
         super().__init__(route.address)
+        self._asks_elsewhere = asks_elsewhere
         self._route = route
         self._seconds = seconds
         self._limit = limit
@@ -49,10 +52,20 @@ class SharedTransport(Commands):
         if not self._wires:
             await self._route.aclose()
 
-    async def _ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
+    def abandon(self) -> None:
+        """End every connection and all calls on it, at once where that is possible, else soon; from any thread."""
+        if self._process != os.getpid():
+            return
+        self._wire = None
+        for loop, wire in list(self._wires.items()):
+            self._wires.pop(loop, None)
+            with suppress(RuntimeError):  # the loop is closed, and its connections with it
+                loop.call_soon_threadsafe(wire.end, RedisConnectionError(DEPOSED))
+
+    async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
         """Return a reply or an error; a server that refuses is left, and another one is asked once."""
         reply, wire = await self._ask_once(operation, packed, batch)
-        if is_refusal(reply):
+        if self._asks_elsewhere and is_refusal(reply):
             wire.retire()
             self._route.leave(wire.generation)
             reply, wire = await self._ask_once(operation, packed, batch)

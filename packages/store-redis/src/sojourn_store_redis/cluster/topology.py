@@ -1,0 +1,137 @@
+"""What a process knows of a cluster: the map it believes, and what changed when it came to believe another one.
+
+The one rule: no map replaces one of a higher epoch, so that a node which was cut off or frozen brings nothing old back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from sojourn.errors import StoreUnavailableError
+from sojourn.stores import StoreIO
+from sojourn_store_redis.cluster.slots import SlotMap
+from sojourn_store_redis.cluster.watch import MapWatch
+from sojourn_store_redis.connections import Node
+
+
+class Topology:
+    """The cluster that has the nodes *seeds*, for every transport and event loop of one store.
+
+    *make_probe* makes asyncio connections for a host and a port, which keep to *seconds* by themselves.
+    """
+
+    def __init__(
+        self, seeds: Sequence[Node], *, address: str, make_probe: Callable[[str, int], Any], seconds: float
+    ) -> None:
+        self.address = address
+        self.slots: SlotMap | None = None
+        """The map that is believed; None before the first one."""
+        self.generation = 0
+        """Rises whenever another node serves a slot."""
+        self._seeds = tuple(seeds)
+        self._terms: dict[Node, int] = {}
+        self._waiting: list[Future[SlotMap]] = []
+        self._on_change: tuple[Callable[[], object], ...] = ()
+        self._lock = threading.Lock()
+        self._process = 0
+        self._watch = MapWatch(self, make_probe=make_probe, seconds=seconds)
+
+    def current(self) -> SlotMap | None:
+        """Return the map, and see that it is kept up; None when there is none yet: then ``known`` waits for it."""
+        if self._process != os.getpid():
+            self._start()
+        return self.slots
+
+    async def known(self, io: StoreIO, seconds: float) -> SlotMap:
+        """Return the map, waiting for the first one; StoreUnavailableError when no node tells it."""
+        if (slots := self.current()) is not None:
+            return slots
+        future: Future[SlotMap] = Future()
+        with self._lock:
+            self._waiting.append(future)
+        self._watch.hurry()
+        if self.slots is not None:
+            return self.slots
+        try:
+            if io is StoreIO.BLOCKING:
+                return future.result(seconds)
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError as error:
+            raise StoreUnavailableError(f"{self.address} did not tell its slots in time; try again later") from error
+
+    def term(self, node: Node) -> int:
+        """Return a number that rises whenever *node* stops being a primary; what it said before counts no more."""
+        return self._terms.get(node, 0)
+
+    def doubt(self) -> None:
+        """Have the map asked for anew, soon: a node refused, was lost or pointed to another one."""
+        self._watch.hurry()
+
+    def on_change(self, callback: Callable[[], object]) -> None:
+        """Call *callback* from now on, from another thread, whenever the map or its epoch changed; it must be quick."""
+        self._on_change = (*self._on_change, callback)
+
+    def candidates(self) -> list[Node]:
+        """Return whom to ask, in random order: primaries, replicas, then the nodes that were named at first."""
+        slots = self.slots
+        primaries = [] if slots is None else list(slots.primaries)
+        replicas = [] if slots is None else list(slots.replicas)
+        for nodes in (primaries, replicas):
+            random.shuffle(nodes)
+        return list(dict.fromkeys((*primaries, *replicas, *self._seeds)))
+
+    def hear(self, told: SlotMap) -> bool:
+        """Take notice of a map; tell whether it is believed."""
+        with self._lock:
+            known = self.slots
+            if known is not None and (told.epoch < known.epoch or not told.is_whole):
+                return False
+            if not told.ranges:
+                return False
+            if known is None or told.ranges != known.ranges:
+                self.generation += 1
+                for node in set(() if known is None else known.primaries) - set(told.primaries):
+                    self._terms[node] = self.term(node) + 1
+            self.slots = told
+            waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_result(told)
+        if known is not None and (told.ranges, told.epoch) != (known.ranges, known.epoch):
+            for callback in self._on_change:
+                callback()
+        return True
+
+    def hear_nothing(self, error: Exception) -> None:
+        """Take notice that no node answered: whoever waits for the first map is told so."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                failure = StoreUnavailableError(f"{self.address} does not tell its slots; try again later")
+                failure.__cause__ = error
+                future.set_exception(failure)
+
+    def stop(self) -> None:
+        """Ask no more, and forget the map; the next call begins anew."""
+        with self._lock:
+            if self._process != os.getpid():
+                return
+            self._process = 0
+            self.slots = None
+        self._watch.stop()
+
+    def _start(self) -> None:
+        if self._process not in {0, os.getpid()}:  # a child process: its parent may have held the lock
+            self._lock = threading.Lock()
+            self._waiting = []
+        with self._lock:
+            self._process = os.getpid()
+        self._watch.start()

@@ -1,0 +1,184 @@
+"""The transport to a cluster: each command goes to the primary that serves its key.
+
+The one rule: a redirection costs one more question, within the time of the same call; everything else that goes wrong
+is the caller's to try again, when the map has been asked for anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sojourn.errors import StoreUnavailableError
+from sojourn.stores import Patience, StoreIO, Waiting
+from sojourn_store_redis.bounds import within_patience
+from sojourn_store_redis.cluster.nodes import Nodes
+from sojourn_store_redis.cluster.slots import SlotMap, slot_of
+from sojourn_store_redis.cluster.topology import Topology
+from sojourn_store_redis.connections import Node
+from sojourn_store_redis.failures import mapped
+from sojourn_store_redis.scripts import Script
+from sojourn_store_redis.shared.adoption import pack
+from sojourn_store_redis.transport import Argument, Transport
+
+_HOPS = 2
+"""How many redirections one command follows: to the new primary, and from there to the one that takes over."""
+_ASKING = pack(("ASKING",))
+_DOUBTFUL = (
+    MovedError,
+    ClusterDownError,
+    ReadOnlyError,
+    MasterDownError,
+    BusyLoadingError,
+    RedisConnectionError,
+    RedisTimeoutError,
+    OSError,
+)
+"""What makes the map doubtful."""
+
+
+class ClusterTransport:
+    """Carry commands to the primaries of *topology*, through the transports of *nodes*; *seconds* bounds a call."""
+
+    def __init__(self, topology: Topology, nodes: Nodes, *, io: StoreIO, seconds: float) -> None:
+        self.io = io
+        self.address = topology.address
+        self.topology = topology
+        self._nodes = nodes
+        self._seconds = seconds
+
+    @property
+    def generation(self) -> int:
+        """Rises whenever another node serves a slot."""
+        return self.topology.generation
+
+    async def execute(self, *command: Argument) -> Any:
+        """Return the reply to one command."""
+        operation = str(command[0])
+        return self._result(operation, await self._ask(slot_of(command), operation, pack(command)))
+
+    async def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Return the replies to several commands; those to one node are sent together.
+
+        One without a key goes where the one before it goes.
+        """
+        began = time.monotonic()
+        slots = await self._slots()
+        groups: dict[Node, list[int]] = {}
+        node: Node | None = None
+        for place, command in enumerate(commands):
+            slot = slot_of(command)
+            if slot is not None or node is None:
+                node = self._owner(slots, slot)
+            groups.setdefault(node, []).append(place)
+        replies: list[Any] = [None] * len(commands)
+
+        async def ask(node: Node, places: list[int]) -> None:
+            operation = f"{commands[places[0]][0]!s} x {len(places)}"
+            packed = [pack(tuple(commands[place])) for place in places]
+            answers = self._result(operation, await self._ask_at(node, operation, b"".join(packed), len(places)))
+            for place, each, answer in zip(places, packed, answers, strict=True):
+                settled = await self._redirected(answer, node, operation, each, began)
+                replies[place] = self._result(operation, settled)
+
+        if self.io is StoreIO.BLOCKING or len(groups) == 1:
+            for node, places in groups.items():
+                await ask(node, places)
+        else:
+            await asyncio.gather(*(ask(node, places) for node, places in groups.items()))
+        return replies
+
+    async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """Return the reply of a script; all of its keys have the slot of the first."""
+        command = ("EVALSHA", script.digest, len(keys), *keys, *arguments)
+        reply = await self._ask(slot_of(command), script.name, pack(command))
+        if isinstance(reply, NoScriptError):
+            command = ("EVAL", script.source, len(keys), *keys, *arguments)
+            reply = await self._ask(slot_of(command), script.name, pack(command))
+        return self._result(script.name, reply)
+
+    async def servers(self) -> Sequence[Transport]:
+        """Return a transport to each primary that serves slots."""
+        slots = await self._slots()
+        return [self._nodes.to(node) for node in slots.primaries]
+
+    async def aclose(self) -> None:
+        """Release idle connections and forget the map; the next call begins anew."""
+        await self._nodes.aclose()
+        self.topology.stop()
+
+    async def _slots(self) -> SlotMap:
+        topology = self.topology
+        return topology.current() or await topology.known(self.io, within_patience(self._seconds))
+
+    def _owner(self, slots: SlotMap, slot: int | None) -> Node:
+        node = slots.primaries[0] if slot is None else slots.owner(slot)
+        if node is None:
+            self.topology.doubt()
+            raise StoreUnavailableError(f"no node of {self.address} serves the slot {slot}; try again later")
+        return node
+
+    async def _ask(self, slot: int | None, operation: str, packed: bytes) -> Any:
+        """Return the reply to one command, or the error that it is."""
+        began = time.monotonic()
+        slots = self.topology.current()
+        if slots is None:
+            slots = await self._slots()
+            with self._rest(began):
+                return await self._asked(slots, slot, operation, packed, began)
+        return await self._asked(slots, slot, operation, packed, began)
+
+    async def _asked(self, slots: SlotMap, slot: int | None, operation: str, packed: bytes, began: float) -> Any:
+        node = self._owner(slots, slot)
+        return await self._redirected(await self._ask_at(node, operation, packed), node, operation, packed, began)
+
+    async def _redirected(self, reply: Any, node: Node, operation: str, packed: bytes, began: float) -> Any:
+        """Return *reply*, which *node* gave, or what the node to which it points says before the call's time is over."""
+        for _ in range(_HOPS):
+            if not isinstance(reply, MovedError | AskError):
+                break
+            pointer: Any = reply
+            node = str(pointer.host) or node[0], int(pointer.port)
+            with self._rest(began):
+                if isinstance(reply, MovedError):
+                    reply = await self._ask_at(node, operation, packed)
+                else:
+                    replies = await self._ask_at(node, operation, _ASKING + packed, 2)
+                    reply = replies if isinstance(replies, Exception) else replies[1]
+        return reply
+
+    async def _ask_at(self, node: Node, operation: str, packed: bytes, batch: int | None = None) -> Any:
+        try:
+            reply = await self._nodes.to(node).ask(operation, packed, batch)
+        except StoreUnavailableError:
+            self.topology.doubt()
+            raise
+        found = (reply,) if batch is None or isinstance(reply, Exception) else reply
+        if any(isinstance(each, _DOUBTFUL) for each in found):
+            self.topology.doubt()
+        return reply
+
+    def _rest(self, began: float) -> Waiting:
+        """Let the calls within take what is left of the one that *began* then."""
+        seconds = within_patience(self._seconds - (time.monotonic() - began))
+        return Waiting(Patience(max(0.0, seconds)))
+
+    def _result(self, operation: str, reply: Any) -> Any:
+        if isinstance(reply, RedisError | OSError):
+            raise mapped(reply, operation=operation, address=self.address) from reply
+        return reply
