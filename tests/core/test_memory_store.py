@@ -8,9 +8,13 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sojourn.manager import run_blocking
-from sojourn.stores import Clock, Created, Deleted, MemoryStore, Record, Replaced
+from sojourn.stores import Clock, Created, Deleted, MemoryStore, Record, Replaced, memory
+from sojourn.stores.deadlines import Deadlines
+from sojourn.stores.packing import deadline_of
 from sojourn.testing import FakeClock, StoreSuite
 
 R = TypeVar("R")
@@ -123,3 +127,66 @@ def test_sessions_that_begin_free_the_expired_ones_long_before_the_store_is_full
     for number in range(200, 204):
         run(store.create(record(number, clock, idle=100), write_id=b"w" * 8))
     assert len(store._blobs) == 4
+
+
+def test_no_deletion_looks_at_more_than_a_few_other_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many live and however many were deleted before their time: nobody waits for a whole tidying up."""
+    clock, looks = FakeClock(), list[None]()
+    store = MemoryStore(clock=clock)
+    for number in range(5_000):
+        run(store.create(record(number, clock, idle=1000), write_id=b"w" * 8))
+        clock.advance(0.01)
+
+    def counted(blob: bytes) -> float:
+        looks.append(None)
+        return deadline_of(blob)
+
+    monkeypatch.setattr(memory, "deadline_of", counted)
+    most = waiting = 0
+    for number in range(5_000, 25_000):
+        run(store.create(record(number, clock, idle=1000), write_id=b"w" * 8))
+        looks.clear()
+        assert run(store.delete(f"{number:043d}")) is Deleted.OK
+        most, waiting = max(most, len(looks)), max(waiting, store._deadlines.waiting)
+        clock.advance(0.01 if number % 3 else 0)
+    assert most <= 32
+    assert waiting < 3 * 5_000
+    assert run(store.count()) == 5_000
+    clock.advance(1000)
+    assert run(store.count()) == 0
+
+
+def test_ids_that_are_used_again_and_again_leave_nothing_behind() -> None:
+    store = MemoryStore(clock=(clock := FakeClock()))
+    for turn in range(40_000):
+        again = record(turn % 200, clock)
+        run(store.delete(again.id))
+        assert run(store.create(again, write_id=b"w" * 8)) is Created.OK
+    assert store._deadlines.waiting < 3_000
+    assert run(store.count()) == 200
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "drop", "take", "sweep"]), st.integers(0, 9), st.integers(0, 5))))
+def test_a_sweep_drops_the_stale_and_nothing_else(steps: list[tuple[str, int, int]]) -> None:
+    """Beside a plain list: what waits and is not stale is taken in its second, swept or not."""
+    queue, stale, waiting, used = Deadlines(), set[str](), list[tuple[int, str]](), 0
+    for step, number, second in steps:
+        match step:
+            case "add":
+                used += 1
+                queue.add(f"{number}-{used}", second)
+                waiting.append((second + 1, f"{number}-{used}"))
+            case "drop" if waiting:
+                stale.add(waiting[number % len(waiting)][1])
+            case "sweep":
+                queue.sweep(lambda id, _: id in stale, number)
+            case _:
+                taken = queue.take(second)
+                due = {id for at, id in waiting if at <= second}
+                assert taken in due if taken is not None else due <= stale
+                waiting = [one for one in waiting if one[1] != taken]
+    queue.sweep(lambda id, _: id in stale, 1_000)
+    left = [queue.take(100) for _ in range(queue.waiting)]
+    assert sorted(filter(None, left)) == sorted(id for _, id in waiting if id not in stale)
+    assert queue.take(100) is None
+    assert queue.first is None

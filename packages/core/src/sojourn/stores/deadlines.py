@@ -6,22 +6,26 @@ Its one rule: an id is never taken before its deadline as it was when it was add
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 
 class Deadlines:
     """A queue of ids by deadline; the same id may wait more than once. Not thread-safe by itself."""
 
-    __slots__ = ("_buckets", "_seconds", "waiting")
+    __slots__ = ("_at", "_buckets", "_place", "_seconds", "waiting")
 
     def __init__(self) -> None:
         self._buckets: dict[int, list[str]] = {}
         self._seconds: list[int] = []
+        self._place = self._at = 0
         self.waiting = 0
         """How many ids wait."""
 
     @property
     def first(self) -> int | None:
         """The second, since the epoch, in which the earliest deadline has passed; None when nothing waits."""
+        while self._seconds and not self._buckets[self._seconds[0]]:
+            del self._buckets[heapq.heappop(self._seconds)]
         return self._seconds[0] if self._seconds else None
 
     def add(self, id: str, deadline: float) -> None:
@@ -37,14 +41,33 @@ class Deadlines:
 
     def take(self, until: float) -> str | None:
         """Take one id out of the earliest bucket, None when that is not over at *until*."""
-        if not self._seconds or self._seconds[0] > until:
+        first = self.first
+        if first is None or first > until:
             return None
-        bucket = self._buckets[self._seconds[0]]
-        id_ = bucket.pop()
         self.waiting -= 1
-        if not bucket:
-            del self._buckets[heapq.heappop(self._seconds)]
-        return id_
+        return self._buckets[first].pop()
+
+    def sweep(self, is_stale: Callable[[str, int], bool], most: int) -> None:
+        """Take *most* steps over the ids that wait, on from where the last sweep ended, and drop the stale ones.
+
+        *is_stale* is asked with an id and the second at which it would be taken.
+        """
+        for _ in range(most):
+            if self._place >= len(self._seconds):
+                self._place = self._at = 0
+                if not self._seconds:
+                    return
+            second = self._seconds[self._place]
+            bucket = self._buckets[second]
+            if self._at >= len(bucket):
+                self._place, self._at = self._place + 1, 0
+            elif is_stale(bucket[self._at], second):
+                last = bucket.pop()
+                if self._at < len(bucket):
+                    bucket[self._at] = last
+                self.waiting -= 1
+            else:
+                self._at += 1
 
     def clear(self) -> None:
         """Forget everything."""

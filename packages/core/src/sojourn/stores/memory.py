@@ -17,6 +17,7 @@ _read = HEAD.unpack_from
 _START = HEAD.size
 _FREED_PER_CREATE = 64
 _SLACK = 1024
+_SWEPT_PER_DELETE = 16
 
 
 class MemoryStore:
@@ -175,10 +176,18 @@ class MemoryStore:
     def _remove(self, id_: str, blob: bytes) -> None:
         del self._blobs[id_]
         self._delist(label_of(blob), id_)
-        if self._deadlines.waiting > 2 * len(self._blobs) + _SLACK:  # mostly ids that were deleted before their time
+        waiting, live = self._deadlines.waiting, len(self._blobs)
+        if waiting > 4 * live + _SLACK:  # a sweep drops no id that is in use again
             self._deadlines.clear()
-            for live, kept in self._blobs.items():
-                self._deadlines.add(live, deadline_of(kept))
+            for id_, kept in self._blobs.items():
+                self._deadlines.add(id_, deadline_of(kept))
+        elif waiting > 2 * live + _SLACK:  # mostly ids that were deleted before their time
+            self._deadlines.sweep(self._is_stale, _SWEPT_PER_DELETE)
+
+    def _is_stale(self, id_: str, second: int) -> bool:
+        """Tell whether an id need not wait until that second: it is gone, or waits for an earlier one as well."""
+        blob = self._blobs.get(id_)
+        return blob is None or int(deadline_of(blob)) + 1 < second
 
     def _enlist(self, label: str | None, id_: str) -> None:
         if label:
