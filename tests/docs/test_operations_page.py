@@ -20,8 +20,6 @@ from tests.docs.pages import ROOT, page, rows, section
 
 PAGE = page("docs/operations.md")
 FAULTS = rows(section(PAGE, "When something fails"))
-AWAITED = {"F12"}
-"""Faults whose tests may be called by another name so far."""
 
 
 @dataclass
@@ -48,7 +46,7 @@ def test_the_table_has_every_fault_in_order() -> None:
 def test_every_fault_has_a_test_with_its_number_where_the_table_says(fault: list[str]) -> None:
     number, places = fault[0], set(re.findall(r"`([\w/]+\.py)`", fault[5]))
     assert places <= where_tested(number)
-    assert places or (number in AWAITED and fault[5] == "not yet")
+    assert places
 
 
 def test_no_test_quotes_a_fault_that_the_table_does_not_have() -> None:

@@ -21,12 +21,14 @@ if TYPE_CHECKING:  # what type checkers see; at run time a name is imported when
     from sojourn.serializers import Serializer, SerializerFactory
     from sojourn.session import CookieAction, CookieChange, LoadOutcome, Session, SessionState
     from sojourn.stores import (
+        AnnouncingStore,
         CachingStore,
         ClientSideStore,
         Clock,
         Created,
         Deleted,
         IndexedStore,
+        LinkedStore,
         MemoryStore,
         Record,
         Replaced,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:  # what type checkers see; at run time a name is imported when
 __version__ = "0.1.0"
 
 _HOMES: Final = {
+    "AnnouncingStore": "sojourn.stores",
     "CachingStore": "sojourn.stores",
     "Cipher": "sojourn.crypto",
     "Client": "sojourn.binding",
@@ -52,6 +55,7 @@ _HOMES: Final = {
     "Event": "sojourn.hookspecs",
     "Flash": "sojourn.flash",
     "IndexedStore": "sojourn.stores",
+    "LinkedStore": "sojourn.stores",
     "LoadOutcome": "sojourn.session",
     "MemoryStore": "sojourn.stores",
     "Merge": "sojourn.merge",
@@ -78,6 +82,7 @@ _HOMES: Final = {
 """Where each public name comes from; its module is imported when the name is first used."""
 
 __all__ = [
+    "AnnouncingStore",
     "CachingStore",
     "Cipher",
     "Client",
@@ -90,6 +95,7 @@ __all__ = [
     "Event",
     "Flash",
     "IndexedStore",
+    "LinkedStore",
     "LoadOutcome",
     "MemoryStore",
     "Merge",

@@ -35,7 +35,7 @@ class Event:
 
     name: str
     """``started``, ``loaded``, ``client`` (the response carries its cookie), ``deleted``, ``regenerated``, ``expired`` or
-    ``rejected``; also ``evicted``, ``conflict``, ``gone`` and, without an id, ``breaker``."""
+    ``rejected``; also ``evicted``, ``conflict``, ``gone`` and, without an id, ``breaker`` and ``link``."""
     id: str
     """The session's public id; safe to log."""
     old_id: str | None = None
@@ -46,6 +46,8 @@ class Event:
     """Why, for ``rejected``, ``deleted`` and ``expired``."""
     at: float = 0.0
     """Wall-clock seconds since the epoch, UTC."""
+    node: str = ""
+    """The process that says so: ``SOJOURN_NODE_ID``, or a random name."""
 
 
 Observer: TypeAlias = Callable[[Event], None]

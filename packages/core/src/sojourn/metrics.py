@@ -27,6 +27,9 @@ BREAKER_HALF_OPEN: Final = "session.circuit_breaker.half_open"
 BREAKER_CLOSED: Final = "session.circuit_breaker.closed"
 BREAKER_STATE: Final = "session.circuit_breaker.state"
 RETRY_ATTEMPT: Final = "session.retry.attempt"
+LINK_LOST: Final = "session.link.lost"
+LINK_RESTORED: Final = "session.link.restored"
+LINKS_DOWN: Final = "session.link.down"
 
 METRIC_NAMES: Final = (
     CREATED,
@@ -47,6 +50,9 @@ METRIC_NAMES: Final = (
     BREAKER_CLOSED,
     BREAKER_STATE,
     RETRY_ATTEMPT,
+    LINK_LOST,
+    LINK_RESTORED,
+    LINKS_DOWN,
 )
 
 Tags = Mapping[str, str]

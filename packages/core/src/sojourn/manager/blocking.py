@@ -104,6 +104,12 @@ class BlockingManager(Generic[T]):
         """See SessionManager.reseal."""
         return run_blocking(self.manager.reseal(progress))
 
+    def on_revoked(
+        self, callback: Callable[[str], object], *, on_doubt: Callable[[], object] | None = None
+    ) -> Callable[[], None]:
+        """See SessionManager.on_revoked."""
+        return self.manager.on_revoked(callback, on_doubt=on_doubt)
+
     def cache_stats(self) -> Mapping[str, float]:
         """See SessionManager.cache_stats."""
         return self.manager.cache_stats()

@@ -22,9 +22,11 @@ from sojourn.resilience import BreakerState, RetryBudget
 from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
 from sojourn.session import Limits, Migrate, Shape, Terms
 from sojourn.stores import (
+    AnnouncingStore,
     ClientSideStore,
     Clock,
     IndexedStore,
+    LinkedStore,
     MemoryStore,
     Store,
     StoreIO,
@@ -64,9 +66,20 @@ def build_context(
     metrics = door.metrics(metrics) if isinstance(metrics, str) else metrics
     client_side = is_client_side(store)
     _refuse_what_the_store_lacks(store, settings, client_side=client_side)
+    if client_side and revocation_store is None:
+        _log.info(
+            "sessions live in the cookie and SOJOURN_REVOCATION_STORE is not set: a copied cookie stays valid after "
+            "logout until it expires, and sessions cannot be revoked"
+        )
     ring = settings.key_ring()
-    signals = Signals(metrics or NullMetrics(), observers, clock, lambda principal: ring.label("event", principal))
-    _tell_of_evictions(store, signals)
+    signals = Signals(
+        metrics or NullMetrics(),
+        observers,
+        clock,
+        lambda principal: ring.label("event", principal),
+        node=settings.node_id,
+    )
+    _listen_to(store, signals)
     longest = _longest(settings)
     return Context(
         terms=Terms(
@@ -207,10 +220,15 @@ def _refuse_what_the_store_lacks(
         raise ConfigurationError(msg)
 
 
-def _tell_of_evictions(store: Store | ClientSideStore, signals: Signals) -> None:
+def _listen_to(store: Store | ClientSideStore, signals: Signals) -> None:
+    """Take what a store has to say by itself: records that it dropped, that others deleted, links that were lost."""
     if isinstance(store, MemoryStore) and store.on_evict is None:
 
         def tell(id_: str) -> None:
             signals.event("evicted", id_, reason="max_sessions of the memory store")
 
         store.on_evict = tell
+    if isinstance(store, AnnouncingStore):
+        signals.news.announcer = store
+    if isinstance(store, LinkedStore):
+        store.on_link(signals.link)

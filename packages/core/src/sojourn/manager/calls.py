@@ -55,7 +55,7 @@ class Offload(Protocol):
 class Calls:
     """One store and what guards it; shared by all requests."""
 
-    __slots__ = ("_breaker", "_budget", "_clock", "_never_waits", "_retry", "_signals", "offload", "server", "store")
+    __slots__ = ("_breaker", "_budget", "_clock", "_retry", "_signals", "never_waits", "offload", "server", "store")
 
     def __init__(
         self,
@@ -71,7 +71,8 @@ class Calls:
         """The store as it is; `server` is the same one where the manager has checked that it is no client-side store."""
         self.server = cast("Store", store)
         self.offload: Offload | None = None
-        self._never_waits = store.io is StoreIO.NONE
+        self.never_waits = store.io is StoreIO.NONE
+        """Whether a call costs no round trip."""
         self._breaker = breaker
         self._retry = retry
         self._budget = budget
@@ -80,19 +81,18 @@ class Calls:
 
     def over(self, store: Store) -> Calls:
         """Return the same guards over a store on the same data."""
-        return Calls(
-            store,
-            breaker=self._breaker,
-            retry=self._retry,
-            budget=self._budget,
-            signals=self._signals,
-            clock=self._clock,
-        )
+        guards: dict[str, Any] = {"breaker": self._breaker, "retry": self._retry, "budget": self._budget}
+        return Calls(store, signals=self._signals, clock=self._clock, **guards)
 
     @property
     def breaker(self) -> CircuitBreaker | None:
         """The circuit breaker, None when it is turned off."""
         return self._breaker
+
+    @property
+    def longest_retrying(self) -> float:
+        """The seconds after its first try within which the last try of a call begins."""
+        return self._retry.deadline
 
     async def load(self, id: str, *, fresh: bool = False) -> Record | None:
         """Load a record, past a local cache when *fresh*; safe to repeat."""
@@ -142,7 +142,10 @@ class Calls:
                 raise
             return Deleted.OK if unknown and result is Deleted.GONE else result
 
-        return await self._guard("delete", work, names.STORE_TIME)
+        result = await self._guard("delete", work, names.STORE_TIME)
+        if result is Deleted.OK:
+            self._signals.news.tell(id)
+        return result
 
     async def ids_of(self, label: str) -> Sequence[str]:
         """Return the ids of the index label. The store is an IndexedStore: the manager has checked it."""
@@ -182,7 +185,7 @@ class Calls:
         tries: int | None = None,
     ) -> R:
         """Run *work* inside breaker and retries; raise SessionUnavailableError when it cannot be had."""
-        if self._never_waits and not self._signals.has_metrics:
+        if self.never_waits and not self._signals.has_metrics:
             try:
                 return await work()
             except SojournError:

@@ -5,30 +5,23 @@ Its one rule: one path of coroutines serves ASGI, which awaits them, and WSGI, w
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from sojourn.binding import Client
 from sojourn.crypto import Cipher
-from sojourn.errors import ConfigurationError, SessionUnavailableError
+from sojourn.errors import ConfigurationError
 from sojourn.hookspecs import Observer
 from sojourn.manager.building import build_context
 from sojourn.manager.exchange import Exchange, find
 from sojourn.manager.gate import Gate
+from sojourn.manager.parts import complete
 from sojourn.manager.queries import Queries, SessionInfo
 from sojourn.manager.resealing import Resealer
-from sojourn.metrics import ACTIVE_COUNT, Metrics
-from sojourn.plugins import PluginDoor, warn_about_unknown_variables
+from sojourn.metrics import Metrics
 from sojourn.serializers import Serializer, SerializerFactory
 from sojourn.session import CookieChange, Migrate, Session
-from sojourn.stores import (
-    SYSTEM_CLOCK,
-    CachingStore,
-    ClientSideStore,
-    Clock,
-    Store,
-)
+from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, Store
 
 if TYPE_CHECKING:
     from sojourn.manager.blocking import BlockingManager
@@ -37,8 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 M = TypeVar("M")
 """The model of a manager being built: pyright binds T to nothing on the bare class."""
-
-_log = logging.getLogger("sojourn.manager")
 
 
 class SessionManager(Generic[T]):
@@ -80,11 +71,6 @@ class SessionManager(Generic[T]):
             clock=clock,
             revocation_store=revocation_store,
         )
-        if context.client_side and context.revocations is None:
-            _log.info(
-                "sessions live in the cookie and SOJOURN_REVOCATION_STORE is not set: a copied cookie stays valid "
-                "after logout until it expires, and sessions cannot be revoked"
-            )
         self._furnish(Gate(context, settings, object()))
 
     def _furnish(self, gate: Gate[T]) -> None:
@@ -97,18 +83,8 @@ class SessionManager(Generic[T]):
     @classmethod
     def from_settings(cls, model: type[M], settings: SessionSettings, **parts: Any) -> SessionManager[M]:
         """Build a manager whose store, serializer, cipher and metrics the settings name; *parts* given here win."""
-        warn_about_unknown_variables(dotenv_path=settings.surroundings.env_file)
-        door = PluginDoor(settings)
-        if "store" not in parts:
-            parts["store"] = door.store(settings.store)
-        if settings.revocation_store is not None and "revocation_store" not in parts:
-            parts["revocation_store"] = door.store(settings.revocation_store)
-        parts.setdefault("serializer", None if settings.serializer == "json" else door.serializer(settings.serializer))
-        parts.setdefault("cipher", door.cipher(settings.cipher))
-        parts.setdefault("metrics", door.metrics(settings.metrics))
-        parts["observers"] = (*door.observers(), *parts.get("observers", ()))
         make = cast("type[SessionManager[M]]", cls)
-        return make(model, parts.pop("store"), settings=settings, **parts)
+        return make(model, settings=settings, **complete(settings, parts))
 
     @classmethod
     def from_env(cls, model: type[M], **parts: Any) -> SessionManager[M]:
@@ -199,9 +175,7 @@ class SessionManager(Generic[T]):
 
     async def count(self) -> int:
         """Return the number of sessions in the store; it becomes the gauge ``session.active_count``."""
-        number = await self._queries.count()
-        self._context.signals.gauge(ACTIVE_COUNT, number)
-        return number
+        return await self._queries.count()
 
     async def clear(self) -> None:
         """End every session of this application's namespace."""
@@ -213,6 +187,23 @@ class SessionManager(Generic[T]):
         *progress* is called with the number so far. Requests may go on meanwhile (docs/security.md).
         """
         return await Resealer(self._context, self.gate.opener).run(progress)
+
+    def on_revoked(
+        self, callback: Callable[[str], object], *, on_doubt: Callable[[], object] | None = None
+    ) -> Callable[[], None]:
+        """Call *callback* with the id of each session that was ended before its time; return what stops that.
+
+        That is any way to revoke or delete, logout() and destroy(), and the id before a login() or rotate(); never the
+        end of its time, nor a renewal. What this manager ends is told at once. What other processes end is told where
+        the store announces it (``clustered-redis``), from this process's first call of the store on; elsewhere never.
+
+        *on_doubt* says that endings may have gone unnoticed (the link of the store was lost and is back) or unnamed
+        (``clear()``; ``revoke_all()`` of cookies): check by yourself whatever you hold, with ``open(token)``.
+
+        Each id is told once, in whatever thread learns of it: return at once, and put work into a queue of your own.
+        What either raises is counted and ignored (FAILURES F22).
+        """
+        return self._context.signals.news.add(callback, on_doubt)
 
     # -- the store -------------------------------------------------------------------------------------------
 
@@ -229,13 +220,7 @@ class SessionManager(Generic[T]):
 
     async def healthy(self) -> bool:
         """Tell whether the store answers now."""
-        if self._context.client_side:
-            return True
-        try:
-            await self._context.calls.load("0" * 43, fresh=True)
-        except SessionUnavailableError:
-            return False
-        return True
+        return await self._queries.healthy()
 
     async def aclose(self) -> None:
         """Release connections and let the metrics sink send what it holds; safe to call twice."""

@@ -7,11 +7,14 @@ holds a token, data or a secret (SECURITY R6).
 from __future__ import annotations
 
 import logging
+import os
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from sojourn import metrics as names
 from sojourn.hookspecs import Event, Observer
+from sojourn.manager.news import News
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.stores import Clock
 
@@ -28,13 +31,29 @@ _COUNTED: Final = {
     "gone": names.GONE,
     "conflict": names.CONFLICT,
 }
-_LOGGED: Final = frozenset({"started", "deleted", "regenerated", "expired", "rejected", "evicted", "gone", "breaker"})
+_LOGGED: Final = frozenset(
+    {"started", "deleted", "regenerated", "expired", "rejected", "evicted", "gone", "breaker", "link"}
+)
+_ENDS: Final = frozenset({"deleted", "regenerated", "evicted"})
+_GOES_ON: Final = frozenset({"renewal"})
+"""Reasons for which the former id goes on for a while."""
 
 
 class Signals:
     """The way out for events and figures of one manager."""
 
-    __slots__ = ("_clock", "_hash", "_metrics", "_observers", "dropped", "has_metrics")
+    __slots__ = (
+        "_clock",
+        "_hash",
+        "_metrics",
+        "_node",
+        "_observers",
+        "_process",
+        "dropped",
+        "has_metrics",
+        "is_heard",
+        "news",
+    )
 
     def __init__(
         self,
@@ -42,14 +61,21 @@ class Signals:
         observers: Sequence[Observer],
         clock: Clock,
         hash_principal: Callable[[str], str],
+        node: str | None = None,
     ) -> None:
         self._metrics = metrics
         self._observers = tuple(observers)
         self._clock = clock
         self._hash = hash_principal
         self.has_metrics = not isinstance(metrics, NullMetrics)
+        self.is_heard = self.has_metrics or bool(self._observers)
+        """Whether anybody hears of an event that is not logged."""
         self.dropped = 0
-        """How many calls of a sink or an observer raised."""
+        """How many calls of a sink, an observer or a subscriber raised."""
+        self._node = node
+        self._process = os.getpid() if node is None else 0
+        self.news = News(lambda: self._drop("subscriber"))
+        """Who wants to know of sessions that ended."""
 
     def event(
         self,
@@ -61,6 +87,8 @@ class Signals:
         reason: str | None = None,
     ) -> None:
         """Tell of one event: count it, log it (SECURITY R32), hand it to every observer."""
+        if name in _ENDS and reason not in _GOES_ON:
+            self.news.tell(old_id or id)
         counted = _COUNTED.get(name)
         if counted is not None:
             self.increment(counted, tags={"reason": reason} if reason else None)
@@ -68,14 +96,26 @@ class Signals:
         if not (logged or self._observers):
             return
         hashed = self._hash(principal) if principal is not None else None
-        event = Event(name, id, old_id, hashed, reason, self._clock.time())
+        event = Event(name, id, old_id, hashed, reason, self._clock.time(), self.node())
         if logged:
-            _log.info("session %s id=%s reason=%s", name, id, reason, extra={"sojourn": event})
+            _log.info("session %s id=%s reason=%s node=%s", name, id, reason, event.node, extra={"sojourn": event})
         for observer in self._observers:
             try:
                 observer(event)
             except Exception:  # noqa: BLE001 - FAILURES F22: isolate, count, go on
                 self._drop("observer")
+
+    def node(self) -> str:
+        """Return the name of this process: the one that was set, else a random one, another in each child of a fork."""
+        if self._node is None or (self._process and self._process != os.getpid()):
+            self._node, self._process = secrets.token_hex(4), os.getpid()
+        return self._node
+
+    def link(self, is_up: bool, down: int) -> None:  # noqa: FBT001 - as the store reports it
+        """Count that the link of a store was lost or is back; *down* of its links are (FAILURES F12)."""
+        self.increment(names.LINK_RESTORED if is_up else names.LINK_LOST)
+        self.gauge(names.LINKS_DOWN, down)
+        self.event("link", "", reason="up" if is_up else "down")
 
     def increment(self, name: str, value: int = 1, tags: dict[str, str] | None = None) -> None:
         """Add to a counter."""

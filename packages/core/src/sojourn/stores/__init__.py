@@ -1,5 +1,6 @@
 """Where records are kept: the contract of a store, its capabilities, and the store in memory."""
 
+from sojourn.stores.announcing import AnnouncingStore, LinkedStore
 from sojourn.stores.contract import (
     SYSTEM_CLOCK,
     WRITE_ID_BYTES,
@@ -27,12 +28,14 @@ __all__ = [
     "SYSTEM_CLOCK",
     "WRITE_IDS_KEPT",
     "WRITE_ID_BYTES",
+    "AnnouncingStore",
     "CachingStore",
     "ClientSideStore",
     "Clock",
     "Created",
     "Deleted",
     "IndexedStore",
+    "LinkedStore",
     "MemoryStore",
     "Patience",
     "Record",

@@ -1,0 +1,270 @@
+"""Whoever subscribes hears of every session that ended before its time, once, and breaks nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sojourn import AnnouncingStore, MemoryStore
+from sojourn.manager.news import News
+from sojourn.session import draft_of
+from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
+from sojourn_store_cookie import CookieStore
+from tests.core.models import make_manager
+
+
+class Heard:
+    def __init__(self, manager: Any) -> None:
+        self.ids: list[str] = []
+        self.doubts = 0
+        self.stop = manager.on_revoked(self.ids.append, on_doubt=self.doubt)
+
+    def doubt(self) -> None:
+        self.doubts += 1
+
+
+class Announcing(MemoryStore):
+    """A store to which other processes may do something."""
+
+    def __init__(self, clock: Any) -> None:
+        super().__init__(clock=clock)
+        self.subscribed: list[tuple[Any, Any]] = []
+        self.links: list[Any] = []
+
+    def on_dead(self, callback: Any, *, on_doubt: Any = None) -> Callable[[], None]:
+        self.subscribed.append((callback, on_doubt))
+        return lambda: self.subscribed.remove((callback, on_doubt))
+
+    def on_link(self, callback: Any) -> Callable[[], None]:
+        self.links.append(callback)
+        return lambda: self.links.remove(callback)
+
+
+def begin(manager: Any, principal: str | None = None) -> tuple[str, str]:
+    """Return token and id of a new session."""
+    session = manager.open(None)
+    session.data.count = 1
+    if principal is not None:
+        session.login(principal)
+    token = manager.commit(session).token
+    return token, session.id
+
+
+def test_every_way_to_end_a_session_is_told_with_its_id() -> None:
+    clock = FakeClock()
+    manager = make_manager(clock=clock, settings={"max_sessions": 2}).blocking
+    heard = Heard(manager)
+    ids = []
+    for _ in range(3):
+        clock.advance(1)
+        ids.append(begin(manager, "42")[1])
+    first, second, third = ids
+    assert heard.ids == [first], "one too many"
+    assert manager.revoke(second)
+    assert manager.revoke_all("42") == 1
+    assert heard.ids == [first, second, third]
+    token, id = begin(manager)
+    session = manager.open(token)
+    session.logout()
+    manager.commit(session)
+    _, other = begin(manager)
+    assert manager.bulk_delete(lambda one: one.id == other) == 1
+    assert heard.ids[3:] == [id, other]
+
+
+def test_a_login_and_a_rotation_end_the_id_before() -> None:
+    manager = make_manager().blocking
+    token, id = begin(manager)
+    heard = Heard(manager)
+    session = manager.open(token)
+    session.login("42")
+    manager.commit(session)
+    after = session.id
+    session.rotate()
+    manager.commit(session)
+    assert heard.ids == [id, after]
+    assert session.id not in heard.ids
+
+
+def test_a_renewal_ends_nothing_and_a_revocation_names_both_ids() -> None:
+    clock = FakeClock()
+    manager = make_manager(clock=clock, settings={"renew_after": "10m"}).blocking
+    token, id = begin(manager)
+    heard = Heard(manager)
+    clock.advance(601)
+    session = manager.open(token)
+    draft_of(session).accessed = True
+    session.data.count += 1
+    manager.commit(session)
+    assert session.id != id
+    assert heard.ids == []
+    assert manager.revoke(id)
+    assert set(heard.ids) == {id, session.id}
+
+
+def test_what_was_not_there_and_what_expires_is_no_news() -> None:
+    clock = FakeClock()
+    manager = make_manager(clock=clock).blocking
+    heard = Heard(manager)
+    token, id = begin(manager)
+    assert not manager.revoke("x" * 43)
+    clock.advance(100_000)
+    assert manager.open(token).is_new
+    assert not manager.revoke(id)
+    assert heard.ids == []
+
+
+def test_the_end_of_everything_names_nobody_and_is_a_doubt() -> None:
+    manager = make_manager().blocking
+    heard = Heard(manager)
+    begin(manager)
+    manager.clear()
+    assert (heard.ids, heard.doubts) == ([], 1)
+
+
+def test_f9_a_doubt_follows_a_clear_that_failed_half_way() -> None:
+    store = FaultyStore(MemoryStore(clock=FakeClock()))
+    manager = make_manager(store, settings={"retry_attempts": 0}).blocking
+    heard = Heard(manager)
+    store.follow(lambda method: Fault.AFTER if method == "clear" else Fault.NONE)
+    with pytest.raises(Exception, match="clear"):
+        manager.clear()
+    assert heard.doubts == 1
+
+
+def test_a_session_that_made_room_in_memory_is_told() -> None:
+    clock = FakeClock()
+    manager = make_manager(MemoryStore(max_sessions=1, clock=clock), clock=clock).blocking
+    heard = Heard(manager)
+    _, id = begin(manager)
+    begin(manager)
+    assert heard.ids == [id]
+
+
+@pytest.mark.parametrize("revocable", [True, False])
+def test_sessions_in_cookies_are_told_by_the_process_that_ends_them(revocable: bool) -> None:
+    clock = FakeClock()
+    parts: dict[str, Any] = {"revocation_store": MemoryStore(clock=clock)} if revocable else {}
+    manager = make_manager(CookieStore(), clock=clock, **parts).blocking
+    heard = Heard(manager)
+    token, id = begin(manager)
+    session = manager.open(token)
+    session.logout()
+    manager.commit(session)
+    assert heard.ids == [id]
+    if revocable:
+        assert manager.revoke("r" * 43)
+        assert heard.ids == [id, "r" * 43]
+        assert manager.revoke_all("42") == -1
+        assert heard.doubts == 1
+
+
+def test_a_subscriber_that_left_hears_nothing() -> None:
+    manager = make_manager().blocking
+    one, other = Heard(manager), Heard(manager)
+    one.stop()
+    one.stop()
+    _, id = begin(manager)
+    manager.revoke(id)
+    manager.clear()
+    assert (one.ids, one.doubts, other.ids, other.doubts) == ([], 0, [id], 1)
+
+
+def test_the_manager_and_its_blocking_side_tell_the_same_subscribers() -> None:
+    manager = make_manager()
+    heard, too = Heard(manager), Heard(manager.blocking)
+    _, id = begin(manager.blocking)
+    manager.blocking.revoke(id)
+    assert heard.ids == too.ids == [id]
+
+
+def test_f22_a_subscriber_that_raises_is_counted_and_the_others_are_told() -> None:
+    def fail(_id: str = "") -> None:
+        raise RuntimeError("full")
+
+    manager = make_manager()
+    manager.on_revoked(fail, on_doubt=fail)
+    heard = Heard(manager)
+    _, id = begin(manager.blocking)
+    assert manager.blocking.revoke(id)
+    manager.blocking.clear()
+    assert (heard.ids, heard.doubts) == ([id], 1)
+    assert manager._context.signals.dropped == 2
+
+
+def test_a_store_that_announces_is_listened_to_while_somebody_wants_to_know() -> None:
+    clock = FakeClock()
+    store = Announcing(clock)
+    assert isinstance(store, AnnouncingStore)
+    manager = make_manager(store, clock=clock)
+    assert store.subscribed == []
+    one, other = Heard(manager), Heard(manager)
+    ((tell, doubt),) = store.subscribed
+    tell("theirs")
+    doubt()
+    assert one.ids == other.ids == ["theirs"]
+    assert one.doubts == other.doubts == 1
+    one.stop()
+    assert len(store.subscribed) == 1
+    other.stop()
+    assert store.subscribed == []
+    assert Heard(manager).ids == []
+    assert len(store.subscribed) == 1
+
+
+def test_an_own_ending_that_comes_back_as_an_announcement_is_told_once() -> None:
+    clock = FakeClock()
+    store = Announcing(clock)
+    manager = make_manager(store, clock=clock)
+    heard = Heard(manager)
+    ids = [begin(manager.blocking)[1] for _ in range(3)]
+    for id in ids:
+        store.subscribed[0][0](id)
+        manager.blocking.revoke(id)
+        store.subscribed[0][0](id)
+    assert heard.ids == ids
+
+
+def test_each_id_is_told_once_whichever_thread_learns_of_it_and_old_ones_are_forgotten() -> None:
+    news = News(lambda: None)
+    heard: list[str] = []
+    news.add(heard.append, None)
+    ids = [f"id{number}" for number in range(6_000)]
+
+    def tell_all() -> None:
+        for id in ids:
+            news.tell(id)
+            together.wait(10)
+
+    together = threading.Barrier(2)
+    threads = [threading.Thread(target=tell_all) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heard == ids
+    assert len(news._told) <= 4097
+
+
+def test_f12_a_link_that_is_lost_and_back_is_counted_and_told_to_observers(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    store, metrics, observer = Announcing(clock), RecordingMetrics(), RecordingObserver()
+    make_manager(store, clock=clock, metrics=metrics, observers=[observer], settings={"node_id": "web 7"})
+    (link,) = store.links
+    with caplog.at_level("INFO", "sojourn.events"):
+        link(False, 2)
+        link(True, 1)
+    assert [(name, figure) for name, figure, _ in metrics.calls] == [
+        ("session.link.lost", 1),
+        ("session.link.down", 2),
+        ("session.link.restored", 1),
+        ("session.link.down", 1),
+    ]
+    assert [(event.name, event.id, event.reason, event.node) for event in observer.events] == [
+        ("link", "", "down", "web 7"),
+        ("link", "", "up", "web 7"),
+    ]
+    assert all("node=web 7" in record.getMessage() for record in caplog.records)
