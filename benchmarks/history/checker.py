@@ -21,7 +21,7 @@ from benchmarks.history.verdict import Verdict, Violation
 
 
 class Checker:
-    """Judge one history; with *outages* a session may be moved or ended by two that both lost a reply."""
+    """Judge one history; with *outages* two revocations of which one lost a reply may both say that they ended it."""
 
     def __init__(self, rows: list[Row], last: dict[str, View], *, outages: bool = False) -> None:
         self._outages = outages
@@ -36,18 +36,9 @@ class Checker:
             self._judge_row(row)
         for line in self._lines.values():
             self._judge_life(line)
-            judged = len(self._verdict.violations)
             self._judge_order(line)
             self._judge_writes(line)
-            if self._outages and _is_contested(line):
-                self._tolerate(judged)
         return self._verdict
-
-    def _tolerate(self, judged: int) -> None:
-        """Count as tolerated what was found since: the heir took another's end for its own, and is not the only one."""
-        found = self._verdict.violations[judged:]
-        self._verdict.violations[judged:] = [one for one in found if one.kind not in ("lost update", "divergence")]
-        self._verdict.tolerated += [one for one in found if one.kind in ("lost update", "divergence")]
 
     def _find(self, kind: str, text: str, *rows: Row | None) -> None:
         self._verdict.violations.append(Violation(kind, text, tuple(row for row in rows if row is not None)))
@@ -191,15 +182,13 @@ class Checker:
 
     def _judge_heirs(self, line: Lineage) -> None:
         ended = [end.row for end in line.ends if end.row.kind == "revoke" and end.row.answer == 1]
-        found: list[Violation] = []
         if len(line.heirs) > 1:
-            found.append(Violation("forked", "two logins or rotations took over the same session", tuple(line.heirs)))
+            self._find("forked", "two logins or rotations took over the same session", *line.heirs)
         if line.heirs and ended:
             text = "a revocation says that it ended what a login or rotation took over"
-            found.append(Violation("ended twice", text, (*line.heirs, *ended)))
-        if len(ended) > 1:
-            found.append(Violation("ended twice", "two revocations say that they ended the same session", tuple(ended)))
-        (self._verdict.tolerated if self._outages else self._verdict.violations).extend(found)
+            self._find("ended twice", text, *line.heirs, *ended)
+        if len(ended) > 1 and not self._outages:
+            self._find("ended twice", "two revocations say that they ended the same session", *ended)
 
     def _of(self, line: Lineage) -> Iterator[Row]:
         if line.birth is not None:
@@ -226,15 +215,6 @@ class Checker:
             row = self._by_name.get(entry)
             if row is not None and (row.result not in (DONE, UNKNOWN, LOST) or row.kind not in WRITING):
                 self._find("refused, but stored", f"the write {entry} was answered with {row.result}", row, line.birth)
-
-
-def _is_contested(line: Lineage) -> bool:
-    """Tell whether somebody else ended the session, or may have, while its heir took it over."""
-    return any(
-        end.row is not heir and end.row.started < heir.ended and end.latest > heir.started
-        for heir in line.heirs
-        for end in line.ends
-    )
 
 
 def _should_inherit(row: Row) -> bool:

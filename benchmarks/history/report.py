@@ -46,7 +46,6 @@ class Result:
             "alive_at_the_end": sum(view.outcome == "loaded" for view in self.last.values()),
             "overlapping": _overlapping(rows),
             "checked": dict(self.verdict.checked),
-            "tolerated": dict(Counter(one.kind for one in self.verdict.tolerated)),
             "violations": dict(Counter(one.kind for one in self.verdict.violations)),
             **self.more,
         }

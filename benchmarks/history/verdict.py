@@ -33,5 +33,3 @@ class Verdict:
     violations: list[Violation] = field(default_factory=list)
     checked: Counter[str] = field(default_factory=Counter)
     """How much was there to be checked, by what."""
-    tolerated: list[Violation] = field(default_factory=list)
-    """What outages may cost by decision 5: a delete whose reply was lost counts as one's own."""

@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from sojourn import LoadOutcome, SessionManager
+from sojourn import CookieAction, CookieChange, LoadOutcome, SessionManager
+from sojourn.crypto import token_id
 from sojourn.errors import SessionUnavailableError
 from sojourn.manager import run_blocking
-from sojourn.stores import MemoryStore
+from sojourn.manager.blocking import BlockingManager
+from sojourn.manager.gate import Gate
+from sojourn.stores import MemoryStore, StoreIO
 from sojourn.testing import FakeClock, Fault, FaultyStore
 from tests.core.models import Visit, make_manager
 
@@ -20,10 +23,12 @@ def planned(**faults: list[Fault]) -> Callable[[str], Fault]:
     return lambda method: next(waiting.get(method, iter(())), Fault.NONE)
 
 
-def prepared(retries: int) -> tuple[SessionManager[Visit], FaultyStore, str]:
+def prepared(retries: int, *, waits: bool = False) -> tuple[SessionManager[Visit], FaultyStore, str]:
     """Return a manager over a store whose failures can be planned, and the token of an anonymous session."""
     clock = FakeClock()
     store = FaultyStore(MemoryStore(clock=clock))
+    if waits:
+        store.io = StoreIO.BLOCKING
     manager: SessionManager[Visit] = make_manager(store, clock=clock, settings={"retry_attempts": retries})
     session = manager.blocking.open(None)
     session.data.cart.append("book")
@@ -31,21 +36,21 @@ def prepared(retries: int) -> tuple[SessionManager[Visit], FaultyStore, str]:
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
-def test_f6_a_login_whose_delete_was_applied_but_never_answered_keeps_the_session(lost: int) -> None:
+def test_f6_a_login_whose_ending_of_the_old_was_applied_but_never_answered_keeps_the_session(lost: int) -> None:
     manager, store, token = prepared(retries=2)
     session = manager.blocking.open(token)
     session.login("1")
-    store.follow(planned(delete=[Fault.AFTER] * lost))
+    store.follow(planned(replace=[Fault.AFTER] * lost))
     renewed = manager.blocking.commit(session).token
     assert manager.blocking.open(renewed).data.cart == ["book"]
     assert manager.blocking.open(token).outcome is LoadOutcome.UNKNOWN
 
 
-def test_f11_a_login_whose_delete_failed_leaves_the_old_session_alone() -> None:
+def test_f11_a_login_that_could_not_end_the_old_leaves_the_old_session_alone() -> None:
     manager, store, token = prepared(retries=0)
     session = manager.blocking.open(token)
     session.login("1")
-    store.follow(planned(delete=[Fault.BEFORE]))
+    store.follow(planned(replace=[Fault.BEFORE]))
     with pytest.raises(SessionUnavailableError):
         manager.blocking.commit(session)
     opened = manager.blocking.open(token)
@@ -58,8 +63,164 @@ def test_f11_when_nobody_knows_the_new_record_is_kept_and_its_token_never_sent()
     manager, store, token = prepared(retries=0)
     session = manager.blocking.open(token)
     session.login("1")
-    store.follow(planned(delete=[Fault.AFTER], load=[Fault.BEFORE]))
+    store.follow(planned(replace=[Fault.AFTER], load=[Fault.BEFORE]))
     with pytest.raises(SessionUnavailableError, match="unknown"):
         manager.blocking.commit(session)
-    assert run_blocking(store.count()) == 1
+    assert len(list(manager.blocking.each_session())) == 1
     assert manager.blocking.open(token).outcome is LoadOutcome.UNKNOWN
+
+
+# -- decision 13: the end of the old record is a write that knows whose it is -------------------------------------------
+
+
+def failing(store: FaultyStore, method: str, fault: Fault, meanwhile: Callable[[], object]) -> None:
+    """Fail the first call of *method*, and do something before the second."""
+    steps = iter([fault, None])
+
+    def plan(called: str) -> Fault:
+        if called == method:
+            step = next(steps, Fault.NONE)
+            if step is not None:
+                return step
+            store.follow(())
+            meanwhile()
+        return Fault.NONE
+
+    store.follow(plan)
+
+
+def other(manager: SessionManager[Visit], store: FaultyStore) -> BlockingManager[Visit]:
+    """Return another node, whose calls do not fail."""
+    sound = FaultyStore(store.inner)
+    sound.io = store.io
+    return manager._over(Gate(manager.gate.context.over(sound, None), manager.gate.settings, object())).blocking
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_r8_a_rotation_costs_one_create_and_one_replace_and_leaves_no_session(waits: bool) -> None:
+    manager, store, token = prepared(retries=2, waits=waits)
+    session = manager.blocking.open(token)
+    store.calls.clear()
+    session.login("1")
+    renewed = manager.blocking.commit(session).token
+    assert store.calls == ["create", "replace", *([] if waits else ["delete"])]
+    assert manager.blocking.count() == (2 if waits else 1)
+    assert [info.id for info in manager.blocking.list("1")] == [session.id]
+    assert [one.id for one in manager.blocking.each_session()] == [session.id]
+    assert manager.blocking.open(token).outcome is LoadOutcome.UNKNOWN
+    assert not manager.blocking.revoke(token_id(token))
+    assert manager.blocking.open(renewed).outcome is LoadOutcome.LOADED
+
+
+def test_what_a_rotation_leaves_is_gone_soon_but_not_before_its_last_try() -> None:
+    manager, store, token = prepared(retries=2, waits=True)
+    session = manager.blocking.open(token)
+    session.login("1")
+    manager.blocking.commit(session)
+    left = run_blocking(store.load(token_id(token)))
+    assert left is not None
+    assert (left.is_end, left.index_label, left.payload) == (True, None, b"")
+    clock = manager.gate.context.clock
+    assert isinstance(clock, FakeClock)
+    assert left.deadline - clock.time() == pytest.approx(10.25)
+    assert left.idle_deadline == left.absolute_deadline
+    clock.advance(10.25)
+    assert run_blocking(store.load(token_id(token))) is None
+
+
+def test_what_a_rotation_leaves_does_not_outlive_the_session() -> None:
+    manager, store, token = prepared(retries=2, waits=True)
+    clock = manager.gate.context.clock
+    assert isinstance(clock, FakeClock)
+    old = run_blocking(store.load(token_id(token)))
+    assert old is not None
+    until = old.absolute_deadline - 1
+    while clock.time() < until:
+        clock.advance(min(200, until - clock.time()))
+        visit = manager.blocking.open(token)
+        visit.touch()
+        manager.blocking.commit(visit)
+    session = manager.blocking.open(token)
+    session.rotate()
+    manager.blocking.commit(session)
+    left = run_blocking(store.load(token_id(token)))
+    assert left is not None
+    assert left.deadline == old.absolute_deadline
+
+
+@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
+def test_f6_a_rotation_does_not_take_a_logout_for_its_own_end(fault: Fault) -> None:
+    manager, store, token = prepared(retries=2, waits=True)
+    theirs = other(manager, store)
+    leaving = theirs.open(token)
+    leaving.destroy()
+    session = manager.blocking.open(token)
+    session.rotate()
+    failing(store, "replace", fault, lambda: theirs.commit(leaving))
+    assert manager.blocking.commit(session).action is CookieAction.KEEP
+    assert manager.blocking.count() == 0
+
+
+@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
+def test_f6_a_revocation_and_a_rotation_whose_reply_was_lost_agree_on_who_ended_the_session(fault: Fault) -> None:
+    manager, store, token = prepared(retries=2, waits=True)
+    theirs = other(manager, store)
+    told: list[bool] = []
+    session = manager.blocking.open(token)
+    session.rotate()
+    failing(store, "replace", fault, lambda: told.append(theirs.revoke(token_id(token))))
+    change = manager.blocking.commit(session)
+    assert told == [fault is Fault.BEFORE]
+    assert (change.action is CookieAction.SET) is not told[0]
+
+
+@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
+def test_f6_a_revocation_whose_reply_was_lost_does_not_take_a_rotation_for_its_own_end(fault: Fault) -> None:
+    manager, store, token = prepared(retries=2, waits=True)
+    theirs = other(manager, store)
+    session = theirs.open(token)
+    session.rotate()
+    moved: list[CookieChange] = []
+    failing(store, "delete", fault, lambda: moved.append(theirs.commit(session)))
+    told = manager.blocking.revoke(token_id(token))
+    assert told is (fault is Fault.AFTER)
+    assert (moved[0].action is CookieAction.SET) is not told
+
+
+@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
+@pytest.mark.parametrize("answered", [True, False])
+def test_f6_of_two_rotations_one_takes_the_session_over(fault: Fault, answered: bool) -> None:
+    manager, store, token = prepared(retries=1, waits=True)
+    theirs = other(manager, store)
+    mine, yours = manager.blocking.open(token), theirs.open(token)
+    mine.rotate()
+    yours.rotate()
+    changes: list[CookieChange] = []
+    failing(store, "replace", fault, lambda: changes.append(theirs.commit(yours)))
+    if not answered:
+        lose_one = planned(replace=[fault, Fault.BEFORE])
+
+        def plan(called: str) -> Fault:
+            if called == "replace" and store.calls.count("replace") == 2:
+                changes.append(theirs.commit(yours))
+            return lose_one(called)
+
+        store.calls.clear()
+        store.follow(plan)
+    changes.append(manager.blocking.commit(mine))
+    kept = CookieAction.SET if fault is Fault.AFTER else CookieAction.KEEP
+    assert [change.action for change in changes] == (
+        [CookieAction.KEEP, CookieAction.SET] if kept is CookieAction.SET else [CookieAction.SET, CookieAction.KEEP]
+    )
+    assert [one.data.cart for one in manager.blocking.each_session()] == [["book"]]
+
+
+def test_f7_a_write_that_meets_what_a_rotation_left_is_dropped() -> None:
+    manager, store, token = prepared(retries=0, waits=True)
+    theirs = other(manager, store)
+    session, moving = manager.blocking.open(token), theirs.open(token)
+    session.data.cart.append("pen")
+    moving.login("1")
+    renewed = theirs.commit(moving).token
+    assert manager.blocking.commit(session).action is CookieAction.KEEP
+    assert manager.blocking.open(renewed).data.cart == ["book"]

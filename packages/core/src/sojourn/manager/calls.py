@@ -81,8 +81,14 @@ class Calls:
 
     def over(self, store: Store) -> Calls:
         """Return the same guards over a store on the same data."""
-        guards: dict[str, Any] = {"breaker": self._breaker, "retry": self._retry, "budget": self._budget}
-        return Calls(store, signals=self._signals, clock=self._clock, **guards)
+        return Calls(
+            store,
+            breaker=self._breaker,
+            retry=self._retry,
+            budget=self._budget,
+            signals=self._signals,
+            clock=self._clock,
+        )
 
     @property
     def breaker(self) -> CircuitBreaker | None:
@@ -142,10 +148,7 @@ class Calls:
                 raise
             return Deleted.OK if unknown and result is Deleted.GONE else result
 
-        result = await self._guard("delete", work, names.STORE_TIME)
-        if result is Deleted.OK:
-            self._signals.news.tell(id)
-        return result
+        return await self._guard("delete", work, names.STORE_TIME)
 
     async def ids_of(self, label: str) -> Sequence[str]:
         """Return the ids of the index label. The store is an IndexedStore: the manager has checked it."""

@@ -23,6 +23,8 @@ PRINCIPAL = "principal"
 RENEWAL = "renewal"
 FINGERPRINT = "fingerprint"
 _MOST_LOOKS = 8
+_END_KEPT = 10.0
+"""Seconds for which a rotation can still be told from another's end, after the last try of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ class Context(Generic[T]):
     async def end(self, record: Record) -> None:
         """End one session for good: delete its record, or enter it in the revocation index (SECURITY R13, R16)."""
         if not self.client_side:
-            await self.end_id(record.id)
+            await self.end_id(record.id, counted=False)
         elif self.revocations is not None:
             await self.revocations.revoke(record.id, record.absolute_deadline)
 
@@ -117,6 +119,11 @@ class Context(Generic[T]):
         content = key_id + new_id.encode()
         return Record(old.id, old.version + 1, self.codec.seal(content, bound, now, STUB), until, until)
 
+    def end_of(self, record: Record) -> Record:
+        """Return what a rotation leaves of a session: nothing to load, in no index, and soon gone (decision 13)."""
+        until = min(self.clock.time() + self.calls.longest_retrying + _END_KEPT, record.absolute_deadline)
+        return Record(record.id, record.version + 1, b"", until, until)
+
     def read_stub(self, record: Record) -> tuple[bytes, str] | None:
         """Return key id and id of the successor; None for any other record, and for a stub that is not authentic."""
         if not peek_flags(record.payload) & STUB:
@@ -128,19 +135,23 @@ class Context(Generic[T]):
         new_id = content[KEY_ID_BYTES:].decode("ascii", "replace")
         return (content[:KEY_ID_BYTES], new_id) if flags & STUB and is_token(new_id) else None
 
-    async def end_id(self, id: str) -> bool:
-        """End a session, also where a request in flight renews its token meanwhile; tell whether it was there."""
+    async def end_id(self, id: str, *, counted: bool = True) -> bool:
+        """End a session, also where a request in flight renews its token meanwhile; tell whether it was there.
+
+        Unless it is *counted*, what a rotation left behind may be taken for a session; that saves the look at it.
+        """
         calls = self.calls
-        if self.limits.renew_after is None:
+        if self.limits.renew_after is None and not counted:
             return await calls.delete(id) is Deleted.OK
         for _ in range(_MOST_LOOKS):
             record = await calls.load(id, fresh=True)
-            if record is None:
+            if record is None or record.is_end:
                 return False
             stub = self.read_stub(record)
-            renewed = await self.end_id(stub[1]) if stub is not None else True
-            if await calls.delete(id, expected=record.version) is not Deleted.CONFLICT:
-                return renewed
+            renewed = stub is not None and await self.end_id(stub[1])
+            answer = await calls.delete(id, expected=record.version)
+            if answer is not Deleted.CONFLICT:
+                return renewed if stub is not None else answer is Deleted.OK
         return await calls.delete(id) is Deleted.OK
 
     def open_record(self, record: Record) -> tuple[bytes, int]:

@@ -107,7 +107,7 @@ class Opener(Generic[T]):
         raise ConfigurationError(SUSPENDED)
 
     def _judge(self, sent: str, current: str, record: Record | None) -> Found:
-        if record is None:
+        if record is None or record.is_end:
             return Found(LoadOutcome.UNKNOWN, sent)
         if record.is_expired(self._context.clock.time()):
             return Found(LoadOutcome.EXPIRED, sent, record=None)

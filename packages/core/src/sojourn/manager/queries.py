@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar, cast
 
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
+from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.manager.context import PRINCIPAL, Context
 from sojourn.manager.opening import Opener
-from sojourn.metrics import ACTIVE_COUNT
 from sojourn.session import Draft, LoadOutcome, Session
 from sojourn.stores import Record, ScannableStore
 
@@ -71,7 +70,7 @@ class Queries(Generic[T]):
                 )
         return sorted(infos, key=lambda info: info.last_seen, reverse=True)
 
-    async def revoke(self, id: str) -> bool:
+    async def revoke(self, id: str, *, counted: bool = True) -> bool:
         """End one session; tell whether it was there."""
         context = self._context
         if context.client_side:
@@ -79,7 +78,7 @@ class Queries(Generic[T]):
             await context.revocations.revoke(id, context.clock.time() + context.limits.max_lifetime)  # type: ignore[union-attr]
             ended = True
         else:
-            ended = await context.end_id(id)
+            ended = await context.end_id(id, counted=counted)
         if ended:
             context.signals.event("deleted", id, reason="revoked")
         return ended
@@ -90,7 +89,6 @@ class Queries(Generic[T]):
         if context.client_side:
             self._require_revocations("revoke_all")
             await context.revocations.revoke_all(principal, [except_id] if except_id else [])  # type: ignore[union-attr]
-            context.signals.news.doubt()
             return -1
         self._require_index("revoke_all")
         ended, seen = 0, {except_id}
@@ -98,7 +96,7 @@ class Queries(Generic[T]):
         while fresh := [id_ for id_ in await self._ids_of(principal) if id_ not in seen]:
             seen.update(fresh)
             for id_ in fresh:
-                ended += await self.revoke(id_)
+                ended += await self.revoke(id_, counted=False)
         return ended
 
     async def _ids_of(self, principal: str) -> Sequence[str]:
@@ -113,7 +111,7 @@ class Queries(Generic[T]):
         return list(ids)
 
     async def ids(self) -> AsyncIterator[str]:
-        """Yield the id of every session, grace stubs included."""
+        """Yield the id of every session, and of what renewals and rotations left behind a short time ago."""
         async for id_ in self._scannable("all_session_ids").scan():
             yield id_
 
@@ -132,29 +130,14 @@ class Queries(Generic[T]):
                 yield session
 
     async def count(self) -> int:
-        """Return the number of records, and set the gauge."""
+        """Return the number of records."""
         self._scannable("count")
-        number = await self._context.calls.count()
-        self._context.signals.gauge(ACTIVE_COUNT, number)
-        return number
+        return await self._context.calls.count()
 
     async def clear(self) -> None:
         """Delete every record of this application's namespace."""
         self._scannable("clear")
-        try:
-            await self._context.calls.clear()
-        finally:
-            self._context.signals.news.doubt()
-
-    async def healthy(self) -> bool:
-        """Tell whether the store answers now; the id is one that nobody has."""
-        if self._context.client_side:
-            return True
-        try:
-            await self._context.calls.load("0" * 43, fresh=True)
-        except SessionUnavailableError:
-            return False
-        return True
+        await self._context.calls.clear()
 
     def _session(self, record: Record) -> Session[T] | None:
         context = self._context

@@ -120,13 +120,13 @@ class Replacer(Generic[T]):
         draft.cookie = CookieChange(CookieAction.SET, token, max_age(context, written))
 
     async def reload(self, id: str, token: str | None) -> Theirs | None:
-        """Return what is stored now, following a renewal; None when the session is gone."""
+        """Return what is stored now, following renewals; None when the session is gone."""
         context = self._context
         record = await context.calls.load(id, fresh=True)
-        if record is not None and peek_flags(record.payload) & STUB and token is not None:
+        while record is not None and peek_flags(record.payload) & STUB and token is not None:
             token = self._opener.follow(token, record)
             record = None if token is None else await context.calls.load(token_id(token), fresh=True)
-        if record is None:
+        if record is None or record.is_end:
             return None
         try:
             return Theirs(record, self._opener.read(record), token)

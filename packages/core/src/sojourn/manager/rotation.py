@@ -1,12 +1,13 @@
 """Move a session under a fresh token, at login or a change of privilege.
 
-Its one rule: the new record is created first and the old one deleted only if nobody changed it since; afterwards one
+Its one rule: the new record is created first and the old one ended only if nobody changed it since; afterwards one
 token works and nothing acknowledged is lost (SECURITY R8, FAILURES F11).
 """
 
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from sojourn.errors import SessionConflictError, SessionUnavailableError, StoreUnavailableError
@@ -14,7 +15,7 @@ from sojourn.manager.context import Context
 from sojourn.manager.opening import max_age
 from sojourn.manager.replacing import MOST_TRIES, Replacer, pause
 from sojourn.session import CookieAction, CookieChange, Draft, Payload
-from sojourn.stores import WRITE_ID_BYTES, Created, Deleted, Record, Replaced
+from sojourn.stores import WRITE_ID_BYTES, Created, Record, Replaced
 
 T = TypeVar("T")
 
@@ -67,16 +68,16 @@ class Rotation(Generic[T]):
     async def _end_old(
         self, draft: Draft[T], old: Record, record: Record, payload: Payload
     ) -> tuple[Record, Payload, bool] | None:
-        """Delete the old record; merge what was written to it meanwhile. None when it was ended and this is no login."""
+        """End the old record; merge what was written to it meanwhile. None when somebody else did and this is no login."""
         context, merged = self._context, False
         if not draft.descends:  # another principal's content: nothing of it is to be kept
             await context.calls.delete(old.id)
             return record, payload, merged
         for tried in range(MOST_TRIES + 1):
-            answer = await self._delete(old)
-            if answer is Deleted.OK:
+            answer = await self._end(old)
+            if answer is Replaced.OK:
                 return record, payload, merged
-            theirs = await self._replacer.reload(old.id, draft.record_token) if answer is Deleted.CONFLICT else None
+            theirs = await self._replacer.reload(old.id, draft.record_token) if answer is Replaced.CONFLICT else None
             if theirs is None and not draft.logged_in:
                 return None
             payload, merged = self._replacer.merge(draft, theirs), True
@@ -89,20 +90,37 @@ class Rotation(Generic[T]):
         msg = f"session {old.id} kept being changed by other requests while it was rotated; try again"
         raise SessionConflictError(msg)
 
-    async def _delete(self, old: Record) -> Deleted:
-        """Delete the old record at the version known; when the answer is lost, look whether it is gone (FAILURES F6)."""
-        calls = self._context.calls
+    async def _end(self, old: Record) -> Replaced:
+        """End the old record at the version known, by a write that its repeat recognises (decision 13).
+
+        When no try was answered, look what became of it (FAILURES F6).
+        """
+        context, calls = self._context, self._context.calls
+        write_id = secrets.token_bytes(WRITE_ID_BYTES)
+        end = context.end_of(old)
         try:
-            return await calls.delete(old.id, expected=old.version)
+            answer = await calls.replace(end, expected=old.version, write_id=write_id)
         except StoreUnavailableError as lost:
-            try:
-                present = await calls.load(old.id, fresh=True)
-            except SessionUnavailableError:
-                msg = f"it is unknown whether session {old.id} was ended when its token was rotated; try again later"
-                raise _UnknownEndError(msg, retry_after=lost.retry_after) from lost
-            if present is None:
-                return Deleted.OK
-            raise
+            answer = await self._look(old.id, write_id, lost)
+        if answer is Replaced.OK and calls.never_waits:  # costs nothing there, and nobody counts what is over
+            with suppress(SessionUnavailableError):
+                await calls.delete(old.id, expected=end.version)
+        return answer
+
+    async def _look(self, id: str, write_id: bytes, lost: StoreUnavailableError) -> Replaced:
+        """Tell what became of the end whose reply was *lost*; raise that when it was not written."""
+        try:
+            present = await self._context.calls.load(id, fresh=True)
+        except SessionUnavailableError:
+            msg = f"it is unknown whether session {id} was ended when its token was rotated; try again later"
+            raise _UnknownEndError(msg, retry_after=lost.retry_after) from lost
+        if present is None:
+            return Replaced.GONE
+        if write_id in present.write_ids:
+            return Replaced.OK
+        if present.is_end:
+            return Replaced.GONE
+        raise lost
 
     async def _rewrite(self, draft: Draft[T], record: Record, payload: Payload) -> Record:
         """Replace the new record, which nobody else can know yet."""
