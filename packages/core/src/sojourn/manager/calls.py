@@ -81,14 +81,8 @@ class Calls:
 
     def over(self, store: Store) -> Calls:
         """Return the same guards over a store on the same data."""
-        return Calls(
-            store,
-            breaker=self._breaker,
-            retry=self._retry,
-            budget=self._budget,
-            signals=self._signals,
-            clock=self._clock,
-        )
+        guards: dict[str, Any] = {"breaker": self._breaker, "retry": self._retry, "budget": self._budget}
+        return Calls(store, signals=self._signals, clock=self._clock, **guards)
 
     @property
     def breaker(self) -> CircuitBreaker | None:
@@ -123,6 +117,8 @@ class Calls:
             return store.replace(record, expected=expected, write_id=write_id)
 
         answer = await self._guard("replace", work, names.STORE_TIME)
+        if answer is Replaced.OK and record.is_end:
+            self._signals.news.tell(record.id)
         if answer is Replaced.CONFLICT and tries > 1:
             present = await self.load(record.id, fresh=True)
             if present is not None and present.version > expected + WRITE_IDS_KEPT:
@@ -148,7 +144,10 @@ class Calls:
                 raise
             return Deleted.OK if unknown and result is Deleted.GONE else result
 
-        return await self._guard("delete", work, names.STORE_TIME)
+        result = await self._guard("delete", work, names.STORE_TIME)
+        if result is Deleted.OK:
+            self._signals.news.tell(id)
+        return result
 
     async def ids_of(self, label: str) -> Sequence[str]:
         """Return the ids of the index label. The store is an IndexedStore: the manager has checked it."""

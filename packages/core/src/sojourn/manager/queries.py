@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar, cast
 
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.errors import ConfigurationError, SerializationError
+from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
 from sojourn.manager.context import PRINCIPAL, Context
 from sojourn.manager.opening import Opener
+from sojourn.metrics import ACTIVE_COUNT
 from sojourn.session import Draft, LoadOutcome, Session
 from sojourn.stores import Record, ScannableStore
 
@@ -89,6 +90,7 @@ class Queries(Generic[T]):
         if context.client_side:
             self._require_revocations("revoke_all")
             await context.revocations.revoke_all(principal, [except_id] if except_id else [])  # type: ignore[union-attr]
+            context.signals.news.doubt()
             return -1
         self._require_index("revoke_all")
         ended, seen = 0, {except_id}
@@ -130,14 +132,29 @@ class Queries(Generic[T]):
                 yield session
 
     async def count(self) -> int:
-        """Return the number of records."""
+        """Return the number of records, and set the gauge."""
         self._scannable("count")
-        return await self._context.calls.count()
+        number = await self._context.calls.count()
+        self._context.signals.gauge(ACTIVE_COUNT, number)
+        return number
 
     async def clear(self) -> None:
         """Delete every record of this application's namespace."""
         self._scannable("clear")
-        await self._context.calls.clear()
+        try:
+            await self._context.calls.clear()
+        finally:
+            self._context.signals.news.doubt()
+
+    async def healthy(self) -> bool:
+        """Tell whether the store answers now; the id is one that nobody has."""
+        if self._context.client_side:
+            return True
+        try:
+            await self._context.calls.load("0" * 43, fresh=True)
+        except SessionUnavailableError:
+            return False
+        return True
 
     def _session(self, record: Record) -> Session[T] | None:
         context = self._context
