@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ CHAPTERS = (
     "Show sessions and end them",
     "Let only logged-in visitors in",
 )
-STAND_IN = Path(__file__).parent / "django_stand_in"
 DJANGO = """
 import json
 from types import ModuleType
@@ -99,14 +97,12 @@ def test_a_book_put_into_the_cart_under_flask_is_found_there(monkeypatch: pytest
 
 
 def test_a_book_put_into_the_cart_under_django_is_found_there(tmp_path: Path) -> None:
-    """In a process of its own, for Django has one configuration a process; where it is missing, with a stand-in."""
+    """In a process of its own, for Django has one configuration a process."""
     wsgi, views = FRAMEWORKS["Django"]
     for name, code in (("visitors", DECLARED[0]), ("wsgi", wsgi), ("views", views), ("drive", DJANGO)):
         (tmp_path / f"{name}.py").write_text(code)
     environment = dict(os.environ)
     environment.pop("DJANGO_SETTINGS_MODULE", None)
-    if find_spec("django") is None:
-        environment["PYTHONPATH"] = os.pathsep.join([str(STAND_IN), *filter(None, [environment.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-W", "error", "drive.py"], env=environment, capture_output=True, text=True, check=False
     )

@@ -1,1 +1,0 @@
-"""See django_stand_in/django."""
