@@ -381,6 +381,12 @@ class ClusterSetup:
     def url(self) -> str:
         return f"redis://{LOOPBACK}:{self.first_primaries[0].port}/0"
 
+    @property
+    def cluster_url(self) -> str:
+        """The address that names some of the nodes, one replica among them, for a store."""
+        named = [*self.first_primaries[:2], self.nodes[-1]]
+        return f"redis+cluster://{','.join(f'{LOOPBACK}:{node.port}' for node in named)}/"
+
     def __enter__(self) -> Self:
         try:
             self._start()
@@ -395,6 +401,30 @@ class ClusterSetup:
         for node in self.nodes:
             node.__exit__(None, None, None)
 
+    def flush(self) -> None:
+        """Remove every key and script of every primary."""
+        for node in self.primaries():
+            node.command("FLUSHALL")
+            node.command("SCRIPT", "FLUSH")
+
+    def begin_to_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        """Let *source* send whoever asks for absent keys of *slot* to *target* from now on."""
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", _identity(source))
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", _identity(target))
+
+    def move_keys(self, slot: int, source: RedisServer, target: RedisServer) -> int:
+        """Move the keys that *source* has of *slot*; return how many there were."""
+        keys = _raw(source, "CLUSTER", "GETKEYSINSLOT", slot, 1_000)
+        assert isinstance(keys, list)
+        if keys:
+            source.command("MIGRATE", LOOPBACK, target.port, "", 0, 5_000, "KEYS", *keys)
+        return len(keys)
+
+    def end_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        """Let every node know that *target* serves *slot*."""
+        for node in (target, source, *(node for node in self.primaries() if node not in {source, target})):
+            node.command("CLUSTER", "SETSLOT", slot, "NODE", _identity(target))
+
     def primaries(self) -> list[RedisServer]:
         """Return the nodes that call themselves primaries and own slots, by a node that runs."""
         return [node for node in self.nodes if node.is_running and _role(node) == "master"]
@@ -404,13 +434,21 @@ class ClusterSetup:
         asked = next(node for node in self.nodes if node.is_running)
         slot = asked.command("CLUSTER", "KEYSLOT", key)
         assert isinstance(slot, int)
-        ranges = _raw(asked, "CLUSTER", "SLOTS")
-        assert isinstance(ranges, list)
-        for first, last, primary, *_ in ranges:
-            if first <= slot <= last:
-                return next(node for node in self.nodes if node.port == primary[1])
+        if (found := self.server_of(slot, asked)) is not None:
+            return found
         message = f"nobody serves slot {slot}"
         raise ServerStartError(message)
+
+    def server_of(self, slot: int, asked: RedisServer) -> RedisServer | None:
+        """Return the node that serves *slot* by what the node *asked* knows."""
+        ranges = _raw(asked, "CLUSTER", "SLOTS")
+        assert isinstance(ranges, list)
+        ports = [primary[1] for first, last, primary, *_ in ranges if first <= slot <= last]
+        return next((node for node in self.nodes if node.port in ports), None)
+
+    def is_down(self, asked: RedisServer) -> bool:
+        """Tell whether the node *asked* takes the cluster for broken."""
+        return "cluster_state:fail" in _text(_raw(asked, "CLUSTER", "INFO"))
 
     def wait_until_whole(self, seconds: float = START_SECONDS) -> None:
         """Wait until every running node sees all slots served."""
@@ -455,6 +493,10 @@ class ClusterSetup:
         return _text(_raw(node, "CLUSTER", "NODES")).count(" slave ") + (_role(node) == "slave") >= len(
             self.first_primaries
         )
+
+
+def _identity(node: RedisServer) -> str:
+    return _text(node.command("CLUSTER", "MYID"))
 
 
 def _raw(node: RedisServer, *words: str | bytes | float) -> object:
