@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -315,6 +316,24 @@ def test_every_node_is_told_of_the_dead(cluster: Cluster) -> None:
     one.delete("b")
     cluster.wait(0.1)
     assert len(told) == 2
+
+
+def test_what_a_rotation_leaves_is_announced_as_a_death_also_when_it_is_written_again(cluster: Cluster) -> None:
+    one, two = cluster.pair()
+    told: list[str] = []
+    two.store.on_dead(told.append)
+    begun = one.create("a", index_label=make_label())
+    assert two.load(make_id("a")) is not None
+    end = replace(begun, version=2, payload=b"", index_label=None)
+    for _ in range(2):
+        write = one.store.replace(end, expected=begun.version, write_id=make_write_id("end"))
+        assert one.run(write) is Replaced.OK
+    one.delete("last")
+    cluster.wait_until(lambda: make_id("last") in told)
+    assert told == [make_id("a")] * 2 + [make_id("last")]
+    left = two.load(make_id("a"))
+    assert left is not None
+    assert left.is_end
 
 
 def test_a_store_without_a_cache_announces_and_keeps_nothing(cluster: Cluster) -> None:
