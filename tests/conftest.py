@@ -1,17 +1,15 @@
 """What every test shares: the hypothesis profiles and the real servers."""
 
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.sandbox import furnish
 from tests.servers import RedisServer, engines
 
-# A build sandbox lays our distributions beside the tests instead of installing them; they carry the entry points.
-sys.path += [str(wheel.resolve()) for wheel in sorted(Path.cwd().glob("sojourn*.whl"))]
+furnish()
 
 settings.register_profile(
     "ci",

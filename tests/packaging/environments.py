@@ -25,14 +25,18 @@ def build_wheels(target: Path) -> dict[str, Path]:
     if any(ROOT.glob("sojourn-*.whl")):
         target = ROOT
     else:
-        folders = [str(ROOT / "packages" / name) for name in PACKAGES]
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-index"]
-        run([*command, "--no-deps", "--no-build-isolation", "--wheel-dir", str(target), *folders])
+        for name in PACKAGES:
+            build_wheel(ROOT / "packages" / name, target)
     found: dict[str, Path] = {}
     for name in PACKAGES:
         stem = "sojourn" if name == "core" else f"sojourn_{name.replace('-', '_')}"
         (found[name],) = target.glob(f"{stem}-[0-9]*.whl")
     return found
+
+
+def build_wheel(source: Path, target: Path) -> None:
+    """Build one wheel with what is installed here, without a network."""
+    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(source)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import inspect
 import io
 import re
 import shutil
-import sys
 import tokenize
 import zipfile
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sojourn import hookspecs
-from tests.packaging.environments import ROOT, Environment, make_environment, run, third_parties_of
+from tests.packaging.environments import ROOT, Environment, build_wheel, make_environment, third_parties_of
 
 EXAMPLE = ROOT / "examples" / "sojourn-store-sqlite"
 PAGE = (ROOT / "docs" / "write-a-plugin.md").read_text()
@@ -29,8 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example")
     source = folder / "source"
     shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__", ".*", "dist"))
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-index"]
-    run([*command, "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)])
+    build_wheel(source, folder)
     (built,) = folder.glob("*.whl")
     return built
 
