@@ -27,6 +27,7 @@ _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PATH: Final = re.compile(r"/[!#-+\--:<-\[\]-~]*")
 _LABEL: Final = r"[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?"
 _DOMAIN: Final = re.compile(rf"\.?{_LABEL}(?:\.{_LABEL})*")
+_AROUND: Final = frozenset(("", " ", "\t", '"'))
 _is_cookie_value: Final = re.compile(r"[!#-+\--:<-\[\]-~]*").fullmatch
 
 
@@ -45,10 +46,16 @@ def read_cookies(header: str, name: str) -> list[str]:
     while position >= 0:
         after = position + len(needle)
         end = header.find(";", after)
-        if header[position - 2 : position] == "; " or header[start:position].rstrip(" \t")[-1:] in {"", ";"}:
-            value = (header[after:] if end < 0 else header[after:end]).strip(" \t")
-            if value[:1] == '"' == value[-1:] and len(value) >= 2:
-                value = value[1:-1]
+        if (
+            position == 0
+            or header[position - 2 : position] == "; "
+            or header[start:position].rstrip(" \t")[-1:] in {"", ";"}
+        ):
+            value = header[after:] if end < 0 else header[after:end]
+            if value[:1] in _AROUND or value[-1:] in _AROUND:
+                value = value.strip(" \t")
+                if value[:1] == '"' == value[-1:] and len(value) >= 2:
+                    value = value[1:-1]
             values.append(value)
         if end < 0:
             break

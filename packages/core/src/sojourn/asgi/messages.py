@@ -5,13 +5,17 @@ Its one rule: nothing the client sent makes any of these raise.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 from sojourn.binding import Client
+from sojourn.cookies import read_cookies
 from sojourn.http import Answer, add_vary, cache_control
 from sojourn.manager.ending import Ending
+from sojourn.manager.exchange import Exchange
 from sojourn.manager.gate import Gate
+from sojourn.manager.opening import ClientOf
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,43 +24,51 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+_VARY = (b"vary", b"Cookie")
+
 
 def header(scope: Scope, name: bytes) -> list[str]:
     """Return every value of a request header, in order."""
-    return [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+    return _values(scope["headers"], name)
 
 
-def cookie_header(scope: Scope) -> str:
-    """Return the Cookie header; HTTP/2 may split it (RFC 9113 8.2.3)."""
-    values = [value for key, value in scope["headers"] if key == b"cookie"]  # ASGI: names come in lower case
-    return b"; ".join(values).decode("latin-1") if values else ""
+class AsgiExchange(Exchange[Any]):
+    """The session of one ASGI request; keeps what it may be asked for, not the scope, which would keep it in turn."""
 
-
-class Sender:
-    """Tells who sent a request when asked; keeps what that takes, not the scope, which would keep it in turn."""
-
-    __slots__ = ("_gate", "_headers", "_peer")
-
-    def __init__(self, scope: Scope, gate: Gate[Any]) -> None:
+    def __init__(self, gate: Gate[Any], scope: Scope) -> None:
+        self.gate = gate
         self._headers = scope["headers"]
         self._peer = scope.get("client")
-        self._gate = gate
 
-    def __call__(self) -> Client:
-        """Return the client, through trusted proxies only (SECURITY R31)."""
-        headers, peer = {"headers": self._headers}, self._peer
-        agents = header(headers, b"user-agent")
-        return Client(
-            self._gate.client_address(
-                str(peer[0]) if peer else None, header(headers, b"x-forwarded-for"), header(headers, b"forwarded")
-            ),
-            agents[0] if agents else None,
-        )
+    def sent_tokens(self) -> Sequence[str]:
+        """Return what the request brought under the cookie's name; HTTP/2 may split the header (RFC 9113 8.2.3)."""
+        values = [value for key, value in self._headers if key == b"cookie"]  # ASGI: names come in lower case
+        if not values:
+            return ()
+        sent = values[0] if len(values) == 1 else b"; ".join(values)
+        return read_cookies(sent.decode("latin-1"), self.gate.cookies.name)
+
+    def accept(self) -> str:
+        """Return the Accept header."""
+        return ",".join(_values(self._headers, b"accept"))
+
+    def sender(self) -> ClientOf:
+        """Return what tells who sent the request."""
+        return partial(_client, self.gate, self._headers, self._peer)
+
+
+def _client(gate: Gate[Any], headers: Iterable[tuple[bytes, bytes]], peer: Sequence[Any] | None) -> Client:
+    """Return the client, through trusted proxies only (SECURITY R31)."""
+    agents = _values(headers, b"user-agent")
+    address = gate.client_address(
+        str(peer[0]) if peer else None, _values(headers, b"x-forwarded-for"), _values(headers, b"forwarded")
+    )
+    return Client(address, agents[0] if agents else None)
 
 
 def apply(message: Message, ending: Ending) -> None:
     """Add what the session asks of the head: Set-Cookie, Vary, Cache-Control (SECURITY R23)."""
-    headers: Headers = list(message.get("headers") or ())
+    headers: Headers = [*(message.get("headers") or ())]
     if ending.set_cookie is not None:
         headers.append((b"set-cookie", ending.set_cookie.encode("latin-1")))
         replaced = cache_control(_values(headers, b"cache-control"))
@@ -64,14 +76,17 @@ def apply(message: Message, ending: Ending) -> None:
             headers = [pair for pair in headers if pair[0].lower() != b"cache-control"]
             headers.append((b"cache-control", replaced.encode("latin-1")))
     if ending.accessed:
-        vary = add_vary(_values(headers, b"vary"))
-        if vary is not None:
+        found = _values(headers, b"vary")
+        if not found:
+            headers.append(_VARY)
+        elif (vary := add_vary(found)) is not None:
             headers.append((b"vary", vary.encode("latin-1")))
     message["headers"] = headers
 
 
 def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
-    return [bytes(value).decode("latin-1") for key, value in headers if key.lower() == name]
+    length = len(name)
+    return [bytes(value).decode("latin-1") for key, value in headers if len(key) == length and key.lower() == name]
 
 
 async def answer_with(send: Send, answer: Answer) -> None:

@@ -5,22 +5,20 @@ Its one rule: requests that do not use the session, and have no token to look up
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Literal, TypeVar
 
 from sojourn.asgi.messages import (
     Application,
+    AsgiExchange,
     Message,
     Receive,
     Scope,
     Send,
-    Sender,
     answer_with,
     apply,
-    cookie_header,
     header,
 )
-from sojourn.cookies import read_cookies
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import path_matches, same_origin, unavailable
 from sojourn.manager import SCOPE_KEY, Exchange, SessionManager, SessionMapping, require_manager, run_blocking
@@ -56,80 +54,77 @@ class SessionMiddleware:
         self.sessions = sessions
         self._gate = sessions.gate
         sessions.gate.offload_to(_in_a_thread)
-        self._name = sessions.gate.cookies.name
         self._lazy = load == "lazy"
         self._exclude = tuple(exclude)
         self._prefetch = not self._lazy and not sessions.gate.opens_on_access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        if scope["type"] != "http":
+            await self._serve_other(scope, receive, send)
+            return
+        exchange = self._exchange(scope)
+        if self._prefetch and exchange.tokens and not path_matches(scope.get("path", "/"), self._exclude):
+            await exchange.fetch()
+
+        def send_wrapped(message: Message) -> Awaitable[None]:
+            if not exchange.head_sent and message["type"] == "http.response.start":
+                ending = finish_at_rest(exchange, message["status"])
+                if ending is None:
+                    exchange.head_sent = True
+                    return _commit_and_send(exchange, message, send)
+                if ending is not UNTOUCHED:
+                    apply(message, ending)
+            elif exchange.answered:
+                return _nothing()
+            return send(message)
+
+        try:
+            await self.app(scope, receive, send_wrapped)
+        except SessionUnavailableError as error:
+            await _uninterrupted(exchange, finish_failed(exchange))
+            if exchange.head_sent:
+                if not exchange.answered:
+                    raise
+                return
+            await answer_with(send, unavailable(error.retry_after, exchange.accept()))
+        except BaseException:
+            await _uninterrupted(exchange, finish_failed(exchange))
+            raise
+        else:
+            if exchange.draft is not None and not rests_late(exchange):
+                await _uninterrupted(exchange, finish_late(exchange))
+
+    def _exchange(self, scope: Scope) -> AsgiExchange:
+        gate = self._gate
+        exchange = AsgiExchange(gate, scope)
+        if self._lazy:
+            exchange.lazy = True
+        others = scope.get(SCOPE_KEY)
+        if others is None:
+            scope[SCOPE_KEY] = {gate.key: exchange}
+        else:
+            others[gate.key] = exchange
+        scope["session"] = SessionMapping(exchange)
+        return exchange
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "http":
-            await self._http(scope, receive, send)
-        elif kind == "websocket":
+        if kind == "websocket":
             await self._websocket(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
-    def _exchange(self, scope: Scope) -> Exchange[Any]:
-        cookies = cookie_header(scope)
-        tokens = read_cookies(cookies, self._name) if cookies else ()
-        exchange = Exchange(self._gate, tokens, Sender(scope, self._gate), lazy=self._lazy)
-        scope.setdefault(SCOPE_KEY, {})[self._gate.key] = exchange
-        scope["session"] = SessionMapping(exchange)
-        return exchange
-
-    async def _fetch(self, scope: Scope, exchange: Exchange[Any]) -> None:
-        if self._prefetch and exchange.has_token and not path_matches(scope.get("path", "/"), self._exclude):
-            await exchange.fetch()
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = self._exchange(scope)
-        await self._fetch(scope, exchange)
-        started = replaced = False
-
-        async def send_wrapped(message: Message) -> None:
-            nonlocal started, replaced
-            if message["type"] == "http.response.start" and not started:
-                started = True
-                ending = finish_at_rest(exchange, message["status"])
-                if ending is None:
-                    accept = ",".join(header(scope, b"accept"))
-                    ending = await _uninterrupted(exchange, finish(exchange, message["status"], accept))
-                if ending.answer is not None:
-                    replaced = True
-                    await answer_with(send, ending.answer)
-                    return
-                if ending is not UNTOUCHED:
-                    apply(message, ending)
-            if not replaced:
-                await send(message)
-
-        try:
-            await self.app(scope, receive, send_wrapped)
-        except SessionUnavailableError as error:
-            await _uninterrupted(exchange, finish_failed(exchange))
-            if started:
-                if not replaced:
-                    raise
-                return
-            await answer_with(send, unavailable(error.retry_after, ",".join(header(scope, b"accept"))))
-        except BaseException:
-            await _uninterrupted(exchange, finish_failed(exchange))
-            raise
-        else:
-            if not rests_late(exchange):
-                await _uninterrupted(exchange, finish_late(exchange))
-
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope)
-        if exchange.has_token and not self._is_welcome(scope):
+        if exchange.tokens and not self._is_welcome(scope):
             await receive()
             await send({"type": "websocket.close", "code": _FORBIDDEN, "reason": "origin not allowed"})
             return
-        await self._fetch(scope, exchange)
+        if self._prefetch and exchange.tokens and not path_matches(scope.get("path", "/"), self._exclude):
+            await exchange.fetch()
         accepted = refused = False
 
         async def send_wrapped(message: Message) -> None:
@@ -174,6 +169,22 @@ class SessionMiddleware:
             await send(message)
 
         await self.app(scope, receive, send_wrapped)
+
+
+async def _commit_and_send(exchange: AsgiExchange, message: Message, send: Send) -> None:
+    """Commit, then send the head as the commit wants it, or an answer in the place of the application's."""
+    ending = await _uninterrupted(exchange, finish(exchange, message["status"], exchange.accept))
+    if ending.answer is not None:
+        exchange.answered = True
+        await answer_with(send, ending.answer)
+        return
+    if ending is not UNTOUCHED:
+        apply(message, ending)
+    await send(message)
+
+
+async def _nothing() -> None:
+    """Send nothing."""
 
 
 async def _in_a_thread(work: Coroutine[Any, Any, R]) -> R:

@@ -36,17 +36,21 @@ _log: Final = logging.getLogger("sojourn.manager")
 class Committer(Generic[T]):
     """Commit sessions for one manager."""
 
-    __slots__ = ("_context", "_renewal", "_replacer", "_rotation")
+    __slots__ = ("_context", "_limits", "_renewal", "_replacer", "_rotation", "_time", "_untouched_for")
 
     def __init__(self, context: Context[T], opener: Opener[T]) -> None:
         self._context = context
         self._replacer = Replacer(context, opener)
         self._rotation = Rotation(context, self._replacer)
         self._renewal = Renewal(context, self._replacer)
+        self._time = context.clock.time
+        self._limits = context.limits
+        self._untouched_for = context.limits.idle_timeout - context.limits.touch_after
 
     async def commit(self, draft: Draft[T]) -> CookieChange:
         """Store what changed and say what the cookie must do."""
-        await self.end(draft)
+        if draft.doomed:
+            await self.end(draft)
         match draft.state:
             case SessionState.READ_ONLY:
                 self._refuse_silent_loss(draft)
@@ -68,7 +72,11 @@ class Committer(Generic[T]):
             return False
         try:
             if draft.state is SessionState.LOADED:
-                return draft.is_as_loaded() and not self._is_due(draft)
+                return (
+                    draft.facts is draft.loaded
+                    and draft.content.is_as_loaded()
+                    and not (draft.accessed and self._is_due(draft))
+                )
             return draft.state is SessionState.DESTROYED or (
                 draft.state is SessionState.NEW and not draft.holds_anything()
             )
@@ -145,7 +153,16 @@ class Committer(Generic[T]):
             draft.record, draft.touch_wanted = replace(record, idle_deadline=idle), False
 
     def _is_due(self, draft: Draft[T]) -> bool:
-        return self._renewal.is_due(draft) or draft.is_touch_due(self._context.clock.time())
+        """Tell whether the token or the idle deadline is to be renewed; the cheap questions come first."""
+        now, facts, record = self._time(), draft.facts, draft.record
+        after = self._limits.renew_after
+        if after is not None and now - facts.issued_at >= after and self._renewal.is_due(draft):
+            return True
+        if record is None or (
+            facts.lifetime is None and not draft.touch_wanted and now < record.idle_deadline - self._untouched_for
+        ):
+            return False
+        return draft.is_touch_due(now)
 
     async def _make_room(self, draft: Draft[T]) -> None:
         """Hold the principal to ``max_sessions`` before one more begins (SECURITY R15)."""

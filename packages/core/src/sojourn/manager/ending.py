@@ -7,6 +7,7 @@ Its one rule: a commit that fails replaces the application's answer, it is never
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -46,10 +47,13 @@ ACCESSED: Final = Ending(accessed=True)
 def finish_at_rest(exchange: Exchange[Any], status: int) -> Ending | None:
     """Return the ending of a request that has nothing to store; None where `finish` has to be awaited."""
     draft = exchange.draft
-    if draft is not None and (exchange.remembered_outage() is not None or not exchange.gate.rests(draft)):
+    if draft is not None and (
+        exchange.outage is not None or draft.unavailable is not None or not exchange.gate.rests(draft)
+    ):
         return None
     exchange.head_sent = True
-    exchange.refused = status >= _SERVER_ERROR and not exchange.gate.settings.commit_on_error
+    if status >= _SERVER_ERROR:
+        exchange.refused = not exchange.gate.settings.commit_on_error
     if draft is None:
         return UNTOUCHED
     draft.head_sent = True
@@ -64,8 +68,11 @@ def rests_late(exchange: Exchange[Any]) -> bool:
     return draft is None or exchange.gate.rests(draft)
 
 
-async def finish(exchange: Exchange[Any], status: int, accept: str = "") -> Ending:
-    """Commit for a response of *status*; never raises for anything that the store or the session's content caused."""
+async def finish(exchange: Exchange[Any], status: int, accept_of: Callable[[], str] = str) -> Ending:
+    """Commit for a response of *status*; never raises for anything that the store or the session's content caused.
+
+    *accept_of* tells the Accept header.
+    """
     draft = exchange.draft
     outage = exchange.remembered_outage()
     gate = exchange.gate
@@ -77,24 +84,26 @@ async def finish(exchange: Exchange[Any], status: int, accept: str = "") -> Endi
         if failing:
             change = await gate.end(exchange.session)
             if outage is not None and status != HTTPStatus.SERVICE_UNAVAILABLE:  # its own 503 is as good as ours
-                return Ending(unavailable(outage.retry_after, accept), accessed=True)
+                return Ending(unavailable(outage.retry_after, accept_of()), accessed=True)
         else:
             change = await gate.commit(exchange.session)
             exchange.refused = False
+        if change is KEEP:
+            return ACCESSED if draft.accessed else UNTOUCHED
         return Ending(set_cookie=_header(exchange, change), accessed=draft.accessed)
     except SessionUnavailableError as error:
         _log.warning("the session could not be committed: %s", error)
         detail = NOT_LOGGED_OUT if draft.doomed else UNAVAILABLE
-        return Ending(unavailable(error.retry_after, accept, detail=detail), accessed=True)
+        return Ending(unavailable(error.retry_after, accept_of(), detail=detail), accessed=True)
     except (SessionConflictError, TooManySessionsError) as error:
         _log.warning("the session could not be committed: %s", error)
-        return Ending(conflict(accept), accessed=True)
+        return Ending(conflict(accept_of()), accessed=True)
     except SessionTooLargeError:
         _log.exception("the session is too large; its last good state is kept")
-        return Ending(too_large(accept), accessed=True)
+        return Ending(too_large(accept_of()), accessed=True)
     except (SojournError, TypeError, ValueError):
         _log.exception("the session could not be committed")
-        return Ending(failed(accept), accessed=True)
+        return Ending(failed(accept_of()), accessed=True)
     finally:
         draft.head_sent = True
 

@@ -13,7 +13,7 @@ from sojourn.manager.driving import run_blocking
 from sojourn.manager.gate import Gate
 from sojourn.manager.opening import NOTHING, ClientOf, Found, is_well_formed
 from sojourn.session import Draft, LoadOutcome, Session, SessionState, draft_of
-from sojourn.stores import Waiting
+from sojourn.stores import Patience, Waiting
 
 T = TypeVar("T")
 
@@ -24,63 +24,73 @@ _MOST_TOKENS: Final = 2
 
 
 class Exchange(Generic[T]):
-    """The session of one request, for one manager."""
+    """The session of one request, for one manager.
 
-    __slots__ = (
-        "_client",
-        "_found",
-        "_lazy",
-        "_patience",
-        "_session",
-        "_tokens",
-        "gate",
-        "head_sent",
-        "outage",
-        "refused",
-    )
+    Without slots, so that what most requests never need can stand on the class and costs them nothing.
+    """
 
-    def __init__(self, gate: Gate[T], tokens: Sequence[str], client: ClientOf, *, lazy: bool) -> None:
+    lazy = False
+    """Whether only `get` opens the session."""
+    draft: Draft[T] | None = None
+    """The state behind the session, None as long as nobody asked for it."""
+    outage: SessionUnavailableError | None = None
+    """The outage that was raised to the handler (FAILURES F5)."""
+    head_sent = False
+    """Whether the response has started: what is opened from then on cannot get a cookie (FAILURES F20)."""
+    refused = False
+    """Whether the response failed: nothing but logout and destroy is stored any more (FAILURES F5, F23)."""
+    answered = False
+    """Whether an answer of our own took the place of the application's."""
+    _session: Session[T] | None = None
+    _found: Found | None = None
+    _tokens: tuple[str, ...] | None = None
+    _patience: Patience | None = None
+
+    def __init__(self, gate: Gate[T], sent: Sequence[str], client: ClientOf, *, lazy: bool = False) -> None:
         self.gate = gate
-        self._tokens = choose(tokens, client_side=gate.client_side)
+        self._sent = sent
         self._client = client
-        self._lazy = lazy
-        self._found: Found | None = None if self._tokens else NOTHING
-        self._session: Session[T] | None = None
-        self._patience = gate.new_patience()
-        self.outage: SessionUnavailableError | None = None
-        """The outage that was raised to the handler (FAILURES F5)."""
-        self.head_sent = False
-        """Whether the response has started: what is opened from then on cannot get a cookie (FAILURES F20)."""
-        self.refused = False
-        """Whether the response failed: nothing but logout and destroy is stored any more (FAILURES F5, F23)."""
+        if lazy:
+            self.lazy = True
+
+    def sent_tokens(self) -> Sequence[str]:
+        """Return what the request brought under the cookie's name."""
+        return self._sent
+
+    def sender(self) -> ClientOf:
+        """Return what tells who sent the request; it knows nothing of this exchange, which would know it in turn."""
+        return self._client
 
     @property
-    def has_token(self) -> bool:
-        """Tell whether the request brought anything to look up."""
-        return bool(self._tokens)
+    def tokens(self) -> tuple[str, ...]:
+        """What of the request is worth a look-up."""
+        tokens = self._tokens
+        if tokens is None:
+            tokens = self._tokens = choose(self.sent_tokens(), client_side=self.gate.client_side)
+        return tokens
 
     @property
     def session(self) -> Session[T]:
         """Return the session as it was opened; only after `draft` said that it was."""
-        return self._session if self._session is not None else self.gate.build(NOTHING, self._client)
-
-    @property
-    def draft(self) -> Draft[T] | None:
-        """The state behind the session, None as long as nobody asked for it."""
-        return draft_of(self._session) if self._session is not None else None
+        return self._session if self._session is not None else self.gate.build(NOTHING, self.sender())
 
     async def fetch(self) -> None:
         """Ask the store, once. With two cookies of our name only a single match counts (SECURITY R22)."""
         if self._found is not None:
             return
-        with Waiting(self._patience):
-            await self._fetch()
-
-    async def _fetch(self) -> None:
-        if len(self._tokens) == 1:
-            self._found = await self.gate.fetch(self._tokens[0])
+        if not self.tokens:
+            self._found = NOTHING
             return
-        found = [await self.gate.fetch(token) for token in self._tokens]
+        if self._patience is None:
+            self._patience = self.gate.new_patience()
+        with Waiting(self._patience):
+            await self._fetch(self.tokens)
+
+    async def _fetch(self, tokens: Sequence[str]) -> None:
+        if len(tokens) == 1:
+            self._found = await self.gate.fetch(tokens[0])
+            return
+        found = [await self.gate.fetch(token) for token in tokens]
         matches = [one for one in found if one.outcome is LoadOutcome.LOADED]
         failed = [one for one in found if one.outcome is LoadOutcome.UNAVAILABLE]
         if failed:
@@ -88,44 +98,56 @@ class Exchange(Generic[T]):
         elif len(matches) == 1:
             self._found = matches[0]
         else:
-            self._found = Found(LoadOutcome.UNKNOWN, self._tokens[0])
+            self._found = Found(LoadOutcome.UNKNOWN, tokens[0])
 
     async def get(self) -> Session[T]:
         """Return the session, opening it now if need be. Raise SessionUnavailableError under the strict policy."""
         if self._session is None:
             await self.fetch()
-        return self._hand_out()
+        return self.of()
 
     def of(self, *, strict: bool = False) -> Session[T]:
         """Return the session that was opened already, or that opens without waiting; *strict* overrides the policy."""
-        if self._session is None and self._found is None:
-            if self._lazy or not self.gate.opens_on_access:
+        session, draft = self._session, self.draft
+        if session is None or draft is None:
+            session = self._open()
+            draft = draft_of(session)
+            if self.head_sent:
+                draft.head_sent = True
+            if not self.gate.never_waits:
+                draft.patience = self._patience or self.gate.new_patience()
+            self._session, self.draft = session, draft
+        draft.accessed = True
+        if draft.state is SessionState.READ_ONLY:
+            self._refuse_reading(draft, strict=strict)
+        return session
+
+    def _open(self) -> Session[T]:
+        found, gate = self._found, self.gate
+        if found is None:
+            tokens = self.tokens
+            if not tokens:
+                found = NOTHING
+            elif self.lazy or not gate.opens_on_access:
                 msg = (
                     'the session has not been opened: with load="lazy", or on a path in `exclude`, write '
                     "`await sessions.get(request)` before sessions.of(request)"
                 )
                 raise ConfigurationError(msg)
-            if self.gate.never_waits and len(self._tokens) == 1:
-                self._found = self.gate.opener.fetch_now(self._tokens[0])
+            elif gate.never_waits and len(tokens) == 1:
+                session, self._found = gate.opener.open_now(tokens[0], self.sender())
+                return session
             else:
                 run_blocking(self.fetch())
-        return self._hand_out(strict=strict)
+                found = self._found or NOTHING
+        return gate.build(found, self.sender())
 
-    def _hand_out(self, *, strict: bool = False) -> Session[T]:
-        session = self._session
-        if session is None:
-            session = self._session = self.gate.build(self._found or NOTHING, self._client)
-            draft = draft_of(session)
-            draft.head_sent, draft.patience = self.head_sent, self._patience
-        draft = draft_of(session)
-        draft.accessed = True
-        if draft.state is SessionState.READ_ONLY and (
-            strict or (self.gate.is_strict and draft.outcome is LoadOutcome.UNAVAILABLE)
-        ):
+    def _refuse_reading(self, draft: Draft[T], *, strict: bool) -> None:
+        """Raise what the policy says about a session that could not be loaded."""
+        if strict or (self.gate.is_strict and draft.outcome is LoadOutcome.UNAVAILABLE):
             error = self._found.error if self._found is not None else None
             self.outage = error or SessionReadOnlyError()
             raise self.outage
-        return session
 
     def remembered_outage(self) -> SessionUnavailableError | None:
         """Return the outage that was raised to the handler, if any."""
@@ -187,6 +209,10 @@ def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
 
 def find(request: object) -> MutableMapping[object, Exchange[Any]]:
     """Return the exchanges of a request: an ASGI scope, a WSGI environ, or an object that has one."""
+    if request.__class__ is dict:
+        exchanges = cast("Mapping[str, MutableMapping[object, Exchange[Any]] | None]", request).get(SCOPE_KEY)
+        if exchanges is not None:
+            return exchanges
     for candidate in (request, getattr(request, "scope", None), getattr(request, "environ", None)):
         if isinstance(candidate, dict | Mapping):
             surroundings = cast("Mapping[str, MutableMapping[object, Exchange[Any]] | None]", candidate)

@@ -5,7 +5,7 @@ Its one rule: it is shared by the manager and its blocking sibling but for the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sojourn.cookies import CookiePolicy
@@ -38,6 +38,7 @@ class Gate(Generic[T]):
         "key",
         "never_waits",
         "opener",
+        "rests",
         "settings",
     )
 
@@ -49,6 +50,8 @@ class Gate(Generic[T]):
         self.cookies: CookiePolicy = context.cookies
         self.opener = Opener(context)
         self._committer = Committer(context, self.opener)
+        self.rests: Callable[[Draft[T]], bool] = self._committer.rests
+        """Tells, without I/O, that a commit would store nothing."""
         self.io = self._slowest()
         """How opening a session waits: as the slower of its stores does."""
         self.never_waits = self.io is StoreIO.NONE
@@ -71,15 +74,13 @@ class Gate(Generic[T]):
         """Store what changed; say what the cookie must do."""
         draft = draft_of(session)
         try:
+            if draft.patience is None:
+                return await self._committer.commit(draft)
             with Waiting(draft.patience):
                 return await self._committer.commit(draft)
         except SessionUnavailableError as error:
             draft.unavailable = error
             raise
-
-    def rests(self, draft: Draft[T]) -> bool:
-        """Tell, without I/O, that a commit would store nothing."""
-        return self._committer.rests(draft)
 
     async def end(self, session: Session[T]) -> CookieChange:
         """Carry out logout() and destroy() and nothing else: what a failed request still commits (FAILURES F23)."""

@@ -20,7 +20,7 @@ from sojourn.manager.queries import Queries, SessionInfo
 from sojourn.manager.resealing import Resealer
 from sojourn.metrics import Metrics
 from sojourn.serializers import Serializer, SerializerFactory
-from sojourn.session import CookieChange, Migrate, Session
+from sojourn.session import CookieChange, Migrate, Session, draft_of
 from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, Store
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class SessionManager(Generic[T]):
 
     async def commit(self, session: Session[T]) -> CookieChange:
         """Store what changed; say what the cookie must do. Raises SessionUnavailableError when that is not certain."""
+        draft_of(session).content.look_anew()
         return await self.gate.commit(session)
 
     def of(self, request: object) -> Session[T]:

@@ -17,6 +17,7 @@ from sojourn.errors import ConfigurationError, SerializationError, SessionUnavai
 from sojourn.manager.context import FINGERPRINT, Context
 from sojourn.manager.driving import SUSPENDED, run_blocking
 from sojourn.session import (
+    EMPTY,
     CookieAction,
     CookieChange,
     Draft,
@@ -61,10 +62,11 @@ def is_well_formed(token: str, *, client_side: bool) -> bool:
 class Opener(Generic[T]):
     """Open sessions for one manager."""
 
-    __slots__ = ("_context", "_loaded_event")
+    __slots__ = ("_binds", "_context")
 
     def __init__(self, context: Context[T]) -> None:
         self._context = context
+        self._binds = context.binding.policy != "off"
 
     async def fetch(self, token: str | None, *, fresh: bool = False) -> Found:
         """Ask the store; follow a renewal's stub. Never raises for an outage: the outcome is UNAVAILABLE."""
@@ -88,23 +90,65 @@ class Opener(Generic[T]):
             return Found(LoadOutcome.UNAVAILABLE, token, error=error)
         return Found(LoadOutcome.UNKNOWN, token)
 
-    def fetch_now(self, token: str) -> Found:
-        """Do what `fetch` does, for a store that never waits, with a token that is well-formed: one step, no event loop."""
+    def open_now(self, token: str, client: ClientOf) -> tuple[Session[T], Found | None]:
+        """Fetch and build for a store that never waits, with a token that is well-formed: one step, no event loop.
+
+        What is not as usual goes the longer way, which says what it is; only then is there something found to keep.
+        """
         context = self._context
-        if context.client_side or context.signals.has_metrics:
-            return run_blocking(self.fetch(token))
-        loading = context.calls.store.load(token_id(token))
+        found: Found | None = None
+        if context.revocations is None and not context.signals.has_metrics:
+            loading = context.calls.store.load(token if context.terms.client_side else token_id(token))
+            try:
+                loading.send(None)
+            except StopIteration as loaded:
+                record: Record | None = loaded.value
+                if record is None:
+                    found = Found(LoadOutcome.UNKNOWN, token)
+                elif (session := self._built_at_once(record, token, client)) is not None:
+                    return session, None
+                elif not peek_flags(record.payload) & STUB:
+                    found = self._judge(token, token, record)
+            except Exception:  # noqa: BLE001, S110 - the longer way says what kind of outage it is
+                pass
+            else:
+                loading.close()
+                raise ConfigurationError(SUSPENDED)
+        if found is None:
+            found = run_blocking(self.fetch(token))
+        return self.build(found, client), found
+
+    def _built_at_once(self, record: Record, token: str, client: ClientOf) -> Session[T] | None:
+        """Return the session of a record in which nothing is remarkable."""
+        context = self._context
+        now = context.terms.clock.time()
+        if now >= record.idle_deadline or now >= record.absolute_deadline:
+            return None
         try:
-            loading.send(None)
-        except StopIteration as loaded:
-            found = self._judge(token, token, loaded.value)
-            if found.record is not None and peek_flags(found.record.payload) & STUB:
-                return run_blocking(self.fetch(token))
-            return found
-        except Exception:  # noqa: BLE001 - the longer way says what kind of outage it is
-            return run_blocking(self.fetch(token))
-        loading.close()
-        raise ConfigurationError(SUSPENDED)
+            draft = self._draft(record, token, token, client, now)
+        except (FutureEnvelopeError, CorruptEnvelopeError, SerializationError):
+            return None
+        payload = draft.facts
+        if payload.created_at > now + CLOCK_TOLERANCE or (payload.fingerprint is not None and self._binds):
+            return None
+        if context.signals.is_heard:
+            context.signals.event("loaded", record.id, principal=payload.principal)
+        return Session(draft)
+
+    def _draft(self, record: Record, sent: str | None, current: str | None, client: ClientOf, now: float) -> Draft[T]:
+        """Return the draft of a record, all of which fits. Raise what `read` raises."""
+        context = self._context
+        plain, flags = context.codec.open(record.payload, record, now)
+        if flags & STUB:
+            raise CorruptEnvelopeError
+        payload = decode_payload(plain)
+        draft = Draft(context.terms, LoadOutcome.LOADED, sent, client, loaded=(record, payload, current))
+        _ = draft.content.data
+        if payload.extras != EMPTY:
+            unpack_map(payload.extras)
+        if payload.flash != EMPTY:
+            unpack_map(payload.flash)
+        return draft
 
     def _judge(self, sent: str, current: str, record: Record | None) -> Found:
         if record is None or record.is_end:
@@ -137,24 +181,24 @@ class Opener(Generic[T]):
         if found.outcome is not LoadOutcome.LOADED or found.record is None:
             return self._without(found.outcome, found, client)
         record = found.record
+        now = context.terms.clock.time()
         try:
-            payload = self.read(record)
-            loaded = (record, payload, found.token)
-            draft = Draft(context.terms, LoadOutcome.LOADED, found.sent_token, client, loaded=loaded)
-            _ = draft.content.data, unpack_map(payload.extras), unpack_map(payload.flash)  # all of it fits, or nothing
+            draft = self._draft(record, found.sent_token, found.token, client, now)
         except FutureEnvelopeError:
             return self._without(LoadOutcome.FUTURE, found, client)
         except (CorruptEnvelopeError, SerializationError):
             return self._without(LoadOutcome.CORRUPT, found, client)
-        if payload.created_at > context.clock.time() + CLOCK_TOLERANCE:
+        payload = draft.facts
+        if payload.created_at > now + CLOCK_TOLERANCE:
             return self._without(LoadOutcome.EXPIRED, found, client)
-        if payload.fingerprint is not None and context.binding.policy != "off" and not self._matches(payload, client):
+        if payload.fingerprint is not None and self._binds and not self._matches(payload, client):
             context.signals.event("rejected", record.id, principal=payload.principal, reason="binding")
             if context.binding.policy == "reject":
                 return self._without(LoadOutcome.BINDING, found, client, told=True)
         if found.token != found.sent_token:
             draft.cookie = CookieChange(CookieAction.SET, found.token, max_age(context, record))
-        context.signals.event("loaded", record.id, principal=payload.principal)
+        if context.signals.is_heard:
+            context.signals.event("loaded", record.id, principal=payload.principal)
         return Session(draft)
 
     def read(self, record: Record) -> Payload:

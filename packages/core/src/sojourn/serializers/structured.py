@@ -32,6 +32,7 @@ class StructuredSerializer(Generic[T]):
         "_is_dict",
         "_model",
         "_plain",
+        "_sure",
         "known",
         "name",
     )
@@ -49,10 +50,17 @@ class StructuredSerializer(Generic[T]):
         self._encode: Callable[[object], bytes] = self._format.encode
         if shape.holds_sets:
             self._encode = self._encode_with_sorted_sets if shape.holds_dicts else self._encode_sorted
+        self._sure = not (self._is_dict or self._finite_only)
+        """Whether an instance of the model that msgspec encodes needs no second look."""
         self._decode: Callable[[bytes], T] = self._format.decoder(model)
 
     def encode(self, data: T) -> bytes:
         """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed."""
+        if self._sure and type(data) is self._class:
+            try:
+                return self._encode(data)
+            except Exception:  # noqa: BLE001, S110 - found out below
+                pass
         if not isinstance(data, self._class):
             raise SerializationError(f"the session data is a {type(data).__name__}, not a {self._model}")
         if self._is_dict and not cast("dict[str, object]", data).keys() <= self.known:

@@ -25,17 +25,21 @@ UNSET: Final = _Unset.UNSET
 
 
 class Content(Generic[T]):
-    """The content of one session during one request; *loaded* is None for a new one."""
+    """The content of one session during one request; *loaded* is None for a new one.
 
-    __slots__ = ("_blank", "_data", "_extras", "_flash", "loaded", "shape")
+    Without slots, so that what most requests never touch can stand on the class and costs them nothing.
+    """
+
+    _blank: bytes | None = None
+    _data: T | _Unset = UNSET
+    _extras: dict[str, Any] | _Unset = UNSET
+    _flash: Flash | _Unset = UNSET
+    _seen: bytes | None = None
+    """The data's bytes as they were at the last look, when they differed from what was loaded."""
 
     def __init__(self, shape: Shape[T], loaded: Payload | None = None) -> None:
         self.shape = shape
         self.loaded = loaded
-        self._blank: bytes | None = None
-        self._data: T | _Unset = UNSET
-        self._extras: dict[str, Any] | _Unset = UNSET
-        self._flash: Flash | _Unset = UNSET
 
     @property
     def data(self) -> T:
@@ -77,12 +81,21 @@ class Content(Generic[T]):
     def is_as_loaded(self) -> bool:
         """Tell, cheaply, that nothing changed; no answer but True is final."""
         loaded = self.loaded
-        return (
-            loaded is not None
-            and (self._data is UNSET or self.shape.encode(self._data) == loaded.data)
-            and (self._extras is UNSET or pack_map(self._extras, "extra") == loaded.extras)
-            and (self._flash is UNSET or pack_map(self._flash.pending(), "flash message") == loaded.flash)
+        if loaded is None:
+            return False
+        if self._data is not UNSET:
+            seen = self.shape.encode(self._data)
+            if seen != loaded.data:
+                self._seen = seen
+                return False
+            self._seen = None
+        return (self._extras is UNSET or pack_map(self._extras, "extra") == loaded.extras) and (
+            self._flash is UNSET or pack_map(self._flash.pending(), "flash message") == loaded.flash
         )
+
+    def look_anew(self) -> None:
+        """Forget what the last look saw: the handler has gone on since."""
+        self._seen = None
 
     def is_blank(self) -> bool:
         """Tell whether a new session holds nothing worth a record."""
@@ -96,7 +109,11 @@ class Content(Generic[T]):
         """Return the data's bytes: those loaded when nothing but order or added defaults differs."""
         if self.loaded is None:
             return self.shape.first(self.data)
-        return self.loaded.data if self._data is UNSET else self.shape.settle(self.loaded.data, self._data)
+        if self._data is UNSET:
+            return self.loaded.data
+        seen = self._seen
+        self._seen = None
+        return self.shape.settle(self.loaded.data, self.shape.encode(self._data) if seen is None else seen)
 
     def encode_extras(self) -> bytes:
         """Return the bytes of the extras. Raise SerializationError naming the key."""

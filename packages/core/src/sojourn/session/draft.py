@@ -71,7 +71,14 @@ class Draft(Generic[T]):
         self.here = here
         """Tells the client that sent this request."""
         if loaded is not None:
-            self.adopt(*loaded)
+            record, payload, token = loaded
+            self.state = SessionState.LOADED
+            self.token = self.record_token = token
+            self.id = record.id
+            self.record = record
+            self.loaded = self.facts = payload
+            self.content = Content(terms.shape, payload)
+            self.rebind = False
             return
         if outcome is LoadOutcome.UNAVAILABLE or outcome is LoadOutcome.FUTURE:
             self.state = SessionState.READ_ONLY

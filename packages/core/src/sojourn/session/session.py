@@ -45,7 +45,9 @@ class Session(MutableMapping[str, Any], Generic[T]):
     @property
     def data(self) -> T:
         """The application's model; changes in place are seen, and it may be assigned."""
-        return self._read().content.data
+        draft = self._draft
+        draft.accessed = True
+        return draft.content.data
 
     @data.setter
     def data(self, value: T) -> None:

@@ -20,7 +20,7 @@ Migrate = Callable[[dict[str, object]], dict[str, object]]
 class Shape(Generic[T]):
     """A model, its factory, its serializer and its merge rules, bound together."""
 
-    __slots__ = ("_migrate", "_rules", "encode", "model", "new", "serializer")
+    __slots__ = ("_migrate", "_rules", "decode", "encode", "model", "new", "serializer")
 
     def __init__(
         self,
@@ -34,6 +34,8 @@ class Shape(Generic[T]):
         self.new = new
         self.serializer = serializer
         self.encode = serializer.encode
+        self.decode: Callable[[bytes], T] = serializer.decode if migrate is None else self._decode_or_migrate
+        """Decode the data; where it no longer fits, let ``migrate`` try once. Raise SerializationError."""
         self._migrate = migrate
         self._rules = merge_rules(model)
         self._refuse_a_model_that_does_not_survive()
@@ -59,8 +61,7 @@ class Shape(Generic[T]):
                 )
                 raise ConfigurationError(msg)
 
-    def decode(self, payload: bytes) -> T:
-        """Decode the data; where it no longer fits, let ``migrate`` try once. Raise SerializationError."""
+    def _decode_or_migrate(self, payload: bytes) -> T:
         try:
             return self.serializer.decode(payload)
         except SerializationError:
@@ -75,13 +76,12 @@ class Shape(Generic[T]):
                 raise SerializationError(msg) from error
             return self.serializer.decode(self.serializer.encode_fields(fields))
 
-    def settle(self, loaded: bytes, data: T) -> bytes:
-        """Encode *data*; return *loaded* itself when nothing but order or added defaults differs (DESIGN 3, step 6).
+    def settle(self, loaded: bytes, encoded: bytes) -> bytes:
+        """Return *encoded*, or *loaded* itself when nothing but order or added defaults differs (DESIGN 3, step 6).
 
         What was encoded is decoded before it may be stored: serializers need not check types on the way out, and a
         value of the wrong type would only be found when it is too late (FAILURES F15).
         """
-        encoded = self.encode(data)
         if encoded == loaded:
             return loaded
         plain = self.encode(self.decode(loaded))

@@ -42,7 +42,7 @@ class MemoryStore:
         self.max_sessions = max_sessions
         self.on_evict = on_evict
         self.evictions = 0
-        self._time = clock.time
+        self._clock = clock
         self._lock = Lock()
         self._blobs: dict[str, bytes] = {}
         self._index: dict[str, str | set[str]] = {}
@@ -54,7 +54,7 @@ class MemoryStore:
         if blob is None:
             return None
         head = _read(blob)
-        now = self._time()
+        now = self._clock.time()
         return None if now >= head[1] or now >= head[2] else unpack(id, blob, *head)
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
@@ -64,7 +64,7 @@ class MemoryStore:
             present = self._live(record.id)
             if present is not None:
                 return Created.OK if was_written_by(present, write_id) else Created.EXISTS
-            now = self._time()
+            now = self._clock.time()
             self._free(now, _FREED_PER_CREATE)
             while len(self._blobs) >= self.max_sessions:
                 evicted.extend(self._evict(now))
@@ -85,7 +85,7 @@ class MemoryStore:
             if present is None:
                 return Replaced.GONE
             version, idle, absolute, writes, _ = _read(present)
-            now = self._time()
+            now = self._clock.time()
             if now >= idle or now >= absolute:
                 self._remove(id_, present)
                 return Replaced.GONE
@@ -141,13 +141,13 @@ class MemoryStore:
             ids = list(self._blobs)
         for id_ in ids:
             blob = self._blobs.get(id_)
-            if blob is not None and not self._is_past(blob, self._time()):
+            if blob is not None and not self._is_past(blob, self._clock.time()):
                 yield id_
 
     async def count(self) -> int:
         """Return the number of live records, after freeing the expired ones."""
         with self._lock:
-            self._free(self._time(), None)
+            self._free(self._clock.time(), None)
             return len(self._blobs)
 
     async def clear(self) -> None:
@@ -168,7 +168,7 @@ class MemoryStore:
     def _live(self, id_: str) -> bytes | None:
         """Return what is stored; what has expired is removed on the way. The lock is held."""
         blob = self._blobs.get(id_)
-        if blob is not None and self._is_past(blob, self._time()):
+        if blob is not None and self._is_past(blob, self._clock.time()):
             self._remove(id_, blob)
             return None
         return blob

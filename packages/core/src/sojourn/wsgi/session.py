@@ -6,6 +6,7 @@ Its one rule: whatever the commit meets, ``start_response`` never raises because
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,9 @@ from sojourn.cookies import read_cookies
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import Answer, add_vary, cache_control, unavailable
 from sojourn.manager import ENVIRON_KEY, Exchange, SessionManager, SessionMapping, require_manager, run_blocking
-from sojourn.manager.ending import Ending, finish, finish_at_rest, finish_failed, finish_late, rests_late
+from sojourn.manager.ending import UNTOUCHED, Ending, finish, finish_at_rest, finish_failed, finish_late, rests_late
+from sojourn.manager.gate import Gate
+from sojourn.manager.opening import ClientOf
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -46,16 +49,20 @@ class SessionMiddleware:
         self.app = app
         self.sessions = sessions
         self._gate = sessions.blocking.manager.gate
-        self._name = sessions.gate.cookies.name
         self._lazy = load == "lazy"
         self._exclude = tuple(exclude)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        cookies = environ.get("HTTP_COOKIE", "")
-        tokens = read_cookies(cookies, self._name) if cookies else ()
-        exchange = Exchange(self._gate, tokens, lambda: self._client(environ), lazy=self._lazy)
-        environ.setdefault(ENVIRON_KEY, {})[self._gate.key] = exchange
+        gate = self._gate
+        exchange = _WsgiExchange(gate, environ)
+        if self._lazy:
+            exchange.lazy = True
+        others = environ.get(ENVIRON_KEY)
+        if others is None:
+            environ[ENVIRON_KEY] = {gate.key: exchange}
+        else:
+            others[gate.key] = exchange
         environ["sojourn.session"] = SessionMapping(exchange)
         response = _Response(exchange, environ, start_response)
         try:
@@ -70,42 +77,68 @@ class SessionMiddleware:
         except BaseException:
             run_blocking(finish_failed(exchange))
             raise
+        if body.__class__ is list and response.rests():  # the application has nothing left to do, not even in close()
+            return body if response.answer is None else [response.answer.body]
         return _Body(body, response)
 
-    def _client(self, environ: WSGIEnvironment) -> Client:
-        """Return who sent the request, through trusted proxies only (SECURITY R31)."""
-        forwarded = environ.get("HTTP_X_FORWARDED_FOR"), environ.get("HTTP_FORWARDED")
-        address = self._gate.client_address(
-            environ.get("REMOTE_ADDR") or None,
-            [forwarded[0]] if forwarded[0] else [],
-            [forwarded[1]] if forwarded[1] else [],
+
+class _WsgiExchange(Exchange[Any]):
+    """The session of one WSGI request; keeps what it may be asked for, not the environ, which would keep it in turn."""
+
+    def __init__(self, gate: Gate[Any], environ: WSGIEnvironment) -> None:
+        self.gate = gate
+        look = environ.get
+        self._cookies: str | None = look("HTTP_COOKIE")
+        self._about = (
+            look("REMOTE_ADDR"),
+            look("HTTP_X_FORWARDED_FOR"),
+            look("HTTP_FORWARDED"),
+            look("HTTP_USER_AGENT"),
         )
-        return Client(address, environ.get("HTTP_USER_AGENT"))
+
+    def sent_tokens(self) -> Sequence[str]:
+        """Return what the request brought under the cookie's name."""
+        return read_cookies(self._cookies, self.gate.cookies.name) if self._cookies else ()
+
+    def sender(self) -> ClientOf:
+        """Return what tells who sent the request."""
+        return partial(_client, self.gate, *self._about)
+
+
+def _client(
+    gate: Gate[Any], peer: str | None, x_forwarded_for: str | None, forwarded: str | None, agent: str | None
+) -> Client:
+    """Return who sent the request, through trusted proxies only (SECURITY R31)."""
+    address = gate.client_address(
+        peer or None, [x_forwarded_for] if x_forwarded_for else [], [forwarded] if forwarded else []
+    )
+    return Client(address, agent)
 
 
 class _Response:
     """The response of one request: its head, and what replaced it."""
 
-    __slots__ = ("_ending", "_environ", "_exchange", "_start", "answer", "started")
+    started = False
+    answer: Answer | None = None
+    _ending: Ending | None = None
 
     def __init__(self, exchange: Exchange[Any], environ: WSGIEnvironment, start: StartResponse) -> None:
         self._exchange = exchange
         self._environ = environ
         self._start = start
-        self._ending: Ending | None = None
-        self.started = False
-        self.answer: Answer | None = None
 
     def start(self, status: str, headers: _Headers, exc_info: _ExcInfo | None = None, /) -> Callable[[bytes], object]:
         """Commit, then start the response; a second start (exc_info) never commits twice (FAILURES F23)."""
         self.started = True
         if self._ending is None:
             code = _code(status)
-            self._ending = finish_at_rest(self._exchange, code)
-            if self._ending is None:
-                accept = self._environ.get("HTTP_ACCEPT", "")
-                self._ending = run_blocking(finish(self._exchange, code, accept))
-            self.answer = self._ending.answer
+            ending = finish_at_rest(self._exchange, code)
+            if ending is None:
+                ending = run_blocking(finish(self._exchange, code, self._accept))
+            self._ending = ending
+            if ending is UNTOUCHED:
+                return self._start(status, headers, exc_info)
+            self.answer = ending.answer
         elif _code(status) >= _SERVER_ERROR and not self._exchange.gate.settings.commit_on_error:
             self._exchange.refused = True
         if self.answer is not None:
@@ -119,9 +152,17 @@ class _Response:
         self._start(answer.status_line, list(answer.headers))
         return [answer.body]
 
+    def _accept(self) -> str:
+        return str(self._environ.get("HTTP_ACCEPT", ""))
+
+    def rests(self) -> bool:
+        """Tell whether the head has left and nothing changed since."""
+        exchange = self._exchange
+        return self.started and (exchange.draft is None or rests_late(exchange))
+
     def finish(self) -> None:
         """Save what changed while the body was sent."""
-        if not rests_late(self._exchange):
+        if self._exchange.draft is not None and not rests_late(self._exchange):
             run_blocking(finish_late(self._exchange))
 
     def fail(self) -> None:
