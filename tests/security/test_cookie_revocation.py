@@ -206,6 +206,39 @@ def test_r16_without_the_index_start_up_says_that_cookies_cannot_be_revoked(
     assert caplog.text == ""
 
 
+RENEWING: list[dict[str, Any]] = [
+    {"preset": "high_security", "idle_timeout": "15m", "absolute_timeout": "12h", "renew_after": "1m"},
+    {"preset": "production", "renew_after": "1m"},
+]
+
+
+@pytest.mark.parametrize("settings", RENEWING, ids=lambda settings: settings["preset"])
+def test_r9_start_up_says_that_tokens_in_cookies_are_not_renewed(
+    settings: dict[str, Any], cookie_house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And indeed they are not: time passes, and the cookie stays the one that it was."""
+    with caplog.at_level(logging.WARNING, "sojourn"):
+        index = MemoryStore(clock=cookie_house.clock)
+        node = cookie_house.node(parts={"revocation_store": index}, **settings).blocking
+    warned = [record.getMessage() for record in caplog.records if "RENEW_AFTER" in record.getMessage()]
+    assert len(warned) == 1
+    assert "SOJOURN_RENEW_AFTER has no effect" in warned[0]
+    token = begin(node)
+    cookie_house.clock.advance(61)
+    session = node.open(token)
+    assert (session.outcome.value, session.id) == ("loaded", node.open(token).id)
+    assert node.commit(session).token is None
+
+
+@pytest.mark.parametrize("settings", RENEWING, ids=lambda settings: settings["preset"])
+def test_r9_where_tokens_are_renewed_nothing_is_said_of_it(
+    settings: dict[str, Any], server_house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "sojourn"):
+        server_house.node(**settings)
+    assert "RENEW_AFTER" not in caplog.text
+
+
 def test_r16_the_setting_names_the_store_of_the_index(cookie_house: House) -> None:
     from sojourn.settings import SessionSettings
     from tests.core.models import Visit

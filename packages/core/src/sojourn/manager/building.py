@@ -71,6 +71,11 @@ def build_context(
             "sessions live in the cookie and SOJOURN_REVOCATION_STORE is not set: a copied cookie stays valid after "
             "logout until it expires, and sessions cannot be revoked"
         )
+    if client_side and settings.renew_after is not None:
+        _log.warning(
+            "sessions live in the cookie, so SOJOURN_RENEW_AFTER has no effect: a new cookie would not end the copies "
+            "of the old one; a shorter SOJOURN_ABSOLUTE_TIMEOUT limits how long a copy is of use"
+        )
     ring = settings.key_ring()
     signals = Signals(
         metrics or NullMetrics(),
