@@ -1,0 +1,323 @@
+"""A WebSocket is closed once the session that it was opened with has ended, and not before."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from sojourn import MemoryStore, SessionManager, StoreIO
+from sojourn.asgi import RevocationMiddleware, SessionMiddleware
+from sojourn.asgi import revocation as revocation_module
+from sojourn.errors import ConfigurationError
+from sojourn.session import draft_of
+from sojourn.testing import FakeClock, Fault, FaultyStore
+from sojourn_store_cookie import CookieStore
+from tests.core.asgi_bench import make_scope
+from tests.core.models import make_manager
+
+pytestmark = pytest.mark.anyio
+
+SAME = {"host": "shop.example", "origin": "http://shop.example"}
+LONG = 15.0
+"""Seconds that a busy machine may take."""
+
+
+async def until(is_so: Callable[[], Any]) -> None:
+    async with asyncio.timeout(LONG):
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
+class Socket:
+    """A connection as the server sees it, and an application that notes what it receives."""
+
+    def __init__(self, sessions: SessionManager[Any], token: str | None, **options: Any) -> None:
+        self.sent: list[Any] = []
+        self.received: list[Any] = []
+        self.to_come: asyncio.Queue[Any] = asyncio.Queue()
+        self.send: Any = None
+        self.app = RevocationMiddleware(self.chat, sessions, **options)
+        self.whole = SessionMiddleware(self.app, sessions)
+        self.scope = make_scope(token, kind="websocket", **SAME)
+        self.before: Callable[[], Any] | None = None
+
+    async def chat(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if self.before is not None:
+            self.before()
+        await send({"type": "websocket.accept"})
+        self.send = send
+        while True:
+            message = await receive()
+            self.received.append(message)
+            if message["type"] == "websocket.disconnect":
+                return
+            await send({"type": "websocket.send", "text": message["text"]})
+            if message["text"] == "bye":
+                await send({"type": "websocket.close", "code": 1000})
+
+    async def run(self) -> None:
+        async def send(message: Any) -> None:
+            self.sent.append(message)
+
+        await self.whole(self.scope, self.to_come.get, send)
+
+    def say(self, text: str) -> None:
+        self.to_come.put_nowait({"type": "websocket.receive", "text": text})
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.sent) and self.sent[-1]["type"] != "websocket.close"
+
+
+@asynccontextmanager
+async def opened(sessions: SessionManager[Any], token: str | None, **options: Any) -> AsyncIterator[Socket]:
+    socket = Socket(sessions, token, **options)
+    socket.to_come.put_nowait({"type": "websocket.connect"})
+    running = asyncio.create_task(socket.run())
+    await until(lambda: socket.send is not None or running.done())
+    socket.say("hello")
+    await until(lambda: len(socket.sent) == 2 or running.done())
+    yield socket
+    socket.to_come.put_nowait({"type": "websocket.disconnect", "code": 1001})
+    async with asyncio.timeout(LONG):
+        await running
+    assert socket.app._watches == {}
+
+
+async def begin(sessions: SessionManager[Any], principal: str | None = None) -> tuple[str, str]:
+    session = await sessions.open(None)
+    session.data.count = 1
+    if principal is not None:
+        session.login(principal)
+    token = (await sessions.commit(session)).token
+    assert token is not None
+    return token, session.id or ""
+
+
+async def test_the_socket_of_a_session_that_is_revoked_is_closed() -> None:
+    sessions = make_manager()
+    token, id = await begin(sessions)
+    other_token, _ = await begin(sessions)
+    async with opened(sessions, token) as socket, opened(sessions, other_token) as other:
+        assert [message["type"] for message in socket.sent] == ["websocket.accept", "websocket.send"]
+        await sessions.revoke(id)
+        await until(lambda: not socket.is_open)
+        assert socket.sent[-1] == {"type": "websocket.close", "code": 1008, "reason": "session ended"}
+        await until(lambda: socket.received[-1]["type"] == "websocket.disconnect")
+        assert socket.received[-1]["code"] == 1008
+        with pytest.raises(OSError, match="session of this WebSocket has ended"):
+            await socket.send({"type": "websocket.send", "text": "too late"})
+        assert other.is_open
+
+
+async def test_what_comes_after_the_end_is_not_received() -> None:
+    sessions = make_manager()
+    token, id = await begin(sessions)
+    async with opened(sessions, token) as socket:
+        await sessions.revoke(id)
+        await until(lambda: not socket.is_open)
+        socket.say("one more")
+        await asyncio.sleep(0)
+        assert [message.get("text") for message in socket.received] == ["hello", None]
+
+
+@pytest.mark.parametrize("how", ["logout", "destroy", "rotate", "login"])
+async def test_every_way_to_end_the_session_or_its_token_closes(how: str) -> None:
+    sessions = make_manager()
+    token, _ = await begin(sessions)
+    async with opened(sessions, token, code=4401) as socket:
+        session = await sessions.open(token)
+        getattr(session, how)(*(["42"] if how == "login" else []))
+        await sessions.commit(session)
+        await until(lambda: not socket.is_open)
+        assert socket.sent[-1]["code"] == 4401
+
+
+async def test_another_thread_may_end_it() -> None:
+    sessions = make_manager()
+    token, id = await begin(sessions)
+    async with opened(sessions, token) as socket:
+        thread = threading.Thread(target=lambda: sessions.blocking.revoke(id))
+        thread.start()
+        thread.join()
+        await until(lambda: not socket.is_open)
+
+
+async def test_the_end_of_all_sessions_is_a_reason_to_look() -> None:
+    sessions = make_manager()
+    token, _ = await begin(sessions)
+    async with opened(sessions, token) as socket:
+        await sessions.clear()
+        await until(lambda: not socket.is_open)
+
+
+async def test_a_socket_without_a_session_is_left_alone() -> None:
+    sessions = make_manager()
+    for token in (None, "x" * 43):
+        async with opened(sessions, token) as socket:
+            await sessions.clear()
+            socket.say("still here")
+            await until(lambda: len(socket.sent) == 3)
+            assert socket.is_open
+
+
+async def test_a_session_that_begins_with_the_accept_is_watched() -> None:
+    sessions = make_manager()
+    socket = Socket(sessions, None)
+    socket.before = lambda: setattr(sessions.of(socket.scope).data, "count", 2)
+    socket.to_come.put_nowait({"type": "websocket.connect"})
+    running = asyncio.create_task(socket.run())
+    await until(lambda: socket.send is not None)
+    assert await sessions.bulk_delete(lambda session: session.data.count == 2) == 1
+    await until(lambda: not socket.is_open)
+    await running
+
+
+async def test_a_session_that_ended_just_before_the_accept_is_noticed() -> None:
+    sessions = make_manager()
+    token, id = await begin(sessions)
+    socket = Socket(sessions, token)
+    socket.before = lambda: sessions.blocking.revoke(id)
+    socket.to_come.put_nowait({"type": "websocket.connect"})
+    async with asyncio.timeout(LONG):
+        await socket.run()
+    assert socket.sent[-1]["code"] == 1008
+
+
+@pytest.mark.parametrize("io", [StoreIO.BLOCKING, StoreIO.ASYNC])
+async def test_where_nobody_announces_the_session_is_looked_up(io: StoreIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocation_module, "_LOOK_EVERY", 0.02)
+    clock = FakeClock()
+    store = FaultyStore(MemoryStore(clock=clock))
+    store.io = io
+    sessions, elsewhere = make_manager(store, clock=clock), make_manager(store, clock=clock)
+    token, id = await begin(sessions)
+    async with opened(sessions, token) as socket:
+        await until(lambda: store.calls.count("load") > 4)
+        assert socket.is_open
+        await elsewhere.revoke(id)
+        await until(lambda: not socket.is_open)
+
+
+async def test_f1_during_an_outage_it_stays_open_and_is_looked_up_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocation_module, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(revocation_module, "_AFTER_AN_OUTAGE", 0.02)
+    clock = FakeClock()
+    store = FaultyStore(MemoryStore(clock=clock))
+    store.io = StoreIO.ASYNC
+    sessions, elsewhere = make_manager(store, clock=clock), make_manager(store.inner, clock=clock)
+    token, id = await begin(sessions)
+    async with opened(sessions, token) as socket:
+        store.follow(lambda method: Fault.BEFORE)
+        await elsewhere.revoke(id)
+        seen = store.calls.count("load")
+        await until(lambda: store.calls.count("load") > seen + 3)
+        assert socket.is_open
+        store.follow(())
+        await until(lambda: not socket.is_open)
+
+
+async def test_a_session_whose_time_is_over_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocation_module, "_SHORTEST", 0.02)
+    clock = FakeClock()
+    sessions = make_manager(clock=clock, settings={"touch_after": 1.0})
+    token, _ = await begin(sessions)
+    clock.advance(3600 - 0.05)
+    async with opened(sessions, token) as socket:
+        clock.advance(1)
+        await until(lambda: not socket.is_open)
+
+
+async def test_use_elsewhere_keeps_it_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocation_module, "_SHORTEST", 0.02)
+    clock = FakeClock()
+    store = FaultyStore(MemoryStore(clock=clock))
+    sessions = make_manager(store, clock=clock, settings={"touch_after": 1.0})
+    token, _ = await begin(sessions)
+    clock.advance(3600 - 0.05)
+    async with opened(sessions, token) as socket:
+        session = await sessions.open(token)
+        session.data.count += 1
+        await sessions.commit(session)
+        seen = store.calls.count("load")
+        clock.advance(1)
+        await until(lambda: store.calls.count("load") > seen)
+        assert socket.is_open
+
+
+async def test_a_renewal_is_followed_to_the_new_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocation_module, "_SHORTEST", 0.02)
+    clock = FakeClock()
+    sessions = make_manager(clock=clock, settings={"renew_after": "10m", "renew_grace": "0.04"})
+    token, id = await begin(sessions)
+    async with opened(sessions, token) as socket:
+        clock.advance(601)
+        session = await sessions.open(token)
+        draft_of(session).accessed = True
+        await sessions.commit(session)
+        assert session.id not in {None, id}
+        await until(lambda: session.id in socket.app._watches)
+        assert socket.is_open
+        await sessions.revoke(session.id or "")
+        await until(lambda: not socket.is_open)
+
+
+@pytest.mark.parametrize("revocable", [True, False])
+async def test_sessions_in_cookies(revocable: bool) -> None:
+    clock = FakeClock()
+    parts: dict[str, Any] = {"revocation_store": MemoryStore(clock=clock)} if revocable else {}
+    sessions = make_manager(CookieStore(), clock=clock, **parts)
+    token, _ = await begin(sessions, "42")
+    async with opened(sessions, token) as socket:
+        if revocable:
+            clock.advance(1)
+            await sessions.revoke_all("42")
+        else:
+            session = await sessions.open(token)
+            session.logout()
+            await sessions.commit(session)
+        await until(lambda: not socket.is_open)
+
+
+async def test_the_application_closes_first() -> None:
+    sessions = make_manager()
+    token, id = await begin(sessions)
+    async with opened(sessions, token) as socket:
+        socket.say("bye")
+        await until(lambda: not socket.is_open)
+        await sessions.revoke(id)
+        await asyncio.sleep(0.02)
+        assert [message["type"] for message in socket.sent].count("websocket.close") == 1
+
+
+async def test_a_socket_that_cannot_be_watched_is_closed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sessions = make_manager()
+    token, _ = await begin(sessions)
+    monkeypatch.setattr(revocation_module, "Waiting", None)
+    async with opened(sessions, token) as socket:
+        await until(lambda: not socket.is_open)
+    assert "could not be watched" in caplog.text
+
+
+async def test_other_connections_pass() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    for kind in ("http", "lifespan"):
+        await RevocationMiddleware(app, make_manager())({"type": kind}, None, None)  # type: ignore[arg-type]
+    assert seen == ["http", "lifespan"]
+
+
+def test_it_takes_a_manager() -> None:
+    with pytest.raises(ConfigurationError, match="SessionManager"):
+        RevocationMiddleware(None, object())  # type: ignore[arg-type]
