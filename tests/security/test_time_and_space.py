@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import hmac
+import json
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -114,6 +117,60 @@ def test_r29_a_bomb_under_a_good_seal_takes_no_more_memory_than_the_limit(cipher
     with pytest.raises(CorruptEnvelopeError):
         codec.open(envelope, bound, 0.0)
     assert peak() < 6 * MEGABYTE
+
+
+WEIGH_A_BOMB = """
+import json, os, sys, zlib
+from sojourn.codec import COMPRESSED, Codec, CorruptEnvelopeError
+from sojourn.crypto import BUILTIN_CIPHERS, KeyRing
+from sojourn.stores import Record
+
+MEGABYTE = 1 << 20
+ring, bound = KeyRing.ephemeral(), Record("id", 1, b"", 1e9, 1e9)
+deflate = zlib.compressobj(9, wbits=31)
+bomb = b"".join(deflate.compress(bytes(MEGABYTE)) for _ in range(300)) + deflate.flush()
+harmless = zlib.compress(bytes(1000), wbits=31)
+
+def weigh(work):
+    # in a fork, whose greatest size in memory begins with what there is now
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(work())
+        finally:
+            os._exit(99)
+    _, status, usage = os.wait4(pid, 0)
+    return [os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1024]
+
+def opening(codec, envelope):
+    def work():
+        try:
+            codec.open(envelope, bound, 0.0)
+        except CorruptEnvelopeError:
+            return 1
+        return 0
+    return work
+
+found = {"no limit": weigh(lambda: len(zlib.decompress(bomb, wbits=31)) == 0)}
+for cipher in BUILTIN_CIPHERS:
+    codec = Codec(ring, cipher, openers=BUILTIN_CIPHERS, purpose="x", compress_over=None, max_payload=MEGABYTE)
+    for name, content in (("harmless", harmless), ("bomb", bomb)):
+        found[f"{name} {cipher.name}"] = weigh(opening(codec, codec.seal(content, bound, 0.0, COMPRESSED)))
+print(json.dumps(found))
+"""
+
+
+def test_r29_a_bomb_makes_the_process_no_larger_than_a_harmless_session_does() -> None:
+    """Ask the operating system, which sees what the libraries take, too; it does see a bomb that goes off."""
+    done = subprocess.run([sys.executable, "-c", WEIGH_A_BOMB], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, tuple[int, float]] = json.loads(done.stdout)
+    usual = found["harmless aes-256-gcm"][1]
+    assert found["no limit"][1] - usual > 250, "in megabytes"
+    for cipher in BUILTIN_CIPHERS:
+        (kept, harmless), (refused, bomb) = found[f"harmless {cipher.name}"], found[f"bomb {cipher.name}"]
+        assert (kept, refused) == (0, 1)
+        assert bomb - harmless < 8
 
 
 def test_r29_what_has_exactly_the_limit_is_kept_and_one_byte_more_is_refused_when_sealed() -> None:
