@@ -132,4 +132,7 @@ class SessionFields(LayeredSettings):
     namespace: str = Field(
         "sojourn", pattern=r"^[A-Za-z0-9_.:-]{1,64}$", description="Sets applications apart that share a store"
     )
-    node_id: OptionalText = Field(None, description="The name of this process in events; a random one when unset")
+    node_id: OptionalText = Field(
+        None,
+        description="The name of this process in events, in the log of sessions and in CLIENT LIST; unset: a random one in events",
+    )
