@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from sojourn.binding import Client
-from sojourn.cookies import read_cookies
 from sojourn.http import Answer, add_vary, cache_control
 from sojourn.manager.ending import Ending
 from sojourn.manager.exchange import Exchange
@@ -42,11 +41,11 @@ class AsgiExchange(Exchange[Any]):
 
     def sent_tokens(self) -> Sequence[str]:
         """Return what the request brought under the cookie's name; HTTP/2 may split the header (RFC 9113 8.2.3)."""
-        values = [value for key, value in self._headers if key == b"cookie"]  # ASGI: names come in lower case
-        if not values:
-            return ()
-        sent = values[0] if len(values) == 1 else b"; ".join(values)
-        return read_cookies(sent.decode("latin-1"), self.gate.cookies.name)
+        sent = b""
+        for key, value in self._headers:
+            if key == b"cookie":  # ASGI: names come in lower case
+                sent = sent + b"; " + value if sent else value
+        return self.gate.cookies.read(sent.decode("latin-1")) if sent else ()
 
     def accept(self) -> str:
         """Return the Accept header."""

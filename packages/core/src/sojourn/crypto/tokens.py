@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import a2b_base64, b2a_base64
 from hashlib import sha256
 from typing import Final
 
 TOKEN_BYTES: Final = 32
 TOKEN_LENGTH: Final = 43
 
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 # 43 characters carry 258 bits; the last one may only be of those whose two low bits are zero.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 
@@ -30,18 +32,18 @@ def is_token(value: str) -> bool:
 
 def token_id(token: str) -> str:
     """Return the id of a well-formed token: base64url of its SHA-256, all that a store ever sees (SECURITY R2)."""
-    return encode_bytes(sha256(token.encode()).digest())
+    return b2a_base64(sha256(token.encode()).digest(), newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def encode_bytes(raw: bytes) -> str:
     """Write *raw* as base64url without padding."""
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return b2a_base64(raw, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def decode_bytes(text: str) -> bytes:
     """Read base64url without padding; ValueError unless *text* is the one canonical spelling of its bytes."""
     try:
-        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        raw = a2b_base64(text.encode("ascii").translate(_FROM_URL) + b"==="[: -len(text) % 4])
     except ValueError:
         raw = b""
     # The library skips foreign characters and ignores stray bits; writing the bytes again finds both.

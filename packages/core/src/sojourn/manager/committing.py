@@ -72,11 +72,9 @@ class Committer(Generic[T]):
             return False
         try:
             if draft.state is SessionState.LOADED:
-                return (
-                    draft.facts is draft.loaded
-                    and draft.content.is_as_loaded()
-                    and not (draft.accessed and self._is_due(draft))
-                )
+                if draft.facts is not draft.loaded or not draft.content.is_as_loaded():
+                    return False
+                return not draft.accessed or not self._is_due(draft)
             return draft.state is SessionState.DESTROYED or (
                 draft.state is SessionState.NEW and not draft.holds_anything()
             )

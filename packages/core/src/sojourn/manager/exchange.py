@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
+from sojourn.crypto import is_token
 from sojourn.errors import ConfigurationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager.driving import run_blocking
 from sojourn.manager.gate import Gate
-from sojourn.manager.opening import NOTHING, ClientOf, Found, is_well_formed
+from sojourn.manager.opening import LONGEST_TOKEN, NOTHING, ClientOf, Found, is_well_formed
 from sojourn.session import Draft, LoadOutcome, Session, SessionState, draft_of
 from sojourn.stores import Patience, Waiting
 
@@ -66,7 +67,8 @@ class Exchange(Generic[T]):
         """What of the request is worth a look-up."""
         tokens = self._tokens
         if tokens is None:
-            tokens = self._tokens = choose(self.sent_tokens(), client_side=self.gate.client_side)
+            sent = self.sent_tokens()
+            tokens = self._tokens = choose(sent, client_side=self.gate.client_side) if sent else ()
         return tokens
 
     @property
@@ -202,9 +204,19 @@ def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
     if not tokens:
         return ()
     if len(tokens) == 1:
-        return (tokens[0],) if is_well_formed(tokens[0], client_side=client_side) else ()
+        token = tokens[0]
+        return (token,) if (0 < len(token) <= LONGEST_TOKEN if client_side else is_token(token)) else ()
     unique = tuple(dict.fromkeys(token for token in tokens if is_well_formed(token, client_side=client_side)))
     return unique if len(unique) <= _MOST_TOKENS else ()
+
+
+def exchange_of(request: object, key: object) -> Exchange[Any]:
+    """Return the exchange of a request under the key of a manager; ConfigurationError when there is none."""
+    exchange = find(request).get(key)
+    if exchange is None:
+        msg = "this request passed a session middleware of another manager; hand this manager to SessionMiddleware"
+        raise ConfigurationError(msg)
+    return exchange
 
 
 def find(request: object) -> MutableMapping[object, Exchange[Any]]:

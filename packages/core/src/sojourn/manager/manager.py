@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from sojourn.binding import Client
 from sojourn.crypto import Cipher
-from sojourn.errors import ConfigurationError
 from sojourn.hookspecs import Observer
 from sojourn.manager.building import build_context
-from sojourn.manager.exchange import Exchange, find
+from sojourn.manager.exchange import exchange_of
 from sojourn.manager.gate import Gate
 from sojourn.manager.parts import complete
 from sojourn.manager.queries import Queries, SessionInfo
@@ -114,25 +113,18 @@ class SessionManager(Generic[T]):
 
         Raises SessionUnavailableError when it could not be loaded and the policy is strict.
         """
-        return self._exchange_of(request).of()
+        return exchange_of(request, self.gate.key).of()
 
     def require(self, request: object) -> Session[T]:
         """Return the session as `of` does, and raise SessionUnavailableError without one whatever ``on_unavailable`` says.
 
         For routes that must not run anonymously during an outage, or on a record of a newer node.
         """
-        return self._exchange_of(request).of(strict=True)
+        return exchange_of(request, self.gate.key).of(strict=True)
 
     async def get(self, request: object) -> Session[T]:
         """Return the session of a request, opening it now if it is not yet open."""
-        return await self._exchange_of(request).get()
-
-    def _exchange_of(self, request: object) -> Exchange[T]:
-        exchange = find(request).get(self.gate.key)
-        if exchange is None:
-            msg = "this request passed a session middleware of another manager; hand this manager to SessionMiddleware"
-            raise ConfigurationError(msg)
-        return exchange
+        return await exchange_of(request, self.gate.key).get()
 
     # -- all sessions ----------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ ClientOf = Callable[[], Client | None] | None
 CLOCK_TOLERANCE: Final = 60.0
 """Seconds by which the clocks of nodes may differ; a session from further ahead is over, for a clock that was put back
 would lengthen its absolute lifetime (FAILURES F18)."""
-_LONGEST_TOKEN = 4096
+LONGEST_TOKEN: Final = 4096
 _MOST_RENEWALS = 4
 
 
@@ -56,17 +56,21 @@ NOTHING = Found(LoadOutcome.NONE)
 
 def is_well_formed(token: str, *, client_side: bool) -> bool:
     """Tell whether the token may be looked up at all (SECURITY R4)."""
-    return 0 < len(token) <= _LONGEST_TOKEN if client_side else is_token(token)
+    return 0 < len(token) <= LONGEST_TOKEN if client_side else is_token(token)
 
 
 class Opener(Generic[T]):
     """Open sessions for one manager."""
 
-    __slots__ = ("_binds", "_context")
+    __slots__ = ("_binds", "_codec", "_context", "_is_direct", "_is_heard", "_terms")
 
     def __init__(self, context: Context[T]) -> None:
         self._context = context
+        self._terms = context.terms
+        self._codec = context.codec
         self._binds = context.binding.policy != "off"
+        self._is_heard = context.signals.is_heard
+        self._is_direct = context.revocations is None and not context.signals.has_metrics
 
     async def fetch(self, token: str | None, *, fresh: bool = False) -> Found:
         """Ask the store; follow a renewal's stub. Never raises for an outage: the outcome is UNAVAILABLE."""
@@ -95,20 +99,24 @@ class Opener(Generic[T]):
 
         What is not as usual goes the longer way, which says what it is; only then is there something found to keep.
         """
-        context = self._context
+        terms = self._terms
         found: Found | None = None
-        if context.revocations is None and not context.signals.has_metrics:
-            loading = context.calls.store.load(token if context.terms.client_side else token_id(token))
+        if self._is_direct:
+            loading = self._context.calls.store.load(token if terms.client_side else token_id(token))
             try:
                 loading.send(None)
             except StopIteration as loaded:
                 record: Record | None = loaded.value
                 if record is None:
                     found = Found(LoadOutcome.UNKNOWN, token)
-                elif (session := self._built_at_once(record, token, client)) is not None:
-                    return session, None
-                elif not peek_flags(record.payload) & STUB:
-                    found = self._judge(token, token, record)
+                else:
+                    now = terms.clock.time()
+                    if now < record.idle_deadline and now < record.absolute_deadline:
+                        draft = self._draft_or_none(record, token, client, now)
+                        if draft is not None:
+                            return Session(draft), None
+                    if not peek_flags(record.payload) & STUB:
+                        found = self._judge(token, token, record)
             except Exception:  # noqa: BLE001, S110 - the longer way says what kind of outage it is
                 pass
             else:
@@ -118,37 +126,29 @@ class Opener(Generic[T]):
             found = run_blocking(self.fetch(token))
         return self.build(found, client), found
 
-    def _built_at_once(self, record: Record, token: str, client: ClientOf) -> Session[T] | None:
-        """Return the session of a record in which nothing is remarkable."""
-        context = self._context
-        now = context.terms.clock.time()
-        if now >= record.idle_deadline or now >= record.absolute_deadline:
-            return None
+    def _draft_or_none(self, record: Record, token: str, client: ClientOf, now: float) -> Draft[T] | None:
+        """Return the draft of a record in which nothing is remarkable."""
         try:
-            draft = self._draft(record, token, token, client, now)
+            payload, data = self._content(record, now)
         except (FutureEnvelopeError, CorruptEnvelopeError, SerializationError):
             return None
-        payload = draft.facts
         if payload.created_at > now + CLOCK_TOLERANCE or (payload.fingerprint is not None and self._binds):
             return None
-        if context.signals.is_heard:
-            context.signals.event("loaded", record.id, principal=payload.principal)
-        return Session(draft)
+        if self._is_heard:
+            self._context.signals.event("loaded", record.id, principal=payload.principal)
+        return Draft(self._terms, LoadOutcome.LOADED, token, client, loaded=(record, payload, token, data))
 
-    def _draft(self, record: Record, sent: str | None, current: str | None, client: ClientOf, now: float) -> Draft[T]:
-        """Return the draft of a record, all of which fits. Raise what `read` raises."""
-        context = self._context
-        plain, flags = context.codec.open(record.payload, record, now)
+    def _content(self, record: Record, now: float) -> tuple[Payload, T]:
+        """Return the content of a record and the data in it; all of it fits, or nothing. Raise what `read` raises."""
+        plain, flags = self._codec.open(record.payload, record, now)
         if flags & STUB:
             raise CorruptEnvelopeError
         payload = decode_payload(plain)
-        draft = Draft(context.terms, LoadOutcome.LOADED, sent, client, loaded=(record, payload, current))
-        _ = draft.content.data
         if payload.extras != EMPTY:
             unpack_map(payload.extras)
         if payload.flash != EMPTY:
             unpack_map(payload.flash)
-        return draft
+        return payload, self._terms.shape.decode(payload.data)
 
     def _judge(self, sent: str, current: str, record: Record | None) -> Found:
         if record is None or record.is_end:
@@ -183,21 +183,22 @@ class Opener(Generic[T]):
         record = found.record
         now = context.terms.clock.time()
         try:
-            draft = self._draft(record, found.sent_token, found.token, client, now)
+            payload, data = self._content(record, now)
         except FutureEnvelopeError:
             return self._without(LoadOutcome.FUTURE, found, client)
         except (CorruptEnvelopeError, SerializationError):
             return self._without(LoadOutcome.CORRUPT, found, client)
-        payload = draft.facts
         if payload.created_at > now + CLOCK_TOLERANCE:
             return self._without(LoadOutcome.EXPIRED, found, client)
         if payload.fingerprint is not None and self._binds and not self._matches(payload, client):
             context.signals.event("rejected", record.id, principal=payload.principal, reason="binding")
             if context.binding.policy == "reject":
                 return self._without(LoadOutcome.BINDING, found, client, told=True)
+        loaded = (record, payload, found.token, data)
+        draft = Draft(context.terms, LoadOutcome.LOADED, found.sent_token, client, loaded=loaded)
         if found.token != found.sent_token:
             draft.cookie = CookieChange(CookieAction.SET, found.token, max_age(context, record))
-        if context.signals.is_heard:
+        if self._is_heard:
             context.signals.event("loaded", record.id, principal=payload.principal)
         return Session(draft)
 

@@ -161,7 +161,9 @@ class Queries(Generic[T]):
         if peek_flags(record.payload) & STUB:
             return None
         try:
-            draft = Draft(context.terms, LoadOutcome.LOADED, loaded=(record, self._opener.read(record), None))
+            payload = self._opener.read(record)
+            loaded = (record, payload, None, context.shape.decode(payload.data))
+            draft = Draft(context.terms, LoadOutcome.LOADED, loaded=loaded)
             _ = draft.content.data
         except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
             return None

@@ -31,15 +31,15 @@ class Content(Generic[T]):
     """
 
     _blank: bytes | None = None
-    _data: T | _Unset = UNSET
     _extras: dict[str, Any] | _Unset = UNSET
     _flash: Flash | _Unset = UNSET
     _seen: bytes | None = None
     """The data's bytes as they were at the last look, when they differed from what was loaded."""
 
-    def __init__(self, shape: Shape[T], loaded: Payload | None = None) -> None:
+    def __init__(self, shape: Shape[T], loaded: Payload | None = None, data: T | _Unset = UNSET) -> None:
         self.shape = shape
         self.loaded = loaded
+        self._data = data
 
     @property
     def data(self) -> T:

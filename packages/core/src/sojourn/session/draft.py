@@ -62,7 +62,7 @@ class Draft(Generic[T]):
         sent_token: str | None = None,
         here: Callable[[], Client | None] | None = None,
         *,
-        loaded: tuple[Record, Payload, str | None] | None = None,
+        loaded: tuple[Record, Payload, str | None, T] | None = None,
     ) -> None:
         self.terms = terms
         self.outcome = outcome
@@ -71,13 +71,13 @@ class Draft(Generic[T]):
         self.here = here
         """Tells the client that sent this request."""
         if loaded is not None:
-            record, payload, token = loaded
+            record, payload, token, data = loaded
             self.state = SessionState.LOADED
             self.token = self.record_token = token
             self.id = record.id
             self.record = record
             self.loaded = self.facts = payload
-            self.content = Content(terms.shape, payload)
+            self.content = Content(terms.shape, payload, data)
             self.rebind = False
             return
         if outcome is LoadOutcome.UNAVAILABLE or outcome is LoadOutcome.FUTURE:
@@ -239,10 +239,6 @@ class Draft(Generic[T]):
         """Tell whether a new session is worth a record."""
         facts = self.facts
         return facts.principal is not None or facts.csrf is not None or not self.content.is_blank()
-
-    def is_as_loaded(self) -> bool:
-        """Tell, cheaply, that nothing changed; no answer but True is final."""
-        return self.facts is self.loaded and self.content.is_as_loaded()
 
     def compose(self) -> Payload:
         """Return the content as it is now; equal to ``loaded`` when nothing changed (DESIGN 3, step 6)."""

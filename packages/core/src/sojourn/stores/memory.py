@@ -11,7 +11,7 @@ from threading import Lock
 
 from sojourn.stores.contract import SYSTEM_CLOCK, WRITE_ID_BYTES, Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn.stores.deadlines import Deadlines
-from sojourn.stores.packing import HEAD, KEPT_BYTES, deadline_of, label_of, pack, unpack, was_written_by
+from sojourn.stores.packing import HEAD, KEPT_BYTES, deadline_of, label_of, pack, split_ids, was_written_by
 
 _read = HEAD.unpack_from
 _START = HEAD.size
@@ -53,9 +53,14 @@ class MemoryStore:
         blob = self._blobs.get(id)
         if blob is None:
             return None
-        head = _read(blob)
+        version, idle, absolute, writes, label = _read(blob)
         now = self._clock.time()
-        return None if now >= head[1] or now >= head[2] else unpack(id, blob, *head)
+        if now >= idle or now >= absolute:
+            return None
+        at = _START + writes * WRITE_ID_BYTES
+        end = at + label
+        ids = (blob[_START:at],) if writes == 1 else split_ids(blob[_START:at])
+        return Record(id, version, blob[end:], idle, absolute, blob[at:end].decode() if label else None, ids)
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Store a record that is absent so far."""

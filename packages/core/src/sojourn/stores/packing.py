@@ -10,7 +10,6 @@ from struct import Struct
 from sojourn.stores.contract import WRITE_ID_BYTES, WRITE_IDS_KEPT, Record
 
 HEAD = Struct(">QddBB")  # version, idle deadline, absolute deadline, write ids, bytes of label
-_SIZE = HEAD.size
 KEPT_BYTES = WRITE_IDS_KEPT * WRITE_ID_BYTES
 
 
@@ -23,13 +22,9 @@ def pack(record: Record, idle_deadline: float, write_ids: bytes) -> bytes:
     return b"".join((head, write_ids, label, record.payload))
 
 
-def unpack(id: str, blob: bytes, version: int, idle: float, absolute: float, writes: int, label: int) -> Record:
-    """Return the record that was packed, of whose *blob* the head was read."""
-    at = _SIZE + writes * WRITE_ID_BYTES
-    kept = blob[_SIZE:at]
-    ids = (kept,) if writes == 1 else tuple([kept[n : n + WRITE_ID_BYTES] for n in range(0, len(kept), WRITE_ID_BYTES)])
-    end = at + label
-    return Record(id, version, blob[end:], idle, absolute, blob[at:end].decode() if label else None, ids)
+def split_ids(kept: bytes) -> tuple[bytes, ...]:
+    """Return the write ids in the bytes that hold them, oldest first."""
+    return tuple([kept[at : at + WRITE_ID_BYTES] for at in range(0, len(kept), WRITE_ID_BYTES)])
 
 
 def write_ids_of(blob: bytes) -> bytes:

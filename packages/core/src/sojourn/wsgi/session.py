@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from sojourn.binding import Client
-from sojourn.cookies import read_cookies
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import Answer, add_vary, cache_control, unavailable
 from sojourn.manager import ENVIRON_KEY, Exchange, SessionManager, SessionMapping, require_manager, run_blocking
@@ -98,7 +97,7 @@ class _WsgiExchange(Exchange[Any]):
 
     def sent_tokens(self) -> Sequence[str]:
         """Return what the request brought under the cookie's name."""
-        return read_cookies(self._cookies, self.gate.cookies.name) if self._cookies else ()
+        return self.gate.cookies.read(self._cookies) if self._cookies else ()
 
     def sender(self) -> ClientOf:
         """Return what tells who sent the request."""
