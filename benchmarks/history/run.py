@@ -15,7 +15,7 @@ from threading import Thread
 
 from benchmarks.history.model import Basket, View, look
 from benchmarks.history.recorder import Row, load
-from benchmarks.history.stage import Shared, Stage
+from benchmarks.history.stage import START, Shared, Stage
 from benchmarks.history.worker import main, work
 from sojourn import SessionManager
 from sojourn.session import LoadOutcome
@@ -38,7 +38,7 @@ def play(stage: Stage, *, title: str, during: Tick | None = None, limit: float =
     try:
         for process in processes:
             process.start()
-        shared.ready.wait(120)
+        shared.ready.wait(START)
         _watch(stage, shared, lambda: any(process.is_alive() for process in processes), title, during, limit)
     finally:
         for process in processes:
@@ -61,7 +61,7 @@ def play_in_threads(stage: Stage, *, title: str) -> tuple[list[Row], SessionMana
     ]
     for thread in threads:
         thread.start()
-    shared.ready.wait(60)
+    shared.ready.wait(START)
     _watch(stage, shared, lambda: any(thread.is_alive() for thread in threads), title, None, 900.0)
     return sorted(rows, key=lambda row: row.started), stage.manager(store=store)
 

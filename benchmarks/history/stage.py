@@ -21,6 +21,8 @@ from sojourn.stores import MemoryStore, Store
 
 SECRET: Final = "A" * 21 + "bcdefghijklmnopqrstuvA"
 """A fixed key: all processes, and the checker after them, open each other's records."""
+START: Final = 600.0
+"""Seconds that the processes wait for each other at the start, on a machine that may be busy."""
 EXAMPLE: Final = Path(__file__).resolve().parents[2] / "examples" / "sojourn-store-sqlite" / "src"
 
 

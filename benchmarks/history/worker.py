@@ -21,7 +21,7 @@ from benchmarks.history.plan import Kind, Step, steps
 from benchmarks.history.plants import clearing_asgi, clearing_wsgi
 from benchmarks.history.pulse import Pulse
 from benchmarks.history.recorder import ERROR, UNAVAILABLE, UNKNOWN, Row, save
-from benchmarks.history.stage import Shared, Stage
+from benchmarks.history.stage import START, Shared, Stage
 from sojourn import SessionManager, asgi, wsgi
 from sojourn.manager import run_blocking
 
@@ -40,7 +40,7 @@ def work(stage: Stage, process: int, shared: Shared, sessions: SessionManager[Ba
     first = sum(stage.clients[:process])
     clients = range(first, first + stage.clients[process])
     group = _Group(stage, process, shared, sessions)
-    shared.ready.wait(60)
+    shared.ready.wait(START)
     with group.pulse:
         if stage.kinds[process] == "async":
             asyncio.run(group.in_tasks(clients))
