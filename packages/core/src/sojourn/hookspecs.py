@@ -35,7 +35,8 @@ class Event:
 
     name: str
     """``started``, ``loaded``, ``client`` (the response carries its cookie), ``deleted``, ``regenerated``, ``expired`` or
-    ``rejected``; also ``evicted``, ``conflict``, ``gone`` and, without an id, ``breaker`` and ``link``."""
+    ``rejected``; also ``evicted``, ``conflict``, ``gone``, ``unconfirmed`` and, without an id, ``breaker`` and
+    ``link``."""
     id: str
     """The session's public id; safe to log."""
     old_id: str | None = None

@@ -30,6 +30,7 @@ RETRY_ATTEMPT: Final = "session.retry.attempt"
 LINK_LOST: Final = "session.link.lost"
 LINK_RESTORED: Final = "session.link.restored"
 LINKS_DOWN: Final = "session.link.down"
+UNCONFIRMED: Final = "session.unconfirmed"
 
 METRIC_NAMES: Final = (
     CREATED,
@@ -53,6 +54,7 @@ METRIC_NAMES: Final = (
     LINK_LOST,
     LINK_RESTORED,
     LINKS_DOWN,
+    UNCONFIRMED,
 )
 
 Tags = Mapping[str, str]

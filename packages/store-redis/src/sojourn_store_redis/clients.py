@@ -21,6 +21,7 @@ from sojourn_store_redis.cluster import SCHEMES as CLUSTER_SCHEMES
 from sojourn_store_redis.cluster import ClusterGroup, ClusterTransport, Topology
 from sojourn_store_redis.cluster.nodes import NodeRoute, Nodes
 from sojourn_store_redis.connections import Node, describe, maker, no_retry, read_url, try_out, unreadable, within
+from sojourn_store_redis.durability import Durability
 from sojourn_store_redis.sentinel import SCHEMES as SENTINEL_SCHEMES
 from sojourn_store_redis.sentinel import SentinelGroup, SentinelRoute
 from sojourn_store_redis.shared import DirectRoute, HeldTransport, Route, SharedTransport
@@ -43,6 +44,10 @@ class Address:
     """Calls of one event loop that wait for a reply at once; one more is refused."""
     mode: Literal["shared", "pool"] = "shared"
     """Whether all tasks of an event loop share one connection, or each call takes one from a pool of redis-py."""
+    wait_replicas: int = 0
+    """How many replicas shall confirm what ends a session; 0 does not ask."""
+    wait_timeout: float = 0.2
+    """How long they have for it, within *timeout*."""
     client_name: str | None = "sojourn"
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
@@ -51,6 +56,13 @@ class Address:
         for name in ("timeout", "connect_timeout", "max_connections", "max_in_flight"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"SOJOURN_REDIS_{name.upper()} must be greater than 0")
+        if self.wait_replicas < 0:
+            raise ConfigurationError("SOJOURN_REDIS_WAIT_REPLICAS must be 0 or greater")
+        if self.wait_replicas and not 0 < self.wait_timeout < self.timeout:
+            raise ConfigurationError(
+                f"SOJOURN_REDIS_WAIT_TIMEOUT is {self.wait_timeout} s; set it above 0 and below SOJOURN_REDIS_TIMEOUT "
+                f"({self.timeout} s), within which the whole call must end"
+            )
 
     def transport(self, io: StoreIO, topology: Topology | None = None) -> Transport:
         """Return a transport that opens its own connections on first use; BLOCKING or ASYNC by *io*.
@@ -79,6 +91,12 @@ class Address:
         else:
             route = self._sentinel_route(group, is_async=is_async, deadline=deadline)
         return self._over(route, deadline, is_async=is_async)
+
+    def durability(self) -> Durability | None:
+        """Return what is to be done about replicas; None when nothing is."""
+        if self.wait_replicas == 0:
+            return None
+        return Durability(replicas=self.wait_replicas, seconds=self.wait_timeout)
 
     def topology(self) -> Topology | None:
         """Return what is to be known of the cluster that the URL names; None when it names none."""

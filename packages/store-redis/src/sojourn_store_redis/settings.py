@@ -49,6 +49,12 @@ class RedisSettings(PluginSettings):
     max_in_flight: Annotated[int, Field(ge=1)] = Field(
         4096, description="The most calls on a shared connection; further ones are refused until some are answered"
     )
+    wait_replicas: Annotated[int, Field(ge=0)] = Field(
+        0, description="How many replicas shall confirm that a session ended; 0 does not ask. Fewer are reported"
+    )
+    wait_timeout: Duration = Field(
+        timedelta(seconds=0.2), description="How long replicas have for that, below `SOJOURN_REDIS_TIMEOUT`"
+    )
     client_name: OptionalText = Field("sojourn", description="What CLIENT LIST on the server shows")
     namespace: OptionalText = Field(None, description="The beginning of every key; unset: that of SOJOURN_NAMESPACE")
     max_bytes: Annotated[int, Field(ge=1)] = Field(DEFAULT_MAX_BYTES, description="The largest record, in bytes")
@@ -84,6 +90,8 @@ class RedisSettings(PluginSettings):
             max_connections=self.max_connections,
             max_in_flight=self.max_in_flight,
             mode=self.transport,
+            wait_replicas=self.wait_replicas,
+            wait_timeout=self.wait_timeout.total_seconds(),
             client_name=self.client_name,
             username=self.username,
             password=self.password.get_secret_value() if self.password else None,

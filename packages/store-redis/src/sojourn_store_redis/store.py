@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import SessionTooLargeError
@@ -18,6 +18,7 @@ from sojourn_store_redis import scripts
 from sojourn_store_redis.clients import Address
 from sojourn_store_redis.cluster.hints import Hints
 from sojourn_store_redis.cluster.survey import SpreadSurvey
+from sojourn_store_redis.durability import ConfirmedWrites, Durability, HeldUpTransport, OnUnconfirmed
 from sojourn_store_redis.handed import handed_in
 from sojourn_store_redis.inspection import InspectedTransport
 from sojourn_store_redis.records import (
@@ -50,7 +51,7 @@ class RedisStore:
     ``redis.Redis`` gives a store that blocks, ``redis.asyncio.Redis`` one that suspends. A client handed in should
     be made with ``retry=Retry(NoBackoff(), 0)`` and timeouts; it stays the application's to close. *timeout* bounds
     each call over an asyncio client, in seconds. SessionTooLargeError beyond *max_bytes*. With a *channel* every write is
-    announced there, for processes that keep local copies.
+    announced there, for processes that keep local copies. With *durability* what ends a session waits for replicas.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class RedisStore:
         max_bytes: int = DEFAULT_MAX_BYTES,
         encrypt: bool | None = None,
         channel: bytes | None = None,
+        durability: Durability | None = None,
     ) -> None:
         transport = client if isinstance(client, Transport) else handed_in(client, timeout=timeout)
         self.io: StoreIO = transport.io
@@ -74,6 +76,10 @@ class RedisStore:
         self._clock = clock
         self._max_bytes = max_bytes
         self._channel = channel
+        self._durability = durability
+        self._confirmed: ConfirmedWrites | None = None
+        if durability is not None and isinstance(transport, HeldUpTransport):
+            self._confirmed = ConfirmedWrites(transport, durability)
         self._hints: Hints | None = None
         if isinstance(transport, SpreadTransport):
             self._hints = Hints(transport, self._keys)
@@ -146,7 +152,7 @@ class RedisStore:
             self._add_index(record, now, keys, arguments)
         elif record.index_label is not None:
             arguments.append(0)
-        reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
+        reply = await self._write(scripts.REPLACE, record.id, keys, arguments, ends=record.is_end)
         if reply == _INDEX_FIRST and self._hints is not None:
             await self._hints.add(record, now)
             arguments[-1] = 1
@@ -166,7 +172,7 @@ class RedisStore:
         arguments: list[Argument] = [pack_time(self._clock.time())]
         if expected is not None:
             arguments.append(pack_version(expected))
-        match await self._write(scripts.DELETE, id, [self._keys.session_key(id)], arguments):
+        match await self._write(scripts.DELETE, id, [self._keys.session_key(id)], arguments, ends=True):
             case 0:
                 return Deleted.GONE
             case -1:
@@ -203,14 +209,25 @@ class RedisStore:
         else:
             time.sleep(seconds)  # noqa: ASYNC101 - a BLOCKING store never suspends
 
+    def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
+        """Call *callback* with the id of each session whose end too few replicas confirmed, and their number."""
+        return self._durability.add(callback) if self._durability is not None else lambda: None
+
     async def aclose(self) -> None:
         """Release idle connections; a client that was handed in stays open for its owner."""
+        if self._confirmed is not None:
+            await self._confirmed.aclose()
         await self._transport.aclose()
 
-    async def _write(self, pair: scripts.Pair, id: str, keys: list[bytes], arguments: list[Argument]) -> Any:
-        if self._channel is None:
-            return await self._transport.eval(pair.silent, keys, arguments)
-        return await self._transport.eval(pair.announcing, keys, [*arguments, self._channel, pack_name(id)])
+    async def _write(
+        self, pair: scripts.Pair, id: str, keys: list[bytes], arguments: list[Argument], *, ends: bool = False
+    ) -> Any:
+        script = pair.silent if self._channel is None else pair.announcing
+        if self._channel is not None:
+            arguments = [*arguments, self._channel, pack_name(id)]
+        if ends and self._confirmed is not None:
+            return await self._confirmed.eval(id, script, keys, arguments)
+        return await self._transport.eval(script, keys, arguments)
 
     def _packed(self, record: Record, write_id: bytes) -> bytes:
         value = pack(record, write_id)

@@ -129,6 +129,27 @@ class ClientTransport:
 
         return await self._run(script.name, call)
 
+    def apart(self) -> ClientTransport:
+        """Return this one: each call has a connection of the client's pool for itself."""
+        return self
+
+    async def eval_and_wait(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
+    ) -> tuple[Any, int]:
+        """Return the reply of a script, and how many replicas have confirmed it."""
+
+        async def call(client: Any) -> Any:
+            pipeline = client.pipeline(transaction=False)
+            pipeline.execute_command("EVAL", script.source, len(keys), *keys, *arguments)
+            pipeline.execute_command("WAIT", replicas, milliseconds)
+            replies = await _settled(pipeline.execute(raise_on_error=False))
+            if isinstance(replies[0], Exception):
+                raise replies[0]
+            return replies
+
+        reply, confirmed = await self._run(script.name, call)
+        return reply, confirmed if isinstance(confirmed, int) else 0
+
     async def aclose(self) -> None:
         """Release idle connections of the running loop; those of another one can only be closed there."""
         if self._process != os.getpid():

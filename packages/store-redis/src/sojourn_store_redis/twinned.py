@@ -30,6 +30,7 @@ class TwinnedRedisStore(RedisStore):
             "clock": clock,
             "max_bytes": max_bytes,
             "encrypt": encrypt,
+            "durability": address.durability(),
         }
         self._twin: RedisStore | None = None
         self._topology = address.topology()

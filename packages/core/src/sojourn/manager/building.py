@@ -25,6 +25,7 @@ from sojourn.stores import (
     AnnouncingStore,
     ClientSideStore,
     Clock,
+    ConfirmingStore,
     IndexedStore,
     LinkedStore,
     MemoryStore,
@@ -226,7 +227,7 @@ def _refuse_what_the_store_lacks(
 
 
 def _listen_to(store: Store | ClientSideStore, signals: Signals) -> None:
-    """Take what a store has to say by itself: records that it dropped, that others deleted, links that were lost."""
+    """Take what a store has to say by itself: records that it dropped, links that were lost."""
     if isinstance(store, MemoryStore) and store.on_evict is None:
 
         def tell(id_: str) -> None:
@@ -237,3 +238,5 @@ def _listen_to(store: Store | ClientSideStore, signals: Signals) -> None:
         signals.news.announcer = store
     if isinstance(store, LinkedStore):
         store.on_link(signals.link)
+    if isinstance(store, ConfirmingStore):
+        store.on_unconfirmed(signals.unconfirmed)

@@ -30,6 +30,7 @@ _COUNTED: Final = {
     "evicted": names.EVICTED,
     "gone": names.GONE,
     "conflict": names.CONFLICT,
+    "unconfirmed": names.UNCONFIRMED,
 }
 _LOGGED: Final = frozenset(
     {"started", "deleted", "regenerated", "expired", "rejected", "evicted", "gone", "breaker", "link"}
@@ -116,6 +117,10 @@ class Signals:
         self.increment(names.LINK_RESTORED if is_up else names.LINK_LOST)
         self.gauge(names.LINKS_DOWN, down)
         self.event("link", "", reason="up" if is_up else "down")
+
+    def unconfirmed(self, id: str, replicas: int) -> None:
+        """Count that a session ended and too few *replicas* have confirmed it: a failover now may bring it back."""
+        self.event("unconfirmed", id, reason=f"{replicas} replicas")
 
     def increment(self, name: str, value: int = 1, tags: dict[str, str] | None = None) -> None:
         """Add to a counter."""

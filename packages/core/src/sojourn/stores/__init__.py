@@ -1,6 +1,6 @@
 """Where records are kept: the contract of a store, its capabilities, and the store in memory."""
 
-from sojourn.stores.announcing import AnnouncingStore, LinkedStore
+from sojourn.stores.announcing import AnnouncingStore, ConfirmingStore, LinkedStore
 from sojourn.stores.contract import (
     SYSTEM_CLOCK,
     WRITE_ID_BYTES,
@@ -32,6 +32,7 @@ __all__ = [
     "CachingStore",
     "ClientSideStore",
     "Clock",
+    "ConfirmingStore",
     "Created",
     "Deleted",
     "IndexedStore",

@@ -24,6 +24,18 @@ class AnnouncingStore(Protocol):
 
 
 @runtime_checkable
+class ConfirmingStore(Protocol):
+    """A store that waits until replicas have what ends a session, so that a failover does not bring it back."""
+
+    def on_unconfirmed(self, callback: Callable[[str, int], object]) -> Callable[[], None]:
+        """Call *callback* with the id of each ended session whose end too few replicas confirmed, and their number.
+
+        The session is over all the same. What is returned ends that.
+        """
+        ...
+
+
+@runtime_checkable
 class LinkedStore(Protocol):
     """A store that depends on a link beside its calls, and notices when that is lost and when it is back."""
 

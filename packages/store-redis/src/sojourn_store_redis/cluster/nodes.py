@@ -59,6 +59,10 @@ class Nodes:
         self._transports: dict[Node, NodeTransport] = {}
         self._generation = 0
 
+    def apart(self) -> Nodes:
+        """Return transports of the same kind that share no connection with these."""
+        return Nodes(self._topology, make_connection=self._make_connection, make_transport=self._make_transport)
+
     def to(self, node: Node) -> NodeTransport:
         """Return the transport to *node*."""
         if self._generation != self._topology.generation:

@@ -34,6 +34,7 @@ from sojourn_store_redis.connections import Node
 from sojourn_store_redis.failures import mapped
 from sojourn_store_redis.scripts import Script
 from sojourn_store_redis.shared.adoption import pack
+from sojourn_store_redis.shared.commands import pack_wait
 from sojourn_store_redis.transport import Argument, Transport
 
 _HOPS = 2
@@ -111,6 +112,25 @@ class ClusterTransport:
             command = ("EVAL", script.source, len(keys), *keys, *arguments)
             reply = await self._ask(slot_of(command), script.name, pack(command))
         return self._result(script.name, reply)
+
+    def apart(self) -> ClusterTransport:
+        """Return one whose calls may hold up their connections; this one, where calls share none."""
+        if self.io is StoreIO.BLOCKING:
+            return self
+        return ClusterTransport(self.topology, self._nodes.apart(), io=self.io, seconds=self._seconds)
+
+    async def eval_and_wait(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
+    ) -> tuple[Any, int]:
+        """Return the reply of a script, and how many replicas have confirmed it; none has after a redirection."""
+        began, command = time.monotonic(), ("EVAL", script.source, len(keys), *keys, *arguments)
+        node = self._owner(await self._slots(), slot_of(command))
+        packed = pack_wait(script, keys, arguments, replicas, milliseconds)
+        replies = await self._ask_at(node, script.name, packed, 2)
+        reply, confirmed = (replies, 0) if isinstance(replies, Exception) else replies
+        if isinstance(reply, MovedError | AskError):
+            reply, confirmed = await self._redirected(reply, node, script.name, pack(command), began), 0
+        return self._result(script.name, reply), confirmed if isinstance(confirmed, int) else 0
 
     async def servers(self) -> Sequence[Transport]:
         """Return a transport to each primary that serves slots."""

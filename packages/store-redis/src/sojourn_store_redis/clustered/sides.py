@@ -13,6 +13,7 @@ from sojourn.stores import Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn_store_redis.clustered.hosts import is_in_a_loop
 from sojourn_store_redis.clustered.local import Local
 from sojourn_store_redis.clustered.subscribers import OnDead, OnDoubt, OnLink
+from sojourn_store_redis.durability import OnUnconfirmed
 from sojourn_store_redis.store import RedisStore
 
 _WRITTEN_NOW = 1
@@ -146,6 +147,10 @@ class LocallyCachedStore:
         It is told whether the link works, and how many links are down now; by the listener, as ``on_dead`` is.
         """
         return self._local.subscribers.add_on_link(callback)
+
+    def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
+        """Call *callback* with the id of each ended session whose end too few replicas confirmed, and their number."""
+        return self._store.on_unconfirmed(callback)
 
     async def aclose(self) -> None:
         """Release connections and drop every copy."""

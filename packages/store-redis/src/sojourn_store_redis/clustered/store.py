@@ -45,6 +45,7 @@ class ClusteredRedisStore(LocallyCachedStore):
             "max_bytes": max_bytes,
             "encrypt": encrypt,
             "channel": channel,
+            "durability": address.durability(),
         }
         local = Local(
             limits or LocalCacheLimits(),

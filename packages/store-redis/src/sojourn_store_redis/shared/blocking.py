@@ -56,6 +56,10 @@ class HeldTransport(Commands):
                 held.close()
             await self._route.aclose()
 
+    def apart(self) -> HeldTransport:
+        """Return this one: each call has its connection for itself."""
+        return self
+
     def abandon(self) -> None:
         """Close idle connections at once; a call in flight closes its own when its route has changed."""
         if self._process == os.getpid():

@@ -18,6 +18,14 @@ from sojourn_store_redis.shared.refusals import first_error
 from sojourn_store_redis.transport import Argument
 
 
+def pack_wait(
+    script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
+) -> bytes:
+    """Return the bytes of a script and of a WAIT for what it wrote; a script that the server may not know yet."""
+    command = ("EVAL", script.source, len(keys), *keys, *arguments)
+    return pack(command) + pack(("WAIT", replicas, milliseconds))
+
+
 class Commands:
     """Turn calls into bytes, and replies into results or errors of the contract."""
 
@@ -51,6 +59,16 @@ class Commands:
         if isinstance(reply, Exception):
             raise mapped(reply, operation=script.name, address=self.address) from reply
         return reply
+
+    async def eval_and_wait(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
+    ) -> tuple[Any, int]:
+        """Return the reply of a script, and how many replicas have confirmed it."""
+        replies = await self.ask(script.name, pack_wait(script, keys, arguments, replicas, milliseconds), 2)
+        reply, confirmed = (replies, 0) if isinstance(replies, Exception) else replies
+        if isinstance(reply, Exception):
+            raise mapped(reply, operation=script.name, address=self.address) from reply
+        return reply, confirmed if isinstance(confirmed, int) else 0
 
     @abstractmethod
     async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:

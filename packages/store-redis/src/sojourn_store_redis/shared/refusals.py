@@ -10,12 +10,13 @@ from typing import Any, TypeGuard
 from redis.exceptions import BusyLoadingError, MasterDownError, MovedError, ReadOnlyError, ResponseError
 
 _KINDS = (ReadOnlyError, BusyLoadingError, MasterDownError, MovedError)
+_WORDS = ("NOREPLICAS", "WAIT cannot be used with replica")
 
 
 def is_refusal(reply: object) -> bool:
     """Tell whether *reply* says that another server, or this one later, is the one to ask."""
     if isinstance(reply, Exception):
-        return isinstance(reply, _KINDS) or (isinstance(reply, ResponseError) and str(reply).startswith("NOREPLICAS"))
+        return isinstance(reply, _KINDS) or (isinstance(reply, ResponseError) and str(reply).startswith(_WORDS))
     if _is_list(reply):  # of commands that were sent together: only when nothing at all was applied
         return bool(reply) and all(isinstance(each, Exception) and is_refusal(each) for each in reply)
     return False

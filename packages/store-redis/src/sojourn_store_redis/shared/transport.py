@@ -52,6 +52,12 @@ class SharedTransport(Commands):
         if not self._wires:
             await self._route.aclose()
 
+    def apart(self) -> SharedTransport:
+        """Return another one over the same route, for calls that hold up their connection."""
+        return SharedTransport(
+            self._route, seconds=self._seconds, limit=self._limit, asks_elsewhere=self._asks_elsewhere
+        )
+
     def abandon(self) -> None:
         """End every connection and all calls on it, at once where that is possible, else soon; from any thread."""
         if self._process != os.getpid():

@@ -1,0 +1,122 @@
+"""Deletions that wait until replicas have them, so that no failover brings a session back unnoticed.
+
+The one rule: WAIT holds up its connection, so it travels on one that no other call shares; and what replicas did not
+confirm is done all the same, but reported.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+
+from sojourn_store_redis.bounds import within_patience
+from sojourn_store_redis.scripts import Script
+from sojourn_store_redis.transport import Argument, Transport
+
+OnUnconfirmed: TypeAlias = Callable[[str, int], object]
+
+_MOST: Final = 4
+"""How many deletions of one process wait at once over shared connections; further ones do not wait."""
+_PAUSE: Final = 1.0
+"""Seconds for which nobody waits after replicas were silent: a revocation of many sessions must come to its end."""
+
+_log = logging.getLogger("sojourn_store_redis")
+
+
+@runtime_checkable
+class HeldUpTransport(Transport, Protocol):
+    """A transport that can wait for replicas."""
+
+    def apart(self) -> HeldUpTransport:
+        """Return the transport of which a call may hold up its connection; itself when calls share none."""
+        ...
+
+    async def eval_and_wait(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
+    ) -> tuple[Any, int]:
+        """Return the reply of a script, and how many replicas have confirmed it, on one connection."""
+        ...
+
+
+class Durability:
+    """How many *replicas* shall confirm a deletion within how many *seconds*; shared by a store and its twin."""
+
+    def __init__(self, *, replicas: int, seconds: float) -> None:
+        self.replicas = replicas
+        self.seconds = seconds
+        self._listeners: dict[object, OnUnconfirmed] = {}
+
+    def add(self, callback: OnUnconfirmed) -> Callable[[], None]:
+        """Call *callback* with the id and the number of replicas of each deletion that too few confirmed."""
+        key = object()
+        self._listeners[key] = callback
+
+        def remove() -> None:
+            self._listeners.pop(key, None)
+
+        return remove
+
+    def report(self, id: str, confirmed: int) -> None:
+        """Tell of a deletion that too few replicas have confirmed."""
+        _log.warning(
+            "the end of session %s is confirmed by %d of %d replicas: a failover now may bring it back",
+            id,
+            confirmed,
+            self.replicas,
+        )
+        for callback in list(self._listeners.values()):
+            callback(id, confirmed)
+
+
+class ConfirmedWrites:
+    """Carry the writes that end sessions, over connections apart from those of *transport* where calls share them."""
+
+    def __init__(self, transport: HeldUpTransport, durability: Durability) -> None:
+        self._transport = transport
+        self._durability = durability
+        self._made: list[HeldUpTransport] = []
+        self._idle: deque[HeldUpTransport] = deque()
+        self._silent_until = float("-inf")
+
+    async def eval(self, id: str, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """Return the reply of a script that ends the session *id*, after its replicas have had their time."""
+        apart = self._take()
+        if apart is None:
+            reply, confirmed = await self._transport.eval(script, keys, arguments), 0
+        else:
+            try:
+                reply, confirmed = await apart.eval_and_wait(
+                    script, keys, arguments, self._durability.replicas, self._milliseconds()
+                )
+            finally:
+                if apart is not self._transport:
+                    self._idle.append(apart)
+            if confirmed < self._durability.replicas:
+                self._silent_until = time.monotonic() + _PAUSE
+        if confirmed < self._durability.replicas and (isinstance(reply, bytes) or reply > 0):
+            self._durability.report(id, confirmed)
+        return reply
+
+    async def aclose(self) -> None:
+        """Release the connections."""
+        for transport in self._made:
+            await transport.aclose()
+
+    def _take(self) -> HeldUpTransport | None:
+        with suppress(IndexError):
+            return self._idle.pop()
+        if len(self._made) >= _MOST:
+            return None
+        apart = self._transport.apart()
+        if apart is not self._transport:
+            self._made.append(apart)
+        return apart
+
+    def _milliseconds(self) -> int:
+        if time.monotonic() < self._silent_until:
+            return 1  # 0 would be for ever
+        return max(1, int(within_patience(self._durability.seconds) * 1000))
