@@ -423,3 +423,10 @@ def _child(node: Node) -> int:
     _version(node)
     _version(node)
     return 0 if node.figure("hits") > hits else 4
+
+
+def test_a_new_link_is_pinged_again_long_before_the_lease_is_over(cluster: Cluster) -> None:
+    node = cluster.node(limits=_limits(max_staleness=8.0))
+    node.load(make_id("nothing"))
+    cluster.wait_until(lambda: node.figure("pings") >= 2, 12.0)
+    assert node.figure("losses") == 0

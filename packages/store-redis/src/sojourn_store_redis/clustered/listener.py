@@ -25,6 +25,7 @@ from sojourn_store_redis.coherence import (
     Ping,
     Pong,
 )
+from sojourn_store_redis.coherence.links import PINGS_WITHIN_STALENESS
 from sojourn_store_redis.failures import CLIENT_ERRORS
 from sojourn_store_redis.shared import Route
 
@@ -119,8 +120,10 @@ class Listener:
                     _log.info("the invalidation link is back")
 
     async def _keep_up(self, connection: Any, number: int, is_right: Callable[[], bool]) -> None:
+        longest = self._coherence.max_staleness / PINGS_WITHIN_STALENESS  # it may be confirmed meanwhile
         while True:
-            await asyncio.sleep(max(0.0, self._coherence.next_check(self._primary) - self._monotonic()))
+            seconds = self._coherence.next_check(self._primary) - self._monotonic()
+            await asyncio.sleep(min(max(0.0, seconds), longest))
             if not is_right():
                 raise LinkLostError("another server has become the master")
             await self._do(connection, self._coherence.check(self._primary, number, self._monotonic()))
