@@ -49,6 +49,9 @@ def test_the_cluster_serves_every_slot_and_survives_the_loss_of_a_primary(engine
                 assert client.set(f"key-{n}", n)
         lost = setup.primary_of("key-0")
         assert lost in setup.first_primaries
+        with lost.client(socket_timeout=30.0) as direct:
+            assert direct.set("key-0", 0)
+            assert direct.wait(1, 20_000) == 1, "what no replica has may be lost"
         lost.kill()
         setup.wait_for_failover(lost)
         found = setup.primary_of("key-0")
