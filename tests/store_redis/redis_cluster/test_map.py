@@ -174,17 +174,17 @@ def test_a_node_that_is_cut_off_is_not_believed_unless_nothing_is_known() -> Non
 def test_each_change_is_a_generation_and_ends_the_term_of_who_serves_nothing_any_more() -> None:
     topology = make_topology()
     heard: list[int] = []
-    topology.on_change(lambda: heard.append(topology.generation))
+    topology.follow(lambda: heard.append(topology.generation), lambda _: None)
     topology.hear(slots(A, B))
     topology.hear(slots(A, B))
-    assert (topology.generation, heard) == (1, [])
+    assert (topology.generation, heard) == (1, [1])
     topology.hear(slots(C, B, epoch=2))
-    assert (topology.generation, heard) == (2, [2])
+    assert (topology.generation, heard) == (2, [1, 2])
     assert [topology.term(node) for node in (A, B, C)] == [1, 0, 0]
     topology.hear(slots(A, B, epoch=3))
     assert [topology.term(node) for node in (A, B, C)] == [1, 0, 1]
     topology.hear(slots(A, B, epoch=4))
-    assert (topology.generation, heard) == (3, [2, 3, 3])  # nobody moved, yet there was an election
+    assert (topology.generation, heard) == (3, [1, 2, 3, 3])  # nobody moved, yet there was an election
 
 
 def test_f1_a_cluster_of_which_no_node_answers_is_unavailable_at_once() -> None:

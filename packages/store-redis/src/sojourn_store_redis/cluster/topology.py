@@ -34,10 +34,13 @@ class Topology:
         """The map that is believed; None before the first one."""
         self.generation = 0
         """Rises whenever another node serves a slot."""
+        self.era = 0
+        """Rises with the generation, and whenever there was an election or a node took slots over."""
         self._seeds = tuple(seeds)
         self._terms: dict[Node, int] = {}
         self._waiting: list[Future[SlotMap]] = []
         self._on_change: tuple[Callable[[], object], ...] = ()
+        self._on_pointer: tuple[Callable[[Node], object], ...] = ()
         self._lock = threading.Lock()
         self._process = 0
         self._watch = MapWatch(self, make_probe=make_probe, seconds=seconds)
@@ -74,9 +77,16 @@ class Topology:
         """Have the map asked for anew, soon: a node refused, was lost or pointed to another one."""
         self._watch.hurry()
 
-    def on_change(self, callback: Callable[[], object]) -> None:
-        """Call *callback* from now on, from another thread, whenever the map or its epoch changed; it must be quick."""
-        self._on_change = (*self._on_change, callback)
+    def point_away(self, node: Node) -> None:
+        """Hear that *node* sent a command on to another one: it does not serve all that the map says."""
+        self.doubt()
+        for callback in self._on_pointer:
+            callback(node)
+
+    def follow(self, on_change: Callable[[], object], on_pointer: Callable[[Node], object]) -> None:
+        """Call *on_change* when an era begins, *on_pointer* when a node sent a command on; from any thread, briefly."""
+        self._on_change = (*self._on_change, on_change)
+        self._on_pointer = (*self._on_pointer, on_pointer)
 
     def candidates(self) -> list[Node]:
         """Return whom to ask, in random order: primaries, replicas, then the nodes that were named at first."""
@@ -99,14 +109,16 @@ class Topology:
                 self.generation += 1
                 for node in set(() if known is None else known.primaries) - set(told.primaries):
                     self._terms[node] = self.term(node) + 1
+            is_new = known is None or (told.ranges, told.epoch) != (known.ranges, known.epoch)
             self.slots = told
+            self.era += is_new
             waiting, self._waiting = self._waiting, []
+        if is_new:
+            for callback in self._on_change:
+                callback()
         for future in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_result(told)
-        if known is not None and (told.ranges, told.epoch) != (known.ranges, known.epoch):
-            for callback in self._on_change:
-                callback()
         return True
 
     def hear_nothing(self, error: Exception) -> None:

@@ -172,6 +172,7 @@ class ClusterTransport:
         for _ in range(_HOPS):
             if not isinstance(reply, MovedError | AskError):
                 break
+            self.topology.point_away(node)
             pointer: Any = reply
             node = str(pointer.host) or node[0], int(pointer.port)
             with self._rest(began):

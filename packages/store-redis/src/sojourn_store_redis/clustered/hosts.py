@@ -10,10 +10,18 @@ import threading
 from contextlib import suppress
 from typing import Protocol
 
-from sojourn_store_redis.clustered.listener import Listener
-
 _PATIENCE = 1.0
 """Seconds that a thread gets to end."""
+
+
+class Listening(Protocol):
+    """What runs in a host: one listener, or several."""
+
+    is_stopped: bool
+
+    async def run(self) -> None:
+        """Listen until cancelled or stopped."""
+        ...
 
 
 class Host(Protocol):
@@ -35,7 +43,7 @@ class Host(Protocol):
 class TaskHost:
     """A task of the running event loop."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listening) -> None:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(listener.run())
@@ -59,7 +67,7 @@ class TaskHost:
 class ThreadHost:
     """A daemon thread."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listening) -> None:
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None

@@ -5,6 +5,7 @@ The one rule: a limit that would break the guarantee is refused at start-up.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from sojourn.errors import ConfigurationError
@@ -47,7 +48,7 @@ class LocalCacheLimits:
                 f"SOJOURN_REDIS_MAX_STALENESS must be from {SHORTEST_STALENESS:g} to {LONGEST_TTL:g} seconds"
             )
 
-    def coherence(self) -> Coherence:
-        """Return the state of one process, empty."""
+    def coherence(self, primary_of: Callable[[str], Hashable]) -> Coherence:
+        """Return the state of one process, empty; *primary_of* says which primary holds an id."""
         cache = LocalCache(max_size=self.max_size if self.enabled else 0, max_bytes=self.max_bytes, ttl=self.ttl)
-        return Coherence(cache, max_staleness=self.max_staleness)
+        return Coherence(cache, max_staleness=self.max_staleness, primary_of=primary_of)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any
 
 from sojourn_store_redis.clustered.subscribers import Subscribers
@@ -42,7 +42,8 @@ class LinkLostError(ConnectionError):
 class Listener:
     """Keep the link of *primary* up and hand what it says to the *coherence*.
 
-    *make_route* is called in the event loop that runs the listener; *seconds* bounds one attempt to connect.
+    *make_route* is called in the event loop that runs the listener; *seconds* bounds one attempt to connect. In a
+    cluster a *witness* questions the primary meanwhile, over a connection of its own.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Listener:
         channel: bytes,
         seconds: float,
         monotonic: Callable[[], float],
+        witness: Callable[[Any], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._coherence = coherence
         self._subscribers = subscribers
@@ -63,6 +65,7 @@ class Listener:
         self._channel = channel
         self._seconds = seconds
         self._monotonic = monotonic
+        self._witness = witness
         self._attempt = 0
         self.is_stopped = False
         """Set by whoever replaces this listener by another one."""
@@ -98,6 +101,8 @@ class Listener:
                 asyncio.create_task(self._hear(connection, number)),
                 asyncio.create_task(self._keep_up(connection, number, lambda: route.generation == generation)),
             }
+            if self._witness is not None:
+                tasks.add(asyncio.create_task(self._bear_witness(route, self._witness)))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -127,6 +132,14 @@ class Listener:
             if not is_right():
                 raise LinkLostError("another server has become the master")
             await self._do(connection, self._coherence.check(self._primary, number, self._monotonic()))
+
+    async def _bear_witness(self, route: Route, witness: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        async with asyncio.timeout(self._seconds):
+            connection = await route.connect()
+        try:
+            await witness(connection)
+        finally:
+            await connection.disconnect(nowait=True)
 
     def _read(self, reply: Any) -> Message:
         match reply:

@@ -8,15 +8,34 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sojourn.stores import SYSTEM_CLOCK, Clock, StoreIO
-from sojourn_store_redis.clustered.hosts import Host, TaskHost, ThreadHost
+from sojourn_store_redis.cluster import Topology
+from sojourn_store_redis.cluster.witness import Witness
+from sojourn_store_redis.clustered.hosts import Host, Listening, TaskHost, ThreadHost
 from sojourn_store_redis.clustered.limits import LocalCacheLimits
 from sojourn_store_redis.clustered.listener import Listener
+from sojourn_store_redis.clustered.primaries import PrimaryListeners
 from sojourn_store_redis.clustered.subscribers import Subscribers
+from sojourn_store_redis.coherence.protocol import only_primary
+from sojourn_store_redis.connections import Node
 from sojourn_store_redis.shared import Route
+
+QUESTIONS_WITHIN_STALENESS = 3
+"""How often a primary of a cluster is questioned in the time that a lease lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What there is to know about records that are spread over several primaries."""
+
+    topology: Topology
+    primary_of: Callable[[str], Hashable]
+    make_route: Callable[[Node], Route]
 
 
 class Local:
@@ -30,9 +49,13 @@ class Local:
         channel: bytes,
         seconds: float,
         clock: Clock,
+        spread: Spread | None = None,
     ) -> None:
         self.limits = limits
-        self.coherence = limits.coherence()
+        self.coherence = limits.coherence(only_primary if spread is None else spread.primary_of)
+        self._spread = spread
+        if spread is not None:
+            spread.topology.follow(self._settle, self.coherence.distrust)
         self.subscribers = Subscribers()
         self.monotonic = lease_time(clock)
         self.process = os.getpid()
@@ -53,7 +76,7 @@ class Local:
             if self._host is None or not self._host.is_alive():
                 if self._host is not None:
                     self._host.stop()
-                listener = self._listener()
+                listener = self._listening()
                 self._host = TaskHost(listener) if io is StoreIO.ASYNC else ThreadHost(listener)
 
     def after_fork(self) -> None:
@@ -88,16 +111,43 @@ class Local:
         host, self._host = self._host, None
         return host
 
-    def _listener(self) -> Listener:
+    def _listening(self) -> Listening:
+        if self._spread is None:
+            return self._listener(None, self._make_route)
+        return PrimaryListeners(self._spread.topology, partial(self._listener_of, self._spread))
+
+    def _listener_of(self, spread: Spread, node: Node) -> Listener:
+        witness = Witness(
+            node,
+            spread.topology,
+            testify=self.coherence.testify,
+            interval=self.limits.max_staleness / QUESTIONS_WITHIN_STALENESS,
+            monotonic=self.monotonic,
+        )
+        return self._listener(node, lambda: spread.make_route(node), witness.question)
+
+    def _listener(
+        self,
+        primary: Hashable,
+        make_route: Callable[[], Route],
+        witness: Callable[[Any], Coroutine[Any, Any, None]] | None = None,
+    ) -> Listener:
         return Listener(
             self.coherence,
             self.subscribers,
-            primary=None,
-            make_route=self._make_route,
+            primary=primary,
+            make_route=make_route,
             channel=self._channel,
             seconds=self._seconds,
             monotonic=self.monotonic,
+            witness=witness,
         )
+
+    def _settle(self) -> None:
+        """Take notice of a new era: another map, or an election."""
+        topology = None if self._spread is None else self._spread.topology
+        if topology is not None and topology.slots is not None:
+            self.coherence.settle_on(topology.slots.primaries, topology.era)
 
 
 def lease_time(clock: Clock) -> Callable[[], float]:

@@ -6,14 +6,18 @@ The one rule: nothing is connected before it is used; the store and its blocking
 from __future__ import annotations
 
 import weakref
+from collections.abc import Hashable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 from sojourn.stores import SYSTEM_CLOCK, Clock, Store, StoreIO
 from sojourn_store_redis.clients import Address
+from sojourn_store_redis.cluster import Topology
 from sojourn_store_redis.clustered.limits import LocalCacheLimits
-from sojourn_store_redis.clustered.local import Local
+from sojourn_store_redis.clustered.local import Local, Spread
 from sojourn_store_redis.clustered.sides import LocallyCachedStore
+from sojourn_store_redis.records import KeyNames
 from sojourn_store_redis.shared import Route
 from sojourn_store_redis.store import DEFAULT_MAX_BYTES, DEFAULT_NAMESPACE, RedisStore
 
@@ -47,14 +51,17 @@ class ClusteredRedisStore(LocallyCachedStore):
             "channel": channel,
             "durability": address.durability(),
         }
+        self._topology = topology = address.topology()
         local = Local(
             limits or LocalCacheLimits(),
             make_route=lambda: route_of(address, node_id),
             channel=channel,
             seconds=min(address.connect_timeout, address.timeout),
             clock=clock,
+            spread=None if topology is None else spread_over(topology, address, namespace, node_id),
         )
-        super().__init__(RedisStore(address.transport(StoreIO.ASYNC), **self._options), local, clock=clock)
+        store = RedisStore(address.transport(StoreIO.ASYNC, topology), **self._options)
+        super().__init__(store, local, clock=clock)
         weakref.finalize(self, local.stop)
 
     @classmethod
@@ -67,7 +74,7 @@ class ClusteredRedisStore(LocallyCachedStore):
     def blocking_twin(self) -> Store:
         """Return the store over a blocking client on the same data and the same copies, the same one each time."""
         if self._twin is None:
-            store = RedisStore(self._address.transport(StoreIO.BLOCKING), **self._options)
+            store = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
             self._twin = LocallyCachedStore(store, self._local, clock=self._clock)
         return self._twin
 
@@ -85,8 +92,23 @@ def channel_of(namespace: str) -> bytes:
 
 def route_of(address: Address, node_id: str | None) -> Route:
     """Return a route of its own for a link: the link shares no connection, and no event loop, with the records."""
-    name = "-".join(part for part in (address.client_name, "invalidations", node_id) if part)
-    printable = "".join(character if "!" <= character <= "~" else "_" for character in name)
-    transport: Any = replace(address, mode="shared", client_name=printable).transport(StoreIO.ASYNC)
+    transport: Any = _link_address(address, node_id).transport(StoreIO.ASYNC)
     route: Route = transport._route  # noqa: SLF001 - whatever leads to the records leads to their announcements
     return route
+
+
+def spread_over(topology: Topology, address: Address, namespace: str, node_id: str | None) -> Spread:
+    """Return what a process needs to know about the primaries of a cluster."""
+    keys = KeyNames.of(namespace)
+
+    def primary_of(id: str) -> Hashable:
+        slots = topology.slots
+        return None if slots is None else slots.owner_of_key(keys.session_key(id))
+
+    return Spread(topology, primary_of, partial(_link_address(address, node_id).node_route, topology))
+
+
+def _link_address(address: Address, node_id: str | None) -> Address:
+    name = "-".join(part for part in (address.client_name, "invalidations", node_id) if part)
+    printable = "".join(character if "!" <= character <= "~" else "_" for character in name)
+    return replace(address, mode="shared", client_name=printable)

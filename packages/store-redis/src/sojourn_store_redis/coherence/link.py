@@ -53,15 +53,33 @@ TRANSITIONS: Final[Mapping[tuple[LinkState, LinkEvent], LinkState]] = MappingPro
 class Link:
     """What is known of one primary's link; changed by ``Coherence`` alone."""
 
-    __slots__ = ("connection", "epoch", "fresh", "heard", "pings", "sent", "state")
+    __slots__ = (
+        "answered_at",
+        "connection",
+        "epoch",
+        "fresh",
+        "heard",
+        "pings",
+        "sent",
+        "state",
+        "testified",
+        "vouched",
+    )
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, *, vouched: float = math.inf) -> None:
         self.state = LinkState.DOWN
         self.epoch = epoch
         self.connection = 0
         """The number of the latest connection; what others say is ignored."""
         self.fresh = -math.inf
-        """Everything that was written before this monotonic moment has been heard of (rule 4)."""
+        """Everything that was written before this monotonic moment has been heard of (rule 4): the earlier of the two
+        that follow."""
+        self.answered_at = -math.inf
+        """When the latest ping that was answered had been sent."""
+        self.vouched = vouched
+        """Up to when it is certain that nobody but this primary took writes to its records."""
+        self.testified = -math.inf
+        """When this primary was last asked whether it is what the map says, and answered that it is."""
         self.heard = -math.inf
         """When the server last gave a sign of life."""
         self.sent = -math.inf
@@ -79,8 +97,13 @@ class Link:
     def start_epoch(self, number: int) -> None:
         """Forget the lease (rule 5); pings sent so far prove nothing any more."""
         self.epoch = number
-        self.fresh = -math.inf
+        self.fresh = self.answered_at = -math.inf
         self.pings.clear()
+
+    def vouch(self, moment: float) -> None:
+        """Extend the lease to *moment*, as far as announcements were heard."""
+        self.vouched = moment
+        self.fresh = min(self.answered_at, moment)
 
     def answered(self, nonce: bytes, now: float) -> bool:
         """Extend the lease to the time at which the ping was sent; False when no such ping is known."""
@@ -88,7 +111,8 @@ class Link:
             if sent_nonce == nonce:
                 for _ in range(place + 1):
                     self.pings.popleft()
-                self.fresh = max(self.fresh, sent)
+                self.answered_at = max(self.answered_at, sent)
+                self.fresh = min(self.answered_at, self.vouched)
                 self.heard = now
                 return True
         return False

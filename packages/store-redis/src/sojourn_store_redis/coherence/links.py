@@ -5,6 +5,7 @@ The one rule: whatever may have lost a message begins a new epoch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 
 from sojourn_store_redis.coherence.copies import Copies
@@ -34,33 +35,72 @@ _GIVEN_UP = HangUp("it was given up before")
 class Links:
     """The links of one process, one for each primary; the caller holds the lock."""
 
-    __slots__ = ("_copies", "_epochs", "_interval", "_links", "_patience")
+    __slots__ = ("_connections", "_copies", "_epochs", "_era", "_interval", "_links", "_patience", "_primaries")
 
     def __init__(self, copies: Copies, *, max_staleness: float) -> None:
         self._copies = copies
         self._interval = max_staleness / PINGS_WITHIN_STALENESS
         self._patience = max_staleness * WATCHDOG
         self._links: dict[Hashable, Link] = {}
+        self._primaries: tuple[Hashable, ...] | None = None
+        """Those that there are, where they may become others; then they must testify to it."""
+        self._era = 0
         self._epochs = 0
+        self._connections = 0
 
     def of(self, primary: Hashable) -> Link:
         """Return the link of a primary; it is down when nothing is known of it."""
         link = self._links.get(primary)
         if link is None:
             self._epochs += 1
-            link = self._links[primary] = Link(self._epochs)
+            vouched = math.inf if self._primaries is None else -math.inf
+            link = self._links[primary] = Link(self._epochs, vouched=vouched)
         return link
+
+    def lease_of(self, primary: Hashable) -> float:
+        """Return the moment up to which everything was heard of on one link; the lock need not be held."""
+        link = self._links.get(primary)
+        return -math.inf if link is None else link.fresh
 
     def oldest_lease(self) -> float:
         """Return the moment up to which everything was heard of on every link."""
-        return min((link.fresh for link in self._links.values()), default=float("-inf"))
+        primaries = self._links if self._primaries is None else self._primaries
+        return min((self.of(primary).fresh for primary in primaries), default=-math.inf)
+
+    def settle_on(self, primaries: Sequence[Hashable], era: int) -> None:
+        """Begin anew with these primaries, none of which has testified to this *era* yet; others are given up."""
+        self._era = era
+        self._primaries = tuple(primaries)
+        for primary, link in list(self._links.items()):
+            link.testified = -math.inf
+            link.vouch(-math.inf)
+            self.start_epoch_of(primary)
+            if primary not in self._primaries:
+                self.lose(link)
+                del self._links[primary]
+
+    def testify(self, primary: Hashable, asked_at: float, era: int) -> None:
+        """Note that *primary*, asked then, is what the map says, and knows of no election that the map does not.
+
+        It alone took writes up to then if most primaries said so as late: a deposed one cannot know, an election needs
+        most of the others.
+        """
+        if self._primaries is None or era != self._era or primary not in self._primaries:
+            return
+        link = self.of(primary)
+        link.testified = max(link.testified, asked_at)
+        links = [self.of(each) for each in self._primaries]
+        by_most = sorted((each.testified for each in links), reverse=True)[len(links) // 2]
+        for each in links:
+            each.vouch(min(each.testified, by_most))
 
     def open(self, primary: Hashable, now: float) -> int:
         """Begin a new connection in place of the former one; return its number."""
         link = self.of(primary)
         self.lose(link)
         link.move(LinkEvent.OPENED)
-        link.connection += 1
+        self._connections += 1
+        link.connection = self._connections
         link.heard = now
         return link.connection
 
@@ -110,8 +150,15 @@ class Links:
     def lose_all(self) -> None:
         """Put every link down, and believe none of their connections any more."""
         for link in self._links.values():
-            link.connection += 1
+            self._connections += 1
+            link.connection = self._connections
             self.lose(link)
+
+    def start_epoch_of(self, primary: Hashable) -> None:
+        """Forget what one link vouched for."""
+        link = self.of(primary)
+        self._start_epoch(link)
+        link.sent = float("-inf")
 
     def start_epochs(self) -> None:
         """Forget what every link vouched for; those that work go on with the pong after the next ping."""

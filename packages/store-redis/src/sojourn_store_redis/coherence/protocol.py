@@ -69,7 +69,7 @@ class Coherence:
 
     def is_leased(self, id: str, now: float) -> bool:
         """Tell whether what ``serve`` returned may still be handed out: the thread may have been held up since."""
-        return now <= self._links.of(self._primary_of(id)).fresh + self.max_staleness
+        return now <= self._links.lease_of(self._primary_of(id)) + self.max_staleness
 
     def begin_read(self, id: str, now: float) -> Reading | None:
         """Note a read from the primary; None when its answer is not to be kept anyway."""
@@ -189,6 +189,23 @@ class Coherence:
             self._links.lose_all()
             self._copies.reading.clear()
             self._copies.cache.clear()
+
+    def settle_on(self, primaries: Sequence[Hashable], era: int) -> None:
+        """Forget everything: these are the primaries of a new *era*, each served from once it has testified to it."""
+        with self._lock:
+            self._links.settle_on(primaries, era)
+            self._copies.reading.clear()
+            self._copies.cache.clear()
+
+    def testify(self, primary: Hashable, asked_at: float, era: int) -> None:
+        """Note that *primary*, asked at that monotonic moment, said what the map of the *era* says of it."""
+        with self._lock:
+            self._links.testify(primary, asked_at, era)
+
+    def distrust(self, primary: Hashable) -> None:
+        """Forget what is kept of one primary, which sent a call to another one (rule 5)."""
+        with self._lock:
+            self._links.start_epoch_of(primary)
 
     def after_fork(self) -> None:
         """Start over in a child process, whose parent may have held the lock (FAILURES F21)."""
