@@ -321,3 +321,107 @@ async def test_other_connections_pass() -> None:
 def test_it_takes_a_manager() -> None:
     with pytest.raises(ConfigurationError, match="SessionManager"):
         RevocationMiddleware(None, object())  # type: ignore[arg-type]
+
+
+class Shared:
+    """One middleware, as an application has it, for sockets with handlers of their own."""
+
+    def __init__(self, sessions: SessionManager[Any]) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await scope["handler"](receive, send)
+
+        self.inner = RevocationMiddleware(app, sessions)
+        self.whole = SessionMiddleware(self.inner, sessions)
+
+    def connect(self, token: str, handler: Callable[[Any, Any], Any]) -> tuple[asyncio.Task[None], Any, list[Any]]:
+        """Return the running connection, what the client sends, and what it gets."""
+        sent: list[Any] = []
+        to_come: asyncio.Queue[Any] = asyncio.Queue()
+        to_come.put_nowait({"type": "websocket.connect"})
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = make_scope(token, kind="websocket", **SAME) | {"handler": handler}
+        return asyncio.create_task(self.whole(scope, to_come.get, send)), to_come, sent
+
+
+async def wait_for_the_end(receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def test_every_socket_of_the_session_is_closed_and_one_that_leaves_takes_no_other_along() -> None:
+    sessions = make_manager()
+    shared = Shared(sessions)
+    token, id = await begin(sessions)
+    parts = [shared.connect(token, wait_for_the_end) for _ in range(3)]
+    await until(lambda: len(shared.inner._watches.get(id, ())) == 3)
+    parts[0][1].put_nowait({"type": "websocket.disconnect"})
+    await parts[0][0]
+    assert len(shared.inner._watches[id]) == 2
+    await sessions.revoke(id)
+    for running, _, sent in parts[1:]:
+        await running
+        assert sent[-1]["code"] == 1008
+    assert parts[0][2][-1]["type"] == "websocket.accept"
+    assert shared.inner._watches == {}
+
+
+async def test_an_application_that_only_sends_ends_with_the_session() -> None:
+    async def push(receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "text": "news"})
+            await asyncio.sleep(0.005)
+
+    sessions = make_manager()
+    token, id = await begin(sessions)
+    running, _, sent = Shared(sessions).connect(token, push)
+    await until(lambda: len(sent) > 3)
+    await sessions.revoke(id)
+    async with asyncio.timeout(LONG):
+        await running
+    assert [message["type"] for message in sent].index("websocket.close") == len(sent) - 1
+
+
+async def test_an_application_that_waits_with_a_timeout_loses_no_message() -> None:
+    heard: list[str] = []
+
+    async def patient(receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "ready"})
+        while True:
+            try:
+                message = await asyncio.wait_for(receive(), 0.005)
+            except TimeoutError:
+                continue
+            if message["type"] == "websocket.disconnect":
+                return
+            heard.append(message["text"])
+
+    sessions = make_manager()
+    token, _ = await begin(sessions)
+    running, to_come, sent = Shared(sessions).connect(token, patient)
+    await until(lambda: len(sent) == 2)
+    for number in range(20):
+        to_come.put_nowait({"type": "websocket.receive", "text": str(number)})
+        await asyncio.sleep(0.003)
+    await until(lambda: len(heard) == 20)
+    assert heard == [str(number) for number in range(20)]
+    to_come.put_nowait({"type": "websocket.disconnect"})
+    await running
+
+
+async def test_an_error_of_the_kind_that_is_not_ours_is_raised() -> None:
+    async def fail(receive: Any, send: Any) -> None:
+        raise revocation_module.SessionEndedError
+
+    sessions = make_manager()
+    token, _ = await begin(sessions)
+    with pytest.raises(revocation_module.SessionEndedError):
+        await Shared(sessions).connect(token, fail)[0]
