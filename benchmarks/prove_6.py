@@ -20,6 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.staleness.faults import Faults
 from benchmarks.staleness.node import PLANTS, Plan, run
+from benchmarks.staleness.on_cluster import prove_on_cluster
+from benchmarks.staleness.on_cluster import tell as tell_of_cluster
+from benchmarks.staleness.progress import progress_line, read_rows, worst
 from benchmarks.staleness.proxies import Proxies
 from tests.servers import RedisServer
 
@@ -60,9 +63,11 @@ def prove(
         told = 0.0
         while any(worker.is_alive() for worker in workers) and time.monotonic() < begun + LONGEST:
             time.sleep(0.2)
-            rows = _rows(folder, nodes)
+            rows = read_rows(folder, nodes)
             writes = sum(row["writes"] for row in rows)
-            if not faults.is_alive() and writes >= CALM_SHARE * updates and not faults.is_over.is_set():
+            if least == 0 and writes >= updates:
+                (folder / "over").touch()
+            elif least and not faults.is_alive() and writes >= CALM_SHARE * updates and not faults.is_over.is_set():
                 (folder / "faults").touch()
                 faults.start()
             if writes >= updates and faults.is_alive() and sum(faults.done.values()) >= least:
@@ -71,46 +76,28 @@ def prove(
                 (folder / "over").touch()
             if time.monotonic() - told > 10.0:
                 told = time.monotonic()
-                _progress(seed, rows, updates, faults, told - begun)
+                line = progress_line(seed, rows, updates, sum(faults.done.values()), told - begun)
+                print(line, file=sys.stderr, flush=True)
         for worker in workers:
             worker.join(5)
-        rows = _rows(folder, nodes)
+        rows = read_rows(folder, nodes)
         failed = [worker.exitcode for worker in workers if worker.exitcode != 0]
     return _result(rows, faults, failed, seed=seed, staleness=staleness, plant=plant, seconds=time.monotonic() - begun)
-
-
-def _rows(folder: Path, nodes: int) -> list[dict[str, Any]]:
-    paths = [folder / f"node{number}.json" for number in range(nodes)]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
-
-
-def _worst(rows: list[dict[str, Any]], phase: str) -> float:
-    return max((row["worst"][phase] for row in rows), default=0.0)
-
-
-def _progress(seed: int, rows: list[dict[str, Any]], updates: int, faults: Faults, seconds: float) -> None:
-    print(
-        f"[{seconds:5.0f} s] seed {seed}: {sum(row['writes'] for row in rows):,} of {updates:,} writes acknowledged, "
-        f"{sum(row['hits'] for row in rows):,} local hits, {sum(faults.done.values())} faults, worst staleness "
-        f"{_worst(rows, 'calm') * 1000:.1f} ms calm, {_worst(rows, 'faults') * 1000:.1f} ms with faults",
-        file=sys.stderr,
-        flush=True,
-    )
 
 
 def _result(rows: list[dict[str, Any]], faults: Faults, failed: list[Any], **given: Any) -> dict[str, Any]:
     total = {name: sum(row[name] for row in rows) for name in ("writes", "revocations", "loads", "hits", "stale")}
     total |= {name: sum(row[name] for row in rows) for name in ("errors", "epochs", "losses", "watchdog", "refusals")}
-    worst = {phase: _worst(rows, phase) for phase in ("calm", "faults")}
+    ages = {phase: worst(rows, phase) for phase in ("calm", "faults")}
     return {
         **given,
         **total,
         "processes": len(rows),
         "faults": dict(faults.done),
-        "worst_calm": worst["calm"],
-        "worst_with_faults": worst["faults"],
+        "worst_calm": ages["calm"],
+        "worst_with_faults": ages["faults"],
         "failed_processes": len(failed),
-        "holds": not failed and total["hits"] > 0 and max(worst.values()) <= given["staleness"],
+        "holds": not failed and total["hits"] > 0 and max(ages.values()) <= given["staleness"],
     }
 
 
@@ -131,28 +118,33 @@ def main() -> int:
     """Prove it and say so."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--updates", type=int, default=100_000, help="acknowledged updates and revocations")
+    parser.add_argument("--cluster", action="store_true", help="on a Redis Cluster of 3 + 3 whose primaries fail")
+    parser.add_argument(
+        "--updates", type=int, help="acknowledged updates and revocations (100,000; 40,000 on a cluster)"
+    )
     parser.add_argument("--staleness", type=float, default=0.5, help="the staleness allowed, in seconds")
     parser.add_argument("--processes", type=int, default=3, help="nodes, the last one with threads")
     parser.add_argument("--slots", type=int, default=120, help="sessions alive at a time")
-    parser.add_argument("--faults", type=int, default=24, help="at least so many faults")
+    parser.add_argument("--faults", type=_count, help="at least so many faults (24; 6 on a cluster), or `none`")
     parser.add_argument("--plant", choices=PLANTS, default="", help="break the protocol, to see it noticed")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args()
-    result = prove(
-        seed=given.seed,
-        updates=given.updates,
-        staleness=given.staleness,
-        nodes=max(3, given.processes),
-        slots=given.slots,
-        least=given.faults,
-        plant=given.plant,
-    )
+    common = {"seed": given.seed, "staleness": given.staleness, "nodes": max(3, given.processes), "slots": given.slots}
+    if given.cluster:
+        faults = 6 if given.faults is None else given.faults
+        result = prove_on_cluster(updates=given.updates or 40_000, faults=faults, plant=given.plant, **common)
+    else:
+        least = 24 if given.faults is None else given.faults
+        result = prove(updates=given.updates or 100_000, least=least, plant=given.plant, **common)
     if given.json:
         print(json.dumps(result))
     else:
-        _tell(result)
+        (tell_of_cluster if given.cluster else _tell)(result)
     return 0 if result["holds"] else 1
+
+
+def _count(text: str) -> int:
+    return 0 if text == "none" else int(text)
 
 
 if __name__ == "__main__":

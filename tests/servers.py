@@ -446,6 +446,19 @@ class ClusterSetup:
         ports = [primary[1] for first, last, primary, *_ in ranges if first <= slot <= last]
         return next((node for node in self.nodes if node.port in ports), None)
 
+    def slots_of(self, node: RedisServer) -> set[int]:
+        """Return the slots that *node* says it serves."""
+        ranges = _raw(node, "CLUSTER", "SLOTS")
+        assert isinstance(ranges, list)
+        return {
+            slot for first, last, primary, *_ in ranges if primary[1] == node.port for slot in range(first, last + 1)
+        }
+
+    def wait_until_followed(self, seconds: float = START_SECONDS) -> None:
+        """Wait until the cluster is whole and every primary has a replica that follows it."""
+        self.wait_until_whole(seconds)
+        wait_until(lambda: all(_followers(node) for node in self.primaries()), "a primary has no replica", seconds)
+
     def is_down(self, asked: RedisServer) -> bool:
         """Tell whether the node *asked* takes the cluster for broken."""
         return "cluster_state:fail" in _text(_raw(asked, "CLUSTER", "INFO"))

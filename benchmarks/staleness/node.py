@@ -41,6 +41,7 @@ class Plan:
     folder: str
     blocking: bool
     plant: str
+    is_cluster: bool = False
 
 
 class Node:
@@ -60,7 +61,8 @@ class Node:
             Address(url=plan.url, timeout=1.0, connect_timeout=1.0), limits=limits, node_id=f"node{plan.number}"
         )
         local = self.whole._local
-        local._make_route = lambda: route_of(Address(url=plan.link_url), f"node{plan.number}")
+        if plan.link_url:
+            local._make_route = lambda: route_of(Address(url=plan.link_url), f"node{plan.number}")
         self.coherence: Coherence = local.coherence
         self._found = threading.local()
         self._serve, self._is_leased = self.coherence.serve, self.coherence.is_leased
@@ -153,6 +155,9 @@ class Node:
             if self.store.io is StoreIO.ASYNC:
                 await asyncio.sleep(0)
 
+    async def verify(self) -> None:
+        """Look at what is stored at the end."""
+
     def report(self) -> None:
         self.is_over = (Path(self.plan.folder) / "over").exists()
         figures = self.coherence.figures(self.whole._local.monotonic())
@@ -173,7 +178,7 @@ class Node:
 
 def run(plan: Plan) -> None:
     """Be one process until the prover has seen enough."""
-    node = Node(plan)
+    node = _node(plan)
     seeds = [plan.seed * 1000 + plan.number * 50 + number for number in range(20)]
     if plan.blocking:
         _run_threads(node, seeds)
@@ -182,12 +187,21 @@ def run(plan: Plan) -> None:
     node.report()
 
 
+def _node(plan: Plan) -> Node:
+    if not plan.is_cluster:
+        return Node(plan)
+    from benchmarks.staleness.cluster_node import ClusterNode
+
+    return ClusterNode(plan)
+
+
 async def _run_tasks(node: Node, seeds: list[int]) -> None:
     reporter = asyncio.create_task(node.report_often())
     await asyncio.gather(
         *(node.write_many(node.own[part::6], seeds[part]) for part in range(6)),
         *(node.read_many(seed) for seed in seeds[10:13]),
     )
+    await node.verify()
     reporter.cancel()
     await node.whole.aclose()
 
@@ -204,6 +218,7 @@ def _run_threads(node: Node, seeds: list[int]) -> None:
     while any(thread.is_alive() for thread in threads):
         node.report()
         time.sleep(0.5)
+    drive(node.verify(), StoreIO.BLOCKING)
     drive(node.store.aclose(), StoreIO.BLOCKING)
 
 
