@@ -9,7 +9,9 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -69,14 +71,19 @@ def prove(
     return result
 
 
-def prove_sentinel(*, seed: int, operations: int, processes: int = 4, browsers: int = 24, slack: float = 1.0) -> Result:
-    """Play one history on a master that sentinels watch; what a failover loses is counted, not judged."""
-    title = f"prove 5, sentinel, seed {seed}"
+def prove_sentinel(
+    *, seed: int, operations: int, processes: int = 4, browsers: int = 24, slack: float = 1.0, waits: bool = False
+) -> Result:
+    """Play one history on a master that sentinels watch; what a failover loses is counted, not judged.
+
+    With *waits* whatever ends a session waits for the replica.
+    """
+    title = f"prove 5, sentinel, {'with' if waits else 'without'} WAIT, seed {seed}"
     begun = time.monotonic()
     with ExitStack() as stack:
         rows_in = stack.enter_context(folder())
         setup = stack.enter_context(SentinelSetup())
-        stage = _stage(setup.url, rows_in, seed, operations, processes, browsers, rest=REST)
+        stage = _stage(setup.url, rows_in, seed, operations, processes, browsers, rest=REST, waits=waits)
         windows = faults.plan(seed, operations, faults.SETUP_FAULTS, longest=1.2)
         schedule = faults.Schedule(windows, faults.on_sentinel(setup))
         try:
@@ -90,6 +97,9 @@ def prove_sentinel(*, seed: int, operations: int, processes: int = 4, browsers: 
     result.more["losses_by_failover"] = dict(Counter(one.kind for one in lost))
     result.more["acknowledged_writes_lost"] = len(
         {row.number for one in lost if one.kind == "lost update" for row in one.rows}
+    )
+    result.more["ended_sessions_back"] = len(
+        {one.rows[0].number for one in lost if one.kind in ("resurrection", "old token valid") and one.rows}
     )
     result.seconds, result.processes = time.monotonic() - begun, processes
     return result
@@ -105,11 +115,14 @@ def _stage(
     *,
     plant: str = "",
     rest: float = 0.0,
+    waits: bool = False,
 ) -> Stage:
     kinds = tuple("async" if number % 2 == 0 else "blocking" for number in range(processes))
     clients = tuple(TASKS if kind == "async" else THREADS for kind in kinds)
     sizes = Sizes(seed=seed, operations=operations, clients=sum(clients), browsers=browsers, requests=0.5)
-    return Stage("redis", place, rows_in, sizes, kinds, clients, plant=plant, rest=rest)
+    return Stage(
+        "redis", place, rows_in, sizes, kinds, clients, plant=plant, rest=rest, wait_replicas=1 if waits else 0
+    )
 
 
 def _judged(
@@ -119,7 +132,7 @@ def _judged(
     deadline = stage.settings().request_deadline.total_seconds()
     verdict.violations += outages.judge_times(rows, deadline=deadline, slack=slack)
     found = outages.recoveries(rows, schedule.done)
-    verdict.violations += outages.judge_recoveries(found)
+    verdict.violations += outages.judge_recoveries(found, slack=slack - 1.0)
     return Result(title, rows, verdict, 0.0, 0, last, outages.figures(rows, schedule.done, found))
 
 
@@ -138,21 +151,31 @@ def main() -> int:
     parser.add_argument("--faults", default="", help="names between commas, such as kill,lose-reply; else all")
     parser.add_argument("--plant", choices=PLANTS, default="", help="plant a bug, to see it found")
     parser.add_argument("--sentinel", action="store_true", help="a master with a replica and three sentinels instead")
-    parser.add_argument("--slack", type=float, default=1.0, help="seconds beyond the request deadline")
+    parser.add_argument(
+        "--wait",
+        choices=("off", "on", "both"),
+        default="both",
+        help="whether what ends a session waits for the replica",
+    )
+    parser.add_argument("--slack", type=float, default=1.0, help="seconds beyond the request deadline, and what exceeds 1 of it for recoveries")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     given = parser.parse_args()
     results: list[Result] = []
     for seed in range(given.seed, given.seed + given.seeds):
         sizes = {"operations": given.operations, "processes": given.processes, "browsers": given.browsers}
+        plays: list[Callable[[], Result]] = []
         if given.sentinel:
-            result = prove_sentinel(seed=seed, slack=given.slack, **sizes)
+            ways = {"off": (False,), "on": (True,), "both": (False, True)}[given.wait]
+            plays += [partial(prove_sentinel, seed=seed, slack=given.slack, waits=waits, **sizes) for waits in ways]
         else:
             chosen = tuple(word for word in given.faults.split(",") if word)
-            result = prove(seed=seed, plant=given.plant, chosen=chosen, slack=given.slack, **sizes)
-        progress(f"{result.title}: {len(result.verdict.violations)} violations, {result.seconds:.0f} s")
-        results.append(result)
-        if not given.json:
-            tell([result], as_json=False)
+            plays.append(partial(prove, seed=seed, plant=given.plant, chosen=chosen, slack=given.slack, **sizes))
+        for play_one in plays:
+            result = play_one()
+            progress(f"{result.title}: {len(result.verdict.violations)} violations, {result.seconds:.0f} s")
+            results.append(result)
+            if not given.json:
+                tell([result], as_json=False)
     if given.json:
         tell(results, as_json=True)
     return 1 if any(one.verdict.violations for one in results) else 0

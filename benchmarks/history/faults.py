@@ -24,6 +24,8 @@ SERVER_FAULTS: Final = (KILL, FREEZE)
 PROXY_FAULTS: Final = tuple(fault for fault in Fault if fault is not Fault.NONE)
 RETRIED: Final = (Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.CUT_REQUEST, Fault.DROP)
 """Noticed at once, so that the product tries again: they never hit all requests, or no second try would succeed."""
+CALM: Final = 1.5
+"""Seconds without a doubt of any sentinel, after which a fault is over: three times what makes them doubt."""
 SETUP_FAULTS: Final = (FAILOVER, FREEZE, THAWED_LATE)
 
 
@@ -149,17 +151,36 @@ def on_sentinel(setup: SentinelSetup) -> Callable[[Window], Callable[[], None]]:
                 master.restart()  # the sentinels make it a replica
             else:
                 master.thaw()
-            wait_until(lambda: _is_whole(setup), "the replica does not follow", 60.0)
+            _wait_for_rest(setup)
 
         return end
 
     return begin
 
 
+def _wait_for_rest(setup: SentinelSetup) -> None:
+    """Wait until all is whole and stays so: sentinels that a short freeze alarmed may depose the master afterwards."""
+    since: float | None = None
+
+    def is_at_rest() -> bool:
+        nonlocal since
+        if not _is_whole(setup):
+            since = None
+            return False
+        since = since or time.monotonic()
+        return time.monotonic() - since >= CALM
+
+    wait_until(is_at_rest, "the sentinels and the replica do not come to rest", 120.0)
+
+
 def _is_whole(setup: SentinelSetup) -> bool:
-    """Tell whether the sentinels agree and the replica follows; a short freeze may depose a master afterwards."""
+    """Tell whether the sentinels agree, none of them has a doubt, and the replica follows."""
     if len(set(setup.master_ports())) != 1:
         return False
+    for sentinel in setup.sentinels:
+        with sentinel.client() as client:
+            if client.sentinel_master(setup.name)["flags"] != "master":
+                return False
     try:
         setup.wait_for_replicas(1.0)
     except ServerStartError:

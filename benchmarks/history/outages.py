@@ -47,14 +47,14 @@ def recoveries(rows: list[Row], faults: list[Done]) -> list[tuple[Done, int, flo
     return found
 
 
-def judge_recoveries(found: list[tuple[Done, int, float]]) -> list[Violation]:
-    """Return the recoveries that took too long."""
+def judge_recoveries(found: list[tuple[Done, int, float]], *, slack: float = 0.0) -> list[Violation]:
+    """Return the recoveries that took too long, by more than *slack* seconds."""
     return [
         Violation(
             "slow recovery", f"process {process} was served {seconds:.1f} s after the fault {fault.name} had ended"
         )
         for fault, process, seconds in found
-        if seconds > QUICKLY
+        if seconds > QUICKLY + slack
     ]
 
 

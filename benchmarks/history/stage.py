@@ -48,6 +48,9 @@ class Stage:
     rest: float = 0.0
     """Seconds that a client rests between its operations."""
 
+    wait_replicas: int = 0
+    """How many replicas shall confirm what ends a session."""
+
     def settings(self) -> SessionSettings:
         """Return the settings of every process: those of production."""
         return SessionSettings(_env_file=None, preset="production", secret=SECRET, namespace="history")
@@ -62,7 +65,7 @@ class Stage:
             case "redis":
                 from sojourn_store_redis import RedisStore
 
-                return RedisStore.from_url(self.place, namespace="history")
+                return RedisStore.from_url(self.place, namespace="history", wait_replicas=self.wait_replicas)
             case "sqlite":
                 if str(EXAMPLE) not in sys.path:
                     sys.path.append(str(EXAMPLE))
