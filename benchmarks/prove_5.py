@@ -157,7 +157,12 @@ def main() -> int:
         default="both",
         help="whether what ends a session waits for the replica",
     )
-    parser.add_argument("--slack", type=float, default=1.0, help="seconds beyond the request deadline, and what exceeds 1 of it for recoveries")
+    parser.add_argument(
+        "--slack",
+        type=float,
+        default=1.0,
+        help="seconds beyond the request deadline, and what exceeds 1 of it for recoveries",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     given = parser.parse_args()
     results: list[Result] = []
