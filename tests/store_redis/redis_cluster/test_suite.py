@@ -1,14 +1,19 @@
-"""The published suite of a store, on a Redis Cluster."""
+"""The published suite of a store, on a Redis Cluster, with local copies and without."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from sojourn.stores import Clock, Store
-from sojourn.testing import StoreSuite
-from sojourn_store_redis import RedisStore, TwinnedRedisStore
+from sojourn.testing import StoreSuite, make_id
+from sojourn.testing.driver import drive
+from sojourn_store_redis import ClusteredRedisStore, RedisStore, TwinnedRedisStore
 from tests.servers import ClusterSetup
+from tests.store_redis.cluster.test_suite import WallClock
 from tests.store_redis.redis_cluster.conftest import PATIENT
 
 
@@ -48,3 +53,49 @@ class TestOnAClusterOverAsyncio(_ClusterSuite):
 class TestOnAClusterBlocking(_ClusterSuite):
     def store(self, clock: Clock, namespace: str) -> Store:
         return self.whole(clock, namespace).blocking_twin()
+
+
+class _ClusteredSuite(_ClusterSuite):
+    schedules = 4
+    machine_settings = settings(max_examples=12)
+    stores: list[ClusteredRedisStore]
+
+    @pytest.fixture(autouse=True)
+    def _kept(self) -> Iterator[None]:
+        type(self).stores = []  # a twin alone would not keep its store, whose end ends the links
+        yield
+        type(self).stores = []
+
+    def clustered(self, clock: Clock, namespace: str) -> ClusteredRedisStore:
+        store = ClusteredRedisStore.from_url(
+            self.server.cluster_url, clock=WallClock(clock), namespace=namespace, **PATIENT
+        )
+        self.stores.append(store)
+        return store
+
+
+class TestClusteredOnAClusterOverAsyncio(_ClusteredSuite):
+    async def make_store(self, clock: Clock) -> Store:  # type: ignore[override]
+        import asyncio
+
+        type(self).made += 1
+        store = self.clustered(clock, f"suite-{self.made}")
+        await store.load(make_id("nothing"))
+        until = time.monotonic() + 20
+        while not store.cache_stats()["lease"] and time.monotonic() < until:
+            await asyncio.sleep(0.005)
+        return store
+
+    def store(self, clock: Clock, namespace: str) -> Store:
+        return self.clustered(clock, namespace)
+
+
+class TestClusteredOnAClusterBlocking(_ClusteredSuite):
+    def store(self, clock: Clock, namespace: str) -> Store:
+        store = self.clustered(clock, namespace)
+        twin = store.blocking_twin()
+        drive(twin.load(make_id("nothing")), twin.io)
+        until = time.monotonic() + 20
+        while not store.cache_stats()["lease"] and time.monotonic() < until:
+            time.sleep(0.005)
+        return twin

@@ -1,0 +1,99 @@
+"""Several processes on a Redis Cluster: after a fork, and under load while primaries die and freeze."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from benchmarks.staleness.on_cluster import prove_on_cluster
+from sojourn.stores import StoreIO
+from sojourn.testing import make_id, make_record, make_write_id
+from sojourn.testing.driver import Driver, drive
+from sojourn_store_redis import ClusteredRedisStore, RedisStore
+from tests.servers import ClusterSetup
+from tests.store_redis.redis_cluster.conftest import PATIENT
+
+
+def in_a_child(work: object) -> int:
+    """Return the exit status of a forked process that does *work*."""
+    assert callable(work)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = int(work())
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_f21_a_forked_child_has_connections_and_a_map_of_its_own(setup: ClusterSetup) -> None:
+    whole = RedisStore.from_url(setup.cluster_url, **PATIENT)
+    twin = whole.blocking_twin()
+    ids = [make_id(at) for at in range(9)]
+    for at, id in enumerate(ids):
+        drive(twin.create(make_record(id, now=time.time()), write_id=make_write_id(at)), StoreIO.BLOCKING)
+
+    def work() -> int:
+        for _ in range(20):
+            if any(drive(twin.load(id), StoreIO.BLOCKING) is None for id in ids):
+                return 2
+        with Driver() as driver:
+            if any(driver.run(whole.load(id)) is None for id in ids):
+                return 3
+        topology = whole._topology
+        assert topology is not None
+        topology.stop()  # so that the map must be learnt here
+        return 0 if all(drive(twin.load(id), StoreIO.BLOCKING) for id in ids) else 4
+
+    assert in_a_child(work) == 0
+    assert all(drive(twin.load(id), StoreIO.BLOCKING) for id in ids)
+    drive(twin.aclose(), StoreIO.BLOCKING)
+
+
+def test_f21_a_forked_child_has_links_of_its_own_and_no_copies(setup: ClusterSetup) -> None:
+    whole = ClusteredRedisStore.from_url(setup.cluster_url, node_id="parent", **PATIENT)
+    twin = whole.blocking_twin()
+    id = make_id("forked")
+    drive(twin.create(make_record(id, now=time.time()), write_id=make_write_id(1)), StoreIO.BLOCKING)
+
+    def serves() -> bool:
+        until = time.monotonic() + 20.0
+        hits = whole.cache_stats()["hits"]
+        while whole.cache_stats()["hits"] == hits and time.monotonic() < until:
+            drive(twin.load(id), StoreIO.BLOCKING)
+        return whole.cache_stats()["hits"] > hits
+
+    assert serves()
+
+    def work() -> int:
+        bypasses = whole.cache_stats()["bypasses"]
+        drive(twin.load(id), StoreIO.BLOCKING)
+        if whole.cache_stats()["bypasses"] != bypasses + 1:
+            return 2
+        return 0 if serves() else 3
+
+    assert in_a_child(work) == 0
+    losses = whole.cache_stats()["losses"]
+    assert serves()
+    assert whole.cache_stats()["losses"] == losses == 0
+    drive(twin.aclose(), StoreIO.BLOCKING)
+
+
+@pytest.mark.slow
+def test_f12_f13_no_copy_is_too_old_and_nothing_acknowledged_is_lost_while_primaries_fail() -> None:
+    result = prove_on_cluster(seed=1, updates=6_000, staleness=0.5, nodes=3, slots=120, faults=2)
+    assert result["hits"] > 0
+    assert result["lost_otherwise"] == 0
+    assert result["lost_in_the_window"] <= 200
+    assert max(result["worst_calm"], result["worst_with_faults"]) <= 0.5
+    assert all(fault["back_after"] < 60.0 for fault in result["faults"])
+    assert result["failed_processes"] == 0
+
+
+def test_a_prover_whose_processes_do_not_hear_each_other_finds_copies_that_are_too_old() -> None:
+    result = prove_on_cluster(seed=1, updates=2_000, staleness=0.2, nodes=3, slots=60, faults=0, plant="deaf")
+    assert result["worst_calm"] > 0.2
+    assert not result["holds"]
