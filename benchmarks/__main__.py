@@ -10,6 +10,7 @@ from typing import Any
 WHAT = {
     "peers": "cost of a session per request, beside peers and floors (the default)",
     "scale": "cost against the number of sessions, their size and concurrency; bytes per session",
+    "breaker": "what the closed circuit breaker costs a call",
     "startup": "what `import sojourn` costs",
     "http_load": "CPU of a real server under load, beside starsessions",
     "profiles": "where the time of our own requests goes",

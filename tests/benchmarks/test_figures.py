@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import breaker
 from benchmarks.scaling.section import Section, growth
 from benchmarks.suite import page
 from benchmarks.suite.checks import NotDoneError, check, check_hits
@@ -184,3 +185,10 @@ def test_a_section_counts_what_it_missed() -> None:
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert columns([["name", "us"], ["a", "100.0"]]) == "name     us\na     100.0"
+
+
+@pytest.mark.parametrize("share", breaker.FAILURES)
+def test_the_breaker_is_measured_while_it_is_closed(share: float) -> None:
+    costs = breaker.measure(seed=1, rounds=3, share=share, calls=500)
+    assert len(costs) == 3
+    assert all(cost > 0 for cost in costs)

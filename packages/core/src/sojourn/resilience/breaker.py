@@ -146,11 +146,11 @@ class CircuitBreaker:
             if (
                 permit.period == self._closed_period
                 and not permit.settled
-                and counts.marked == counts.marked_before
                 and now < counts.part_ends
                 and now - permit.started < self._slow_call
+                and (counts.marked == counts.marked_before or counts.calls - counts.calls_before >= self._minimum_calls)
             ):
-                # Nearly every call of a healthy store: nothing to judge.
+                # Nothing to judge: no call failed, or enough of them were judged and one that succeeds cannot trip it.
                 permit.settled = True
                 counts.calls += 1
             else:

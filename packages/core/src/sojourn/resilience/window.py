@@ -14,11 +14,11 @@ _PARTS: Final = 10
 class SlidingCounts:
     """Count calls, and the marked ones among them, over a window that slides by tenths; the caller holds a lock.
 
-    Add to *calls* and *marked* after `advance`, which is needed only from *part_ends* on; the window holds no marked call
-    while *marked* equals *marked_before*.
+    Add to *calls* and *marked* after `advance`, which is needed only from *part_ends* on; what lies before the window is
+    in *calls_before* and *marked_before*.
     """
 
-    __slots__ = ("_starts", "_width", "_window", "calls", "marked", "marked_before", "part_ends")
+    __slots__ = ("_starts", "_width", "_window", "calls", "calls_before", "marked", "marked_before", "part_ends")
 
     def __init__(self, window: float) -> None:
         self._window = window
@@ -29,6 +29,7 @@ class SlidingCounts:
     def clear(self) -> None:
         """Forget everything."""
         self.calls = 0
+        self.calls_before = 0
         self.marked = 0
         self.marked_before = 0
         self.part_ends = float("-inf")
@@ -47,9 +48,8 @@ class SlidingCounts:
         parts = int(late / self._width) + 1
         self.part_ends += parts * self._width
         self._starts.extend([(self.calls, self.marked)] * parts)
-        self.marked_before = self._starts[0][1]
+        self.calls_before, self.marked_before = self._starts[0]
 
     def within(self) -> tuple[int, int]:
         """Return how many calls, and how many marked ones, the window holds."""
-        calls, marked = self._starts[0]
-        return self.calls - calls, self.marked - marked
+        return self.calls - self.calls_before, self.marked - self.marked_before
