@@ -154,7 +154,7 @@ def test_a_full_store_passes_over_ids_that_were_deleted() -> None:
     ids: list[str] = []
     for number in range(5):
         session = sessions.open(None)
-        session.data.count = number
+        session.data.count = number + 1
         sessions.commit(session)
         ids.append(session.id)
         clock.advance(60)

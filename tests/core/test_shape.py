@@ -78,6 +78,33 @@ def fails(fields: dict[str, Any]) -> dict[str, Any]:
     raise KeyError("surname")
 
 
+def test_content_of_another_serializer_is_nothing_to_migrate() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    before = make_manager(store, clock=clock, model=Old, serializer="msgpack").blocking
+    session = before.open(None)
+    session.data.name = "ada"
+    token = before.commit(session).token
+    after = make_manager(store, clock=clock, model=New, serializer="json", migrate=lambda fields: fields).blocking
+    assert after.open(token).outcome is LoadOutcome.CORRUPT
+
+
+@dataclass(frozen=True)
+class Frozen:
+    count: int = 0
+
+
+def test_a_frozen_model_is_changed_by_assigning_another() -> None:
+    sessions = make_manager(model=Frozen).blocking
+    token: str | None = None
+    for count in range(3):
+        session = sessions.open(token)
+        assert session.data == Frozen(count)
+        session.data = Frozen(count + 1)
+        token = sessions.commit(session).token or token
+    assert sessions.open(token).data == Frozen(3)
+
+
 @pytest.mark.parametrize("migrate", [None, fails, lambda fields: {"name": 7}], ids=["none", "raises", "misfits"])
 def test_content_that_cannot_be_migrated_is_no_session(migrate: Any) -> None:
     session = reopen(migrate)
