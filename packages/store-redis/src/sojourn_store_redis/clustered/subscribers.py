@@ -62,13 +62,13 @@ class Subscribers:
             return
         if is_up is None:
             del self._links[primary]
-            return
-        self._links[primary] = is_up
-        if is_up and before is None:  # the first of its life: nothing was lost
+        else:
+            self._links[primary] = is_up
+        if before is not False and is_up is not False:  # it works for the first time, or is given up as it works
             return
         down = list(self._links.values()).count(False)
         for linked in self._on_link:
-            _isolated(linked, is_up, down)
+            _isolated(linked, is_up is not False, down)
 
     def forget_links(self) -> None:
         """Know nothing of any link, as in a child process."""
