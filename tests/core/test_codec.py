@@ -8,6 +8,7 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sojourn.codec import COMPRESSED, STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import BUILTIN_CIPHERS, AesGcm, Cipher, KeyRing, new_secret
@@ -75,13 +76,39 @@ def test_r24_any_flipped_removed_or_inserted_byte_is_refused(cipher: Cipher, pla
 
 
 @suites
+@given(plain=st.binary(max_size=200), data=st.data())
+def test_r24_a_codec_that_opened_the_head_before_still_refuses_what_is_not_authentic(
+    cipher: Cipher, plain: bytes, data: st.DataObject
+) -> None:
+    codec = make_codec(cipher)
+    envelope = codec.seal(plain, BOUND, NOW)
+    assert codec.open(envelope, BOUND, NOW) == (plain, 0) == codec.open(envelope, BOUND, NOW)
+    at, byte = data.draw(st.integers(0, len(envelope) - 1)), data.draw(st.integers(1, 255))
+    broken = envelope[:at] + bytes([envelope[at] ^ byte]) + envelope[at + 1 :]
+    for other, bound in ((broken, BOUND), (envelope, replace(BOUND, version=4)), (envelope[:-1], BOUND)):
+        with pytest.raises((CorruptEnvelopeError, FutureEnvelopeError)):
+            codec.open(other, bound, NOW)
+
+
+@suites
+def test_r27_a_head_that_was_opened_before_is_refused_when_its_day_is_over(cipher: Cipher) -> None:
+    codec = make_codec(cipher)
+    envelope = codec.seal(b"payload", BOUND, NOW)
+    assert codec.open(envelope, BOUND, NOW)[0] == b"payload"
+    with pytest.raises(CorruptEnvelopeError):
+        codec.open(envelope, BOUND, NOW + 10 * DAY)
+    later = codec.seal(b"payload", BOUND, NOW + 10 * DAY)
+    assert codec.open(later, BOUND, NOW + 10 * DAY)[0] == b"payload"
+
+
+@suites
 def test_r25_every_bound_fact_is_authenticated(cipher: Cipher) -> None:
     codec = make_codec(cipher)
     envelope = codec.seal(b"payload", BOUND, NOW)
     for other in (
-        BOUND._replace(id="b" * 43),
-        BOUND._replace(version=4),
-        BOUND._replace(absolute_deadline=BOUND.absolute_deadline + 1),
+        replace(BOUND, id="b" * 43),
+        replace(BOUND, version=4),
+        replace(BOUND, absolute_deadline=BOUND.absolute_deadline + 1),
     ):
         with pytest.raises(CorruptEnvelopeError):
             codec.open(envelope, other, NOW)
@@ -92,7 +119,7 @@ def test_r25_every_bound_fact_is_authenticated(cipher: Cipher) -> None:
 
 @suites
 def test_r25_the_idle_deadline_is_bound_in_a_cookie_and_moves_freely_in_a_store(cipher: Cipher) -> None:
-    moved = BOUND._replace(idle_deadline=BOUND.idle_deadline + 5)
+    moved = replace(BOUND, idle_deadline=BOUND.idle_deadline + 5)
     store = make_codec(cipher)
     assert store.open(store.seal(b"x", BOUND, NOW), moved, NOW)[0] == b"x"
     cookie = make_codec(cipher, client_side=True)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from struct import Struct, error
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
-from sojourn.crypto import Cipher, CryptoError, KeyRing
+import msgspec
+
+from sojourn.crypto import Box, Cipher, CryptoError, KeyRing
 from sojourn.errors import SessionTooLargeError
 
 FORMAT: Final = 1
@@ -25,6 +27,8 @@ STUB: Final = 2
 _HEAD: Final = Struct(">BBBI8s")  # format, suite, flags, day, key id
 _BOUND: Final = Struct(">Qd")  # version, absolute deadline
 _BOUND_COOKIE: Final = Struct(">Qdd")  # and the idle deadline
+_HEAD_BYTES: Final = _HEAD.size
+_MOST_OPENED: Final = 64
 _NO_KEY: Final = bytes(8)
 _DAY: Final = 86_400.0
 _GZIP: Final = 31
@@ -51,7 +55,7 @@ class BoundFacts(Protocol):
     def absolute_deadline(self) -> float: ...  # noqa: D102
 
 
-class Bound(NamedTuple):
+class Bound(msgspec.Struct, frozen=True, gc=False):
     """The bound facts of a record that is being made."""
 
     id: str
@@ -88,6 +92,9 @@ class Codec:
         self._compress_over = compress_over
         self._max_payload = max_payload
         self._max_days = int(max_lifetime // _DAY) + 2
+        self._sealing: tuple[int, bytes, Box] | None = None
+        self._opened: dict[bytes, tuple[Box, int, int]] = {}
+        """By its head, what opened an authentic envelope: the box, the day and the flags."""
 
     def _associated(self, head: bytes, bound: BoundFacts) -> bytes:
         if self._client_side:
@@ -112,13 +119,22 @@ class Codec:
         cipher = self._cipher
         if cipher is None:
             return _HEAD.pack(FORMAT, PLAIN, flags, 0, _NO_KEY) + plain
-        key, day = self._ring.primary, int(now // _DAY)
-        head = _HEAD.pack(FORMAT, cipher.suite, flags, day, key.id)
-        return head + self._ring.box(cipher, key, day).seal(plain, self._associated(head, bound))
+        day, sealing = int(now // _DAY), self._sealing
+        if sealing is None or sealing[0] != day:
+            key = self._ring.primary
+            sealing = self._sealing = (day, key.id, self._ring.box(cipher, key, day))
+        head = _HEAD.pack(FORMAT, cipher.suite, flags, day, sealing[1])
+        return head + sealing[2].seal(plain, self._associated(head, bound))
 
     def open(self, envelope: bytes, bound: BoundFacts, now: float) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
-        if len(envelope) < _HEAD.size:
+        head = envelope[:_HEAD_BYTES]
+        known = self._opened.get(head)
+        if known is not None:
+            box, day, flags = known
+            plain = self._unsealed(box, day, head, envelope, bound, now)
+            return (self._inflate(plain) if flags & COMPRESSED else plain), flags
+        if len(envelope) < _HEAD_BYTES:
             raise CorruptEnvelopeError
         form, suite, flags, day, key_id = _HEAD.unpack_from(envelope)
         if form != FORMAT:
@@ -126,25 +142,32 @@ class Codec:
         if suite == PLAIN:
             if self._cipher is not None:  # a reader of ours may not be talked out of its seal
                 raise CorruptEnvelopeError
-            plain = envelope[_HEAD.size :]
+            plain = envelope[_HEAD_BYTES:]
         else:
             opener = self._openers.get(suite)
             key = self._ring.get(key_id)
             if opener is None or key is None:
                 raise FutureEnvelopeError
-            if not -1 <= int(now // _DAY) - day <= self._max_days:
+            if not -1 <= int(now // _DAY) - day <= self._max_days:  # no key is derived for it
                 raise CorruptEnvelopeError
             box = self._ring.box(opener, key, day)
-            head = envelope[: _HEAD.size]
-            try:
-                plain = box.open(envelope[_HEAD.size :], self._associated(head, bound))
-            except (CryptoError, error):  # a version that no envelope can be bound to was not written by us
-                raise CorruptEnvelopeError from None
+            plain = self._unsealed(box, day, head, envelope, bound, now)
+            if len(self._opened) >= _MOST_OPENED:
+                self._opened.clear()
+            self._opened[head] = (box, day, flags)
         return (self._inflate(plain) if flags & COMPRESSED else plain), flags
+
+    def _unsealed(self, box: Box, day: int, head: bytes, envelope: bytes, bound: BoundFacts, now: float) -> bytes:
+        if not -1 <= int(now // _DAY) - day <= self._max_days:
+            raise CorruptEnvelopeError
+        try:
+            return box.open(envelope[_HEAD_BYTES:], self._associated(head, bound))
+        except (CryptoError, error):  # a version that no envelope can be bound to was not written by us
+            raise CorruptEnvelopeError from None
 
     def is_sealed_by_first_key(self, envelope: bytes) -> bool:
         """Tell whether a write would seal with the same key; a retired key's envelope is re-sealed (SECURITY R26)."""
-        return self._cipher is None or envelope[7 : _HEAD.size] == self._ring.primary.id
+        return self._cipher is None or envelope[7:_HEAD_BYTES] == self._ring.primary.id
 
     def _inflate(self, packed: bytes) -> bytes:
         inflate = zlib.decompressobj(wbits=_GZIP)
@@ -159,4 +182,4 @@ class Codec:
 
 def peek_flags(envelope: bytes) -> int:
     """Return the flags of an envelope without opening it; 0 when it has none."""
-    return envelope[2] if len(envelope) >= _HEAD.size else 0
+    return envelope[2] if len(envelope) >= _HEAD_BYTES else 0

@@ -74,10 +74,4 @@ def unpack(token: str) -> Record | None:
     _, identity, version, idle_deadline, absolute_deadline = _HEAD.unpack_from(raw)
     if not (math.isfinite(idle_deadline) and math.isfinite(absolute_deadline)):
         return None
-    return Record(
-        id=encode_bytes(identity),
-        version=version,
-        payload=raw[OVERHEAD_BYTES:],
-        idle_deadline=idle_deadline,
-        absolute_deadline=absolute_deadline,
-    )
+    return Record(encode_bytes(identity), version, raw[OVERHEAD_BYTES:], idle_deadline, absolute_deadline)

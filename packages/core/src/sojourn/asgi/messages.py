@@ -23,6 +23,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+_LENGTHS = frozenset(map(len, (b"user-agent", b"x-forwarded-for", b"forwarded")))
 _VARY = (b"vary", b"Cookie")
 
 
@@ -58,11 +59,17 @@ class AsgiExchange(Exchange[Any]):
 
 def _client(gate: Gate[Any], headers: Iterable[tuple[bytes, bytes]], peer: Sequence[Any] | None) -> Client:
     """Return the client, through trusted proxies only (SECURITY R31)."""
-    agents = _values(headers, b"user-agent")
-    address = gate.client_address(
-        str(peer[0]) if peer else None, _values(headers, b"x-forwarded-for"), _values(headers, b"forwarded")
-    )
-    return Client(address, agents[0] if agents else None)
+    agent: str | None = None
+    claims: dict[bytes, list[str]] = {b"x-forwarded-for": [], b"forwarded": []}
+    for key, value in headers:
+        if len(key) in _LENGTHS:
+            name = key.lower()
+            if name == b"user-agent":
+                agent = value.decode("latin-1") if agent is None else agent
+            elif name in claims:
+                claims[name].append(value.decode("latin-1"))
+    address = gate.client_address(str(peer[0]) if peer else None, *claims.values())
+    return Client(address, agent)
 
 
 def apply(message: Message, ending: Ending) -> None:

@@ -9,7 +9,10 @@ import hmac
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from sojourn.binding.proxies import parse_address
 from sojourn.errors import ConfigurationError
@@ -46,8 +49,7 @@ _SYSTEMS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Struct, frozen=True, gc=False):
     """What is known about the sender of a request."""
 
     address: str | None = None
@@ -58,13 +60,17 @@ class Client:
     @property
     def label(self) -> str:
         """Return a few words for a list of sessions, such as ``Firefox on Linux``: printable ASCII, at most 80."""
-        text = (self.user_agent or "")[:_USER_AGENT_READ]
-        browser = _first_named(_BROWSERS, text)
-        system = _first_named(_SYSTEMS, text)
-        if browser is None:
-            product = _PRODUCT.match(text)
-            browser = product[0] if product else _UNKNOWN_CLIENT
-        return (f"{browser} on {system}" if system else browser)[:LABEL_LENGTH]
+        return _label((self.user_agent or "")[:_USER_AGENT_READ])
+
+
+@lru_cache(maxsize=256)
+def _label(text: str) -> str:
+    browser = _first_named(_BROWSERS, text)
+    system = _first_named(_SYSTEMS, text)
+    if browser is None:
+        product = _PRODUCT.match(text)
+        browser = product[0] if product else _UNKNOWN_CLIENT
+    return (f"{browser} on {system}" if system else browser)[:LABEL_LENGTH]
 
 
 def _first_named(names: Iterable[tuple[str, str]], text: str) -> str | None:

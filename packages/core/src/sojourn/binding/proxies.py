@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import islice
 from typing import Final
@@ -136,6 +137,7 @@ def _parse_node(text: str) -> Address | None:
     return parse_address(match[1] or match[2] or match[3]) if match else None
 
 
+@lru_cache(maxsize=1024)
 def parse_address(text: str) -> Address | None:
     """Read an address, or return None; an IPv4 one inside IPv6 becomes IPv4, a zone is dropped."""
     if len(text) > _ENTRY_LENGTH:

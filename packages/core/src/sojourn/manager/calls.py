@@ -201,10 +201,10 @@ class Calls:
         while True:
             if patience is not None and patience.left <= 0.0:
                 raise StoreTimeoutError(_IMPATIENT)
-            tried = clock.monotonic()
+            tried = begun if attempt == 0 else clock.monotonic()
             permit = breaker.acquire(tried) if breaker is not None else None
             try:
-                result = await self._drive(work())
+                result = await (work() if self.offload is None else self._drive(work()))
             except SessionUnavailableError as error:
                 failure = error
             except SojournError:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
+
+from msgspec import Struct
 
 from sojourn.errors import (
     ResponseStartedError,
@@ -29,8 +30,7 @@ _log: Final = logging.getLogger("sojourn.manager")
 _SERVER_ERROR: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """What the middleware does with the response head."""
 
     answer: Answer | None = None

@@ -85,13 +85,14 @@ class Exchange(Generic[T]):
             return
         if self._patience is None:
             self._patience = self.gate.new_patience()
+        tokens, fetch = self.tokens, self.gate.opener.fetch
         with Waiting(self._patience):
-            await self._fetch(self.tokens)
+            if len(tokens) == 1:
+                self._found = await fetch(tokens[0])
+            else:
+                await self._choose(tokens)
 
-    async def _fetch(self, tokens: Sequence[str]) -> None:
-        if len(tokens) == 1:
-            self._found = await self.gate.fetch(tokens[0])
-            return
+    async def _choose(self, tokens: Sequence[str]) -> None:
         found = [await self.gate.fetch(token) for token in tokens]
         matches = [one for one in found if one.outcome is LoadOutcome.LOADED]
         failed = [one for one in found if one.outcome is LoadOutcome.UNAVAILABLE]

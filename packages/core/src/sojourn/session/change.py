@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
+from msgspec import Struct
+
 from sojourn.session.shape import Shape
 from sojourn.stores import Clock
 
@@ -20,8 +22,7 @@ class CookieAction(Enum):
     CLEAR = "clear"
 
 
-@dataclass(frozen=True, slots=True)
-class CookieChange:
+class CookieChange(Struct, frozen=True):
     """What a commit asks of the response; *max_age* is in seconds, None for a cookie of the browser's session."""
 
     action: CookieAction = CookieAction.KEEP

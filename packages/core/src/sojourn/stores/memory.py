@@ -89,17 +89,18 @@ class MemoryStore:
             present = self._blobs.get(id_)
             if present is None:
                 return Replaced.GONE
-            version, idle, absolute, writes, _ = _read(present)
+            version, idle, absolute, writes, length = _read(present)
             now = self._clock.time()
             if now >= idle or now >= absolute:
                 self._remove(id_, present)
                 return Replaced.GONE
-            kept = present[_START : _START + writes * WRITE_ID_BYTES]
+            end = _START + writes * WRITE_ID_BYTES
+            kept = present[_START:end]
             if write_id in kept and was_written_by(present, write_id):
                 return Replaced.OK
             if version != expected:
                 return Replaced.CONFLICT
-            label = label_of(present)
+            label = present[end : end + length].decode() if length else ""
             if label != (record.index_label or ""):
                 self._delist(label, id_)
                 self._enlist(record.index_label, id_)
