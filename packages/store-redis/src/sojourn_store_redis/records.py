@@ -67,7 +67,7 @@ def unpack(id: str, value: bytes) -> Record | None:
     if len(value) < HEAD_BYTES or value[0] != FORMAT:
         return None
     _, version, idle, absolute, count, slots, length = _HEAD.unpack_from(value)
-    if version < 0 or math.isnan(idle) or math.isnan(absolute):
+    if version < 0 or idle != idle or absolute != absolute:  # noqa: PLR0124 - only NaN differs from itself
         return None
     label = None
     end = HEAD_BYTES
@@ -75,15 +75,8 @@ def unpack(id: str, value: bytes) -> Record | None:
         end += length
         label = value[HEAD_BYTES:end].decode("utf-8", "replace")
     size = WRITE_ID_BYTES
-    return Record(
-        id=id,
-        version=version,
-        payload=value[end:],
-        idle_deadline=idle,
-        absolute_deadline=absolute,
-        index_label=label,
-        write_ids=tuple(slots[at : at + size] for at in range(0, count * size, size)),
-    )
+    ids = (slots[:size],) if count == 1 else tuple([slots[at : at + size] for at in range(0, count * size, size)])
+    return Record(id, version, value[end:], idle, absolute, label, ids)
 
 
 def pack_time(seconds: float) -> bytes:

@@ -70,17 +70,19 @@ class SharedTransport(Commands):
 
     async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
         """Return a reply or an error; a server that refuses is left, and another one is asked once."""
-        reply, wire = await self._ask_once(operation, packed, batch)
+        wire = self._wire_here()
+        reply = await self._sent(wire, operation, packed, batch)
         if self._asks_elsewhere and is_refusal(reply):
             wire.retire()
             self._route.leave(wire.generation)
-            reply, wire = await self._ask_once(operation, packed, batch)
+            wire = self._wire_here()
+            reply = await self._sent(wire, operation, packed, batch)
         if wire.generation != self._route.generation:
             wire.end(RedisConnectionError(DEPOSED))
             return RedisConnectionError(DEPOSED)  # whatever it said: it may be forgotten
         return reply
 
-    async def _ask_once(self, operation: str, packed: bytes, batch: int | None) -> tuple[Any, Wire]:
+    def _wire_here(self) -> Wire:
         wire = self._wire
         if (
             wire is None
@@ -89,9 +91,13 @@ class SharedTransport(Commands):
             or wire.generation != self._route.generation
             or self._process != os.getpid()
         ):
-            wire = self._move()
+            return self._move()
+        return wire
+
+    def _sent(self, wire: Wire, operation: str, packed: bytes, batch: int | None) -> asyncio.Future[Any]:
+        """Return a future of the reply. StoreUnavailableError when too many wait already."""
         try:
-            return await wire.send(packed, batch=batch, patience=patience_left()), wire
+            return wire.send(packed, batch=batch, patience=patience_left())
         except LineFullError as error:
             raise StoreUnavailableError(
                 f"redis at {self.address} cannot do {operation} now: {error}; try again later",
