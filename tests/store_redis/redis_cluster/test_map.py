@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from sojourn.errors import ConfigurationError, StoreUnavailableError
 from sojourn.stores import StoreIO
+from sojourn.testing import FakeClock
 from sojourn.testing.driver import drive
 from sojourn_store_redis import Address, RedisStore
 from sojourn_store_redis.cluster import ClusterGroup, SlotMap, Topology
 from sojourn_store_redis.cluster.slots import read_map, slot_of
+from sojourn_store_redis.cluster.topology import FORGOTTEN
 from sojourn_store_redis.connections import Node
 from tests.servers import ClusterSetup, wait_until
 
@@ -163,6 +165,30 @@ def test_a_map_of_an_older_epoch_is_not_believed() -> None:
     assert topology.hear(slots(A, C, epoch=4))
 
 
+def test_a_cluster_that_was_set_up_anew_is_believed_when_nothing_else_was_heard_for_long() -> None:
+    clock = FakeClock()
+    topology = Topology([A], address="the cluster", make_probe=refuse, seconds=0.2, monotonic=clock.monotonic)
+    topology.hear(slots(A, B, epoch=30))
+    clock.advance(FORGOTTEN - 1.0)
+    assert topology.hear(slots(A, B, epoch=30))
+    clock.advance(FORGOTTEN - 0.1)
+    assert not topology.hear(slots(C, D, epoch=3))
+    clock.advance(0.2)
+    assert not topology.hear(slots(C, D, epoch=3, is_whole=False))
+    assert topology.hear(slots(C, D, epoch=3))
+    assert not topology.hear(slots(A, B, epoch=2))
+    assert topology.slots == slots(C, D, epoch=3)
+
+
+def test_a_map_that_says_nothing_new_changes_nothing() -> None:
+    topology = make_topology()
+    topology.hear(slots(A, B))
+    known, era = topology.slots, topology.era
+    assert topology.hear(slots(A, B))
+    assert topology.slots is known
+    assert topology.era == era
+
+
 def test_a_node_that_is_cut_off_is_not_believed_unless_nothing_is_known() -> None:
     topology = make_topology()
     assert topology.hear(slots(A, B, is_whole=False))
@@ -217,6 +243,20 @@ def test_f1_nodes_that_are_frozen_keep_nobody_longer_than_a_call_may_last() -> N
     finally:
         topology.stop()
     assert time.monotonic() - began < 20.0
+
+
+def test_a_watch_that_meets_something_unforeseen_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    def break_down(*_: Any) -> Any:
+        raise LookupError("unforeseen")
+
+    topology = Topology([A], address="the cluster", make_probe=break_down, seconds=0.2)
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError):
+                drive(topology.known(StoreIO.BLOCKING, 60.0), StoreIO.BLOCKING)
+    finally:
+        topology.stop()
+    assert "unforeseen" in caplog.text or "not foreseen" in caplog.text
 
 
 def watchers() -> list[str]:

@@ -13,7 +13,7 @@ from sojourn.stores import Created, Deleted, Replaced
 from sojourn.testing import make_id, make_label, make_record, make_write_id
 from sojourn_store_redis.records import KeyNames
 from tests.servers import ClusterSetup, wait_until
-from tests.store_redis.redis_cluster.conftest import MakeSite, Site
+from tests.store_redis.redis_cluster.conftest import MakeSite, Site, other_than
 from tests.store_redis.redis_cluster.move import Move
 
 KEYS = KeyNames.of("sojourn")
@@ -128,3 +128,11 @@ def test_f13_the_deadline_holds_for_the_whole_call(fault: str, setup: ClusterSet
             assert time.monotonic() - began < 5.0
         finally:
             frozen.thaw()
+
+
+def test_a_plain_url_of_a_node_of_a_cluster_says_what_to_write_instead(
+    setup: ClusterSetup, make_site: MakeSite
+) -> None:
+    other = other_than(setup, setup.primary_of(key_of()))
+    with pytest.raises(StoreUnavailableError, match="redis\\+cluster://"):
+        make_site(other.url).load(make_id("one"))

@@ -6,7 +6,7 @@ down to their code (SECURITY R6).
 
 from __future__ import annotations
 
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
@@ -27,6 +27,8 @@ def mapped(error: Exception, *, operation: str, address: str) -> StoreUnavailabl
 
 def _reason(error: Exception) -> str:
     kind = type(error).__name__
+    if isinstance(error, MovedError | AskError):
+        return f"{kind}, as from a node of a Redis Cluster, whose SOJOURN_REDIS_URL begins with redis+cluster://"
     if not isinstance(error, ResponseError):
         return f"{kind}: {error}"
     code = str(error).split(" ", 1)[0].rstrip(":")

@@ -1,6 +1,7 @@
 """What a process knows of a cluster: the map it believes, and what changed when it came to believe another one.
 
-The one rule: no map replaces one of a higher epoch, so that a node which was cut off or frozen brings nothing old back.
+The one rule: no map replaces one of a higher epoch, so that a node which was cut off or frozen brings nothing old back;
+unless nothing else was heard for so long that the cluster must be another one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -19,6 +21,9 @@ from sojourn_store_redis.cluster.slots import SlotMap
 from sojourn_store_redis.cluster.watch import MapWatch
 from sojourn_store_redis.connections import Node
 
+FORGOTTEN = 10.0
+"""Seconds without a map of the known epoch after which one of an earlier epoch is believed: it was set up anew."""
+
 
 class Topology:
     """The cluster that has the nodes *seeds*, for every transport and event loop of one store.
@@ -27,7 +32,13 @@ class Topology:
     """
 
     def __init__(
-        self, seeds: Sequence[Node], *, address: str, make_probe: Callable[[str, int], Any], seconds: float
+        self,
+        seeds: Sequence[Node],
+        *,
+        address: str,
+        make_probe: Callable[[str, int], Any],
+        seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
         self.slots: SlotMap | None = None
@@ -41,6 +52,8 @@ class Topology:
         self._waiting: list[Future[SlotMap]] = []
         self._on_change: tuple[Callable[[], object], ...] = ()
         self._on_pointer: tuple[Callable[[Node], object], ...] = ()
+        self._monotonic = monotonic
+        self._believed_at = monotonic()
         self._lock = threading.Lock()
         self._process = 0
         self._watch = MapWatch(self, make_probe=make_probe, seconds=seconds)
@@ -100,17 +113,18 @@ class Topology:
     def hear(self, told: SlotMap) -> bool:
         """Take notice of a map; tell whether it is believed."""
         with self._lock:
-            known = self.slots
-            if known is not None and (told.epoch < known.epoch or not told.is_whole):
+            known, now = self.slots, self._monotonic()
+            is_old = known is not None and told.epoch < known.epoch and now < self._believed_at + FORGOTTEN
+            if is_old or not told.ranges or (known is not None and not told.is_whole):
                 return False
-            if not told.ranges:
-                return False
+            self._believed_at = now
             if known is None or told.ranges != known.ranges:
                 self.generation += 1
                 for node in set(() if known is None else known.primaries) - set(told.primaries):
                     self._terms[node] = self.term(node) + 1
             is_new = known is None or (told.ranges, told.epoch) != (known.ranges, known.epoch)
-            self.slots = told
+            if told != known:
+                self.slots = told
             self.era += is_new
             waiting, self._waiting = self._waiting, []
         if is_new:

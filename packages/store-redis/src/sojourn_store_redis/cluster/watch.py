@@ -7,6 +7,7 @@ another one as long as there are doubts.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from weakref import ref
 from sojourn_store_redis.cluster.slots import read_map
 from sojourn_store_redis.failures import CLIENT_ERRORS
 from sojourn_store_redis.shared.routes import opened
+
+_log = logging.getLogger("sojourn_store_redis")
 
 if TYPE_CHECKING:
     from sojourn_store_redis.cluster.topology import Topology
@@ -142,8 +145,10 @@ class _Watching:
                 async with asyncio.timeout(self._seconds):
                     is_believed = topology.hear(await self._map_of(node))
             except (*CLIENT_ERRORS, ValueError) as error:
-                failure = error
-                is_believed = False
+                failure, is_believed = error, False
+            except Exception as error:  # noqa: BLE001 - a watch that ends leaves its process with an old map for ever
+                _log.exception("asking %s:%d for its slots failed in a way that is not foreseen", *node)
+                failure, is_believed = error, False
             if not is_believed or (is_doubted and generation == topology.generation):
                 await self._leave()
             if is_believed:
