@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from importlib import import_module
 from typing import Any
 
@@ -34,7 +35,12 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.what == "all":
         arguments.save = True
-    failed = [name for name in _names(arguments.what) if _run(name, arguments)]
+    failed = []
+    for name in _names(arguments.what):
+        started = time.monotonic()
+        if _run(name, arguments):
+            failed.append(name)
+        sys.stderr.write(f"{name}: took {(time.monotonic() - started) / 60:.1f} minutes\n")
     if failed:
         sys.stderr.write(f"targets missed or failures in: {', '.join(failed)}\n")
     return 1 if failed else 0
