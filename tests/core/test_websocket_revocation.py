@@ -205,8 +205,22 @@ async def test_where_nobody_announces_the_session_is_looked_up(io: StoreIO, monk
         await until(lambda: not socket.is_open)
 
 
+async def test_a_socket_costs_one_look() -> None:
+    clock = FakeClock()
+    store = FaultyStore(MemoryStore(clock=clock))
+    store.io = StoreIO.ASYNC
+    sessions = make_manager(store, clock=clock)
+    token, _ = await begin(sessions)
+    store.calls.clear()
+    async with opened(sessions, token) as socket:
+        await until(lambda: store.calls.count("load") == 2)
+        for number in range(20):
+            socket.say(str(number))
+        await until(lambda: len(socket.sent) == 22)
+        assert store.calls == ["load", "load"], "the handshake's, and one since it is watched"
+
+
 async def test_f1_during_an_outage_it_stays_open_and_is_looked_up_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revocation_module, "_LOOK_EVERY", 0.02)
     monkeypatch.setattr(revocation_module, "_AFTER_AN_OUTAGE", 0.02)
     clock = FakeClock()
     store = FaultyStore(MemoryStore(clock=clock))
@@ -217,6 +231,7 @@ async def test_f1_during_an_outage_it_stays_open_and_is_looked_up_afterwards(mon
         store.follow(lambda method: Fault.BEFORE)
         await elsewhere.revoke(id)
         seen = store.calls.count("load")
+        socket.app._doubt()
         await until(lambda: store.calls.count("load") > seen + 3)
         assert socket.is_open
         store.follow(())
