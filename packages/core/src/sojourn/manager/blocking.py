@@ -122,6 +122,10 @@ class BlockingManager(Generic[T]):
         """See SessionManager.healthy."""
         return run_blocking(self.manager.healthy())
 
+    def reset_breaker(self) -> None:
+        """See SessionManager.reset_breaker."""
+        self.manager.reset_breaker()
+
     def close(self) -> None:
         """Release connections; safe to call twice."""
         run_blocking(self.manager.aclose())

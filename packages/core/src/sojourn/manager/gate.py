@@ -15,7 +15,7 @@ from sojourn.manager.committing import Committer
 from sojourn.manager.context import Context
 from sojourn.manager.opening import ClientOf, Found, Opener
 from sojourn.session import CookieChange, Draft, Session, draft_of
-from sojourn.stores import Patience, Store, StoreIO, TwinnedStore, Waiting
+from sojourn.stores import PATIENCE, Patience, Store, StoreIO, TwinnedStore, Waiting
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -91,6 +91,17 @@ class Gate(Generic[T]):
     def new_patience(self) -> Patience | None:
         """Return how long one request may wait for the stores; None for stores that never wait."""
         return None if self.never_waits else Patience(self._request_deadline)
+
+    def waiting(self) -> Waiting:
+        """Let the calls of stores within take from what the request has left, outside of requests from as much anew."""
+        return Waiting(self.new_patience() if PATIENCE.get() is None else None)
+
+    def reset_breakers(self) -> None:
+        """Close the circuit breakers of all stores, and forget what failed."""
+        revocations = self.context.revocations
+        for calls in (self.context.calls, revocations.calls if revocations is not None else None):
+            if calls is not None and calls.breaker is not None:
+                calls.breaker.reset(self.context.clock.monotonic())
 
     def client_address(self, peer: str | None, x_forwarded_for: Sequence[str], forwarded: Sequence[str]) -> str | None:
         """Return the address that a request came from, through trusted proxies only (SECURITY R31)."""

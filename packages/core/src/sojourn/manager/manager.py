@@ -76,7 +76,7 @@ class SessionManager(Generic[T]):
         self.gate = gate
         """What the middlewares use."""
         self._context = gate.context
-        self._queries = Queries(gate.context, gate.opener)
+        self._queries = Queries(gate.context, gate.opener, gate.waiting)
         self._blocking: BlockingManager[T] | None = None
 
     @classmethod
@@ -100,13 +100,15 @@ class SessionManager(Generic[T]):
         *fresh* reads past a local cache.
         """
         opener = self.gate.opener
-        found = await opener.fetch(token, fresh=fresh)
+        with self.gate.waiting():
+            found = await opener.fetch(token, fresh=fresh)
         return opener.build(found, None if client is None else lambda: client)
 
     async def commit(self, session: Session[T]) -> CookieChange:
         """Store what changed; say what the cookie must do. Raises SessionUnavailableError when that is not certain."""
         draft_of(session).content.look_anew()
-        return await self.gate.commit(session)
+        with self.gate.waiting():
+            return await self.gate.commit(session)
 
     def of(self, request: object) -> Session[T]:
         """Return the session of a request: an ASGI scope, a WSGI environ or an object that has one.
@@ -130,7 +132,8 @@ class SessionManager(Generic[T]):
 
     async def list(self, principal: str) -> Sequence[SessionInfo]:
         """Return the live sessions of a principal, the latest used first; never a token (SECURITY R14)."""
-        return await self._queries.of_principal(principal)
+        with self.gate.waiting():
+            return await self._queries.of_principal(principal)
 
     async def revoke(self, id: str) -> bool:
         """End one session; tell whether it was there."""
@@ -213,7 +216,12 @@ class SessionManager(Generic[T]):
 
     async def healthy(self) -> bool:
         """Tell whether the store answers now."""
-        return await self._queries.healthy()
+        with self.gate.waiting():
+            return await self._queries.healthy()
+
+    def reset_breaker(self) -> None:
+        """Close the circuit breaker and forget what failed: for whoever knows that the store is back."""
+        self.gate.reset_breakers()
 
     async def aclose(self) -> None:
         """Release connections and let the metrics sink send what it holds; safe to call twice."""

@@ -16,7 +16,7 @@ from sojourn.manager.context import PRINCIPAL, Context
 from sojourn.manager.opening import Opener
 from sojourn.metrics import ACTIVE_COUNT
 from sojourn.session import Draft, LoadOutcome, Session
-from sojourn.stores import Record, ScannableStore
+from sojourn.stores import Record, ScannableStore, Waiting
 
 T = TypeVar("T")
 
@@ -37,13 +37,14 @@ class SessionInfo:
 
 
 class Queries(Generic[T]):
-    """Ask one manager's store."""
+    """Ask one manager's store; *waiting* bounds how long the calls of one step may wait together."""
 
-    __slots__ = ("_context", "_opener")
+    __slots__ = ("_context", "_opener", "_waiting")
 
-    def __init__(self, context: Context[T], opener: Opener[T]) -> None:
+    def __init__(self, context: Context[T], opener: Opener[T], waiting: Callable[[], Waiting]) -> None:
         self._context = context
         self._opener = opener
+        self._waiting = waiting
 
     async def of_principal(self, principal: str) -> Sequence[SessionInfo]:
         """Return the live sessions of a principal, the latest used first."""
@@ -76,10 +77,12 @@ class Queries(Generic[T]):
         context = self._context
         if context.client_side:
             self._require_revocations("revoke")
-            await context.revocations.revoke(id, context.clock.time() + context.limits.max_lifetime)  # type: ignore[union-attr]
+            with self._waiting():
+                await context.revocations.revoke(id, context.clock.time() + context.limits.max_lifetime)  # type: ignore[union-attr]
             ended = True
         else:
-            ended = await context.end_id(id, counted=counted)
+            with self._waiting():
+                ended = await context.end_id(id, counted=counted)
         if ended:
             context.signals.event("deleted", id, reason="revoked")
         return ended
@@ -89,7 +92,8 @@ class Queries(Generic[T]):
         context = self._context
         if context.client_side:
             self._require_revocations("revoke_all")
-            await context.revocations.revoke_all(principal, [except_id] if except_id else [])  # type: ignore[union-attr]
+            with self._waiting():
+                await context.revocations.revoke_all(principal, [except_id] if except_id else [])  # type: ignore[union-attr]
             context.signals.news.doubt()
             return -1
         self._require_index("revoke_all")
@@ -108,8 +112,9 @@ class Queries(Generic[T]):
         """
         ids: dict[str, None] = {}
         labels = self._context.ring.labels(PRINCIPAL, principal)
-        for label in (*labels, *labels[:-1]):
-            ids.update(dict.fromkeys(await self._context.calls.ids_of(label)))
+        with self._waiting():
+            for label in (*labels, *labels[:-1]):
+                ids.update(dict.fromkeys(await self._context.calls.ids_of(label)))
         return list(ids)
 
     async def ids(self) -> AsyncIterator[str]:
