@@ -24,6 +24,8 @@ SERVER_FAULTS: Final = (KILL, FREEZE)
 PROXY_FAULTS: Final = tuple(fault for fault in Fault if fault is not Fault.NONE)
 RETRIED: Final = (Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.CUT_REQUEST, Fault.DROP)
 """Noticed at once, so that the product tries again: they never hit all requests, or no second try would succeed."""
+PATIENT: Final = 300.0
+"""Seconds that sentinels and replicas are given on a machine that is busy with others."""
 CALM: Final = 1.5
 """Seconds without a doubt of any sentinel, after which a fault is over: three times what makes them doubt."""
 SETUP_FAULTS: Final = (FAILOVER, FREEZE, THAWED_LATE)
@@ -146,7 +148,7 @@ def on_sentinel(setup: SentinelSetup) -> Callable[[Window], Callable[[], None]]:
 
         def end() -> None:
             if window.fault != FREEZE:
-                setup.wait_for_failover(master)
+                setup.wait_for_failover(master, PATIENT)
             if window.fault == FAILOVER:
                 master.restart()  # the sentinels make it a replica
             else:
@@ -170,7 +172,7 @@ def _wait_for_rest(setup: SentinelSetup) -> None:
         since = since or time.monotonic()
         return time.monotonic() - since >= CALM
 
-    wait_until(is_at_rest, "the sentinels and the replica do not come to rest", 120.0)
+    wait_until(is_at_rest, "the sentinels and the replica do not come to rest", PATIENT)
 
 
 def _is_whole(setup: SentinelSetup) -> bool:

@@ -30,7 +30,7 @@ class StuckError(RuntimeError):
     """A process of clients ended badly or not at all."""
 
 
-def play(stage: Stage, *, title: str, during: Tick | None = None, limit: float = 900.0) -> list[Row]:
+def play(stage: Stage, *, title: str, during: Tick | None = None, limit: float = 7_200.0) -> list[Row]:
     """Run the clients of *stage* in processes, calling *during* again and again; return what they recorded."""
     context = multiprocessing.get_context("spawn")
     shared = Shared(context, stage)
@@ -62,7 +62,7 @@ def play_in_threads(stage: Stage, *, title: str) -> tuple[list[Row], SessionMana
     for thread in threads:
         thread.start()
     shared.ready.wait(START)
-    _watch(stage, shared, lambda: any(thread.is_alive() for thread in threads), title, None, 900.0)
+    _watch(stage, shared, lambda: any(thread.is_alive() for thread in threads), title, None, 7_200.0)
     return sorted(rows, key=lambda row: row.started), stage.manager(store=store)
 
 
