@@ -29,7 +29,8 @@ _PATH: Final = re.compile(r"/[!#-+\--:<-\[\]-~]*")
 _LABEL: Final = r"[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?"
 _DOMAIN: Final = re.compile(rf"\.?{_LABEL}(?:\.{_LABEL})*")
 _AROUND: Final = frozenset(("", " ", "\t", '"'))
-_is_cookie_value: Final = re.compile(r"[!#-+\--:<-\[\]-~]*").fullmatch
+_OCTETS: Final = bytes(code for code in range(0x21, 0x7F) if chr(code) not in '",;\\')
+"""The cookie-octets of RFC 6265 4.1.1."""
 
 
 def read_cookies(header: str, name: str) -> list[str]:
@@ -124,7 +125,7 @@ class CookiePolicy:
                 f"keep {MAX_COOKIE_BYTES}; keep less in the session or use a server-side store"
             )
             raise CookieTooLargeError(msg)
-        if _is_cookie_value(value) is None:
+        if not value.isascii() or value.encode("ascii").translate(None, _OCTETS):
             msg = (
                 f"the cookie {self.name!r} cannot carry this value: it holds a character outside RFC 6265's "
                 "cookie-octet; a store must return tokens of base64url characters"

@@ -25,6 +25,8 @@ Headers = list[tuple[bytes, bytes]]
 
 _LENGTHS = frozenset(map(len, (b"user-agent", b"x-forwarded-for", b"forwarded")))
 _VARY = (b"vary", b"Cookie")
+_VARY_LENGTH = len(b"vary")
+_CONTROL_LENGTH = len(b"cache-control")
 
 
 def header(scope: Scope, name: bytes) -> list[str]:
@@ -75,17 +77,25 @@ def _client(gate: Gate[Any], headers: Iterable[tuple[bytes, bytes]], peer: Seque
 def apply(message: Message, ending: Ending) -> None:
     """Add what the session asks of the head: Set-Cookie, Vary, Cache-Control (SECURITY R23)."""
     headers: Headers = [*(message.get("headers") or ())]
+    varies: list[str] = []
+    controls: list[str] = []
+    for key, value in headers:
+        if len(key) == _VARY_LENGTH:
+            if key.lower() == b"vary":
+                varies.append(bytes(value).decode("latin-1"))
+        elif len(key) == _CONTROL_LENGTH and key.lower() == b"cache-control":
+            controls.append(bytes(value).decode("latin-1"))
     if ending.set_cookie is not None:
         headers.append((b"set-cookie", ending.set_cookie.encode("latin-1")))
-        replaced = cache_control(_values(headers, b"cache-control"))
+        replaced = cache_control(controls)
         if replaced is not None:
-            headers = [pair for pair in headers if pair[0].lower() != b"cache-control"]
+            if controls:
+                headers = [pair for pair in headers if pair[0].lower() != b"cache-control"]
             headers.append((b"cache-control", replaced.encode("latin-1")))
     if ending.accessed:
-        found = _values(headers, b"vary")
-        if not found:
+        if not varies:
             headers.append(_VARY)
-        elif (vary := add_vary(found)) is not None:
+        elif (vary := add_vary(varies)) is not None:
             headers.append((b"vary", vary.encode("latin-1")))
     message["headers"] = headers
 
