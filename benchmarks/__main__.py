@@ -28,7 +28,10 @@ def main() -> int:
     parser.add_argument("what", nargs="?", default="peers", choices=WHAT)
     parser.add_argument("--seed", type=int, default=1, help="makes the order of turns repeatable")
     parser.add_argument("--rounds", type=int, default=50, help="rounds of measurements (50; a median needs them)")
-    parser.add_argument("--batch", type=float, default=25.0, help="milliseconds of one measurement (25)")
+    parser.add_argument("--batch", type=float, default=12.0, help="milliseconds of one measurement (12)")
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="begin no round of `peers` after so many minutes (0: no limit)"
+    )
     parser.add_argument("--only", default="", help="words of stores, scenarios and contenders: redis,read,starsessions")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--save", action="store_true", help="write to benchmarks/results and docs as well")

@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> bool:
             batch=arguments.batch / 1000,
             tell=_tell,
         )
-        rounds.run(arguments.rounds)
-        head = [*describe(redis_program=redis.program), f"rounds: {arguments.rounds}, seed {arguments.seed}"]
+        done = rounds.run(arguments.rounds, minutes=arguments.minutes)
+        head = [*describe(redis_program=redis.program), f"rounds: {done}, seed {arguments.seed}"]
     _tell("")
     verdicts = judge(everybody, rounds.series)
     values = as_json(everybody, rounds.series, verdicts) | {"failures": rounds.failures}

@@ -6,9 +6,11 @@ The one rule: within a round every contender has its turn, in an order drawn ane
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -103,10 +105,17 @@ class Rounds:
         self._workers: dict[str, Worker] = {}
         self._counts: dict[Key, int] = {}
 
-    def run(self, rounds: int) -> None:
-        """Measure *rounds* times; contenders that fail are left out and listed in ``failures``."""
+    def run(self, rounds: int, *, minutes: float = 0.0) -> int:
+        """Measure *rounds* times, or until so many *minutes* have passed; return how often.
+
+        Contenders that fail are left out and listed in ``failures``.
+        """
+        until = time.monotonic() + minutes * 60 if minutes else math.inf
+        done = 0
         try:
             for number in range(rounds):
+                if time.monotonic() >= until:
+                    break
                 if number % RENEW_EVERY == 0:
                     self._renew()
                 self._tell(f"round {number + 1} of {rounds}")
@@ -114,8 +123,10 @@ class Rounds:
                 self._random.shuffle(turns)
                 for contender, scenario in turns:
                     self._turn(number, contender, scenario)
+                done += 1
         finally:
             self._close()
+        return done
 
     def _turn(self, number: int, contender: Contender, scenario: str) -> None:
         worker = self._workers.get(contender.name)
