@@ -152,7 +152,7 @@ def test_our_plugins_are_found_without_importing_them(everything: Environment) -
     assert everything.answer(code) == ["metrics-statsd", "store-clustered-redis", "store-cookie", "store-redis"]
 
 
-@pytest.mark.parametrize("plugin", ["metrics-statsd", "store-cookie", "store-redis"])
+@pytest.mark.parametrize("plugin", ["metrics-statsd", "store-clustered-redis", "store-cookie", "store-redis"])
 def test_a_plugin_of_ours_answers_to_its_name(plugin: str, everything: Environment) -> None:
     kind, _, name = plugin.partition("-")
     code = f"""

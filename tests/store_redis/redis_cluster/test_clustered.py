@@ -218,8 +218,17 @@ def test_a_death_is_told_of(pair: Pair) -> None:
     one.create(id)
     one.run(one.store.delete(id))
     pair.wait_until(lambda: dead)
-    pair.wait_until(lambda: one.figure("announcements") >= 6)  # each link carries each of the two
-    assert set(dead) == {id}
+    pair.wait_until(lambda: two.figure("announcements") >= 6)  # each of three links carries both
+    assert dead == [id]
+
+
+def test_f13_another_map_leaves_doubt_about_who_died_meanwhile(pair: Pair) -> None:
+    two = pair.nodes[1]
+    doubts: list[int] = []
+    two.store.on_dead(str, on_doubt=lambda: doubts.append(1))
+    with Move(pair.setup, KEYS.session_key(make_id("any"))) as move:
+        move.whole()
+        pair.wait_until(lambda: doubts)
 
 
 def test_a_store_that_was_closed_begins_anew(pair: Pair) -> None:

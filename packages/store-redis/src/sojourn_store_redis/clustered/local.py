@@ -148,6 +148,7 @@ class Local:
         topology = None if self._spread is None else self._spread.topology
         if topology is not None and topology.slots is not None:
             self.coherence.settle_on(topology.slots.primaries, topology.era)
+            self.subscribers.tell(None)
 
 
 def lease_time(clock: Clock) -> Callable[[], float]:

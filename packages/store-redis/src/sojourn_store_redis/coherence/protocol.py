@@ -14,7 +14,7 @@ from sojourn.stores import Record
 from sojourn_store_redis.coherence.copies import Copies, Reading, Writing
 from sojourn_store_redis.coherence.links import Links
 from sojourn_store_redis.coherence.local_cache import Entry, LocalCache
-from sojourn_store_redis.coherence.messages import Action, Message
+from sojourn_store_redis.coherence.messages import Action, Died, Message
 from sojourn_store_redis.coherence.tombstones import DEAD
 
 MOST_TOMBSTONES = 200_000
@@ -162,9 +162,17 @@ class Coherence:
             return self._links.open(primary, now)
 
     def receive(self, primary: Hashable, connection: int, message: Message, now: float) -> Sequence[Action]:
-        """Take one message, in the order of the connection; return what to do."""
+        """Take one message, in the order of the connection; return what to do.
+
+        Each primary relays what the others announce: a death is told of once, when that of the id speaks of it.
+        """
         with self._lock:
-            return self._links.receive(primary, connection, message, now)
+            actions = self._links.receive(primary, connection, message, now)
+        if not any(isinstance(each, Died) for each in actions):
+            return actions
+        return tuple(
+            each for each in actions if isinstance(each, Died) and self._primary_of(each.id) in {primary, None}
+        )
 
     def check(self, primary: Hashable, connection: int, now: float) -> Sequence[Action]:
         """Return what is due by now: a ping, or giving up a link that is silent."""
