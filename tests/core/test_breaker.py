@@ -208,6 +208,20 @@ def test_it_opens_at_the_call_that_completes_the_minimum_though_that_one_succeed
     assert breaker.state is OPEN
 
 
+def test_calls_that_left_the_window_do_not_count_towards_the_minimum() -> None:
+    breaker = CircuitBreaker()
+    for _ in range(30):
+        breaker.succeed(breaker.acquire(0.0), 0.0)
+    for now in (5.0, 10.5):  # between them the first 30 leave
+        for _ in range(5):
+            breaker.fail(breaker.acquire(now), now)
+    for _ in range(9):
+        breaker.succeed(breaker.acquire(10.5), 10.5)
+    assert breaker.state is CLOSED
+    breaker.succeed(breaker.acquire(10.5), 10.5)
+    assert breaker.state is OPEN
+
+
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_it_opens_at_exactly_its_failure_rate(failures: int, more: int) -> None:
     calls = failures + more

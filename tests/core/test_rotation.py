@@ -161,6 +161,25 @@ def test_f6_a_rotation_does_not_take_a_logout_for_its_own_end(fault: Fault) -> N
     assert manager.blocking.count() == 0
 
 
+def test_f6_a_rotation_none_of_whose_tries_was_applied_does_not_take_a_logout_for_its_own_end() -> None:
+    manager, store, token = prepared(retries=0, waits=True)
+    theirs = other(manager, store)
+    leaving = theirs.open(token)
+    leaving.destroy()
+    session = manager.blocking.open(token)
+    session.rotate()
+
+    def plan(called: str) -> Fault:
+        if called != "replace":
+            return Fault.NONE
+        theirs.commit(leaving)
+        return Fault.BEFORE
+
+    store.follow(plan)
+    assert manager.blocking.commit(session).action is CookieAction.KEEP
+    assert manager.blocking.count() == 0
+
+
 @pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
 def test_f6_a_revocation_and_a_rotation_whose_reply_was_lost_agree_on_who_ended_the_session(fault: Fault) -> None:
     manager, store, token = prepared(retries=2, waits=True)

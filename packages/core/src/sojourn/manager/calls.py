@@ -117,8 +117,6 @@ class Calls:
             return store.replace(record, expected=expected, write_id=write_id)
 
         answer = await self._guard("replace", work, names.STORE_TIME)
-        if answer is Replaced.OK and record.is_end:
-            self._signals.news.tell(record.id)
         if answer is Replaced.CONFLICT and tries > 1:
             present = await self.load(record.id, fresh=True)
             if present is not None and present.version > expected + WRITE_IDS_KEPT:

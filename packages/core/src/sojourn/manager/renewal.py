@@ -87,7 +87,7 @@ class Renewal(Generic[T]):
                 draft.adopt(theirs.record, theirs.payload, theirs.token)
                 draft.cookie = CookieChange(CookieAction.SET, theirs.token, max_age(context, theirs.record))
                 return
-        elif orphan is not None and not orphan.is_end:
+        elif orphan is not None:
             age = draft.deadlines(context.clock.time())[0] - orphan.idle_deadline
             if age >= _ORPHAN_AFTER:
                 await context.calls.delete(new_id, expected=orphan.version)
