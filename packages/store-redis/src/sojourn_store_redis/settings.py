@@ -31,7 +31,8 @@ class RedisSettings(PluginSettings):
 
     url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"),
-        description="The server: `redis://`, `rediss://` (TLS), `unix://` or `redis+sentinel://`; redis-py's options after `?`",
+        description="The server: `redis://`, `rediss://` (TLS), `unix://`, `redis+sentinel://` or `redis+cluster://`; "
+        "redis-py's options after `?`",
     )
     username: OptionalText = Field(None, description="The user, when the URL names none")
     password: SecretStr | None = Field(None, description="The password, when the URL has none")
@@ -44,7 +45,7 @@ class RedisSettings(PluginSettings):
         description="`shared`: one connection for all tasks of an event loop, one held by each thread; `pool`: redis-py's",
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
-        50, description="The most connections of one process, of threads or a pool; further calls wait for a free one"
+        50, description="The most connections of one process, of threads or a pool, to each server; further calls wait"
     )
     max_in_flight: Annotated[int, Field(ge=1)] = Field(
         4096, description="The most calls on a shared connection; further ones are refused until some are answered"
