@@ -32,6 +32,7 @@ from sojourn_store_redis.records import (
     split,
     unpack,
 )
+from sojourn_store_redis.shared.transport import SharedTransport
 from sojourn_store_redis.survey import Survey
 from sojourn_store_redis.transport import Argument, SpreadTransport, Transport
 
@@ -70,6 +71,8 @@ class RedisStore:
         self.io: StoreIO = transport.io
         self.encrypt = encrypt
         """Whether the manager shall seal the payload; None leaves it to the manager's own setting."""
+        self.spares_tasks = isinstance(transport, SharedTransport)
+        """Whether its calls end in time without cancelling the task that makes them."""
         self._transport: Transport = InspectedTransport(transport)
         self._keys = KeyNames.of(namespace)
         self._namespace = namespace

@@ -17,6 +17,7 @@ from weakref import ref
 
 from sojourn_store_redis.cluster.slots import read_map
 from sojourn_store_redis.failures import CLIENT_ERRORS
+from sojourn_store_redis.shared.adoption import abandon
 from sojourn_store_redis.shared.routes import opened
 
 _log = logging.getLogger("sojourn_store_redis")
@@ -167,4 +168,5 @@ class _Watching:
     async def _leave(self) -> None:
         found, self._open = self._open, None
         if found is not None:
-            await found[1].disconnect(nowait=True)
+            abandon(found[1])
+            await asyncio.sleep(0)  # the loop may end next, and a socket is closed in its following turn
