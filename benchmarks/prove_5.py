@@ -144,13 +144,14 @@ def main() -> int:
     """Run as many seeds as asked for."""
     parser = argparse.ArgumentParser(prog="./dev prove 5", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--operations", type=int, default=10_000, help="of each seed")
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--browsers", type=int, default=24)
-    parser.add_argument("--faults", default="", help="names between commas, such as kill,lose-reply; else all")
-    parser.add_argument("--plant", choices=PLANTS, default="", help="plant a bug, to see it found")
-    parser.add_argument("--sentinel", action="store_true", help="a master with a replica and three sentinels instead")
+    parser.add_argument("--faults", default="", help="of one server, such as kill,lose-reply; else all")
+    parser.add_argument("--plant", choices=PLANTS, default="", help="plant a bug on one server, to see it found")
+    parser.add_argument("--sentinel", action="store_true", help="a master with a replica and three sentinels alone")
+    parser.add_argument("--standalone", action="store_true", help="one server behind a proxy alone")
     parser.add_argument(
         "--wait",
         choices=("off", "on", "both"),
@@ -166,24 +167,40 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     given = parser.parse_args()
     results: list[Result] = []
+    lines: list[str] = []
+    found = 0
     for seed in range(given.seed, given.seed + given.seeds):
         sizes = {"operations": given.operations, "processes": given.processes, "browsers": given.browsers}
         plays: list[Callable[[], Result]] = []
-        if given.sentinel:
+        if not given.standalone:
             ways = {"off": (False,), "on": (True,), "both": (False, True)}[given.wait]
             plays += [partial(prove_sentinel, seed=seed, slack=given.slack, waits=waits, **sizes) for waits in ways]
-        else:
+        if not given.sentinel:
             chosen = tuple(word for word in given.faults.split(",") if word)
             plays.append(partial(prove, seed=seed, plant=given.plant, chosen=chosen, slack=given.slack, **sizes))
         for play_one in plays:
             result = play_one()
             progress(f"{result.title}: {len(result.verdict.violations)} violations, {result.seconds:.0f} s")
-            results.append(result)
-            if not given.json:
+            found += len(result.verdict.violations)
+            lines.append(_line(result))
+            if given.json:
+                results.append(result)
+            else:
                 tell([result], as_json=False)
     if given.json:
         tell(results, as_json=True)
-    return 1 if any(one.verdict.violations for one in results) else 0
+    else:
+        sys.stdout.write("\n".join((*lines, f"{found} violations in {len(lines)} histories", "")))
+    return 1 if found else 0
+
+
+def _line(result: Result) -> str:
+    """Return what one history came to."""
+    text = f"{result.title}: {len(result.rows):,} operations, {len(result.verdict.violations)} violations"
+    if "acknowledged_writes_lost" in result.more:
+        lost, back = result.more["acknowledged_writes_lost"], result.more["ended_sessions_back"]
+        text += f"; failovers lost {lost} acknowledged writes and brought {back} ended sessions back"
+    return text
 
 
 if __name__ == "__main__":
