@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sojourn import MemoryStore, SessionManager, StoreIO
+from sojourn import MemoryStore, SessionManager, StoreIO, new_secret
 from sojourn.asgi import RevocationMiddleware, SessionMiddleware
 from sojourn.asgi import revocation as revocation_module
 from sojourn.errors import ConfigurationError
@@ -140,6 +140,7 @@ async def test_every_way_to_end_the_session_or_its_token_closes(how: str) -> Non
 
 
 async def test_another_thread_may_end_it() -> None:
+    asyncio.get_running_loop().set_debug(True)  # refuses what only the loop's own thread may do
     sessions = make_manager()
     token, id = await begin(sessions)
     async with opened(sessions, token) as socket:
@@ -297,6 +298,20 @@ async def test_sessions_in_cookies(revocable: bool) -> None:
             session = await sessions.open(token)
             session.logout()
             await sessions.commit(session)
+        await until(lambda: not socket.is_open)
+
+
+async def test_sessions_in_cookies_that_another_process_revokes_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocation_module, "_LOOK_EVERY", 0.02)
+    clock = FakeClock()
+    revocations, secret = MemoryStore(clock=clock), new_secret()
+    sessions, elsewhere = (
+        make_manager(CookieStore(), clock=clock, revocation_store=revocations, settings={"secret": secret})
+        for _ in range(2)
+    )
+    token, id = await begin(sessions)
+    async with opened(sessions, token) as socket:
+        assert await elsewhere.revoke(id)
         await until(lambda: not socket.is_open)
 
 
