@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sojourn import CookieAction, Session, SessionManager, StoreIO
 from sojourn.asgi import SessionMiddleware
+from sojourn.asgi.completion import Completion
 from sojourn.errors import (
     ConfigurationError,
     ResponseStartedError,
@@ -445,8 +446,10 @@ async def test_f20_a_late_change_that_cannot_be_saved_is_logged(bench: Bench, ca
 # -- clients that leave ------------------------------------------------------------------------------------------
 
 
-async def test_f17_a_commit_is_finished_although_the_client_disconnects() -> None:
+@pytest.mark.parametrize("spares_tasks", [False, True])
+async def test_f17_a_commit_is_finished_although_the_client_disconnects(spares_tasks: bool) -> None:
     bench = Bench()
+    bench.sessions.gate.spares_tasks = spares_tasks
     token = await bench.begin()
     inside, go_on = asyncio.Event(), asyncio.Event()
     replace = bench.store.inner.replace
@@ -459,13 +462,47 @@ async def test_f17_a_commit_is_finished_although_the_client_disconnects() -> Non
     bench.store.replace = slow  # type: ignore[method-assign]
     request = asyncio.ensure_future(bench.send(app_of(bench.sessions, bump), token))
     await inside.wait()
-    request.cancel()
-    await asyncio.sleep(0)
-    assert not request.done()
+    for _ in range(3):
+        request.cancel()
+        await asyncio.sleep(0)
+        assert not request.done()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await request
     assert (await bench.read(token)).data.count == 2
+
+
+async def test_f17_what_completes_in_one_task_takes_results_failures_and_cancelled_futures_as_they_come() -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    steps: list[object] = []
+
+    async def work() -> str:
+        await asyncio.sleep(0)
+        for outcome in ("result", ValueError("failed"), asyncio.CancelledError()):
+            future: asyncio.Future[str] = loop.create_future()
+            if isinstance(outcome, str):
+                loop.call_soon(future.set_result, outcome)
+            elif isinstance(outcome, ValueError):
+                loop.call_soon(future.set_exception, outcome)
+            else:
+                loop.call_soon(future.cancel)
+            try:
+                steps.append(await future)
+            except (ValueError, asyncio.CancelledError) as error:
+                steps.append(type(error))
+            assert asyncio.current_task() is task
+        return "done"
+
+    assert await Completion(work()) == "done"
+    assert steps == ["result", ValueError, asyncio.CancelledError]
+
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("of the work")
+
+    with pytest.raises(KeyError, match="of the work"):
+        await Completion(failing())
 
 
 async def test_f17_a_request_cancelled_in_the_handler_stores_nothing_but_logs_out() -> None:

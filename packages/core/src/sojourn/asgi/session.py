@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Literal, TypeVar
 
+from sojourn.asgi.completion import Completion
 from sojourn.asgi.messages import (
     Application,
     AsgiExchange,
@@ -201,12 +202,17 @@ async def _uninterrupted(exchange: Exchange[Any], work: Coroutine[Any, Any, R]) 
     """
     if exchange.draft is None or exchange.gate.never_waits:
         return await work
+    if exchange.gate.spares_tasks:
+        return await Completion(work)
     import asyncio
 
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
             await asyncio.wait({task})
-        raise
+        except asyncio.CancelledError as error:  # some cancel again and again until they are heard
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()

@@ -15,7 +15,7 @@ from sojourn.manager.committing import Committer
 from sojourn.manager.context import Context
 from sojourn.manager.opening import ClientOf, Found, Opener
 from sojourn.session import CookieChange, Draft, Session, draft_of
-from sojourn.stores import PATIENCE, Patience, Store, StoreIO, TwinnedStore, Waiting
+from sojourn.stores import PATIENCE, ClientSideStore, Patience, Store, StoreIO, TwinnedStore, Waiting
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -40,6 +40,7 @@ class Gate(Generic[T]):
         "opener",
         "rests",
         "settings",
+        "spares_tasks",
     )
 
     def __init__(self, context: Context[T], settings: SessionSettings, key: object) -> None:
@@ -55,6 +56,8 @@ class Gate(Generic[T]):
         self.io = self._slowest()
         """How opening a session waits: as the slower of its stores does."""
         self.never_waits = self.io is StoreIO.NONE
+        self.spares_tasks = all(getattr(store, "spares_tasks", False) for store in self._stores())
+        """Whether the stores end their calls in time without cancelling the task that makes them."""
         self.client_side = context.client_side
         """Whether sessions live in the cookie."""
         self.is_strict = settings.on_unavailable == "strict"
@@ -109,11 +112,11 @@ class Gate(Generic[T]):
 
     def _slowest(self) -> StoreIO:
         order = (StoreIO.NONE, StoreIO.BLOCKING, StoreIO.ASYNC)
+        return max((store.io for store in self._stores()), key=order.index)
+
+    def _stores(self) -> list[Store | ClientSideStore]:
         revocations = self.context.revocations
-        waits = [self.context.calls.store.io]
-        if revocations is not None:
-            waits.append(revocations.calls.store.io)
-        return max(waits, key=order.index)
+        return [self.context.calls.store, *([revocations.calls.store] if revocations is not None else ())]
 
     @property
     def opens_on_access(self) -> bool:

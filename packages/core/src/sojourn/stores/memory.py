@@ -45,7 +45,8 @@ class MemoryStore:
         self._clock = clock
         self._lock = Lock()
         self._blobs: dict[str, bytes] = {}
-        self._index: dict[str, str | set[str]] = {}
+        self._index: dict[bytes, str | set[str]] = {}
+        """By label, as bytes, which are 16 smaller than text: one id, or several."""
         self._deadlines = Deadlines()
 
     async def load(self, id: str) -> Record | None:
@@ -137,7 +138,7 @@ class MemoryStore:
     async def ids_of(self, label: str) -> Sequence[str]:
         """Return the ids of all live records with that index label."""
         with self._lock:
-            members = self._index.get(label, ())
+            members = self._index.get(label.encode("utf-8", "surrogatepass"), ())
             ids = (members,) if isinstance(members, str) else tuple(members)
             return [id_ for id_ in ids if self._live(id_) is not None]
 
@@ -197,22 +198,24 @@ class MemoryStore:
 
     def _enlist(self, label: str | None, id_: str) -> None:
         if label:
-            members = self._index.get(label)
+            key = label.encode()
+            members = self._index.get(key)
             if members is None:
-                self._index[label] = id_
+                self._index[key] = id_
             elif isinstance(members, str):
-                self._index[label] = {members, id_}
+                self._index[key] = {members, id_}
             else:
                 members.add(id_)
 
     def _delist(self, label: str, id_: str) -> None:
-        members = self._index.get(label)
+        key = label.encode()
+        members = self._index.get(key)
         if isinstance(members, set):
             members.discard(id_)
             if len(members) == 1:
-                self._index[label] = members.pop()
+                self._index[key] = members.pop()
         elif members == id_:
-            del self._index[label]
+            del self._index[key]
 
     def _free(self, now: float, most: int | None) -> None:
         """Free expired records, looking at no more than *most* ids."""
