@@ -25,6 +25,7 @@ from benchmarks.history.recorder import Row
 from benchmarks.history.report import Result, progress, tell
 from benchmarks.history.run import folder, last_looks, play
 from benchmarks.history.stage import Stage
+from benchmarks.history.switches import Switches
 from tests.faults.proxy import FaultProxy
 from tests.servers import RedisServer, SentinelSetup
 
@@ -86,6 +87,7 @@ def prove_sentinel(
         stage = _stage(setup.url, rows_in, seed, operations, processes, browsers, rest=REST, waits=waits)
         windows = faults.plan(seed, operations, faults.SETUP_FAULTS, longest=1.2)
         schedule = faults.Schedule(windows, faults.on_sentinel(setup))
+        switches = stack.enter_context(Switches(setup))
         try:
             rows = play(stage, title=title, during=schedule)
         finally:
@@ -93,7 +95,10 @@ def prove_sentinel(
         tokens = {token for row in rows for token in (row.token, row.new_token) if token}
         last = last_looks(stage, tokens)
     result = _judged(stage, title, rows, last, schedule, slack)
-    lost, result.verdict.violations = outages.split_losses(result.verdict.violations, schedule.done)
+    failovers = [*schedule.done, *switches.done]
+    lost, result.verdict.violations = outages.split_losses(result.verdict.violations, failovers)
+    result.more["changes_of_master"] = len(switches.done)
+    result.more["unplanned_ones"] = len(switches.unplanned(schedule.done))
     result.more["losses_by_failover"] = dict(Counter(one.kind for one in lost))
     result.more["acknowledged_writes_lost"] = len(
         {row.number for one in lost if one.kind == "lost update" for row in one.rows}

@@ -13,6 +13,7 @@ from benchmarks.history.model import View, digest_of, name_of
 from benchmarks.history.outages import judge_recoveries, judge_times, recoveries, split_losses
 from benchmarks.history.plan import Sizes, steps
 from benchmarks.history.recorder import CONFLICT, LOST, UNAVAILABLE, UNKNOWN, Row
+from benchmarks.history.switches import joined
 from benchmarks.history.verdict import Violation
 from sojourn import LoadOutcome, SessionManager
 from sojourn.errors import SessionUnavailableError, StoreTimeoutError
@@ -337,6 +338,13 @@ def test_losses_far_from_any_failover_are_violations() -> None:
     foreign = Violation("another's data", "seen", (row(1, "write", "A", 2, 3),))
     assert split_losses([missing, foreign], [Done("failover", 3.5, 4)]) == ([missing], [foreign])
     assert split_losses([missing, foreign], [Done("failover", 30, 40)]) == ([], [missing, foreign])
+
+
+def test_what_sentinels_say_of_one_change_of_master_is_joined() -> None:
+    heard = [(1.2, False), (1.0, False), (3.0, True), (3.4, True), (3.1, False), (40.0, True), (90.0, False)]
+    assert [(one.began, one.ended) for one in joined(heard)] == [(1.0, 3.4), (40.0, 40.0)]
+    apart = [(1.0, False), (2.0, True), (30.0, False), (50.0, False), (51.0, True)]
+    assert [(one.began, one.ended) for one in joined(apart)] == [(1.0, 2.0), (50.0, 51.0)]
 
 
 def test_slow_answers_and_slow_recoveries_are_found() -> None:
