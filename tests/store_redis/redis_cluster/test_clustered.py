@@ -240,3 +240,20 @@ def test_a_store_that_was_closed_begins_anew(pair: Pair) -> None:
         lambda: not any("sojourn-invalidations-two" in links(node) for node in pair.setup.nodes), "links are left"
     )
     pair.wait_until(lambda: two.is_kept(id))
+
+
+def test_f13_a_primary_that_sends_a_call_on_loses_its_copies_alone(pair: Pair) -> None:
+    one, two = pair.nodes
+    first, second, _ = pair.setup.primaries()
+    sent_on, kept = id_on(pair.setup, first), id_on(pair.setup, second)
+    for id in (sent_on, kept):
+        one.create(id)
+    pair.wait_until(lambda: two.is_kept(sent_on) and two.is_kept(kept))
+    coherence, topology = two.whole._local.coherence, two.whole._topology
+    assert topology is not None
+    epochs = two.figure("epochs")
+    topology.point_away(("127.0.0.1", first.port))
+    assert two.figure("epochs") == epochs + 1
+    assert coherence.serve(sent_on, two.whole._local.monotonic(), time.time()) is None
+    assert two.is_kept(kept)
+    pair.wait_until(lambda: two.is_kept(sent_on))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis
 from redis.crc import key_slot
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
-from sojourn.stores import Created, Deleted, Replaced
+from sojourn.stores import Created, Deleted, Replaced, StoreIO
 from sojourn.testing import make_id, make_label, make_record, make_write_id
 from sojourn_store_redis.records import KeyNames
+from sojourn_store_redis.shared.adoption import pack
 from tests.servers import ClusterSetup, wait_until
 from tests.store_redis.redis_cluster.conftest import MakeSite, Site, other_than
 from tests.store_redis.redis_cluster.move import Move
@@ -136,3 +140,29 @@ def test_a_plain_url_of_a_node_of_a_cluster_says_what_to_write_instead(
     other = other_than(setup, setup.primary_of(key_of()))
     with pytest.raises(StoreUnavailableError, match="redis\\+cluster://"):
         make_site(other.url).load(make_id("one"))
+
+
+def test_f13_who_is_a_primary_no_more_is_left_with_all_that_is_under_way_there(
+    setup: ClusterSetup, make_site: MakeSite
+) -> None:
+    site = make_site(setup.cluster_url)
+    for name in range(20):
+        site.load(make_id(name))
+    nodes = site.transport._nodes
+    former = ("127.0.0.1", setup.primary_of(key_of()).port)
+    left = nodes._transports[former]
+    known = site.topology.slots
+    heir = next(node for node in known.primaries if node != former)
+    ranges = tuple((first, last, heir if node == former else node) for first, last, node in known.ranges)
+    is_async = site.store.io is StoreIO.ASYNC
+    wire: Any = left._wire if is_async else None
+    late: Any = wire.send(pack(("WAIT", 9, 0))) if is_async else None  # there are not so many replicas
+    assert site.topology.hear(replace(known, ranges=ranges, epoch=known.epoch + 1))
+    site.load(make_id("another"))
+    assert nodes._transports.get(former) is not left  # though a pointer may lead there again
+    if is_async:
+        site.run(asyncio.wait([late]))
+        assert isinstance(late.result(), redis.ConnectionError)
+        assert wire.is_over
+    else:
+        assert not left._idle

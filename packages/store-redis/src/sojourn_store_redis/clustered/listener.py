@@ -28,6 +28,7 @@ from sojourn_store_redis.coherence import (
 from sojourn_store_redis.coherence.links import PINGS_WITHIN_STALENESS
 from sojourn_store_redis.failures import CLIENT_ERRORS
 from sojourn_store_redis.shared import Route
+from sojourn_store_redis.shared.adoption import abandon
 
 _log = logging.getLogger("sojourn_store_redis")
 
@@ -111,7 +112,7 @@ class Listener:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await connection.disconnect(nowait=True)
+            await _closed(connection)
 
     async def _hear(self, connection: Any, number: int) -> None:
         while True:
@@ -139,7 +140,7 @@ class Listener:
         try:
             await witness(connection)
         finally:
-            await connection.disconnect(nowait=True)
+            await _closed(connection)
 
     def _read(self, reply: Any) -> Message:
         match reply:
@@ -178,3 +179,9 @@ class Listener:
             address,
             type(error).__name__ if not isinstance(error, LinkLostError) else error,
         )
+
+
+async def _closed(connection: Any) -> None:
+    """Close a connection without a farewell: over TLS that would outlast an event loop that ends next."""
+    abandon(connection)
+    await asyncio.sleep(0)
