@@ -14,7 +14,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from sojourn.errors import ConfigurationError, StoreUnavailableError
 from sojourn.manager import run_blocking
-from sojourn.stores import ConfirmingStore, Deleted, Replaced, StoreIO
+from sojourn.stores import ConfirmingStore, Deleted, Patience, Replaced, StoreIO, Waiting
 from sojourn.testing import RecordingMetrics, RecordingObserver, make_id, make_label, make_record, make_write_id
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
 from sojourn_store_redis.durability import Durability
@@ -126,6 +126,15 @@ def test_after_a_silence_deletions_ask_and_do_not_wait(monkeypatch: pytest.Monke
         run_blocking(store.delete("a"))
     assert [milliseconds for _, _, milliseconds in main.asked] == [200, 1, 1, 200]
     assert len(heard) == 2
+
+
+def test_nobody_waits_longer_than_the_request_has_left_and_never_for_ever() -> None:
+    main = Sent((1, 1), (1, 1), shares=False)
+    store, _ = store_over(main)
+    for patience in (0.05, 0.0001):
+        with Waiting(Patience(patience)):
+            run_blocking(store.delete("a"))
+    assert [milliseconds for _, _, milliseconds in main.asked] == [50, 1]
 
 
 class Slow(Sent):
