@@ -22,7 +22,8 @@ class Histories:
     """Everything that was acknowledged, lost and looked too old, of all processes."""
 
     def __init__(self, folder: Path, processes: int) -> None:
-        self.rows = [json.loads((folder / f"history{number}.json").read_text()) for number in range(processes)]
+        paths = [folder / f"history{number}.json" for number in range(processes)]
+        self.rows = [json.loads(path.read_text()) for path in paths if path.exists()]  # one that broke down left none
         self.acknowledged: dict[str, list[tuple[int, float]]] = {}
         self.lost: dict[str, set[int]] = {}
         for row in self.rows:
