@@ -12,7 +12,16 @@ from typing import Final
 from benchmarks.history.recorder import Row
 
 LOSSES: Final = frozenset(
-    {"lost update", "lost session", "resurrection", "old token valid", "stale read", "divergence"}
+    {
+        "lost update",
+        "lost session",
+        "resurrection",
+        "old token valid",
+        "stale read",
+        "divergence",
+        "forked",
+        "ended twice",
+    }
 )
 """What a failover to a replica that lags may cost: the documented limit of asynchronous replication."""
 
