@@ -381,7 +381,7 @@ def test_f21_a_forked_child_of_a_blocking_store_has_connections_of_its_own(bench
 def test_f21_a_forked_child_does_not_wait_for_connections_that_its_parent_uses(bench: Any, kind: str) -> None:
     store = bench.store(kind, max_connections=1, timeout=1.0)
     drive(store.create(make_record(), write_id=W1), store.io)
-    transport = store._transport._transport
+    transport = store._transport  # after its first call: nothing stands before it any more
     bounds = transport._bounds if kind == "own blocking" else transport._link().bounds()
     drive(bounds.__aenter__(), store.io)  # another thread is in the middle of a call
     assert _in_child(lambda: drive(store.load(make_id()), store.io) is not None)

@@ -6,7 +6,7 @@ The one rule: it warns and never fails; a server that is down at start-up is ask
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -18,13 +18,17 @@ _log = logging.getLogger("sojourn_store_redis")
 
 
 class InspectedTransport:
-    """A transport that, once it works, asks the server whether it evicts sessions."""
+    """A transport that, once it works, asks the server whether it evicts sessions.
 
-    def __init__(self, transport: Transport) -> None:
+    *on_inspected* is called when it begins to ask: from then on the *transport* alone will do.
+    """
+
+    def __init__(self, transport: Transport, *, on_inspected: Callable[[], None]) -> None:
         self.io = transport.io
         self.address = transport.address
         self._transport = transport
         self._is_inspected = False
+        self._on_inspected = on_inspected
 
     async def execute(self, *command: Argument) -> Any:
         """Return the reply to one command."""
@@ -50,6 +54,7 @@ class InspectedTransport:
 
     async def _inspect(self) -> None:
         self._is_inspected = True
+        self._on_inspected()
         with suppress(StoreUnavailableError):  # it may be forbidden here; then there is nothing to say
             transport = self._transport
             for server in await transport.servers() if isinstance(transport, SpreadTransport) else (transport,):

@@ -137,7 +137,8 @@ return string.sub(head, 60, 59 + length)
 REPLACE = _pair("replace", _READ + ADD_TO_INDEX, _REPLACE)
 """1 replaced, the former label when it was another, 2 replaced before by this write id, 0 gone, -1 conflict.
 
--2, and nothing was done: the index, which is elsewhere, must have the member first."""
+INDEX_FIRST, and nothing was done: the index, which is elsewhere, must have the member first."""
+INDEX_FIRST = -2
 
 TOUCH = Script(
     "touch",

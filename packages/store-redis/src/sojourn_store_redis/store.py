@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import SessionTooLargeError
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 DEFAULT_NAMESPACE = "sojourn"
 DEFAULT_MAX_BYTES = 16 * 1024 * 1024
-_INDEX_FIRST = -2
 
 _log = logging.getLogger("sojourn_store_redis")
 
@@ -73,7 +73,7 @@ class RedisStore:
         """Whether the manager shall seal the payload; None leaves it to the manager's own setting."""
         self.spares_tasks = isinstance(transport, SharedTransport)
         """Whether its calls end in time without cancelling the task that makes them."""
-        self._transport: Transport = InspectedTransport(transport)
+        self._transport: Transport = InspectedTransport(transport, on_inspected=partial(self._go_straight, transport))
         self._keys = KeyNames.of(namespace)
         self._namespace = namespace
         self._clock = clock
@@ -83,12 +83,11 @@ class RedisStore:
         self._confirmed: ConfirmedWrites | None = None
         if durability is not None and isinstance(transport, HeldUpTransport):
             self._confirmed = ConfirmedWrites(transport, durability)
+        self._survey: Survey = Survey(self._transport, self._keys, clock, channel)
         self._hints: Hints | None = None
         if isinstance(transport, SpreadTransport):
             self._hints = Hints(transport, self._keys)
-            self._survey: Survey = SpreadSurvey(transport, self._keys, clock, channel, self._hints)
-        else:
-            self._survey = Survey(self._transport, self._keys, clock, channel)
+            self._survey = SpreadSurvey(transport, self._keys, clock, channel, self._hints)
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> TwinnedRedisStore:
@@ -122,10 +121,9 @@ class RedisStore:
         value = self._packed(record, write_id)
         keys = [self._keys.session_key(record.id)]
         arguments: list[Argument] = [pack_time(now), write_id, value, milliseconds_to_live(record.deadline, now)]
-        if self._hints is None:
-            self._add_index(record, now, keys, arguments)
-        else:
+        if self._hints is not None:
             await self._hints.add(record, now)
+        self._add_index(record, now, keys, arguments)
         return int(await self._write(scripts.CREATE, record.id, keys, arguments))
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
@@ -151,12 +149,11 @@ class RedisStore:
             after,
             milliseconds_to_live(record.deadline, now),
         ]
-        if self._hints is None:
-            self._add_index(record, now, keys, arguments)
-        elif record.index_label is not None:
+        self._add_index(record, now, keys, arguments)
+        if self._hints is not None and record.index_label is not None:
             arguments.append(0)
         reply = await self._write(scripts.REPLACE, record.id, keys, arguments, ends=record.is_end)
-        if reply == _INDEX_FIRST and self._hints is not None:
+        if reply == scripts.INDEX_FIRST and self._hints is not None:
             await self._hints.add(record, now)
             arguments[-1] = 1
             reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
@@ -196,10 +193,7 @@ class RedisStore:
 
     async def count(self) -> int:
         """Return the number of live records by going through all of them."""
-        total = 0
-        async for _ in self.scan():
-            total += 1
-        return total
+        return sum([1 async for _ in self.scan()])
 
     async def clear(self) -> None:
         """Delete every record and index of this namespace, in batches."""
@@ -222,6 +216,9 @@ class RedisStore:
             await self._confirmed.aclose()
         await self._transport.aclose()
 
+    def _go_straight(self, transport: Transport) -> None:
+        self._transport = transport
+
     async def _write(
         self, pair: scripts.Pair, id: str, keys: list[bytes], arguments: list[Argument], *, ends: bool = False
     ) -> Any:
@@ -242,7 +239,7 @@ class RedisStore:
         return value
 
     def _add_index(self, record: Record, now: float, keys: list[bytes], arguments: list[Argument]) -> None:
-        if record.index_label is None:
+        if record.index_label is None or self._hints is not None:
             return
         keys.append(self._keys.index_key(record.index_label))
         arguments += (

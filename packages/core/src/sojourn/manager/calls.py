@@ -94,12 +94,12 @@ class Calls:
         """The seconds after its first try within which the last try of a call begins."""
         return self._retry.deadline
 
-    async def load(self, id: str, *, fresh: bool = False) -> Record | None:
+    def load(self, id: str, *, fresh: bool = False) -> Coroutine[Any, Any, Record | None]:
         """Load a record, past a local cache when *fresh*; safe to repeat."""
         store = self.store
         if fresh and isinstance(store, CachingStore):
-            return await self._guard("load", lambda: store.load_fresh(id), names.LOAD_TIME)
-        return await self._guard("load", lambda: self.store.load(id), names.LOAD_TIME)
+            return self._guard("load", lambda: store.load_fresh(id), names.LOAD_TIME)
+        return self._guard("load", lambda: store.load(id), names.LOAD_TIME)
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Create a record; safe to repeat under its write id."""

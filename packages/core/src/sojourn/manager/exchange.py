@@ -80,15 +80,15 @@ class Exchange(Generic[T]):
         """Ask the store, once. With two cookies of our name only a single match counts (SECURITY R22)."""
         if self._found is not None:
             return
-        if not self.tokens:
+        tokens = self.tokens
+        if not tokens:
             self._found = NOTHING
             return
         if self._patience is None:
             self._patience = self.gate.new_patience()
-        tokens, fetch = self.tokens, self.gate.opener.fetch
         with Waiting(self._patience):
             if len(tokens) == 1:
-                self._found = await fetch(tokens[0])
+                self._found = await self.gate.opener.fetch(tokens[0])
             else:
                 await self._choose(tokens)
 
