@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import SessionTooLargeError
@@ -72,7 +73,7 @@ class RedisStore:
         """Whether the manager shall seal the payload; None leaves it to the manager's own setting."""
         self.spares_tasks = isinstance(transport, SharedTransport)
         """Whether its calls end in time without cancelling the task that makes them."""
-        self._transport: Transport = InspectedTransport(transport)
+        self._transport: Transport = InspectedTransport(transport, on_inspected=partial(self._go_straight, transport))
         self._keys = KeyNames.of(namespace)
         self._namespace = namespace
         self._clock = clock
@@ -192,10 +193,7 @@ class RedisStore:
 
     async def count(self) -> int:
         """Return the number of live records by going through all of them."""
-        total = 0
-        async for _ in self.scan():
-            total += 1
-        return total
+        return sum([1 async for _ in self.scan()])
 
     async def clear(self) -> None:
         """Delete every record and index of this namespace, in batches."""
@@ -217,6 +215,9 @@ class RedisStore:
         if self._confirmed is not None:
             await self._confirmed.aclose()
         await self._transport.aclose()
+
+    def _go_straight(self, transport: Transport) -> None:
+        self._transport = transport
 
     async def _write(
         self, pair: scripts.Pair, id: str, keys: list[bytes], arguments: list[Argument], *, ends: bool = False
