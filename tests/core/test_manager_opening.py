@@ -117,6 +117,26 @@ def test_the_blocking_names_answer_as_the_awaited_ones_do() -> None:
     manager.close()
 
 
+def test_what_goes_through_many_sessions_tells_how_far_it_is() -> None:
+    rivals = Rivals()
+    for number in range(6):
+        rivals.begin(str(number % 2), user_id=number)
+    manager = rivals.ours
+    told: list[int] = []
+    assert manager.count(progress=told.append) == 6
+    assert told == [1, 2, 3, 4, 5, 6]
+    told.clear()
+    assert manager.bulk_delete(lambda session: session.data.user_id > 3, progress=told.append) == 2
+    assert told == [1, 2]
+    told.clear()
+    assert manager.revoke_all("0", progress=told.append) == 2
+    assert told == [1, 2]
+    told.clear()
+    assert manager.reseal(told.append) == len(told)
+    assert manager.count() == 2
+    manager.close()
+
+
 def test_the_iterator_of_a_store_is_closed_when_the_caller_stops_early() -> None:
     closed: list[bool] = []
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from sojourn.binding import Client
 from sojourn.manager.driving import run_blocking
-from sojourn.manager.queries import SessionInfo
+from sojourn.manager.queries import Progress, SessionInfo
 from sojourn.session import CookieChange, Session
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class BlockingManager(Generic[T]):
         """See SessionManager.revoke."""
         return run_blocking(self.manager.revoke(id))
 
-    def revoke_all(self, principal: str, except_id: str | None = None) -> int:
+    def revoke_all(self, principal: str, except_id: str | None = None, *, progress: Progress = None) -> int:
         """See SessionManager.revoke_all."""
-        return run_blocking(self.manager.revoke_all(principal, except_id))
+        return run_blocking(self.manager.revoke_all(principal, except_id, progress=progress))
 
     def each_session(self) -> Iterator[Session[T]]:
         """Yield every readable session, one load at a time; the iterator of the store is closed at the end."""
@@ -84,23 +84,23 @@ class BlockingManager(Generic[T]):
         """See SessionManager.count_by."""
         return run_blocking(self.manager.count_by(predicate))
 
-    def bulk_delete(self, predicate: Callable[[Session[T]], bool]) -> int:
+    def bulk_delete(self, predicate: Callable[[Session[T]], bool], *, progress: Progress = None) -> int:
         """See SessionManager.bulk_delete."""
-        return run_blocking(self.manager.bulk_delete(predicate))
+        return run_blocking(self.manager.bulk_delete(predicate, progress=progress))
 
     def all_session_ids(self) -> Sequence[str]:
         """See SessionManager.all_session_ids."""
         return run_blocking(self.manager.all_session_ids())
 
-    def count(self) -> int:
+    def count(self, *, progress: Progress = None) -> int:
         """See SessionManager.count."""
-        return run_blocking(self.manager.count())
+        return run_blocking(self.manager.count(progress=progress))
 
     def clear(self) -> None:
         """See SessionManager.clear."""
         run_blocking(self.manager.clear())
 
-    def reseal(self, progress: Callable[[int], object] | None = None) -> int:
+    def reseal(self, progress: Progress = None) -> int:
         """See SessionManager.reseal."""
         return run_blocking(self.manager.reseal(progress))
 

@@ -15,7 +15,7 @@ from sojourn.manager.building import build_context
 from sojourn.manager.exchange import exchange_of
 from sojourn.manager.gate import Gate
 from sojourn.manager.parts import complete
-from sojourn.manager.queries import Queries, SessionInfo
+from sojourn.manager.queries import Progress, Queries, SessionInfo
 from sojourn.manager.resealing import Resealer
 from sojourn.metrics import Metrics
 from sojourn.serializers import Serializer, SerializerFactory
@@ -139,9 +139,12 @@ class SessionManager(Generic[T]):
         """End one session; tell whether it was there."""
         return await self._queries.revoke(id)
 
-    async def revoke_all(self, principal: str, except_id: str | None = None) -> int:
-        """End every session of a principal but one; return how many, -1 when they live in cookies."""
-        return await self._queries.revoke_all(principal, except_id)
+    async def revoke_all(self, principal: str, except_id: str | None = None, *, progress: Progress = None) -> int:
+        """End every session of a principal but one; return how many, -1 when they live in cookies.
+
+        *progress*, here and below, is called with the number so far, after each session.
+        """
+        return await self._queries.revoke_all(principal, except_id, progress)
 
     def each_session(self) -> AsyncIterator[Session[T]]:
         """Yield every readable session."""
@@ -161,26 +164,26 @@ class SessionManager(Generic[T]):
         """Return for how many sessions *predicate* says yes."""
         return sum([1 async for _ in self._queries.matching(predicate)])
 
-    async def bulk_delete(self, predicate: Callable[[Session[T]], bool]) -> int:
+    async def bulk_delete(self, predicate: Callable[[Session[T]], bool], *, progress: Progress = None) -> int:
         """End every session for which *predicate* says yes; return how many."""
-        return sum([await self.revoke(session.id) async for session in self._queries.matching(predicate)])
+        return await self._queries.bulk_delete(predicate, progress)
 
     async def all_session_ids(self) -> Sequence[str]:
         """Return the ids of all sessions."""
         return [id_ async for id_ in self._queries.ids()]
 
-    async def count(self) -> int:
+    async def count(self, *, progress: Progress = None) -> int:
         """Return the number of sessions in the store; it becomes the gauge ``session.active_count``."""
-        return await self._queries.count()
+        return await self._queries.count(progress)
 
     async def clear(self) -> None:
         """End every session of this application's namespace."""
         await self._queries.clear()
 
-    async def reseal(self, progress: Callable[[int], object] | None = None) -> int:
+    async def reseal(self, progress: Progress = None) -> int:
         """Seal and index every session under the first key, before an older one leaves the settings; return how many.
 
-        *progress* is called with the number so far. Requests may go on meanwhile (docs/security.md).
+        Requests may go on meanwhile (docs/security.md).
         """
         return await Resealer(self._context, self.gate.opener).run(progress)
 

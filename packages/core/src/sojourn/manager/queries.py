@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeAlias, TypeVar, cast
 
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
@@ -19,6 +19,9 @@ from sojourn.session import Draft, LoadOutcome, Session
 from sojourn.stores import Record, ScannableStore, Waiting
 
 T = TypeVar("T")
+
+Progress: TypeAlias = Callable[[int], object] | None
+"""Is called with the number so far, after each session."""
 
 _BATCH = 256
 
@@ -87,7 +90,7 @@ class Queries(Generic[T]):
             context.signals.event("deleted", id, reason="revoked")
         return ended
 
-    async def revoke_all(self, principal: str, except_id: str | None = None) -> int:
+    async def revoke_all(self, principal: str, except_id: str | None = None, progress: Progress = None) -> int:
         """End every session of a principal but one; return how many were ended (-1: unknown, a client-side store)."""
         context = self._context
         if context.client_side:
@@ -103,6 +106,8 @@ class Queries(Generic[T]):
             seen.update(fresh)
             for id_ in fresh:
                 ended += await self.revoke(id_, counted=False)
+                if progress is not None:
+                    progress(ended)
         return ended
 
     async def _ids_of(self, principal: str) -> Sequence[str]:
@@ -136,10 +141,25 @@ class Queries(Generic[T]):
             if predicate(session):
                 yield session
 
-    async def count(self) -> int:
+    async def bulk_delete(self, predicate: Callable[[Session[T]], bool], progress: Progress = None) -> int:
+        """End the sessions for which *predicate* says yes; return how many."""
+        ended = 0
+        async for session in self.matching(predicate):
+            ended += await self.revoke(session.id)
+            if progress is not None:
+                progress(ended)
+        return ended
+
+    async def count(self, progress: Progress = None) -> int:
         """Return the number of records, and set the gauge."""
-        self._scannable("count")
-        number = await self._context.calls.count()
+        store = self._scannable("count")
+        if progress is None:
+            number = await self._context.calls.count()
+        else:
+            number = 0
+            async for _ in store.scan():
+                number += 1
+                progress(number)
         self._context.signals.gauge(ACTIVE_COUNT, number)
         return number
 
