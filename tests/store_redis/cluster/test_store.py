@@ -17,6 +17,7 @@ from sojourn.stores import CachingStore, Deleted, IndexedStore, Replaced, Scanna
 from sojourn.testing import make_id, make_label, make_write_id
 from sojourn.testing.driver import Driver
 from sojourn_store_redis.coherence.local_cache import ENTRY_BYTES
+from tests.servers import RedisServer
 from tests.store_redis.cluster.conftest import Cluster, Node
 from tests.store_redis.cluster.proxy import Proxy
 
@@ -280,6 +281,54 @@ def test_two_namespaces_never_hear_of_each_other(cluster: Cluster) -> None:
     cluster.wait_until(lambda: all(dead))
     assert dead == [[make_id("last")]] * len(others)  # in order, on one link: the other's would have come before
     assert all(other.load(make_id("a")) is not None for other in others)
+
+
+def test_a_channel_of_ones_own_carries_the_announcements(cluster: Cluster) -> None:
+    one, two = cluster.pair(channel="shop:news")
+    other = cluster.node(channel="other")
+    other.load(make_id("nothing"))
+    cluster.wait_until(lambda: other.figure("lease"))
+    one.create("a")
+    assert one.delete("a") is Deleted.OK
+    cluster.wait_until(lambda: two.figure("announcements") == 2)
+    other.create("last")
+    cluster.wait_until(lambda: other.figure("announcements") == 1)
+    with cluster.server.client() as client:
+        assert dict(client.pubsub_numsub("shop:news", "other")) == {b"shop:news": 2, b"other": 1}
+
+
+def test_f12_a_node_that_hears_too_slowly_is_cut_off_and_keeps_nothing(redis_server: RedisServer) -> None:
+    redis_server.start_if_stopped()
+    redis_server.flush()
+    with Driver() as driver, Driver() as elsewhere:
+        slow, quick = (Cluster(redis_server, each, blocking=False) for each in (driver, elsewhere))
+        two = slow.node(limits=_limits())
+        one = quick.node(limits=_limits())
+        one.create("a")
+        slow.wait_until(lambda: _version(two) == 1 and two.figure("hits"))
+        before = redis_server.command("CONFIG", "GET", "client-output-buffer-limit")
+        redis_server.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 65536 65536 0")
+        try:
+            assert one.replace("a", 2) is Replaced.OK
+            with redis_server.client() as client:  # the event loop of the slow node stands still meanwhile
+                until = time.monotonic() + 30
+                while client.publish("sojourn:invalidations", bytes(1_000_000)):
+                    assert time.monotonic() < until, "the server never cut the slow node off"
+            time.sleep(X)
+            assert _version(two) == 2
+            slow.wait_until(lambda: two.figure("losses") >= 1)
+        finally:
+            redis_server.command("CONFIG", "SET", "client-output-buffer-limit", _text(before))
+        hits = two.figure("hits")
+        slow.wait_until(lambda: _version(two) == 2 and two.figure("hits") > hits)
+        for each in (slow, quick):
+            each.close()
+
+
+def _text(reply: Any) -> str:
+    """Return the value in the reply to CONFIG GET."""
+    value = reply[b"client-output-buffer-limit"] if isinstance(reply, dict) else reply[1]
+    return str(value.decode() if isinstance(value, bytes) else value)
 
 
 def test_clear_is_heard_everywhere(cluster: Cluster) -> None:

@@ -33,4 +33,5 @@ def sojourn_create_store(name: str, settings: SessionSettings) -> TwinnedRedisSt
         encrypt=own.encrypt,
         limits=own.limits(),
         node_id=settings.node_id,
+        channel=own.channel,
     )

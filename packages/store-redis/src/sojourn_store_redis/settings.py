@@ -62,6 +62,9 @@ class RedisSettings(PluginSettings):
     encrypt: Choice = Field(None, description="Seal the data of this store; `auto`: as SOJOURN_ENCRYPT says")
 
     # clustered-redis alone
+    channel: OptionalText = Field(
+        None, description="Where writes are announced, the same for all processes; unset: a name after the namespace"
+    )
     local_cache: bool = Field(True, description="Keep copies in each process; off: only announce writes to the others")
     local_cache_max_size: int = Field(10_000, description="The most copies of one process")
     local_cache_max_bytes: int = Field(64 * 1024 * 1024, description="What the copies may take together, in bytes")

@@ -25,8 +25,8 @@ from sojourn_store_redis.store import DEFAULT_MAX_BYTES, DEFAULT_NAMESPACE, Redi
 class ClusteredRedisStore(LocallyCachedStore):
     """A suspending store with its own connections and a local cache; ``blocking_twin`` is the same for threads.
 
-    *node_id* names the process in CLIENT LIST. Every process that writes to *namespace* must use this store, or the
-    others do not hear of its writes.
+    *node_id* names the process in CLIENT LIST. Every process that writes to *namespace* must use this store and the same
+    *channel*, or the others do not hear of its writes.
     """
 
     def __init__(
@@ -39,8 +39,9 @@ class ClusteredRedisStore(LocallyCachedStore):
         encrypt: bool | None = None,
         limits: LocalCacheLimits | None = None,
         node_id: str | None = None,
+        channel: str | None = None,
     ) -> None:
-        channel = channel_of(namespace)
+        announced_on = channel_of(namespace) if channel is None else channel.encode()
         self._address = address
         self._twin: LocallyCachedStore | None = None
         self._options: dict[str, Any] = {
@@ -48,14 +49,14 @@ class ClusteredRedisStore(LocallyCachedStore):
             "clock": clock,
             "max_bytes": max_bytes,
             "encrypt": encrypt,
-            "channel": channel,
+            "channel": announced_on,
             "durability": address.durability(),
         }
         self._topology = topology = address.topology()
         local = Local(
             limits or LocalCacheLimits(),
             make_route=lambda: route_of(address, node_id),
-            channel=channel,
+            channel=announced_on,
             seconds=min(address.connect_timeout, address.timeout),
             clock=clock,
             spread=None if topology is None else spread_over(topology, address, namespace, node_id),
@@ -67,7 +68,7 @@ class ClusteredRedisStore(LocallyCachedStore):
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
         """Return a store for one server; *options* are those of Address, of LocalCacheLimits and of this class."""
-        own_names = ("namespace", "clock", "max_bytes", "encrypt", "limits", "node_id")
+        own_names = ("namespace", "clock", "max_bytes", "encrypt", "limits", "node_id", "channel")
         own = {name: options.pop(name) for name in own_names if name in options}
         return cls(Address(url=url, **options), **own)
 
@@ -86,7 +87,7 @@ class ClusteredRedisStore(LocallyCachedStore):
 
 
 def channel_of(namespace: str) -> bytes:
-    """Return the channel on which the writes to a namespace are announced."""
+    """Return the channel on which the writes to a namespace are announced, unless the settings name one."""
     return namespace.encode() + b":invalidations"
 
 
