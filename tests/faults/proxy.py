@@ -158,6 +158,8 @@ class FaultProxy:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             await self._cut_all()
+        for _ in range(5):  # what was closed last needs some turns: the task's end, the close, the lost connection
+            await asyncio.sleep(0)
 
     async def _cut_all(self) -> None:
         tasks = list(self._open)
