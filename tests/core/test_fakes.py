@@ -10,7 +10,7 @@ import pytest
 import sojourn.testing
 from sojourn.errors import StoreTimeoutError
 from sojourn.hookspecs import Event
-from sojourn.stores.contract import (
+from sojourn.stores import (
     Created,
     Deleted,
     IndexedStore,

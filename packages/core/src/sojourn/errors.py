@@ -42,11 +42,21 @@ class PluginConflictError(ConfigurationError):
 
 
 class SessionUnavailableError(SojournError):
-    """Sessions cannot be used now; the same request may succeed in *retry_after* seconds (FAILURES F1, F5, F9)."""
+    """Sessions cannot be used now; the same request may succeed in *retry_after* seconds (FAILURES F1, F5, F9).
 
-    def __init__(self, message: str = "sessions are unavailable; try again later", *, retry_after: float = 1.0) -> None:
+    *server* names the one that failed, where a store has several.
+    """
+
+    def __init__(
+        self,
+        message: str = "sessions are unavailable; try again later",
+        *,
+        retry_after: float = 1.0,
+        server: str = "",
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.server = server
 
 
 class StoreUnavailableError(SessionUnavailableError):

@@ -49,6 +49,8 @@ class Event:
     """Wall-clock seconds since the epoch, UTC."""
     node: str = ""
     """The process that says so: ``SOJOURN_NODE_ID``, or a random name."""
+    server: str = ""
+    """The server whose circuit ``breaker`` changed, where a store has several; empty for the store as a whole."""
 
 
 Observer: TypeAlias = Callable[[Event], None]

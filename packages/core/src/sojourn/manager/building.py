@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from sojourn import metrics as names
 from sojourn.codec import Codec
 from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
 from sojourn.errors import ConfigurationError
@@ -18,7 +17,7 @@ from sojourn.manager.revocation import Revocations
 from sojourn.manager.signals import Signals
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginDoor
-from sojourn.resilience import BreakerState, RetryBudget
+from sojourn.resilience import BreakerState, CircuitBreaker, RetryBudget, ServerBreakers
 from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
 from sojourn.session import Limits, Migrate, Shape, Terms
 from sojourn.stores import (
@@ -29,6 +28,7 @@ from sojourn.stores import (
     IndexedStore,
     LinkedStore,
     MemoryStore,
+    PartitionedStore,
     Store,
     StoreIO,
     is_client_side,
@@ -126,22 +126,20 @@ def build_context(
 
 
 def make_calls(store: Store | ClientSideStore, settings: SessionSettings, signals: Signals, clock: Clock) -> Calls:
-    """Return the store behind a breaker of its own, retries and metrics."""
+    """Return the store behind breakers of its own, retries and metrics."""
+    partition = store.partition if isinstance(store, PartitionedStore) else None
+    breaker: CircuitBreaker | ServerBreakers | None = None
+    if store.io is not StoreIO.NONE:
 
-    def on_change(before: BreakerState, after: BreakerState) -> None:
-        name = {
-            BreakerState.OPEN: names.BREAKER_OPEN,
-            BreakerState.HALF_OPEN: names.BREAKER_HALF_OPEN,
-            BreakerState.CLOSED: names.BREAKER_CLOSED,
-        }[after]
-        signals.increment(name)
-        signals.gauge(names.BREAKER_STATE, list(BreakerState).index(after))
-        signals.event("breaker", "", reason=f"{before.value} -> {after.value}")
+        def on_change(before: BreakerState, after: BreakerState) -> None:
+            signals.breaker("", before, after, after)
 
-    waits = store.io is not StoreIO.NONE
+        breaker = settings.make_breaker(on_change=on_change)
+        if breaker is not None and partition is not None:
+            breaker = ServerBreakers(breaker, partition, on_change=signals.breaker)
     return Calls(
         store,
-        breaker=settings.make_breaker(on_change=on_change) if waits else None,
+        breaker=breaker,
         retry=settings.make_retry_policy(),
         budget=RetryBudget(share=settings.retry_budget),
         signals=signals,

@@ -6,18 +6,15 @@ Its one rule: only what is safe to repeat is repeated, under the same write id, 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar, cast
 
 from sojourn import metrics as names
-from sojourn.errors import (
-    SessionUnavailableError,
-    SojournError,
-    StoreTimeoutError,
-    StoreUnavailableError,
-)
+from sojourn.errors import SojournError, StoreTimeoutError
+from sojourn.manager.driving import Offload
+from sojourn.manager.outages import IMPATIENT, OVERTAKEN, as_outage, outage_in
 from sojourn.manager.signals import Signals
-from sojourn.resilience import CircuitBreaker, RetryBudget, RetryPolicy
+from sojourn.resilience import CircuitBreaker, RetryBudget, RetryPolicy, ServerBreakers
 from sojourn.stores import (
     PATIENCE,
     WRITE_IDS_KEPT,
@@ -37,31 +34,28 @@ from sojourn.stores import (
 
 R = TypeVar("R")
 
-_IMPATIENT = "the request has waited for its store as long as SOJOURN_REQUEST_DEADLINE allows; try again later"
-_OVERTAKEN = (
-    "the reply to a write was lost, and others wrote the session so often since that the record no longer tells whether "
-    "it took effect; try again later"
-)
-
-
-class Offload(Protocol):
-    """Drive the coroutine of a BLOCKING store in a worker thread and await its result."""
-
-    def __call__(self, work: Coroutine[Any, Any, R], /) -> Awaitable[R]:
-        """Return the result of *work*."""
-        ...
-
 
 class Calls:
     """One store and what guards it; shared by all requests."""
 
-    __slots__ = ("_breaker", "_budget", "_clock", "_retry", "_signals", "never_waits", "offload", "server", "store")
+    __slots__ = (
+        "_breaker",
+        "_budget",
+        "_clock",
+        "_retry",
+        "_servers",
+        "_signals",
+        "never_waits",
+        "offload",
+        "server",
+        "store",
+    )
 
     def __init__(
         self,
         store: Store | ClientSideStore,
         *,
-        breaker: CircuitBreaker | None,
+        breaker: CircuitBreaker | ServerBreakers | None,
         retry: RetryPolicy,
         budget: RetryBudget,
         signals: Signals,
@@ -73,7 +67,8 @@ class Calls:
         self.offload: Offload | None = None
         self.never_waits = store.io is StoreIO.NONE
         """Whether a call costs no round trip."""
-        self._breaker = breaker
+        self._servers = breaker if isinstance(breaker, ServerBreakers) else None
+        self._breaker = breaker.whole if isinstance(breaker, ServerBreakers) else breaker
         self._retry = retry
         self._budget = budget
         self._signals = signals
@@ -81,13 +76,23 @@ class Calls:
 
     def over(self, store: Store) -> Calls:
         """Return the same guards over a store on the same data."""
-        guards: dict[str, Any] = {"breaker": self._breaker, "retry": self._retry, "budget": self._budget}
+        guards: dict[str, Any] = {
+            "breaker": self._servers or self._breaker,
+            "retry": self._retry,
+            "budget": self._budget,
+        }
         return Calls(store, signals=self._signals, clock=self._clock, **guards)
 
     @property
     def breaker(self) -> CircuitBreaker | None:
-        """The circuit breaker, None when it is turned off."""
+        """The circuit breaker of the store as a whole, None when it is turned off."""
         return self._breaker
+
+    def reset_breakers(self) -> None:
+        """Close the circuit breakers, and forget what failed."""
+        breakers = self._servers or self._breaker
+        if breakers is not None:
+            breakers.reset(self._clock.monotonic())
 
     @property
     def longest_retrying(self) -> float:
@@ -98,13 +103,16 @@ class Calls:
         """Load a record, past a local cache when *fresh*; safe to repeat."""
         store = self.store
         if fresh and isinstance(store, CachingStore):
-            return self._guard("load", lambda: store.load_fresh(id), names.LOAD_TIME)
-        return self._guard("load", lambda: store.load(id), names.LOAD_TIME)
+            return self._guard("load", lambda: store.load_fresh(id), names.LOAD_TIME, id)
+        return self._guard("load", lambda: store.load(id), names.LOAD_TIME, id)
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Create a record; safe to repeat under its write id."""
         store = self.server
-        return await self._guard("create", lambda: store.create(record, write_id=write_id), names.STORE_TIME)
+        label = record.index_label or ""
+        return await self._guard(
+            "create", lambda: store.create(record, write_id=write_id), names.STORE_TIME, record.id, label
+        )
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         """Replace a record; safe to repeat under its write id, as long as the record remembers it (FAILURES F6)."""
@@ -116,17 +124,17 @@ class Calls:
             tries += 1
             return store.replace(record, expected=expected, write_id=write_id)
 
-        answer = await self._guard("replace", work, names.STORE_TIME)
+        answer = await self._guard("replace", work, names.STORE_TIME, record.id)
         if answer is Replaced.CONFLICT and tries > 1:
             present = await self.load(record.id, fresh=True)
             if present is not None and present.version > expected + WRITE_IDS_KEPT:
-                raise StoreTimeoutError(_OVERTAKEN)
+                raise StoreTimeoutError(OVERTAKEN)
         return answer
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline; never repeated (FAILURES F10)."""
         store = self.server
-        return await self._guard("touch", lambda: store.touch(id, idle_deadline), names.STORE_TIME, tries=1)
+        return await self._guard("touch", lambda: store.touch(id, idle_deadline), names.STORE_TIME, id, tries=1)
 
     async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
         """Delete a record. GONE after a try whose effect is unknown counts as OK: that try deleted it."""
@@ -142,7 +150,7 @@ class Calls:
                 raise
             return Deleted.OK if unknown and result is Deleted.GONE else result
 
-        result = await self._guard("delete", work, names.STORE_TIME)
+        result = await self._guard("delete", work, names.STORE_TIME, id)
         if result is Deleted.OK:
             self._signals.news.tell(id)
         return result
@@ -150,7 +158,7 @@ class Calls:
     async def ids_of(self, label: str) -> Sequence[str]:
         """Return the ids of the index label. The store is an IndexedStore: the manager has checked it."""
         store = cast("IndexedStore", self.store)
-        return await self._guard("ids_of", lambda: store.ids_of(label), names.LOAD_TIME)
+        return await self._guard("ids_of", lambda: store.ids_of(label), names.LOAD_TIME, label=label)
 
     async def count(self) -> int:
         """Return the number of records. The store is a ScannableStore: the manager has checked it."""
@@ -181,41 +189,39 @@ class Calls:
         operation: str,
         work: Callable[[], Coroutine[Any, Any, R]],
         timed: str,
+        id: str = "",
+        label: str = "",
         *,
         tries: int | None = None,
     ) -> R:
-        """Run *work* inside breaker and retries; raise SessionUnavailableError when it cannot be had."""
+        """Run *work*, on *id* or on the index of *label*, inside breaker and retries; else SessionUnavailableError."""
         if self.never_waits and not self._signals.has_metrics:
             try:
                 return await work()
             except SojournError:
                 raise
             except Exception as error:
-                raise _as_outage(operation, error) from error
-        clock, breaker, patience = self._clock, self._breaker, PATIENCE.get()
+                raise as_outage(operation, error) from error
+        breaker, servers = self._breaker, self._servers
+        clock, patience = self._clock, PATIENCE.get()
         begun = clock.monotonic()
         self._budget.note_call(begun)
         attempt = 0
         while True:
             if patience is not None and patience.left <= 0.0:
-                raise StoreTimeoutError(_IMPATIENT)
+                raise StoreTimeoutError(IMPATIENT)
             tried = begun if attempt == 0 else clock.monotonic()
+            if servers is not None:
+                breaker = servers.of(id, label, tried)  # for each try: its server may be another one by now
             permit = breaker.acquire(tried) if breaker is not None else None
             try:
                 result = await (work() if self.offload is None else self._drive(work()))
-            except SessionUnavailableError as error:
-                failure = error
-            except SojournError:
-                if breaker is not None and permit is not None:
-                    breaker.release(permit, clock.monotonic())
-                raise
-            except Exception as error:  # noqa: BLE001 - SECURITY R33: whatever a store raises is an outage
-                failure = _as_outage(operation, error)
-                failure.__cause__ = error
-            except BaseException:
-                if breaker is not None and permit is not None:
-                    breaker.release(permit, clock.monotonic())
-                raise
+            except BaseException as error:
+                failure = outage_in(operation, error)
+                if failure is None:
+                    if breaker is not None and permit is not None:
+                        breaker.release(permit, clock.monotonic())
+                    raise
             else:
                 now = clock.monotonic()
                 if patience is not None:
@@ -229,7 +235,10 @@ class Calls:
             if patience is not None:
                 patience.spend(now - tried)
             if breaker is not None and permit is not None:
-                breaker.fail(permit, now)
+                if servers is None:
+                    breaker.fail(permit, now)
+                else:
+                    servers.fail(breaker, permit, failure.server if id or label else "", now)
             kind = "timeout" if isinstance(failure, StoreTimeoutError) else "unavailable"
             self._signals.increment(names.ERROR, tags={"operation": operation, "kind": kind})
             delay = None if attempt + 1 == tries else self._retry.delay(attempt, now - begun, random.random)
@@ -239,8 +248,3 @@ class Calls:
             attempt += 1
             await self.sleep(delay)
             # The breaker may have opened meanwhile; its refusal says when to come back.
-
-
-def _as_outage(operation: str, error: Exception) -> StoreUnavailableError:
-    """Return the one kind of error that every outage ends in; whatever else a store raises is one (SECURITY R33)."""
-    return StoreUnavailableError(f"the store failed in {operation}: {type(error).__name__}")

@@ -1,9 +1,9 @@
-"""Drive a coroutine to its end without an event loop, for callers that block."""
+"""Drive a coroutine to its end without an event loop, or in a thread beside one."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final, Protocol, TypeVar
 
 from sojourn.errors import ConfigurationError
 
@@ -13,6 +13,14 @@ SUSPENDED: Final = (
     "the session store suspended where nothing can await it: under WSGI and in synchronous code use a store that "
     "blocks (memory, cookie, a synchronous client), or one built from settings, which brings its blocking twin"
 )
+
+
+class Offload(Protocol):
+    """Drive the coroutine of a BLOCKING store in a worker thread and await its result."""
+
+    def __call__(self, work: Coroutine[Any, Any, R], /) -> Awaitable[R]:
+        """Return the result of *work*."""
+        ...
 
 
 def run_blocking(work: Coroutine[Any, Any, R]) -> R:

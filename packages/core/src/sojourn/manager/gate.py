@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sojourn.cookies import CookiePolicy
 from sojourn.errors import ConfigurationError, SessionUnavailableError
-from sojourn.manager.calls import Offload
 from sojourn.manager.committing import Committer
 from sojourn.manager.context import Context
+from sojourn.manager.driving import Offload
 from sojourn.manager.opening import ClientOf, Found, Opener
 from sojourn.session import CookieChange, Draft, Session, draft_of
 from sojourn.stores import PATIENCE, ClientSideStore, Patience, Store, StoreIO, TwinnedStore, Waiting
@@ -103,8 +103,8 @@ class Gate(Generic[T]):
         """Close the circuit breakers of all stores, and forget what failed."""
         revocations = self.context.revocations
         for calls in (self.context.calls, revocations.calls if revocations is not None else None):
-            if calls is not None and calls.breaker is not None:
-                calls.breaker.reset(self.context.clock.monotonic())
+            if calls is not None:
+                calls.reset_breakers()
 
     def client_address(self, peer: str | None, x_forwarded_for: Sequence[str], forwarded: Sequence[str]) -> str | None:
         """Return the address that a request came from, through trusted proxies only (SECURITY R31)."""

@@ -16,6 +16,7 @@ from sojourn import metrics as names
 from sojourn.hookspecs import Event, Observer
 from sojourn.manager.news import News
 from sojourn.metrics import Metrics, NullMetrics
+from sojourn.resilience import BreakerState
 from sojourn.stores import Clock
 
 _log: Final = logging.getLogger("sojourn.events")
@@ -36,6 +37,12 @@ _LOGGED: Final = frozenset(
     {"started", "deleted", "regenerated", "expired", "rejected", "evicted", "gone", "breaker", "link"}
 )
 _ENDS: Final = frozenset({"deleted", "regenerated", "evicted"})
+_BREAKER_MOVED: Final = {
+    BreakerState.OPEN: names.BREAKER_OPEN,
+    BreakerState.HALF_OPEN: names.BREAKER_HALF_OPEN,
+    BreakerState.CLOSED: names.BREAKER_CLOSED,
+}
+_BREAKER_LEVELS: Final = {state: level for level, state in enumerate(BreakerState)}
 _GOES_ON: Final = frozenset({"renewal"})
 """Reasons for which the former id goes on for a while."""
 
@@ -86,6 +93,7 @@ class Signals:
         old_id: str | None = None,
         principal: str | None = None,
         reason: str | None = None,
+        server: str = "",
     ) -> None:
         """Tell of one event: count it, log it (SECURITY R32), hand it to every observer."""
         if name in _ENDS and reason not in _GOES_ON:
@@ -97,9 +105,10 @@ class Signals:
         if not (logged or self._observers):
             return
         hashed = self._hash(principal) if principal is not None else None
-        event = Event(name, id, old_id, hashed, reason, self._clock.time(), self.node())
+        event = Event(name, id, old_id, hashed, reason, self._clock.time(), self.node(), server)
         if logged:
-            _log.info("session %s id=%s reason=%s node=%s", name, id, reason, event.node, extra={"sojourn": event})
+            where = f"{event.node} server={server}" if server else event.node
+            _log.info("session %s id=%s reason=%s node=%s", name, id, reason, where, extra={"sojourn": event})
         for observer in self._observers:
             try:
                 observer(event)
@@ -111,6 +120,18 @@ class Signals:
         if self._node is None or (self._process and self._process != os.getpid()):
             self._node, self._process = secrets.token_hex(4), os.getpid()
         return self._node
+
+    def breaker(self, server: str, before: BreakerState, after: BreakerState, worst: BreakerState) -> None:
+        """Count what a circuit breaker does: that of one *server*, or with none that of the store as a whole (F1).
+
+        *worst* is the state of the one of the store's breakers that lets through the least.
+        """
+        tags = {"server": server} if server else None
+        self.increment(_BREAKER_MOVED[after], tags=tags)
+        if server:
+            self.gauge(names.BREAKER_STATE, _BREAKER_LEVELS[after], tags)
+        self.gauge(names.BREAKER_STATE, _BREAKER_LEVELS[worst])
+        self.event("breaker", "", reason=f"{before.value} -> {after.value}", server=server)
 
     def link(self, is_up: bool, down: int) -> None:  # noqa: FBT001 - as the store reports it
         """Count that the link of a store was lost or is back; *down* of its links are (FAILURES F12)."""

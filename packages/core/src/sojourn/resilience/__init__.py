@@ -5,8 +5,10 @@ Its rule: nothing here sleeps, reads a clock or does I/O, so one code path serve
 
 from __future__ import annotations
 
-from sojourn.resilience.breaker import TRANSITIONS, BreakerCause, BreakerState, CircuitBreaker, Permit
+from sojourn.resilience.breaker import CircuitBreaker, Permit
 from sojourn.resilience.retry import RetryBudget, RetryPolicy
+from sojourn.resilience.servers import ServerBreakers
+from sojourn.resilience.states import TRANSITIONS, BreakerCause, BreakerState
 
 __all__ = [
     "TRANSITIONS",
@@ -16,4 +18,5 @@ __all__ = [
     "Permit",
     "RetryBudget",
     "RetryPolicy",
+    "ServerBreakers",
 ]

@@ -1,57 +1,26 @@
 """The circuit breaker: leave a failing store alone for a while, then ask it carefully (FAILURES, Circuit breaker).
 
-Its rule: states and transitions are the table below; a call counts only in the period it was let through in.
+Its rule: states and transitions are the table in states.py; a call counts only in the period it was let through in.
 """
 
 from __future__ import annotations
 
 import logging
 import random as system_random
-from collections.abc import Callable, Mapping
-from enum import Enum
+from collections.abc import Callable
+from copy import copy
 from threading import RLock
-from types import MappingProxyType
 from typing import Final
 
 from msgspec import Struct
 
 from sojourn.errors import BreakerOpenError, ConfigurationError
+from sojourn.resilience.states import TRANSITIONS, BreakerCause, BreakerState
 from sojourn.resilience.window import SlidingCounts
 
 _logger: Final = logging.getLogger("sojourn.resilience")
 
 _SPREAD: Final = 0.5  # an opening lasts 1 to 1.5 times its nominal time, so that processes do not ask in step
-
-
-class BreakerState(Enum):
-    """Let everything through, nothing, or a few probes."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
-class BreakerCause(Enum):
-    """What moves the breaker."""
-
-    TRIPPED = "too many calls failed or were slow"
-    WAITED = "the open time is over"
-    PROBE_FAILED = "a probe failed or was slow"
-    PROBES_SUCCEEDED = "every probe succeeded"
-    RESET = "somebody called reset"
-
-
-TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerCause], BreakerState]] = MappingProxyType(
-    {
-        (BreakerState.CLOSED, BreakerCause.TRIPPED): BreakerState.OPEN,
-        (BreakerState.OPEN, BreakerCause.WAITED): BreakerState.HALF_OPEN,
-        (BreakerState.HALF_OPEN, BreakerCause.PROBE_FAILED): BreakerState.OPEN,
-        (BreakerState.HALF_OPEN, BreakerCause.PROBES_SUCCEEDED): BreakerState.CLOSED,
-        (BreakerState.CLOSED, BreakerCause.RESET): BreakerState.CLOSED,
-        (BreakerState.OPEN, BreakerCause.RESET): BreakerState.CLOSED,
-        (BreakerState.HALF_OPEN, BreakerCause.RESET): BreakerState.CLOSED,
-    }
-)
 
 
 class Permit(Struct, gc=False, eq=False):
@@ -108,16 +77,29 @@ class CircuitBreaker:
         self._probe_count = probes
         self._probe_deadline = probe_deadline
         self._random = random
+        self._window = window
+        self.lock = RLock()
+        """Held at every change; siblings share it, so what one is told of them all is in order."""
+        self._begin_as("", on_change)
+
+    def _begin_as(self, server: str, on_change: Callable[[BreakerState, BreakerState], None] | None) -> None:
+        self._server = server
         self._on_change = on_change
-        self._lock = RLock()
-        self._counts = SlidingCounts(window)
+        self._counts = SlidingCounts(self._window)
         self._state = BreakerState.CLOSED
         self._period = 0
         self._closed_period: int | None = 0  # what acquire() reads without the lock: None unless closed
         self._openings = 0
         self._open_until = 0.0
+        self._asked = 0.0
         self._probes: list[Permit] = []
         self._probes_succeeded = 0
+
+    def sibling(self, server: str, on_change: Callable[[BreakerState, BreakerState], None]) -> CircuitBreaker:
+        """Return a closed one with the same settings, which names *server* when it refuses."""
+        other = copy(self)
+        other._begin_as(server, on_change)  # noqa: SLF001 - its own class
+        return other
 
     @property
     def state(self) -> BreakerState:
@@ -129,19 +111,29 @@ class CircuitBreaker:
         period = self._closed_period
         if period is not None:
             return Permit(period, now)
-        with self._lock:
+        with self.lock:
+            self._asked = now
+            self._require(now)
             if self._state is BreakerState.OPEN:
-                if now < self._open_until:
-                    raise _refusal(self._open_until - now)
                 self._move(BreakerCause.WAITED, now)
             permit = Permit(self._period, now)
-            if self._closed_period is None:
-                self._admit_probe(permit, now)
+            if self._state is BreakerState.HALF_OPEN:
+                self._probes.append(permit)
             return permit
+
+    def require(self, now: float) -> None:
+        """Raise BreakerOpenError where `acquire` would, for a call whose outcome another breaker is told."""
+        if self._closed_period is None:
+            with self.lock:
+                self._require(now)
+
+    def is_left(self, now: float) -> bool:
+        """Tell whether it is not closed and nobody asked for a whole window: nothing it counted is of use any more."""
+        return self._closed_period is None and now - max(self._asked, self._open_until) > self._window
 
     def succeed(self, permit: Permit, now: float) -> None:
         """Hand back the permit of a call that the store answered: also absent, GONE, CONFLICT and corrupt."""
-        with self._lock:
+        with self.lock:
             counts = self._counts
             if (
                 permit.period == self._closed_period
@@ -158,26 +150,28 @@ class CircuitBreaker:
 
     def fail(self, permit: Permit, now: float) -> None:
         """Hand back the permit of a call that failed or timed out."""
-        with self._lock:
+        with self.lock:
             self._settle(permit, now, failed=True)
 
     def release(self, permit: Permit, now: float) -> None:
         """Hand back a permit unjudged, as of a cancelled call; a probe makes room for another."""
-        with self._lock:
+        with self.lock:
             permit.settled = True
             self._drop_probes(now)
 
     def reset(self, now: float) -> None:
         """Close, and forget everything; permits that are out count no more."""
-        with self._lock:
+        with self.lock:
             self._move(BreakerCause.RESET, now)
 
-    def _admit_probe(self, permit: Permit, now: float) -> None:
-        self._drop_probes(now)
-        if len(self._probes) + self._probes_succeeded >= self._probe_count:
-            # A probe is out, or the breaker would be closed or open by now.
-            raise _refusal(min(probe.started for probe in self._probes) + self._probe_deadline - now)
-        self._probes.append(permit)
+    def _require(self, now: float) -> None:
+        if self._state is BreakerState.OPEN and now < self._open_until:
+            raise self._refusal(self._open_until - now)
+        if self._state is BreakerState.HALF_OPEN:
+            self._drop_probes(now)
+            if len(self._probes) + self._probes_succeeded >= self._probe_count:
+                # A probe is out, or the breaker would be closed or open by now.
+                raise self._refusal(min(probe.started for probe in self._probes) + self._probe_deadline - now)
 
     def _drop_probes(self, now: float) -> None:
         """Forget the probes that came back or hang; a hung one may still fail, but no longer succeed."""
@@ -233,10 +227,11 @@ class CircuitBreaker:
         nominal = min(longest_start, self._open_for * 2.0 ** min(self._openings, 64))
         return min(self._open_cap, nominal * (1 + _SPREAD * self._random()))
 
-
-def _refusal(seconds: float) -> BreakerOpenError:
-    retry_after = max(0.0, seconds)  # rounding may leave a hair below
-    return BreakerOpenError(
-        f"the circuit breaker is open after too many failures of the store; try again in {retry_after:.1f} s",
-        retry_after=retry_after,
-    )
+    def _refusal(self, seconds: float) -> BreakerOpenError:
+        retry_after = max(0.0, seconds)  # rounding may leave a hair below
+        which, failures = ("", " of the store") if not self._server else (f" of {self._server}", "")
+        return BreakerOpenError(
+            f"the circuit breaker{which} is open after too many failures{failures}; try again in {retry_after:.1f} s",
+            retry_after=retry_after,
+            server=self._server,
+        )

@@ -1,23 +1,27 @@
 """Where records are kept: the contract of a store, its capabilities, and the store in memory."""
 
 from sojourn.stores.announcing import AnnouncingStore, ConfirmingStore, LinkedStore
+from sojourn.stores.capabilities import (
+    CachingStore,
+    IndexedStore,
+    Partition,
+    PartitionedStore,
+    ScannableStore,
+    TwinnedStore,
+    WaitingStore,
+)
 from sojourn.stores.contract import (
     SYSTEM_CLOCK,
     WRITE_ID_BYTES,
     WRITE_IDS_KEPT,
-    CachingStore,
     ClientSideStore,
     Clock,
     Created,
     Deleted,
-    IndexedStore,
     Record,
     Replaced,
-    ScannableStore,
     Store,
     StoreIO,
-    TwinnedStore,
-    WaitingStore,
     is_client_side,
 )
 from sojourn.stores.memory import MemoryStore
@@ -38,6 +42,8 @@ __all__ = [
     "IndexedStore",
     "LinkedStore",
     "MemoryStore",
+    "Partition",
+    "PartitionedStore",
     "Patience",
     "Record",
     "Replaced",

@@ -1,4 +1,4 @@
-"""Where records are kept: the contract of a store, and its optional capabilities.
+"""Where records are kept: the contract of a store; its optional capabilities are in capabilities.py.
 
 The one rule: nothing here ever upserts. A record comes into being by ``create`` alone, and whatever was deleted
 stays deleted. The whole contract, in prose and with an example: docs/stores.md; executable: sojourn.testing.StoreSuite.
@@ -7,7 +7,7 @@ stays deleted. The whole contract, in prose and with an example: docs/stores.md;
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import Field, fields, make_dataclass, replace
 from enum import Enum
 from typing import Any, ClassVar, Protocol, TypeGuard, runtime_checkable
@@ -190,67 +190,6 @@ class ClientSideStore(Protocol):
 
     async def aclose(self) -> None:
         """Do nothing that matters; safe to call twice."""
-        ...
-
-
-@runtime_checkable
-class IndexedStore(Protocol):
-    """A store that can name the sessions of one principal."""
-
-    async def ids_of(self, label: str) -> Sequence[str]:
-        """Return at least the ids of all live records with that index label; a few dead ones are allowed."""
-        ...
-
-
-@runtime_checkable
-class ScannableStore(Protocol):
-    """A store that can go through all of its records."""
-
-    def scan(self) -> AsyncIterator[str]:
-        """Yield the id of every record that is live from before the call until after it, in no order, each once."""
-        ...
-
-    async def count(self) -> int:
-        """Return the number of live records; a store that expires lazily may count some that just expired."""
-        ...
-
-    async def clear(self) -> None:
-        """Delete every record of this store's namespace, and nothing else."""
-        ...
-
-
-@runtime_checkable
-class CachingStore(Protocol):
-    """A store that serves some loads from a local cache (docs/stores.md)."""
-
-    async def load_fresh(self, id: str) -> Record | None:
-        """Load past the local cache."""
-        ...
-
-    def cache_stats(self) -> Mapping[str, float]:
-        """Return figures of the local cache by name."""
-        ...
-
-    async def evict(self, id: str) -> None:
-        """Drop the local copy of one record."""
-        ...
-
-
-@runtime_checkable
-class TwinnedStore(Protocol):
-    """A suspending store that can offer itself over a blocking client, on the same data."""
-
-    def blocking_twin(self) -> Store:
-        """Return a store with ``io`` BLOCKING on the same data; connections open on first use."""
-        ...
-
-
-@runtime_checkable
-class WaitingStore(Protocol):
-    """A store that says how retries wait; without it a retry follows at once."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait in the store's own way: ``time.sleep`` for BLOCKING, ``asyncio.sleep`` for ASYNC."""
         ...
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from sojourn.stores.contract import Created, IndexedStore, ScannableStore, StoreIO, TwinnedStore, WaitingStore
+from sojourn.stores.capabilities import IndexedStore, ScannableStore, TwinnedStore, WaitingStore
+from sojourn.stores.contract import Created, StoreIO
 from sojourn.testing.bench import StoreBench
 from sojourn.testing.calls import Create
 from sojourn.testing.clocks import FakeClock

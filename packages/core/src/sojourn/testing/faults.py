@@ -10,16 +10,8 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from sojourn.errors import StoreTimeoutError
-from sojourn.stores.contract import (
-    Created,
-    Deleted,
-    IndexedStore,
-    Record,
-    Replaced,
-    ScannableStore,
-    Store,
-    WaitingStore,
-)
+from sojourn.stores.capabilities import IndexedStore, PartitionedStore, ScannableStore, WaitingStore
+from sojourn.stores.contract import Created, Deleted, Record, Replaced, Store
 
 T = TypeVar("T")
 
@@ -46,7 +38,7 @@ def _lost_reply(method: str) -> Exception:
 class FaultyStore:
     """Pass every call on to *inner*, except for the faults that *plan* names.
 
-    It is indexed, scannable or waiting when *inner* is. *error* makes the exception from the name of the method.
+    It is indexed, scannable, partitioned or waiting when *inner* is. *error* makes the exception from the name of the method.
     """
 
     def __init__(self, inner: Store, plan: Plan = (), *, error: Callable[[str], Exception] = _lost_reply) -> None:
@@ -61,6 +53,8 @@ class FaultyStore:
             self.ids_of = self._ids_of(inner)
         if isinstance(inner, ScannableStore):
             self.scan, self.count, self.clear = self._scan(inner), self._count(inner), self._clear(inner)
+        if isinstance(inner, PartitionedStore):
+            self.partition = inner.partition
         if isinstance(inner, WaitingStore):
             self.sleep = inner.sleep
 
