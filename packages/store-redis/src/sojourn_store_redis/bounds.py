@@ -10,8 +10,8 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -43,33 +43,33 @@ class Deadline(threading.local):
 
 
 class DeadlineSocket:
-    """A socket whose reads and writes all end at the deadline of the thread's call."""
+    """A socket whose reads and writes all end at the deadline of the thread's call, over the *bare* one."""
 
-    __slots__ = ("_deadline", "_socket")
+    __slots__ = ("_deadline", "bare")
 
-    def __init__(self, socket: Any, deadline: Deadline) -> None:
-        self._socket = socket
+    def __init__(self, bare: Any, deadline: Deadline) -> None:
+        self.bare = bare
         self._deadline = deadline
 
     def recv_into(self, *arguments: Any) -> int:
         """Receive before the deadline."""
-        self._socket.settimeout(self._deadline.remaining())
-        received: int = self._socket.recv_into(*arguments)
+        self.bare.settimeout(self._deadline.remaining())
+        received: int = self.bare.recv_into(*arguments)
         return received
 
     def recv(self, *arguments: Any) -> bytes:
         """Receive before the deadline."""
-        self._socket.settimeout(self._deadline.remaining())
-        received: bytes = self._socket.recv(*arguments)
+        self.bare.settimeout(self._deadline.remaining())
+        received: bytes = self.bare.recv(*arguments)
         return received
 
     def sendall(self, *arguments: Any) -> None:
         """Send before the deadline."""
-        self._socket.settimeout(self._deadline.remaining())
-        self._socket.sendall(*arguments)
+        self.bare.settimeout(self._deadline.remaining())
+        self.bare.sendall(*arguments)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
+        return getattr(self.bare, name)
 
 
 class Unbounded:
@@ -83,7 +83,11 @@ class Unbounded:
 
 
 class BlockingBounds:
-    """Let the threads of one process share the *slots*, each with a *deadline* of its own for its call."""
+    """Let the threads of one process share the *slots*, each call with an end of its own.
+
+    As a context it gives the call of the thread its *deadline*, which redis-py's sockets keep; who calls ``enter`` and
+    ``leave`` keeps to the returned moment himself.
+    """
 
     def __init__(self, *, seconds: float, slots: int, deadline: Deadline) -> None:
         self._seconds = seconds
@@ -92,20 +96,37 @@ class BlockingBounds:
         for _ in range(slots):
             self._free.put(None)
 
-    async def __aenter__(self) -> None:
-        """Wait for a slot; TimeoutError when none becomes free in time."""
+    def enter(self) -> float:
+        """Wait for a slot; return when, by ``time.monotonic``, the call must be over. TimeoutError when none is free."""
         seconds = within_patience(self._seconds)
         until = time.monotonic() + seconds
         try:
-            self._free.get(timeout=seconds)
+            self._free.get(True, seconds)
         except Empty:
             raise TimeoutError("no connection became free in time") from None
+        return until
+
+    def leave(self) -> None:
+        """Give the slot back."""
+        self._free.put(None)
+
+    @contextmanager
+    def opening(self, until: float) -> Generator[None, None, None]:
+        """Let what redis-py does within, to open a connection, end at *until*."""
         self._deadline.until = until
+        try:
+            yield
+        finally:
+            self._deadline.until = math.inf
+
+    async def __aenter__(self) -> None:
+        """Wait for a slot; TimeoutError when none becomes free in time."""
+        self._deadline.until = self.enter()
 
     async def __aexit__(self, *_: object) -> None:
         """Give the slot back."""
         self._deadline.until = math.inf
-        self._free.put(None)
+        self.leave()
 
 
 def async_bounds(*, seconds: float | None, slots: int | None) -> Bounds:

@@ -13,6 +13,8 @@ import hiredis
 import redis.asyncio.connection
 from redis.exceptions import InvalidResponse
 
+from sojourn_store_redis.bounds import DeadlineSocket
+
 _parser: Any = redis.asyncio.connection.DefaultParser
 _pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
 
@@ -46,5 +48,6 @@ def abandon(connection: Any) -> None:
 
 
 def socket_of(connection: Any) -> Any:
-    """Return the socket of the blocking *connection*."""
-    return connection._sock  # noqa: SLF001 - see above
+    """Return the socket of the blocking *connection*, without the deadline that it had while redis-py used it."""
+    socket = connection._sock  # noqa: SLF001 - see above
+    return socket.bare if isinstance(socket, DeadlineSocket) else socket
