@@ -137,7 +137,9 @@ class KeyNames:
 
     def session_key(self, id: str) -> bytes:
         """Return the key of a record."""
-        return self.session + _escape(id)
+        if ":" in id or "%" in id:
+            return self.session + _escape(id)
+        return self.session + id.encode("utf-8", "surrogatepass")
 
     def index_key(self, label: str) -> bytes:
         """Return the key of a principal's index."""

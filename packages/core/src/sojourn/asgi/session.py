@@ -65,7 +65,7 @@ class SessionMiddleware:
             await self._serve_other(scope, receive, send)
             return
         exchange = self._exchange(scope)
-        if self._prefetch and exchange.tokens and not path_matches(scope.get("path", "/"), self._exclude):
+        if self._prefetch and exchange.tokens and not (self._exclude and self._is_excluded(scope)):
             await exchange.fetch()
 
         def send_wrapped(message: Message) -> Awaitable[None]:
@@ -109,6 +109,9 @@ class SessionMiddleware:
         scope["session"] = SessionMapping(exchange)
         return exchange
 
+    def _is_excluded(self, scope: Scope) -> bool:
+        return path_matches(scope.get("path", "/"), self._exclude)
+
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "websocket":
@@ -124,7 +127,7 @@ class SessionMiddleware:
             await receive()
             await send({"type": "websocket.close", "code": _FORBIDDEN, "reason": "origin not allowed"})
             return
-        if self._prefetch and exchange.tokens and not path_matches(scope.get("path", "/"), self._exclude):
+        if self._prefetch and exchange.tokens and not self._is_excluded(scope):
             await exchange.fetch()
         accepted = refused = False
 
@@ -195,15 +198,18 @@ async def _in_a_thread(work: Coroutine[Any, Any, R]) -> R:
     return await asyncio.to_thread(run_blocking, work)
 
 
-async def _uninterrupted(exchange: Exchange[Any], work: Coroutine[Any, Any, R]) -> R:
+def _uninterrupted(exchange: Exchange[Any], work: Coroutine[Any, Any, R]) -> Awaitable[R]:
     """Finish *work* although the client disconnects: a commit is never left half-way (FAILURES F17).
 
     The time-outs of the store bound the wait.
     """
-    if exchange.draft is None or exchange.gate.never_waits:
-        return await work
-    if exchange.gate.spares_tasks:
-        return await Completion(work)
+    gate = exchange.gate
+    if gate.never_waits or exchange.draft is None:
+        return work
+    return Completion(work) if gate.spares_tasks else _in_a_task(work)
+
+
+async def _in_a_task(work: Coroutine[Any, Any, R]) -> R:
     import asyncio
 
     task = asyncio.ensure_future(work)

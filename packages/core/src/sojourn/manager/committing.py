@@ -19,12 +19,13 @@ from sojourn.errors import (
     TooManySessionsError,
 )
 from sojourn.manager.context import Context
-from sojourn.manager.opening import Opener, max_age
+from sojourn.manager.fetching import Fetcher
+from sojourn.manager.opening import max_age
 from sojourn.manager.renewal import Renewal
 from sojourn.manager.replacing import Replacer
 from sojourn.manager.rotation import Rotation
 from sojourn.session import CookieAction, CookieChange, Draft, SessionState
-from sojourn.stores import WRITE_ID_BYTES, Created, Patience, Record, Waiting, patience_left
+from sojourn.stores import PATIENCE, WRITE_ID_BYTES, Created, Patience, Record, Waiting, patience_left
 
 T = TypeVar("T")
 
@@ -38,9 +39,9 @@ class Committer(Generic[T]):
 
     __slots__ = ("_context", "_limits", "_renewal", "_replacer", "_rotation", "_time", "_untouched_for")
 
-    def __init__(self, context: Context[T], opener: Opener[T]) -> None:
+    def __init__(self, context: Context[T], fetcher: Fetcher[T]) -> None:
         self._context = context
-        self._replacer = Replacer(context, opener)
+        self._replacer = Replacer(context, fetcher)
         self._rotation = Rotation(context, self._replacer)
         self._renewal = Renewal(context, self._replacer)
         self._time = context.clock.time
@@ -48,22 +49,37 @@ class Committer(Generic[T]):
         self._untouched_for = context.limits.idle_timeout - context.limits.touch_after
 
     async def commit(self, draft: Draft[T]) -> CookieChange:
-        """Store what changed and say what the cookie must do."""
-        if draft.doomed:
-            await self.end(draft)
-        match draft.state:
-            case SessionState.READ_ONLY:
-                self._refuse_silent_loss(draft)
-            case SessionState.NEW:
-                if draft.holds_anything():
-                    await self._create(draft)
-            case SessionState.LOADED:
-                await self._update(draft)
-            case SessionState.ROTATED:
-                await self._make_room(draft)
-                await self._rotation.move(draft)
-            case SessionState.DESTROYED:
-                pass
+        """Store what changed, within the request's patience; say what the cookie must do."""
+        patience = draft.patience
+        before = PATIENCE.set(patience) if patience is not None else None
+        try:
+            if draft.doomed:
+                await self.end(draft)
+            match draft.state:
+                case SessionState.LOADED:
+                    payload = draft.compose()
+                    if self._renewal.is_due(draft):
+                        await self._renewal.renew(draft, payload)
+                    elif payload != draft.loaded:
+                        await self._replacer.replace(draft, payload)
+                    else:
+                        await self._touch(draft)
+                case SessionState.NEW:
+                    if draft.holds_anything():
+                        await self._create(draft)
+                case SessionState.ROTATED:
+                    await self._make_room(draft)
+                    await self._rotation.move(draft)
+                case SessionState.READ_ONLY:
+                    self._refuse_silent_loss(draft)
+                case SessionState.DESTROYED:
+                    pass
+        except SessionUnavailableError as error:
+            draft.unavailable = error
+            raise
+        finally:
+            if before is not None:
+                PATIENCE.reset(before)
         return draft.cookie
 
     def rests(self, draft: Draft[T]) -> bool:
@@ -74,7 +90,7 @@ class Committer(Generic[T]):
             if draft.state is SessionState.LOADED:
                 if draft.facts is not draft.loaded or not draft.content.is_as_loaded():
                     return False
-                return not draft.accessed or not self._is_due(draft)
+                return not (draft.accessed and self._is_due(draft))
             return draft.state is SessionState.DESTROYED or (
                 draft.state is SessionState.NEW and not draft.holds_anything()
             )
@@ -98,9 +114,7 @@ class Committer(Generic[T]):
     def _refuse_silent_loss(self, draft: Draft[T]) -> None:
         if not draft.content.is_blank():
             msg = "the session was changed but cannot be written now: the store could not be reached, or is ahead of us"
-            error = SessionReadOnlyError(msg)
-            draft.unavailable = error
-            raise error
+            raise SessionReadOnlyError(msg)
 
     async def _create(self, draft: Draft[T]) -> None:
         context = self._context
@@ -121,15 +135,6 @@ class Committer(Generic[T]):
         draft.adopt(record, payload, token, keep=True)
         draft.cookie = CookieChange(CookieAction.SET, token, max_age(context, record))
         context.signals.event("started", record.id, principal=payload.principal)
-
-    async def _update(self, draft: Draft[T]) -> None:
-        payload = draft.compose()
-        if self._renewal.is_due(draft):
-            await self._renewal.renew(draft, payload)
-        elif payload != draft.loaded:
-            await self._replacer.replace(draft, payload)
-        else:
-            await self._touch(draft)
 
     async def _touch(self, draft: Draft[T]) -> None:
         """Move the idle deadline when that is due; a failure is counted, not raised (FAILURES F10)."""

@@ -82,11 +82,11 @@ async def finish(exchange: Exchange[Any], status: int, accept_of: Callable[[], s
         return UNTOUCHED
     try:
         if failing:
-            change = await gate.end(exchange.session)
+            change = await gate.end(draft)
             if outage is not None and status != HTTPStatus.SERVICE_UNAVAILABLE:  # its own 503 is as good as ours
                 return Ending(unavailable(outage.retry_after, accept_of()), accessed=True)
         else:
-            change = await gate.commit(exchange.session)
+            change = await gate.commit(draft)
             exchange.refused = False
         if change is KEEP:
             return ACCESSED if draft.accessed else UNTOUCHED
@@ -117,7 +117,7 @@ async def finish_late(exchange: Exchange[Any]) -> None:
         await finish_failed(exchange)
         return
     try:
-        await exchange.gate.commit(exchange.session)
+        await exchange.gate.commit(draft)
     except ResponseStartedError:
         raise
     except (SessionUnavailableError, SessionGoneError):
@@ -126,9 +126,10 @@ async def finish_late(exchange: Exchange[Any]) -> None:
 
 async def finish_failed(exchange: Exchange[Any]) -> None:
     """Carry out logout and destroy of a request whose application raised; nothing else (FAILURES F23)."""
-    if exchange.draft is not None and exchange.draft.doomed:
+    draft = exchange.draft
+    if draft is not None and draft.doomed:
         try:
-            await exchange.gate.end(exchange.session)
+            await exchange.gate.end(draft)
         except SessionUnavailableError:
             _log.exception("the application failed, and the session could not be ended either: not logged out")
 

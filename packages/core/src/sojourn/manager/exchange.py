@@ -5,14 +5,15 @@ Its one rule: what is not asked for is not opened (DESIGN 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
 from sojourn.crypto import is_token
 from sojourn.errors import ConfigurationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager.driving import run_blocking
+from sojourn.manager.fetching import LONGEST_TOKEN, NOTHING, Found, is_well_formed
 from sojourn.manager.gate import Gate
-from sojourn.manager.opening import LONGEST_TOKEN, NOTHING, ClientOf, Found, is_well_formed
+from sojourn.manager.opening import ClientOf
 from sojourn.session import Draft, LoadOutcome, Session, SessionState, draft_of
 from sojourn.stores import Patience, Waiting
 
@@ -42,8 +43,9 @@ class Exchange(Generic[T]):
     """Whether the response failed: nothing but logout and destroy is stored any more (FAILURES F5, F23)."""
     answered = False
     """Whether an answer of our own took the place of the application's."""
+    found: Found | None = None
+    """What the store said; None as long as it was not asked."""
     _session: Session[T] | None = None
-    _found: Found | None = None
     _tokens: tuple[str, ...] | None = None
     _patience: Patience | None = None
 
@@ -71,37 +73,31 @@ class Exchange(Generic[T]):
             tokens = self._tokens = choose(sent, client_side=self.gate.client_side) if sent else ()
         return tokens
 
-    @property
-    def session(self) -> Session[T]:
-        """Return the session as it was opened; only after `draft` said that it was."""
-        return self._session if self._session is not None else self.gate.build(NOTHING, self.sender())
-
-    async def fetch(self) -> None:
+    def fetch(self) -> Coroutine[Any, Any, None]:
         """Ask the store, once. With two cookies of our name only a single match counts (SECURITY R22)."""
-        if self._found is not None:
-            return
         tokens = self.tokens
-        if not tokens:
-            self._found = NOTHING
-            return
+        if self.found is not None or not tokens:
+            return self._find_nothing()
         if self._patience is None:
             self._patience = self.gate.new_patience()
-        with Waiting(self._patience):
-            if len(tokens) == 1:
-                self._found = await self.gate.opener.fetch(tokens[0])
-            else:
-                await self._choose(tokens)
+        if len(tokens) == 1:
+            return self.gate.fetcher.fetch_for(self, tokens[0], self._patience)
+        return self._choose(tokens)
+
+    async def _find_nothing(self) -> None:
+        self.found = self.found or NOTHING
 
     async def _choose(self, tokens: Sequence[str]) -> None:
-        found = [await self.gate.fetch(token) for token in tokens]
+        with Waiting(self._patience):
+            found = [await self.gate.fetch(token) for token in tokens]
         matches = [one for one in found if one.outcome is LoadOutcome.LOADED]
         failed = [one for one in found if one.outcome is LoadOutcome.UNAVAILABLE]
         if failed:
-            self._found = failed[0]
+            self.found = failed[0]
         elif len(matches) == 1:
-            self._found = matches[0]
+            self.found = matches[0]
         else:
-            self._found = Found(LoadOutcome.UNKNOWN, tokens[0])
+            self.found = Found(LoadOutcome.UNKNOWN, tokens[0])
 
     async def get(self) -> Session[T]:
         """Return the session, opening it now if need be. Raise SessionUnavailableError under the strict policy."""
@@ -126,7 +122,7 @@ class Exchange(Generic[T]):
         return session
 
     def _open(self) -> Session[T]:
-        found, gate = self._found, self.gate
+        found, gate = self.found, self.gate
         if found is None:
             tokens = self.tokens
             if not tokens:
@@ -138,17 +134,17 @@ class Exchange(Generic[T]):
                 )
                 raise ConfigurationError(msg)
             elif gate.never_waits and len(tokens) == 1:
-                session, self._found = gate.opener.open_now(tokens[0], self.sender())
+                session, self.found = gate.opener.open_now(tokens[0], self.sender())
                 return session
             else:
                 run_blocking(self.fetch())
-                found = self._found or NOTHING
+                found = self.found or NOTHING
         return gate.build(found, self.sender())
 
     def _refuse_reading(self, draft: Draft[T], *, strict: bool) -> None:
         """Raise what the policy says about a session that could not be loaded."""
         if strict or (self.gate.is_strict and draft.outcome is LoadOutcome.UNAVAILABLE):
-            error = self._found.error if self._found is not None else None
+            error = self.found.error if self.found is not None else None
             self.outage = error or SessionReadOnlyError()
             raise self.outage
 

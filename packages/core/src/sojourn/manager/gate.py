@@ -5,16 +5,17 @@ Its one rule: it is shared by the manager and its blocking sibling but for the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sojourn.cookies import CookiePolicy
-from sojourn.errors import ConfigurationError, SessionUnavailableError
+from sojourn.errors import ConfigurationError
 from sojourn.manager.committing import Committer
 from sojourn.manager.context import Context
 from sojourn.manager.driving import Offload
-from sojourn.manager.opening import ClientOf, Found, Opener
-from sojourn.session import CookieChange, Draft, Session, draft_of
+from sojourn.manager.fetching import Fetcher, Found
+from sojourn.manager.opening import ClientOf, Opener
+from sojourn.session import CookieChange, Draft, Session
 from sojourn.stores import PATIENCE, ClientSideStore, Patience, Store, StoreIO, TwinnedStore, Waiting
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ class Gate(Generic[T]):
         "_proxies",
         "_request_deadline",
         "client_side",
+        "commit",
         "context",
         "cookies",
+        "fetcher",
         "io",
         "is_strict",
         "key",
@@ -49,8 +52,11 @@ class Gate(Generic[T]):
         self.key = key
         """Under this object the exchange of a request stands; the blocking sibling shares it."""
         self.cookies: CookiePolicy = context.cookies
-        self.opener = Opener(context)
-        self._committer = Committer(context, self.opener)
+        self.fetcher = Fetcher(context)
+        self.opener = Opener(context, self.fetcher)
+        self._committer = Committer(context, self.fetcher)
+        self.commit: Callable[[Draft[T]], Coroutine[Any, Any, CookieChange]] = self._committer.commit
+        """Stores what changed and says what the cookie must do."""
         self.rests: Callable[[Draft[T]], bool] = self._committer.rests
         """Tells, without I/O, that a commit would store nothing."""
         self.io = self._slowest()
@@ -67,27 +73,14 @@ class Gate(Generic[T]):
 
     async def fetch(self, token: str) -> Found:
         """Ask the store for what *token* leads to, without opening it."""
-        return await self.opener.fetch(token)
+        return await self.fetcher.fetch(token)
 
     def build(self, found: Found, client: ClientOf) -> Session[T]:
         """Open what was fetched; no I/O."""
         return self.opener.build(found, client)
 
-    async def commit(self, session: Session[T]) -> CookieChange:
-        """Store what changed; say what the cookie must do."""
-        draft = draft_of(session)
-        try:
-            if draft.patience is None:
-                return await self._committer.commit(draft)
-            with Waiting(draft.patience):
-                return await self._committer.commit(draft)
-        except SessionUnavailableError as error:
-            draft.unavailable = error
-            raise
-
-    async def end(self, session: Session[T]) -> CookieChange:
+    async def end(self, draft: Draft[T]) -> CookieChange:
         """Carry out logout() and destroy() and nothing else: what a failed request still commits (FAILURES F23)."""
-        draft = draft_of(session)
         with Waiting(draft.patience):
             return await self._committer.end(draft)
 

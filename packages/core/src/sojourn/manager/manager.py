@@ -76,7 +76,7 @@ class SessionManager(Generic[T]):
         self.gate = gate
         """What the middlewares use."""
         self._context = gate.context
-        self._queries = Queries(gate.context, gate.opener, gate.waiting)
+        self._queries = Queries(gate.context, gate.fetcher, gate.waiting)
         self._blocking: BlockingManager[T] | None = None
 
     @classmethod
@@ -99,16 +99,16 @@ class SessionManager(Generic[T]):
 
         *fresh* reads past a local cache.
         """
-        opener = self.gate.opener
         with self.gate.waiting():
-            found = await opener.fetch(token, fresh=fresh)
-        return opener.build(found, None if client is None else lambda: client)
+            found = await self.gate.fetcher.fetch(token, fresh=fresh)
+        return self.gate.opener.build(found, None if client is None else lambda: client)
 
     async def commit(self, session: Session[T]) -> CookieChange:
         """Store what changed; say what the cookie must do. Raises SessionUnavailableError when that is not certain."""
-        draft_of(session).content.look_anew()
+        draft = draft_of(session)
+        draft.content.look_anew()
         with self.gate.waiting():
-            return await self.gate.commit(session)
+            return await self.gate.commit(draft)
 
     def of(self, request: object) -> Session[T]:
         """Return the session of a request: an ASGI scope, a WSGI environ or an object that has one.
@@ -185,7 +185,7 @@ class SessionManager(Generic[T]):
 
         Requests may go on meanwhile (docs/security.md).
         """
-        return await Resealer(self._context, self.gate.opener).run(progress)
+        return await Resealer(self._context, self.gate.fetcher).run(progress)
 
     def on_revoked(
         self, callback: Callable[[str], object], *, on_doubt: Callable[[], object] | None = None

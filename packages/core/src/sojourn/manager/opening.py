@@ -1,4 +1,4 @@
-"""From a token to a session: what the store says, then what the record says.
+"""From a record to a session, and from whatever else was found to one without a record.
 
 Its one rule: whatever goes wrong ends in a LoadOutcome, never in somebody's session and never in a new one that
 could overwrite the stored one (SECURITY R33, FAILURES F1, F3, F4).
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
 from sojourn.binding import Client
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.crypto import is_token, token_id
-from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
+from sojourn.crypto import token_id
+from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.manager.context import FINGERPRINT, Context
 from sojourn.manager.driving import SUSPENDED, run_blocking
+from sojourn.manager.fetching import Fetcher, Found
 from sojourn.session import (
     EMPTY,
     CookieAction,
@@ -37,62 +38,22 @@ ClientOf = Callable[[], Client | None] | None
 CLOCK_TOLERANCE: Final = 60.0
 """Seconds by which the clocks of nodes may differ; a session from further ahead is over, for a clock that was put back
 would lengthen its absolute lifetime (FAILURES F18)."""
-LONGEST_TOKEN: Final = 4096
-_MOST_RENEWALS = 4
-
-
-class Found(NamedTuple):
-    """What a token led to; *token* is another one than was sent when a renewal's stub was followed."""
-
-    outcome: LoadOutcome
-    sent_token: str | None = None
-    token: str | None = None
-    record: Record | None = None
-    error: SessionUnavailableError | None = None
-
-
-NOTHING = Found(LoadOutcome.NONE)
-
-
-def is_well_formed(token: str, *, client_side: bool) -> bool:
-    """Tell whether the token may be looked up at all (SECURITY R4)."""
-    return 0 < len(token) <= LONGEST_TOKEN if client_side else is_token(token)
 
 
 class Opener(Generic[T]):
     """Open sessions for one manager."""
 
-    __slots__ = ("_binds", "_codec", "_context", "_is_direct", "_is_heard", "_terms")
+    __slots__ = ("_binds", "_calls", "_codec", "_context", "_fetcher", "_is_direct", "_is_heard", "_terms")
 
-    def __init__(self, context: Context[T]) -> None:
+    def __init__(self, context: Context[T], fetcher: Fetcher[T]) -> None:
         self._context = context
+        self._fetcher = fetcher
+        self._calls = context.calls
         self._terms = context.terms
         self._codec = context.codec
         self._binds = context.binding.policy != "off"
         self._is_heard = context.signals.is_heard
         self._is_direct = context.revocations is None and not context.signals.has_metrics
-
-    async def fetch(self, token: str | None, *, fresh: bool = False) -> Found:
-        """Ask the store; follow a renewal's stub. Never raises for an outage: the outcome is UNAVAILABLE."""
-        context = self._context
-        if not token or not is_well_formed(token, client_side=context.client_side):
-            return NOTHING
-        try:
-            if context.client_side:
-                record = await context.calls.load(token)
-                return await self._judge_revoked(self._judge(token, token, record))
-            current = token
-            for _ in range(_MOST_RENEWALS):
-                found = self._judge(token, current, await context.calls.load(token_id(current), fresh=fresh))
-                if found.record is None or not peek_flags(found.record.payload) & STUB:
-                    return found
-                successor = self.follow(current, found.record)
-                if successor is None:
-                    return found  # a stub that does not open is damaged, as any record
-                current = successor
-        except SessionUnavailableError as error:
-            return Found(LoadOutcome.UNAVAILABLE, token, error=error)
-        return Found(LoadOutcome.UNKNOWN, token)
 
     def open_now(self, token: str, client: ClientOf) -> tuple[Session[T], Found | None]:
         """Fetch and build for a store that never waits, with a token that is well-formed: one step, no event loop.
@@ -102,7 +63,7 @@ class Opener(Generic[T]):
         terms = self._terms
         found: Found | None = None
         if self._is_direct:
-            loading = self._context.calls.store.load(token if terms.client_side else token_id(token))
+            loading = self._calls.store.load(token if terms.client_side else token_id(token))
             try:
                 loading.send(None)
             except StopIteration as loaded:
@@ -116,14 +77,14 @@ class Opener(Generic[T]):
                         if draft is not None:
                             return Session(draft), None
                     if not peek_flags(record.payload) & STUB:
-                        found = self._judge(token, token, record)
+                        found = self._fetcher.judge(token, token, record)
             except Exception:  # noqa: BLE001, S110 - the longer way says what kind of outage it is
                 pass
             else:
                 loading.close()
                 raise ConfigurationError(SUSPENDED)
         if found is None:
-            found = run_blocking(self.fetch(token))
+            found = run_blocking(self._fetcher.fetch(token))
         return self.build(found, client), found
 
     def _draft_or_none(self, record: Record, token: str, client: ClientOf, now: float) -> Draft[T] | None:
@@ -149,31 +110,6 @@ class Opener(Generic[T]):
         if payload.flash != EMPTY:
             unpack_map(payload.flash)
         return payload, self._terms.shape.decode(payload.data)
-
-    def _judge(self, sent: str, current: str, record: Record | None) -> Found:
-        if record is None or record.is_end:
-            return Found(LoadOutcome.UNKNOWN, sent)
-        if record.is_expired(self._context.clock.time()):
-            return Found(LoadOutcome.EXPIRED, sent, record=None)
-        return Found(LoadOutcome.LOADED, sent, current, record)
-
-    async def _judge_revoked(self, found: Found) -> Found:
-        """Look a cookie's session up in the revocation index (SECURITY R16)."""
-        revocations = self._context.revocations
-        if revocations is None or found.record is None:
-            return found
-        try:
-            payload = self.read(found.record)
-        except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
-            return found
-        covered = await revocations.covers(found.record, payload)
-        return Found(LoadOutcome.UNKNOWN, found.sent_token) if covered else found
-
-    def follow(self, token: str, stub: Record) -> str | None:
-        """Return the successor that an authentic stub leads to."""
-        found = self._context.read_stub(stub)
-        successor = self._context.successor(token, found[0]) if found is not None else None
-        return successor[0] if successor is not None else None
 
     def build(self, found: Found, client: ClientOf = None) -> Session[T]:
         """Turn what was found into a session; no I/O."""
@@ -201,13 +137,6 @@ class Opener(Generic[T]):
         if self._is_heard:
             context.signals.event("loaded", record.id, principal=payload.principal)
         return Session(draft)
-
-    def read(self, record: Record) -> Payload:
-        """Return the content of a record. Raise CorruptEnvelopeError, FutureEnvelopeError or SerializationError."""
-        plain, flags = self._context.open_record(record)
-        if flags & STUB:
-            raise CorruptEnvelopeError
-        return decode_payload(plain)
 
     def _without(self, outcome: LoadOutcome, found: Found, client: ClientOf, *, told: bool = False) -> Session[T]:
         context = self._context

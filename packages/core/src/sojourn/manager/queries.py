@@ -13,7 +13,7 @@ from typing import Generic, TypeAlias, TypeVar, cast
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
 from sojourn.manager.context import PRINCIPAL, Context
-from sojourn.manager.opening import Opener
+from sojourn.manager.fetching import Fetcher
 from sojourn.metrics import ACTIVE_COUNT
 from sojourn.session import Draft, LoadOutcome, Session
 from sojourn.stores import Record, ScannableStore, Waiting
@@ -42,11 +42,11 @@ class SessionInfo:
 class Queries(Generic[T]):
     """Ask one manager's store; *waiting* bounds how long the calls of one step may wait together."""
 
-    __slots__ = ("_context", "_opener", "_waiting")
+    __slots__ = ("_context", "_fetcher", "_waiting")
 
-    def __init__(self, context: Context[T], opener: Opener[T], waiting: Callable[[], Waiting]) -> None:
+    def __init__(self, context: Context[T], fetcher: Fetcher[T], waiting: Callable[[], Waiting]) -> None:
         self._context = context
-        self._opener = opener
+        self._fetcher = fetcher
         self._waiting = waiting
 
     async def of_principal(self, principal: str) -> Sequence[SessionInfo]:
@@ -59,7 +59,7 @@ class Queries(Generic[T]):
             if record is None:
                 continue
             try:
-                payload = self._opener.read(record)
+                payload = self._fetcher.read(record)
             except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
                 continue
             if payload.principal == principal:
@@ -186,7 +186,7 @@ class Queries(Generic[T]):
         if peek_flags(record.payload) & STUB:
             return None
         try:
-            payload = self._opener.read(record)
+            payload = self._fetcher.read(record)
             loaded = (record, payload, None, context.shape.decode(payload.data))
             draft = Draft(context.terms, LoadOutcome.LOADED, loaded=loaded)
             _ = draft.content.data

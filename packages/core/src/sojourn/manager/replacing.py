@@ -23,7 +23,8 @@ from sojourn.errors import (
     StoreUnavailableError,
 )
 from sojourn.manager.context import Context
-from sojourn.manager.opening import Opener, max_age
+from sojourn.manager.fetching import Fetcher
+from sojourn.manager.opening import max_age
 from sojourn.session import CookieAction, CookieChange, Draft, Payload
 from sojourn.stores import WRITE_ID_BYTES, Record, Replaced
 
@@ -58,11 +59,11 @@ class Theirs:
 class Replacer(Generic[T]):
     """Replace records for one manager."""
 
-    __slots__ = ("_context", "_opener")
+    __slots__ = ("_context", "_fetcher")
 
-    def __init__(self, context: Context[T], opener: Opener[T]) -> None:
+    def __init__(self, context: Context[T], fetcher: Fetcher[T]) -> None:
         self._context = context
-        self._opener = opener
+        self._fetcher = fetcher
 
     async def replace(self, draft: Draft[T], payload: Payload) -> None:
         """Store *payload* over the draft's record; on CONFLICT merge and try again, on GONE drop the changes."""
@@ -124,12 +125,12 @@ class Replacer(Generic[T]):
         context = self._context
         record = await context.calls.load(id, fresh=True)
         while record is not None and peek_flags(record.payload) & STUB and token is not None:
-            token = self._opener.follow(token, record)
+            token = self._fetcher.follow(token, record)
             record = None if token is None else await context.calls.load(token_id(token), fresh=True)
         if record is None or record.is_end:
             return None
         try:
-            return Theirs(record, self._opener.read(record), token)
+            return Theirs(record, self._fetcher.read(record), token)
         except FutureEnvelopeError:
             msg = f"session {id} was written by a newer version meanwhile; try again later"
             raise SessionReadOnlyError(msg) from None

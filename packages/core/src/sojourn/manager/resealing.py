@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.manager.context import Context
-from sojourn.manager.opening import Opener
+from sojourn.manager.fetching import Fetcher
 from sojourn.stores import WRITE_ID_BYTES, Record, Replaced, ScannableStore
 
 T = TypeVar("T")
@@ -23,11 +23,11 @@ _TRIES = 8
 class Resealer(Generic[T]):
     """Seal and index anew what one manager's store holds under another key."""
 
-    __slots__ = ("_context", "_opener")
+    __slots__ = ("_context", "_fetcher")
 
-    def __init__(self, context: Context[T], opener: Opener[T]) -> None:
+    def __init__(self, context: Context[T], fetcher: Fetcher[T]) -> None:
         self._context = context
-        self._opener = opener
+        self._fetcher = fetcher
 
     async def run(self, progress: Callable[[int], object] | None = None) -> int:
         """Go through all sessions; return how many were sealed anew. *progress* is told after each of them."""
@@ -50,7 +50,7 @@ class Resealer(Generic[T]):
             if record is None or peek_flags(record.payload) & STUB:  # a stub ends by itself within the grace
                 return False
             try:
-                payload = self._opener.read(record)
+                payload = self._fetcher.read(record)
             except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
                 return False  # what cannot be read is left alone
             if self._is_current(record, payload.principal):

@@ -52,13 +52,19 @@ class Commands:
 
     async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
         """Return the reply of a script, which the server is taught when it does not know it."""
-        rest = (len(keys), *keys, *arguments)
-        reply = await self.ask(script.name, pack(("EVALSHA", script.digest, *rest)))
+        reply = await self.ask(script.name, pack(("EVALSHA", script.digest, len(keys), *keys, *arguments)))
+        return await self.taught(script, keys, arguments, reply) if isinstance(reply, Exception) else reply
+
+    async def taught(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], reply: Exception
+    ) -> Any:
+        """Return the reply of a script once the server was taught it, if that is what the first *reply* asked for."""
+        answer: Any = reply
         if isinstance(reply, NoScriptError):
-            reply = await self.ask(script.name, pack(("EVAL", script.source, *rest)))
-        if isinstance(reply, Exception):
-            raise mapped(reply, operation=script.name, address=self.address) from reply
-        return reply
+            answer = await self.ask(script.name, pack(("EVAL", script.source, len(keys), *keys, *arguments)))
+        if isinstance(answer, Exception):
+            raise mapped(answer, operation=script.name, address=self.address) from answer
+        return answer
 
     async def eval_and_wait(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int

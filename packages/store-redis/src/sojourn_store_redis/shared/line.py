@@ -77,8 +77,11 @@ class ReplyLine:
         self._places.append((waiter, due, None if batch is None else _Batch(batch)))
         if patience is not None and patience < self._seconds:
             due = now + patience
+            impatient = self._impatient
+            while impatient and impatient[0][2].done():  # else those who were answered would stay until they are due
+                heappop(impatient)
             self._serial += 1
-            heappush(self._impatient, (due, self._serial, waiter))
+            heappush(impatient, (due, self._serial, waiter))
         return due
 
     def receive(self, reply: Any) -> None:

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import StoreIO, patience_left
+from sojourn_store_redis.failures import mapped
+from sojourn_store_redis.scripts import Script
+from sojourn_store_redis.shared.adoption import pack
 from sojourn_store_redis.shared.commands import Commands
 from sojourn_store_redis.shared.line import LineFullError
 from sojourn_store_redis.shared.refusals import is_refusal
 from sojourn_store_redis.shared.routes import DEPOSED, Route
 from sojourn_store_redis.shared.wire import Wire
+from sojourn_store_redis.transport import Argument
+
+_PLAIN: Final = frozenset((bytes, int, type(None)))
+"""The types of replies that are neither errors nor hold any."""
 
 
 class SharedTransport(Commands):
@@ -68,10 +76,37 @@ class SharedTransport(Commands):
             with suppress(RuntimeError):  # the loop is closed, and its connections with it
                 loop.call_soon_threadsafe(wire.end, RedisConnectionError(DEPOSED))
 
+    async def execute(self, *command: Argument) -> Any:
+        """Return the reply to one command; most need no second look, and one step less."""
+        operation, packed, wire = str(command[0]), pack(command), self._wire_here()
+        reply = await self._sent(wire, operation, packed, None)
+        if reply.__class__ not in _PLAIN or wire.generation != self._route.generation:
+            reply = await self._settled(wire, operation, packed, None, reply)
+            if isinstance(reply, Exception):
+                raise mapped(reply, operation=operation, address=self.address) from reply
+        return reply
+
+    async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """Return the reply of a script, which the server is taught when it does not know it."""
+        packed = pack(("EVALSHA", script.digest, len(keys), *keys, *arguments))
+        wire = self._wire_here()
+        reply = await self._sent(wire, script.name, packed, None)
+        if reply.__class__ not in _PLAIN or wire.generation != self._route.generation:
+            reply = await self._settled(wire, script.name, packed, None, reply)
+            if isinstance(reply, Exception):
+                return await self.taught(script, keys, arguments, reply)
+        return reply
+
     async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
         """Return a reply or an error; a server that refuses is left, and another one is asked once."""
         wire = self._wire_here()
         reply = await self._sent(wire, operation, packed, batch)
+        if reply.__class__ in _PLAIN and wire.generation == self._route.generation:
+            return reply
+        return await self._settled(wire, operation, packed, batch, reply)
+
+    async def _settled(self, wire: Wire, operation: str, packed: bytes, batch: int | None, reply: Any) -> Any:
+        """Return what the *reply* is worth: another server's when this one refused, and nothing from a deposed one."""
         if self._asks_elsewhere and is_refusal(reply):
             wire.retire()
             self._route.leave(wire.generation)
