@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> bool:
     """Measure and print; say whether a target was missed or a contender failed."""
     everybody, scenarios = chosen(arguments.only)
     measured_core, other_core = cores()
-    with redis_server(other_core) as redis:
+    with redis_server(measured_core) as redis:
         rounds = Rounds(
             everybody,
             scenarios,

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> bool:
         store for store in STORES if store != "clustered-redis" or is_clustered_installed()
     ]
     scenarios = [word for word in words if word in SCENARIOS] or SHOWN
-    with redis_server(cores()[1]) as redis:
+    with redis_server(cores()[0]) as redis:
         head = describe(redis_program=redis.program)
         for store in stores:
             text = "\n".join(asyncio.run(_profile(store, name, Place(redis.url))) for name in scenarios)

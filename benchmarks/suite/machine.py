@@ -29,7 +29,11 @@ PACKAGES = (
 
 
 def cores() -> tuple[int | None, int | None]:
-    """Return the core for what is measured, and the one for clients and Redis; None where they cannot be chosen."""
+    """Return the core for what is measured, with its Redis, and the one for what sends load; None without a choice.
+
+    Redis shares the core: waking a process on another one costs a call as much again, more or less of it from run to
+    run, and no library can do anything about that.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     usable = sorted(os.sched_getaffinity(0))

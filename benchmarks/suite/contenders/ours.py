@@ -34,7 +34,7 @@ def build(variant: str, place: Place, witness: Witness) -> Pair:
 def manager(store: str, place: Place, **settings: Any) -> SessionManager[Account]:
     """Return a manager as an application builds it, from the store's name and the production preset."""
     os.environ["SOJOURN_REDIS_URL"] = place.redis_url
-    os.environ["SOJOURN_REDIS_TIMEOUT"] = PATIENCE
+    os.environ["SOJOURN_REDIS_TIMEOUT"] = os.environ["SOJOURN_REQUEST_DEADLINE"] = PATIENCE
     return SessionManager.from_settings(
         Account, SessionSettings(**{"preset": "production", "store": store, "secrets": [SECRET], **settings})
     )
