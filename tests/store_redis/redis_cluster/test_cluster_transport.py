@@ -201,3 +201,37 @@ def test_a_slot_that_nobody_serves_is_unavailable() -> None:
     with pytest.raises(StoreUnavailableError, match="serves the slot"):
         stage.get(KEY_OF_B)
     assert stage.topology.doubts == 1
+
+
+def test_it_names_the_server_of_a_key_without_asking_and_none_before_it_knows() -> None:
+    stage = Stage(lambda node, _, __: node)
+    assert [stage.transport.server_of(key) for key in (KEY_OF_A, KEY_OF_B)] == [
+        f"{host}:{port}" for host, port in (A, B)
+    ]
+    stage.topology.slots = SlotMap(ranges=((0, 99, A),))
+    assert stage.transport.server_of(KEY_OF_A) == ""
+    unknown: Any = None
+    stage.topology.slots = unknown
+    assert stage.transport.server_of(KEY_OF_A) == ""
+    assert stage.asked == []
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailableError("unreachable"), BusyLoadingError("LOADING")])
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_an_error_names_the_node_that_failed_be_it_the_owner_or_where_that_points(
+    failure: Exception, is_moved: bool
+) -> None:
+    def answer(node: Node, _: bytes, batch: int | None) -> Any:
+        if node == A and is_moved:
+            moved = MovedError(f"3300 {B[0]}:{B[1]}")
+            return [moved] * batch if batch else moved
+        if isinstance(failure, StoreUnavailableError):
+            raise failure
+        return failure
+
+    stage = Stage(answer)
+    failing = B if is_moved else A
+    for call in (stage.get, stage.get_many):
+        with pytest.raises(StoreUnavailableError) as raised:
+            call(KEY_OF_A)
+        assert raised.value.server == f"{failing[0]}:{failing[1]}"

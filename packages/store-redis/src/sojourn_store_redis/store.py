@@ -14,10 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sojourn.errors import SessionTooLargeError
-from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Partition, Record, Replaced, StoreIO
 from sojourn_store_redis import scripts
 from sojourn_store_redis.clients import Address
 from sojourn_store_redis.cluster.hints import Hints
+from sojourn_store_redis.cluster.partition import KeyPartition
 from sojourn_store_redis.cluster.survey import SpreadSurvey
 from sojourn_store_redis.durability import ConfirmedWrites, Durability, HeldUpTransport, OnUnconfirmed
 from sojourn_store_redis.handed import handed_in
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NAMESPACE = "sojourn"
 DEFAULT_MAX_BYTES = 16 * 1024 * 1024
+
+_REPLACED = {0: Replaced.GONE, -1: Replaced.CONFLICT}
 
 _log = logging.getLogger("sojourn_store_redis")
 
@@ -85,7 +88,10 @@ class RedisStore:
             self._confirmed = ConfirmedWrites(transport, durability)
         self._survey: Survey = Survey(self._transport, self._keys, clock, channel)
         self._hints: Hints | None = None
+        self.partition: Partition | None = None
+        """Which primary keeps what; None where there is only one."""
         if isinstance(transport, SpreadTransport):
+            self.partition = KeyPartition(transport, self._keys)
             self._hints = Hints(transport, self._keys)
             self._survey = SpreadSurvey(transport, self._keys, clock, channel, self._hints)
 
@@ -128,13 +134,7 @@ class RedisStore:
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         """Replace the record whose version is *expected*; OK again for the same *write_id*."""
-        match await self.try_replace(record, expected=expected, write_id=write_id):
-            case 0:
-                return Replaced.GONE
-            case -1:
-                return Replaced.CONFLICT
-            case _:
-                return Replaced.OK
+        return _REPLACED.get(await self.try_replace(record, expected=expected, write_id=write_id), Replaced.OK)
 
     async def try_replace(self, record: Record, *, expected: int, write_id: bytes) -> int:
         """Replace as ``replace`` does; 1: done now, 2: done before, 0: the record is gone, -1: a conflict."""

@@ -62,6 +62,10 @@ class SpreadTransport(Transport, Protocol):
         """Rises whenever keys have moved from one server to another."""
         ...
 
+    def server_of(self, key: bytes) -> str:
+        """Return the name of the server that holds *key*, without asking; empty while that is not known."""
+        ...
+
     async def servers(self) -> Sequence[Transport]:
         """Return a transport to each server; for commands without a key."""
         ...

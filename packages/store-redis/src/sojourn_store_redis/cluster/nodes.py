@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from sojourn_store_redis.cluster.slots import name_of
 from sojourn_store_redis.cluster.topology import Topology
 from sojourn_store_redis.connections import Node
 from sojourn_store_redis.shared import HeldTransport, Route, SharedTransport
@@ -20,7 +21,7 @@ class NodeRoute:
     """The way to one node as long as it is a primary."""
 
     def __init__(self, node: Node, make_connection: Callable[[str, int], Any], topology: Topology) -> None:
-        self.address = f"{node[0]}:{node[1]}"
+        self.address = name_of(node)
         self._node = node
         self._make_connection = make_connection
         self._topology = topology

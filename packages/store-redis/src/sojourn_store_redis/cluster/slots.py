@@ -33,6 +33,7 @@ class SlotMap:
     primaries: tuple[Node, ...] = field(init=False)
     """Every primary that serves slots, once."""
     _owners: tuple[Node | None, ...] = field(init=False, repr=False, compare=False)
+    _names: dict[Node | None, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         owners: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
@@ -40,6 +41,7 @@ class SlotMap:
             owners[first : last + 1] = [primary] * (last + 1 - first)
         object.__setattr__(self, "primaries", tuple(dict.fromkeys(primary for _, _, primary in self.ranges)))
         object.__setattr__(self, "_owners", tuple(owners))
+        object.__setattr__(self, "_names", {None: "", **{node: name_of(node) for node in self.primaries}})
 
     def owner(self, slot: int) -> Node | None:
         """Return the primary that serves *slot*; None when nobody does."""
@@ -48,6 +50,15 @@ class SlotMap:
     def owner_of_key(self, key: bytes) -> Node | None:
         """Return the primary that serves *key*; None when nobody does."""
         return self._owners[key_slot(key)]
+
+    def name_of_owner(self, key: bytes) -> str:
+        """Return host and port of the primary that serves *key*; empty when nobody does."""
+        return self._names[self._owners[key_slot(key)]]
+
+
+def name_of(node: Node) -> str:
+    """Return host and port in one word, as messages and metrics name a node."""
+    return f"{node[0]}:{node[1]}"
 
 
 def slot_of(command: Sequence[Argument]) -> int | None:

@@ -28,7 +28,7 @@ from sojourn.errors import StoreUnavailableError
 from sojourn.stores import Patience, StoreIO, Waiting
 from sojourn_store_redis.bounds import within_patience
 from sojourn_store_redis.cluster.nodes import Nodes
-from sojourn_store_redis.cluster.slots import SlotMap, slot_of
+from sojourn_store_redis.cluster.slots import SlotMap, name_of, slot_of
 from sojourn_store_redis.cluster.topology import Topology
 from sojourn_store_redis.connections import Node
 from sojourn_store_redis.failures import mapped
@@ -68,10 +68,15 @@ class ClusterTransport:
         """Rises whenever another node serves a slot."""
         return self.topology.generation
 
+    def server_of(self, key: bytes) -> str:
+        """Return host and port of the primary that serves *key*; empty while no map is known."""
+        slots = self.topology.slots
+        return "" if slots is None else slots.name_of_owner(key)
+
     async def execute(self, *command: Argument) -> Any:
         """Return the reply to one command."""
         operation = str(command[0])
-        return self._result(operation, await self._ask(slot_of(command), operation, pack(command)))
+        return self._result(operation, *await self._ask(slot_of(command), operation, pack(command)))
 
     async def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Return the replies to several commands; those to one node are sent together.
@@ -92,10 +97,10 @@ class ClusterTransport:
         async def ask(node: Node, places: list[int]) -> None:
             operation = f"{commands[places[0]][0]!s} x {len(places)}"
             packed = [pack(tuple(commands[place])) for place in places]
-            answers = self._result(operation, await self._ask_at(node, operation, b"".join(packed), len(places)))
+            answers = self._result(operation, await self._ask_at(node, operation, b"".join(packed), len(places)), node)
             for place, each, answer in zip(places, packed, answers, strict=True):
                 settled = await self._redirected(answer, node, operation, each, began)
-                replies[place] = self._result(operation, settled)
+                replies[place] = self._result(operation, *settled)
 
         if self.io is StoreIO.BLOCKING or len(groups) == 1:
             for node, places in groups.items():
@@ -107,11 +112,11 @@ class ClusterTransport:
     async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
         """Return the reply of a script; all of its keys have the slot of the first."""
         command = ("EVALSHA", script.digest, len(keys), *keys, *arguments)
-        reply = await self._ask(slot_of(command), script.name, pack(command))
+        reply, node = await self._ask(slot_of(command), script.name, pack(command))
         if isinstance(reply, NoScriptError):
             command = ("EVAL", script.source, len(keys), *keys, *arguments)
-            reply = await self._ask(slot_of(command), script.name, pack(command))
-        return self._result(script.name, reply)
+            reply, node = await self._ask(slot_of(command), script.name, pack(command))
+        return self._result(script.name, reply, node)
 
     def apart(self) -> ClusterTransport:
         """Return one whose calls may hold up their connections; this one, where calls share none."""
@@ -129,8 +134,9 @@ class ClusterTransport:
         replies = await self._ask_at(node, script.name, packed, 2)
         reply, confirmed = (replies, 0) if isinstance(replies, Exception) else replies
         if isinstance(reply, MovedError | AskError):
-            reply, confirmed = await self._redirected(reply, node, script.name, pack(command), began), 0
-        return self._result(script.name, reply), confirmed if isinstance(confirmed, int) else 0
+            reply, node = await self._redirected(reply, node, script.name, pack(command), began)
+            confirmed = 0
+        return self._result(script.name, reply, node), confirmed if isinstance(confirmed, int) else 0
 
     async def servers(self) -> Sequence[Transport]:
         """Return a transport to each primary that serves slots."""
@@ -153,8 +159,8 @@ class ClusterTransport:
             raise StoreUnavailableError(f"no node of {self.address} serves the slot {slot}; try again later")
         return node
 
-    async def _ask(self, slot: int | None, operation: str, packed: bytes) -> Any:
-        """Return the reply to one command, or the error that it is."""
+    async def _ask(self, slot: int | None, operation: str, packed: bytes) -> tuple[Any, Node]:
+        """Return the reply to one command, or the error that it is, and who gave it."""
         began = time.monotonic()
         slots = self.topology.current()
         if slots is None:
@@ -163,11 +169,15 @@ class ClusterTransport:
                 return await self._asked(slots, slot, operation, packed, began)
         return await self._asked(slots, slot, operation, packed, began)
 
-    async def _asked(self, slots: SlotMap, slot: int | None, operation: str, packed: bytes, began: float) -> Any:
+    async def _asked(
+        self, slots: SlotMap, slot: int | None, operation: str, packed: bytes, began: float
+    ) -> tuple[Any, Node]:
         node = self._owner(slots, slot)
         return await self._redirected(await self._ask_at(node, operation, packed), node, operation, packed, began)
 
-    async def _redirected(self, reply: Any, node: Node, operation: str, packed: bytes, began: float) -> Any:
+    async def _redirected(
+        self, reply: Any, node: Node, operation: str, packed: bytes, began: float
+    ) -> tuple[Any, Node]:
         """Return *reply*, which *node* gave, or what the node to which it points says before the call's time is over."""
         for _ in range(_HOPS):
             if not isinstance(reply, MovedError | AskError):
@@ -181,13 +191,14 @@ class ClusterTransport:
                 else:
                     replies = await self._ask_at(node, operation, _ASKING + packed, 2)
                     reply = replies if isinstance(replies, Exception) else replies[1]
-        return reply
+        return reply, node
 
     async def _ask_at(self, node: Node, operation: str, packed: bytes, batch: int | None = None) -> Any:
         try:
             reply = await self._nodes.to(node).ask(operation, packed, batch)
-        except StoreUnavailableError:
+        except StoreUnavailableError as error:
             self.topology.doubt()
+            error.server = name_of(node)
             raise
         found = (reply,) if batch is None or isinstance(reply, Exception) else reply
         if any(isinstance(each, _DOUBTFUL) for each in found):
@@ -199,7 +210,9 @@ class ClusterTransport:
         seconds = within_patience(self._seconds - (time.monotonic() - began))
         return Waiting(Patience(max(0.0, seconds)))
 
-    def _result(self, operation: str, reply: Any) -> Any:
+    def _result(self, operation: str, reply: Any, node: Node) -> Any:
         if isinstance(reply, RedisError | OSError):
-            raise mapped(reply, operation=operation, address=self.address) from reply
+            failure = mapped(reply, operation=operation, address=self.address)
+            failure.server = name_of(node)
+            raise failure from reply
         return reply

@@ -25,6 +25,7 @@ class LocallyCachedStore:
     def __init__(self, store: RedisStore, local: Local, *, clock: Clock) -> None:
         self.io: StoreIO = store.io
         self.encrypt = store.encrypt
+        self.partition = store.partition
         self._store = store
         self._local = local
         self._clock = clock
