@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import force_setattr
 
-from sojourn.stores.contract import Created, Deleted, Record, Replaced, Store, StoreIO
+from sojourn.stores.contract import Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from tests.core.plain_stores import PlainStore, TokenStore
 
 
@@ -468,6 +468,60 @@ class ClosesOnlyOnce(PlainStore):
         if self.closed:
             raise RuntimeError("closed already")
         self.closed = True
+
+
+class Ring:
+    """A partition that is right, but for what its heirs do."""
+
+    def server_of(self, id: str) -> Any:
+        return f"server {id[:1]}"
+
+    def server_of_label(self, label: str) -> Any:
+        return f"server {label[:1]}"
+
+
+class RestlessRing(Ring):
+    def __init__(self) -> None:
+        self.count = 0
+
+    def server_of(self, id: str) -> Any:
+        self.count += 1
+        return f"server {self.count}"
+
+
+class NumberedRing(Ring):
+    def server_of_label(self, label: str) -> Any:
+        return 7
+
+
+class PartitionThatNamesAnotherServerEachTime(PlainStore):
+    rule = "S25"
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.partition = RestlessRing()
+
+
+class PartitionWithoutNames(PlainStore):
+    rule = "S25"
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.partition = NumberedRing()
+
+
+class TwinWithoutThePartition(PlainStore):
+    rule = "S25"
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.partition = Ring()
+
+    def blocking_twin(self) -> Store:
+        twin = PlainStore(self.clock)
+        twin.io = StoreIO.BLOCKING
+        twin.records = self.records
+        return twin
 
 
 class TwinWithDataOfItsOwn(PlainStore):

@@ -174,6 +174,16 @@ def test_s24_a_capability_that_is_claimed_and_missing_is_found(claim) -> None:
         suite().test_s24_the_store_has_the_capabilities_claimed_for_it()
 
 
+def test_s25_a_store_on_several_servers_keeps_its_rule_and_one_without_a_partition_needs_none() -> None:
+    class Spread(PlainStore):
+        partition: broken.Ring | None = broken.Ring()
+
+    for store in (PlainStore, Spread):
+        suite_of(store)().test_s25_a_partition_names_the_server_of_every_record()
+    Spread.partition = None
+    suite_of(Spread)().test_s25_a_partition_names_the_server_of_every_record()
+
+
 @pytest.mark.parametrize("suite", [StoreSuite, ClientSideStoreSuite])
 def test_a_suite_without_make_store_says_what_to_define(suite) -> None:
     unfinished = type("TestUnfinished", (suite,), {})

@@ -1,10 +1,17 @@
-"""The rules of the capabilities: index, scan, twin; a store without one passes its tests untouched."""
+"""The rules of the capabilities: index, scan, twin, partition; a store without one passes its tests untouched."""
 
 from __future__ import annotations
 
 import inspect
 
-from sojourn.stores.capabilities import IndexedStore, ScannableStore, TwinnedStore, WaitingStore
+from sojourn.stores.capabilities import (
+    IndexedStore,
+    Partition,
+    PartitionedStore,
+    ScannableStore,
+    TwinnedStore,
+    WaitingStore,
+)
 from sojourn.stores.contract import Created, StoreIO
 from sojourn.testing.bench import StoreBench
 from sojourn.testing.calls import Create
@@ -163,3 +170,29 @@ class AbilityRules(StoreBench):
             ):
                 if claimed is not None and claimed is not isinstance(checked.store, protocol):
                     violated("S24", f"{name} = {claimed} is claimed; {protocol.__name__} says otherwise")
+
+    def test_s25_a_partition_names_the_server_of_every_record(self) -> None:
+        """It answers at once, the twin's no differently; a store on one server has none."""
+        with self.bench() as checked:
+            partitions = [_partition_of(checked.store)]
+            if partitions[0] is None:
+                return
+            checked.create(self.record(checked, label=_ALICE), _W[0])
+            if isinstance(checked.store, TwinnedStore):
+                partitions.append(_partition_of(checked.store.blocking_twin()))
+            for number in range(20):
+                told = [_told(partition, number) for partition in partitions for _ in range(2)]
+                if any(each != told[0] for each in told):
+                    violated("S25", f"one record and one index are on {told}, by asking several times")
+                if not all(isinstance(server, str) for server in told[0]):
+                    violated("S25", f"the servers of a record and of an index are {told[0]!r}, which are no names")
+
+
+def _partition_of(store: object) -> Partition | None:
+    return store.partition if isinstance(store, PartitionedStore) else None
+
+
+def _told(partition: Partition | None, number: int) -> tuple[object, object]:
+    if partition is None:
+        return None, None
+    return partition.server_of(make_id(number)), partition.server_of_label(make_label(str(number)))

@@ -35,9 +35,10 @@ STORE_RULES: Final[Mapping[str, str]] = MappingProxyType(
         "S22": "aclose may be called twice",
         "S23": "a blocking twin works on the same data",
         "S24": "a store has the capabilities that are claimed for it",
+        "S25": "a partition names the server of every record, the same one each time",
     }
 )
-"""What every store keeps; S15 to S19 and S23 concern stores with that capability."""
+"""What every store keeps; S15 to S19, S23 and S25 concern stores with that capability."""
 
 CLIENT_SIDE_RULES: Final[Mapping[str, str]] = MappingProxyType(
     {
