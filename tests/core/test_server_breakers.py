@@ -416,7 +416,50 @@ def test_a_failure_found_on_the_way_to_another_server_is_not_counted_twice_while
     assert (bench.state("a:1"), bench.state("b:1")) == (OPEN, CLOSED)
 
 
-def test_a_breaker_that_was_forgotten_says_nothing_more() -> None:
+def test_a_breaker_that_goes_on_being_asked_while_its_probe_hangs_is_not_taken_for_left() -> None:
+    pattern = CircuitBreaker(minimum_calls=1, window=10.0, probes=1, probe_deadline=100.0, random=lambda: 0.0)
+    breakers = ServerBreakers(pattern, Places({"a": "a:1", "b": "b:1"}), on_change=lambda *_: None)
+    sick = breakers.of("a", "", 0.0)
+    sick.fail(sick.acquire(0.0), 0.0)
+    sick.acquire(3.0)
+    for now in range(4, 60):
+        with pytest.raises(BreakerOpenError):
+            breakers.of("a", "", now).acquire(now)
+        breakers.of("b", "", now)
+    assert sick.state is HALF_OPEN
+    breakers.of("b", "", 70.0)
+    assert breakers.worst is CLOSED
+
+
+def test_a_call_that_began_before_the_opening_and_fails_after_it_does_not_lengthen_it() -> None:
+    bench = Bench(breaker_probes=1)
+    bench.put(LABEL, "a:1")
+    bench.put(B, "b:1")
+    bench.break_down("a:1", bench.put(A, "a:1"))
+    bench.store.on_failure = lambda: bench.clock.advance(4.0)
+    record = make_record(B, version=2, now=bench.clock.time(), index_label=LABEL)
+    with pytest.raises(StoreTimeoutError):
+        run_blocking(bench.calls.replace(record, expected=1, write_id=W))
+    bench.store.down.clear()
+    assert bench.load(A)
+    assert bench.state("a:1") is CLOSED
+
+
+def test_a_probe_whose_failure_another_server_is_blamed_for_makes_room_for_the_next() -> None:
+    bench = Bench(breaker_probes=1)
+    bench.put(LABEL, "a:1")
+    bench.break_down("b:1", bench.put(B, "b:1"))
+    bench.clock.advance(4.0)
+    bench.store.down = {"a:1"}
+    record = make_record(B, version=2, now=bench.clock.time(), index_label=LABEL)
+    with pytest.raises(StoreTimeoutError):
+        run_blocking(bench.calls.replace(record, expected=1, write_id=W))
+    assert bench.state("b:1") is HALF_OPEN
+    assert bench.load(B)
+    assert bench.state("b:1") is CLOSED
+
+
+def test_a_breaker_that_was_forgotten_says_nothing_more(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
     places = Places({"a": "a:1", "b": "b:1"})
     breakers = ServerBreakers(
@@ -427,6 +470,7 @@ def test_a_breaker_that_was_forgotten_says_nothing_more() -> None:
     old.fail(old.acquire(0.0), 0.0)
     assert old.state is OPEN
     assert told == []
+    assert caplog.messages == []
     assert breakers.worst is CLOSED
 
 
