@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.history import faults, outages
+from benchmarks.history import faults, outages, reports
 from benchmarks.history.checker import Checker
 from benchmarks.history.model import View
 from benchmarks.history.plan import Sizes
@@ -77,7 +77,8 @@ def prove_sentinel(
 ) -> Result:
     """Play one history on a master that sentinels watch; what a failover loses is counted, not judged.
 
-    With *waits* whatever ends a session waits for the replica.
+    With *waits* whatever ends a session waits for the replica, and one that comes back all the same must have been
+    reported as unconfirmed.
     """
     title = f"prove 5, sentinel, {'with' if waits else 'without'} WAIT, seed {seed}"
     begun = time.monotonic()
@@ -94,6 +95,7 @@ def prove_sentinel(
             schedule.finish()
         tokens = {token for row in rows for token in (row.token, row.new_token) if token}
         last = last_looks(stage, tokens)
+        heard = reports.load(sorted(Path(rows_in).glob("*.reports")))
     result = _judged(stage, title, rows, last, schedule, slack)
     failovers = [*schedule.done, *switches.done]
     lost, result.verdict.violations = outages.split_losses(result.verdict.violations, failovers)
@@ -103,9 +105,12 @@ def prove_sentinel(
     result.more["acknowledged_writes_lost"] = len(
         {row.number for one in lost if one.kind == "lost update" for row in one.rows}
     )
-    result.more["ended_sessions_back"] = len(
-        {one.rows[0].number for one in lost if one.kind in ("resurrection", "old token valid") and one.rows}
-    )
+    result.more["ended_sessions_back"] = len(reports.sessions_back(lost))
+    if waits:
+        unreported = reports.judge_back(lost, heard)
+        result.verdict.violations += unreported
+        result.more["ends_reported_as_unconfirmed"] = len({report.id for report in heard})
+        result.more["back_without_a_report"] = len(unreported)
     result.seconds, result.processes = time.monotonic() - begun, processes
     return result
 
@@ -205,6 +210,9 @@ def _line(result: Result) -> str:
     if "acknowledged_writes_lost" in result.more:
         lost, back = result.more["acknowledged_writes_lost"], result.more["ended_sessions_back"]
         text += f"; failovers lost {lost} acknowledged writes and brought {back} ended sessions back"
+    if "back_without_a_report" in result.more:
+        ends, silent = result.more["ends_reported_as_unconfirmed"], result.more["back_without_a_report"]
+        text += f", {silent} of them without a report; {ends} ends were reported as unconfirmed"
     return text
 
 

@@ -6,6 +6,7 @@ The one rule: everything here can be sent to a process that is started afresh.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -15,7 +16,7 @@ from benchmarks.history.jars import Jars
 from benchmarks.history.model import Basket
 from benchmarks.history.plan import Sizes
 from benchmarks.history.plants import planted
-from sojourn import SessionManager
+from sojourn import Observer, SessionManager
 from sojourn.settings import SessionSettings
 from sojourn.stores import MemoryStore, Store
 
@@ -55,10 +56,12 @@ class Stage:
         """Return the settings of every process: those of production."""
         return SessionSettings(_env_file=None, preset="production", secret=SECRET, namespace="history")
 
-    def manager(self, *, plant: bool = True, store: Store | None = None) -> SessionManager[Basket]:
+    def manager(
+        self, *, plant: bool = True, store: Store | None = None, observers: Sequence[Observer] = ()
+    ) -> SessionManager[Basket]:
         """Return a manager over *store*, or over one of its own."""
         store = planted(store or self._store(), self.plant if plant else "")
-        return SessionManager(Basket, store, settings=self.settings())
+        return SessionManager(Basket, store, settings=self.settings(), observers=observers)
 
     def _store(self) -> Store:
         match self.store:

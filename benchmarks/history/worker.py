@@ -21,6 +21,7 @@ from benchmarks.history.plan import Kind, Step, steps
 from benchmarks.history.plants import clearing_asgi, clearing_wsgi
 from benchmarks.history.pulse import Pulse
 from benchmarks.history.recorder import ERROR, UNAVAILABLE, UNKNOWN, Row, save
+from benchmarks.history.reports import Reports
 from benchmarks.history.stage import START, Shared, Stage
 from sojourn import SessionManager, asgi, wsgi
 from sojourn.manager import run_blocking
@@ -31,8 +32,10 @@ _COME_BACK = frozenset({UNAVAILABLE, UNKNOWN})
 def main(stage: Stage, process: int, shared: Shared) -> None:
     """Run the clients of one process, and leave their rows in the folder of the stage."""
     logging.disable(logging.CRITICAL)  # outages are made on purpose, and counted
-    rows = work(stage, process, shared, stage.manager())
+    reports = Reports()
+    rows = work(stage, process, shared, stage.manager(observers=[reports]))
     save(rows, Path(stage.folder) / f"{process}.rows")
+    reports.save(Path(stage.folder) / f"{process}.reports")
 
 
 def work(stage: Stage, process: int, shared: Shared, sessions: SessionManager[Basket]) -> list[Row]:

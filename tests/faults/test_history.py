@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +14,11 @@ from benchmarks.history.model import View, digest_of, name_of
 from benchmarks.history.outages import judge_recoveries, judge_times, recoveries, split_losses
 from benchmarks.history.plan import Sizes, steps
 from benchmarks.history.recorder import CONFLICT, LOST, UNAVAILABLE, UNKNOWN, Row
+from benchmarks.history.reports import Report, Reports, judge_back, load, sessions_back
 from benchmarks.history.switches import joined
 from benchmarks.history.verdict import Violation
-from sojourn import LoadOutcome, SessionManager
+from sojourn import Event, LoadOutcome, SessionManager
+from sojourn.crypto import token_id
 from sojourn.errors import SessionUnavailableError, StoreTimeoutError
 from sojourn.settings import SessionSettings
 from sojourn.stores import MemoryStore, Record, Replaced, StoreIO
@@ -358,3 +361,23 @@ def test_slow_answers_and_slow_recoveries_are_found() -> None:
     assert len(judge_recoveries(recoveries(failing, [fault]))) == 1
     well = row(20, "read", "A", 5, 6)
     assert recoveries([*failing, well], [fault]) == [(fault, 0, 4.0)]
+
+
+def test_an_ended_session_that_is_back_must_have_been_reported_before_it_was_seen_again() -> None:
+    ending = row(1, "logout", "A", 2, 4, before=seen(0))
+    again, twice = (row(number, "read", "A", at, at + 1, before=seen(0)) for number, at in ((2, 6), (3, 8)))
+    lost = Checker([BIRTH, ending, again, twice], {"A": seen(0, whole=True)}).judge().violations
+    assert [one.kind for one in lost] == ["resurrection"] * 3
+    assert [one.number for one in sessions_back(lost)] == [0]
+    assert [(one.kind, one.rows) for one in judge_back(lost, [])] == [("unreported", (BIRTH, ending, again))]
+    assert judge_back(lost, [Report(token_id("B"), 3.0), Report(token_id("A"), 7.5)]) != []
+    assert judge_back(lost, [Report(token_id("A"), 7.5), Report(token_id("A"), 3.0)]) == []
+    assert judge_back([Violation("lost update", "", (BIRTH,))], []) == []
+
+
+def test_what_a_store_reports_is_kept_with_its_moment(tmp_path: Path) -> None:
+    reports = Reports(lambda: 5.0)
+    for name in ("deleted", "unconfirmed"):
+        reports(Event(name, "an id"))
+    reports.save(tmp_path / "0.reports")
+    assert load(tmp_path.glob("*.reports")) == [Report("an id", 5.0)]
