@@ -22,10 +22,12 @@ SLACK = 60.0
 _HEAD = Struct(f">BqddB{WRITE_IDS_KEPT * WRITE_ID_BYTES}sB")
 HEAD_BYTES = _HEAD.size
 """Format, version, idle deadline, absolute deadline, count and slots of write ids, length of the label: 59 bytes."""
-TIMES_END = 25
-"""Where format, version and deadlines end and the write ids, which the server keeps, begin."""
-_LABEL_AT = HEAD_BYTES - 1
+_TIMES = Struct(">Bqdd")
+_SLOTS = Struct(f">B{WRITE_IDS_KEPT * WRITE_ID_BYTES}s")
+SLOTS_BYTES = _SLOTS.size
+"""Count and slots of write ids."""
 _NO_LABEL = 255
+_UNLABELLED = _NO_LABEL.to_bytes()
 SUMMARY_BYTES = HEAD_BYTES + _NO_LABEL
 """As many bytes as certainly hold head and label."""
 _LONGEST = 2.0**53
@@ -37,29 +39,19 @@ def pack(record: Record, write_id: bytes) -> bytes:
     """Return the value of a new *record* whose only write is *write_id*."""
     if len(write_id) != WRITE_ID_BYTES:
         raise ValueError(f"a write id has {WRITE_ID_BYTES} bytes, this one has {len(write_id)}")
-    label = b"" if record.index_label is None else record.index_label.encode()
+    before, after = pack_around(record)
+    return before + _SLOTS.pack(1, write_id) + after
+
+
+def pack_around(record: Record) -> tuple[bytes, bytes]:
+    """Return what stands before and after the write ids, which the server keeps, in the value of *record*."""
+    before = _TIMES.pack(FORMAT, record.version, record.idle_deadline, record.absolute_deadline)
+    if record.index_label is None:
+        return before, _UNLABELLED + record.payload
+    label = record.index_label.encode()
     if len(label) >= _NO_LABEL:
         raise ValueError(f"an index label has fewer than {_NO_LABEL} bytes, this one has {len(label)}")
-    return b"".join(
-        (
-            _HEAD.pack(
-                FORMAT,
-                record.version,
-                record.idle_deadline,
-                record.absolute_deadline,
-                1,
-                write_id,
-                _NO_LABEL if record.index_label is None else len(label),
-            ),
-            label,
-            record.payload,
-        )
-    )
-
-
-def split(value: bytes) -> tuple[bytes, bytes]:
-    """Return what stands before and after the write ids of a packed *value*."""
-    return value[:TIMES_END], value[_LABEL_AT:]
+    return before, b"".join((len(label).to_bytes(), label, record.payload))
 
 
 def unpack(id: str, value: bytes) -> Record | None:

@@ -108,7 +108,7 @@ CREATE = _pair("create", _READ + ADD_TO_INDEX, _CREATE)
 _REPLACE = """
 -- KEYS: record [index]
 -- ARGV: now, write id, expected version, before and after the write ids, milliseconds
---       [member, score, trim below, milliseconds], or [whether the index, which is elsewhere, has the member]
+--       [member, score, trim below, milliseconds], or [whether the index, which is not among the keys, has the member]
 local head = redis.call('GETRANGE', KEYS[1], 0, 313)
 if not is_live(head) then return 0 end
 local is_end = #ARGV[5] == 1 -- no label and no payload: the session moved to another id
@@ -137,7 +137,7 @@ return string.sub(head, 60, 59 + length)
 REPLACE = _pair("replace", _READ + ADD_TO_INDEX, _REPLACE)
 """1 replaced, the former label when it was another, 2 replaced before by this write id, 0 gone, -1 conflict.
 
-INDEX_FIRST, and nothing was done: the index, which is elsewhere, must have the member first."""
+INDEX_FIRST, and nothing was done: the index must have the member first, or in the same call."""
 INDEX_FIRST = -2
 
 TOUCH = Script(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,14 @@ from sojourn_store_redis.handed import handed_in
 from sojourn_store_redis.inspection import InspectedTransport
 from sojourn_store_redis.records import (
     SLACK,
+    SLOTS_BYTES,
     KeyNames,
     milliseconds_to_live,
     pack,
+    pack_around,
     pack_name,
     pack_time,
     pack_version,
-    split,
     unpack,
 )
 from sojourn_store_redis.shared.transport import SharedTransport
@@ -124,7 +125,8 @@ class RedisStore:
     async def try_create(self, record: Record, *, write_id: bytes) -> int:
         """Create as ``create`` does; 1: done now, 2: done before, 0: the record exists."""
         now = self._clock.time()
-        value = self._packed(record, write_id)
+        value = pack(record, write_id)
+        self._require_room(record, len(value))
         keys = [self._keys.session_key(record.id)]
         arguments: list[Argument] = [pack_time(now), write_id, value, milliseconds_to_live(record.deadline, now)]
         if self._hints is not None:
@@ -139,7 +141,8 @@ class RedisStore:
     async def try_replace(self, record: Record, *, expected: int, write_id: bytes) -> int:
         """Replace as ``replace`` does; 1: done now, 2: done before, 0: the record is gone, -1: a conflict."""
         now = self._clock.time()
-        before, after = split(self._packed(record, write_id))
+        before, after = pack_around(record)
+        self._require_room(record, len(before) + SLOTS_BYTES + len(after))
         keys = [self._keys.session_key(record.id)]
         arguments: list[Argument] = [
             pack_time(now),
@@ -149,13 +152,16 @@ class RedisStore:
             after,
             milliseconds_to_live(record.deadline, now),
         ]
-        self._add_index(record, now, keys, arguments)
-        if self._hints is not None and record.index_label is not None:
-            arguments.append(0)
+        if record.index_label is not None:
+            arguments.append(0)  # most writes change nothing that the index holds; the script says when one does
         reply = await self._write(scripts.REPLACE, record.id, keys, arguments, ends=record.is_end)
-        if reply == scripts.INDEX_FIRST and self._hints is not None:
-            await self._hints.add(record, now)
-            arguments[-1] = 1
+        if reply == scripts.INDEX_FIRST:
+            if self._hints is None:
+                arguments.pop()
+                self._add_index(record, now, keys, arguments)
+            else:
+                await self._hints.add(record, now)
+                arguments[-1] = 1
             reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
         if isinstance(reply, bytes):
             await self._survey.leave_index(reply.decode(), [record.id])
@@ -219,24 +225,22 @@ class RedisStore:
     def _go_straight(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def _write(
+    def _write(
         self, pair: scripts.Pair, id: str, keys: list[bytes], arguments: list[Argument], *, ends: bool = False
-    ) -> Any:
+    ) -> Awaitable[Any]:
         script = pair.silent if self._channel is None else pair.announcing
         if self._channel is not None:
             arguments = [*arguments, self._channel, pack_name(id)]
         if ends and self._confirmed is not None:
-            return await self._confirmed.eval(id, script, keys, arguments)
-        return await self._transport.eval(script, keys, arguments)
+            return self._confirmed.eval(id, script, keys, arguments)
+        return self._transport.eval(script, keys, arguments)
 
-    def _packed(self, record: Record, write_id: bytes) -> bytes:
-        value = pack(record, write_id)
-        if len(value) > self._max_bytes:
+    def _require_room(self, record: Record, size: int) -> None:
+        if size > self._max_bytes:
             raise SessionTooLargeError(
-                f"the session {record.id} takes {len(value)} bytes in redis, more than SOJOURN_REDIS_MAX_BYTES "
+                f"the session {record.id} takes {size} bytes in redis, more than SOJOURN_REDIS_MAX_BYTES "
                 f"({self._max_bytes}); keep less in it"
             )
-        return value
 
     def _add_index(self, record: Record, now: float, keys: list[bytes], arguments: list[Argument]) -> None:
         if record.index_label is None or self._hints is not None:
