@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis.exceptions import ReadOnlyError, ResponseError
 
-from sojourn.errors import ConfigurationError, StoreUnavailableError
+from sojourn.errors import ConfigurationError, StoreTimeoutError, StoreUnavailableError
 from sojourn.manager import run_blocking
 from sojourn.stores import ConfirmingStore, Deleted, Patience, Replaced, StoreIO, Waiting
 from sojourn.testing import RecordingMetrics, RecordingObserver, make_id, make_label, make_record, make_write_id
@@ -33,7 +34,7 @@ class Sent:
     io = StoreIO.BLOCKING
     address = "nowhere"
 
-    def __init__(self, *answers: tuple[Any, int], shares: bool = True) -> None:
+    def __init__(self, *answers: tuple[Any, int] | BaseException, shares: bool = True) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, int, int]] = []
         self.plain: list[str] = []
@@ -56,7 +57,10 @@ class Sent:
         self, script: Script, keys: Any, arguments: Any, replicas: int, milliseconds: int
     ) -> tuple[Any, int]:
         self.asked.append((script.name, replicas, milliseconds))
-        return self.answers.pop(0)
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     async def execute(self, *command: Any) -> Any:
         return b"maxmemory_policy:noeviction\r\n"
@@ -114,6 +118,41 @@ def test_what_ended_and_was_not_confirmed_is_reported_and_nothing_else(
     assert answer is {0: Deleted.GONE, -1: Deleted.CONFLICT}.get(reply, Deleted.OK)
     assert heard == [("a", 1)] * is_told
     assert ("confirmed by 1 of 2 replicas" in caplog.text) is is_told
+
+
+LOST = StoreTimeoutError("the reply was lost")
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([LOST, (0, 0), (0, 0)], [("a", 0)]),
+        ([LOST, (0, 1), (0, 0)], []),
+        ([LOST, LOST, (0, 0)], [("a", 0)]),
+        ([LOST, (1, 0), (0, 0)], [("a", 0)]),
+        ([LOST, (-1, 0), (-1, 0)], []),
+        ([(0, 0), LOST, (0, 0)], [("a", 0)]),
+    ],
+)
+def test_an_end_whose_reply_was_lost_is_reported_by_the_call_that_finds_the_session_gone(
+    answers: list[Any], told: list[tuple[str, int]]
+) -> None:
+    store, heard = store_over(Sent(*answers, shares=False))
+    for _ in answers:
+        with suppress(StoreTimeoutError):
+            run_blocking(store.delete("a"))
+    assert heard == told
+
+
+def test_only_so_many_doubtful_ends_are_remembered_and_the_youngest_ones() -> None:
+    ids = [str(number) for number in range(1_030)]
+    store, heard = store_over(Sent(*[LOST] * len(ids), *[(0, 0)] * len(ids), shares=False))
+    for id in ids:
+        with pytest.raises(StoreTimeoutError):
+            run_blocking(store.delete(id))
+    for id in ids:
+        run_blocking(store.delete(id))
+    assert [id for id, _ in heard] == ids[-1_024:]
 
 
 def test_after_a_silence_deletions_ask_and_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
@@ -23,6 +23,9 @@ _MOST: Final = 4
 """How many deletions of one process wait at once over shared connections; further ones do not wait."""
 _PAUSE: Final = 1.0
 """Seconds for which nobody waits after replicas were silent: a revocation of many sessions must come to its end."""
+
+_DOUBTS: Final = 1_024
+"""How many sessions of which nobody knows whether they ended are remembered at once; then the oldest are not."""
 
 _log = logging.getLogger("sojourn_store_redis")
 
@@ -49,6 +52,7 @@ class Durability:
         self.replicas = replicas
         self.seconds = seconds
         self._listeners: dict[object, OnUnconfirmed] = {}
+        self._doubted: OrderedDict[str, None] = OrderedDict()
 
     def add(self, callback: OnUnconfirmed) -> Callable[[], None]:
         """Call *callback* with the id and the number of replicas of each deletion that too few confirmed."""
@@ -59,6 +63,16 @@ class Durability:
             self._listeners.pop(key, None)
 
         return remove
+
+    def doubt(self, id: str) -> None:
+        """Remember that a call which was to end the session failed, and may have ended it all the same."""
+        self._doubted[id] = None
+        if len(self._doubted) > _DOUBTS:
+            self._doubted.popitem(last=False)
+
+    def was_doubted(self, id: str) -> bool:
+        """Tell whether an earlier call may have ended the session, and forget that."""
+        return bool(self._doubted) and self._doubted.pop(id, id) is None
 
     def report(self, id: str, confirmed: int) -> None:
         """Tell of a deletion that too few replicas have confirmed."""
@@ -84,22 +98,31 @@ class ConfirmedWrites:
 
     async def eval(self, id: str, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
         """Return the reply of a script that ends the session *id*, after its replicas have had their time."""
-        apart = self._take()
-        if apart is None:
-            reply, confirmed = await self._transport.eval(script, keys, arguments), 0
-        else:
-            try:
-                reply, confirmed = await apart.eval_and_wait(
-                    script, keys, arguments, self._durability.replicas, self._milliseconds()
-                )
-            finally:
-                if apart is not self._transport:
-                    self._idle.append(apart)
-            if confirmed < self._durability.replicas:
-                self._silent_until = time.monotonic() + _PAUSE
-        if confirmed < self._durability.replicas and (isinstance(reply, bytes) or reply > 0):
+        try:
+            reply, confirmed = await self._ask(script, keys, arguments)
+        except BaseException:
+            self._durability.doubt(id)
+            raise
+        was_doubted = self._durability.was_doubted(id)
+        has_ended = isinstance(reply, bytes) or reply > 0 or (reply == 0 and was_doubted)
+        if has_ended and confirmed < self._durability.replicas:
             self._durability.report(id, confirmed)
         return reply
+
+    async def _ask(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> tuple[Any, int]:
+        apart = self._take()
+        if apart is None:
+            return await self._transport.eval(script, keys, arguments), 0
+        try:
+            reply, confirmed = await apart.eval_and_wait(
+                script, keys, arguments, self._durability.replicas, self._milliseconds()
+            )
+        finally:
+            if apart is not self._transport:
+                self._idle.append(apart)
+        if confirmed < self._durability.replicas:
+            self._silent_until = time.monotonic() + _PAUSE
+        return reply, confirmed
 
     async def aclose(self) -> None:
         """Release the connections."""
