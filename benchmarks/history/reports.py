@@ -66,7 +66,8 @@ def judge_back(lost: list[Violation], reports: list[Report]) -> list[Violation]:
             continue
         birth, *later = one.rows
         seen = max((row.ended for row in later[1:]), default=math.inf)
-        if not reported.get(token_id(birth.new_token), math.inf) <= seen:
+        told = reported.get(token_id(birth.new_token))
+        if told is None or told > seen:
             text = f"{one.text}; the store had not reported its end as unconfirmed"
             found.setdefault(birth.new_token, Violation("unreported", text, one.rows))
     return list(found.values())

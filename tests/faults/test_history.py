@@ -373,6 +373,9 @@ def test_an_ended_session_that_is_back_must_have_been_reported_before_it_was_see
     assert judge_back(lost, [Report(token_id("B"), 3.0), Report(token_id("A"), 7.5)]) != []
     assert judge_back(lost, [Report(token_id("A"), 7.5), Report(token_id("A"), 3.0)]) == []
     assert judge_back([Violation("lost update", "", (BIRTH,))], []) == []
+    at_the_end = Checker([BIRTH, ending], {"A": seen(0, whole=True)}).judge().violations
+    assert [one.kind for one in judge_back(at_the_end, [])] == ["unreported"]
+    assert judge_back(at_the_end, [Report(token_id("A"), 3.0)]) == []
 
 
 def test_what_a_store_reports_is_kept_with_its_moment(tmp_path: Path) -> None:
