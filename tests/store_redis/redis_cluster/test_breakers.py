@@ -108,10 +108,10 @@ def patient_cluster(request: pytest.FixtureRequest) -> Iterator[ClusterSetup]:
 class Service:
     """One manager under load: tasks and threads that go on reading and writing sessions of every primary."""
 
-    def __init__(self, setup: ClusterSetup) -> None:
+    def __init__(self, setup: ClusterSetup, kind: type[RedisStore | ClusteredRedisStore]) -> None:
         self.events: list[Event] = []
         self.metrics = RecordingMetrics()
-        self.store = RedisStore.from_url(setup.cluster_url, timeout=SECONDS, connect_timeout=SECONDS)
+        self.store = kind.from_url(setup.cluster_url, timeout=SECONDS, connect_timeout=SECONDS)
         self.sessions = SessionManager(
             Visit,
             self.store,
@@ -251,9 +251,11 @@ async def outage(service: Service, servers: set[str], victim: RedisServer, fault
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["freeze", "kill"])
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("freeze", RedisStore), ("kill", RedisStore), ("kill", ClusteredRedisStore)]
+)
 def test_f1_the_breaker_of_a_primary_that_is_down_opens_alone_and_every_request_to_the_others_is_served(
-    patient_cluster: ClusterSetup, fault: str
+    patient_cluster: ClusterSetup, fault: str, kind: type[RedisStore | ClusteredRedisStore]
 ) -> None:
     servers = {name_of(node) for node in patient_cluster.primaries()}
-    asyncio.run(outage(Service(patient_cluster), servers, patient_cluster.primaries()[0], fault))
+    asyncio.run(outage(Service(patient_cluster, kind), servers, patient_cluster.primaries()[0], fault))
