@@ -15,15 +15,17 @@ import pytest
 
 from sojourn import LoadOutcome, SessionManager
 from sojourn.crypto import new_secret, token_id
-from sojourn.errors import BreakerOpenError, SojournError, StoreUnavailableError
+from sojourn.errors import BreakerOpenError, SojournError, StoreTimeoutError, StoreUnavailableError
 from sojourn.hookspecs import Event
+from sojourn.manager import run_blocking
 from sojourn.metrics import BREAKER_STATE
 from sojourn.resilience import BreakerState
 from sojourn.settings import SessionSettings
-from sojourn.stores import PartitionedStore
-from sojourn.testing import RecordingMetrics, make_id, make_label
+from sojourn.stores import PartitionedStore, Patience, Waiting, patience_left
+from sojourn.testing import RecordingMetrics, make_id, make_label, make_record
 from sojourn.testing.driver import Driver
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
+from sojourn_store_redis.cluster.hints import AFTERTHOUGHT, Hints
 from sojourn_store_redis.records import KeyNames
 from tests.servers import LOOPBACK, ClusterSetup, RedisServer, engines, wait_until
 from tests.store_redis.redis_cluster.conftest import MakeSite, Site
@@ -259,3 +261,26 @@ def test_f1_the_breaker_of_a_primary_that_is_down_opens_alone_and_every_request_
 ) -> None:
     servers = {name_of(node) for node in patient_cluster.primaries()}
     asyncio.run(outage(Service(patient_cluster, kind), servers, patient_cluster.primaries()[0], fault))
+
+
+class Timed:
+    """A transport to a server that hangs; it notes how long each call would wait."""
+
+    def __init__(self) -> None:
+        self.patience: list[float | None] = []
+
+    async def eval(self, *_: object) -> object:
+        self.patience.append(patience_left())
+        raise StoreTimeoutError("no answer")
+
+
+def test_an_index_that_hangs_holds_up_no_logout_whose_record_is_on_another_primary() -> None:
+    transport: Any = Timed()
+    hints = Hints(transport, KEYS)
+    run_blocking(hints.drop(make_label("ada"), [make_id("a")], 0.0))
+    for left in (60.0, 0.1):
+        with Waiting(Patience(left)):
+            run_blocking(hints.drop(make_label("ada"), [make_id("a")], 0.0))
+            with pytest.raises(StoreTimeoutError):
+                run_blocking(hints.add(make_record(index_label=make_label("ada")), 0.0))
+    assert transport.patience == [AFTERTHOUGHT, AFTERTHOUGHT, 60.0, 0.1, 0.1]

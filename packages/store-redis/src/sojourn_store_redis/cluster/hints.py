@@ -12,11 +12,14 @@ from contextlib import suppress
 from typing import Final
 
 from sojourn.errors import StoreUnavailableError
-from sojourn.stores import Record
+from sojourn.stores import Patience, Record, Waiting
+from sojourn_store_redis.bounds import within_patience
 from sojourn_store_redis.cluster.scripts import HINT, HINT_AGE, STAMP_UNITS, UNHINT
 from sojourn_store_redis.records import SLACK, KeyNames, milliseconds_to_live, pack_name
 from sojourn_store_redis.transport import Argument, Transport
 
+AFTERTHOUGHT: Final = 0.25
+"""Seconds for which a call that has done what it was to do waits for the index."""
 _LATEST: Final = 2.0**32
 """Deadlines from here on leave no room for a stamp; such members stay until their deadline."""
 
@@ -41,8 +44,11 @@ class Hints:
         await self._transport.eval(HINT, [self._keys.index_key(record.index_label)], arguments)
 
     async def drop(self, label: str, ids: Sequence[str], now: float) -> None:
-        """Take *ids* out of an index, except those that were added a short while ago. Never fails."""
-        with suppress(StoreUnavailableError):
+        """Take *ids* out of an index, except those that were added a short while ago. Never fails, nor waits for long.
+
+        The record is on another server, which has done its part: one that hangs here must not count as slow there.
+        """
+        with suppress(StoreUnavailableError), Waiting(Patience(within_patience(AFTERTHOUGHT))):
             arguments: list[Argument] = [int(now) % STAMP_UNITS, HINT_AGE, *(pack_name(id) for id in ids)]
             await self._transport.eval(UNHINT, [self._keys.index_key(label)], arguments)
 
