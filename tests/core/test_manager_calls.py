@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, MemoryStore
 from sojourn.errors import (
@@ -16,7 +19,7 @@ from sojourn.errors import (
 from sojourn.manager import run_blocking
 from sojourn.metrics import BREAKER_OPEN, BREAKER_STATE
 from sojourn.resilience import BreakerState
-from sojourn.stores import Created, Record, StoreIO
+from sojourn.stores import PATIENCE, Created, Patience, Record, StoreIO, patience_left
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
 from tests.core.models import make_manager
 
@@ -170,6 +173,41 @@ def test_a_failed_call_spends_patience_and_so_does_the_wait_before_the_next_try(
     assert len(bench.store.calls) == 2
     assert len(waited) == 1
     assert patience.left == pytest.approx(2.0 - 0.1 - waited[0])
+
+
+class Listening(MemoryStore):
+    """A store that waits, ends its loads within a second, and notes the patience that each was told of."""
+
+    longest_load = 1.0
+
+    def __init__(self, clock: FakeClock, patience: Patience, takes: float, fails: int) -> None:
+        super().__init__(clock=clock)
+        self.io = StoreIO.BLOCKING
+        self.told: list[tuple[float, float | None]] = []
+        self._waits, self._patience, self._takes, self._fails = clock, patience, takes, fails
+
+    async def load(self, id: str) -> Record | None:
+        self.told.append((self._patience.left, patience_left()))
+        self._waits.advance(self._takes)
+        self._fails -= 1
+        if self._fails >= 0:
+            raise StoreTimeoutError
+        return await super().load(id)
+
+
+@given(left=st.floats(0.01, 5), takes=st.floats(0, 1), fails=st.integers(0, 3))
+def test_a_store_is_told_of_a_patience_exactly_when_it_might_wait_longer(left: float, takes: float, fails: int) -> None:
+    clock = FakeClock()
+    patience = Patience(left)
+    store = Listening(clock, patience, takes, fails)
+    manager = make_manager(store, clock=clock, settings={"breaker": False, "retry_deadline": "1h"})
+    with contextlib.suppress(SessionUnavailableError):
+        run_blocking(manager._context.calls.load("A" * 43, patience=patience))
+    for before, told in store.told:
+        assert told == (None if before >= store.longest_load else before)
+    assert PATIENCE.get() is None
+    assert patience.left <= left - takes * len(store.told) + 1e-6
+    assert len(store.told) <= fails + 1
 
 
 def test_f6_a_create_whose_answer_was_lost_is_repeated_under_the_same_write_id() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sojourn import LoadOutcome, MemoryStore
+from sojourn import LoadOutcome, MemoryStore, SessionManager
 from sojourn.errors import ConfigurationError
 from sojourn.manager import run_blocking
 from sojourn.manager.exchange import Exchange
@@ -16,6 +16,11 @@ from sojourn.testing import FakeClock, Fault, RecordingObserver
 from tests.core.models import make_manager
 from tests.core.plain_stores import TokenStore
 from tests.core.rivals import Rivals
+
+
+def asked(manager: SessionManager[Any], token: str) -> Exchange[Any]:
+    """Return the exchange of a request that brings *token*."""
+    return Exchange(manager.gate, f"{manager.gate.cookies.name}={token}", None)
 
 
 class Bare:
@@ -60,7 +65,7 @@ def test_r9_a_stub_is_followed_in_the_same_way_when_a_handler_opens_the_session(
     token = rivals.begin(note="mine")
     rivals.clock.advance(700)
     renewed = rivals.ours.commit(rivals.accessed(token)).token
-    exchange: Exchange[Any] = Exchange(rivals.manager.gate, [token], None, lazy=False)
+    exchange = asked(rivals.manager, token)
     session = exchange.of()
     assert session.data.note == "mine"
     assert session._draft.cookie.token == renewed
@@ -70,7 +75,7 @@ def test_f1_an_outage_is_the_same_in_the_short_way_and_in_the_long_one() -> None
     rivals = Rivals(on_unavailable="degraded")
     token = rivals.begin()
     rivals.fail(load=[Fault.BEFORE, Fault.BEFORE])
-    exchange: Exchange[Any] = Exchange(rivals.manager.gate, [token], None, lazy=False)
+    exchange = asked(rivals.manager, token)
     assert exchange.of().outcome is LoadOutcome.UNAVAILABLE
 
 
@@ -83,7 +88,7 @@ def test_a_store_that_suspends_although_it_says_that_it_never_waits_is_named() -
             return None
 
     manager = make_manager(Suspending())
-    exchange: Exchange[Any] = Exchange(manager.gate, ["A" * 43], None, lazy=False)
+    exchange = asked(manager, "A" * 43)
     with pytest.raises(ConfigurationError, match="suspended"):
         exchange.of()
     with pytest.raises(ConfigurationError, match="suspended"):

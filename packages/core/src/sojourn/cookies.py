@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from sojourn.crypto import TOKEN_PATTERN
 from sojourn.errors import ConfigurationError, CookieTooLargeError, SerializationError
 
 SameSite = Literal["lax", "strict", "none"]
@@ -85,6 +86,7 @@ class CookiePolicy:
     """Whether Max-Age is sent, so that the cookie outlives the browser (SECURITY R21)."""
     _opening: str = field(init=False, repr=False, compare=False)
     _sole: Callable[[str], re.Match[str] | None] = field(init=False, repr=False, compare=False)
+    _sole_token: Callable[[str], re.Match[str] | None] = field(init=False, repr=False, compare=False)
     _attributes: str = field(init=False, repr=False, compare=False)
     _room: int = field(init=False, repr=False, compare=False)
 
@@ -100,9 +102,9 @@ class CookiePolicy:
         if self.partitioned:
             attributes.append("; Partitioned")
         object.__setattr__(self, "_opening", f"{self.name}=")
-        object.__setattr__(
-            self, "_sole", re.compile(rf"(?:\A|; ){re.escape(self.name)}=([\w-]+)(?:;|\Z)", re.ASCII).search
-        )
+        sole = rf"(?:\A|; ){re.escape(self.name)}=(%s)(?:;|\Z)"
+        object.__setattr__(self, "_sole", re.compile(sole % r"[\w-]+", re.ASCII).search)
+        object.__setattr__(self, "_sole_token", re.compile(sole % TOKEN_PATTERN).search)
         object.__setattr__(self, "_attributes", "".join(attributes))
         object.__setattr__(self, "_room", MAX_COOKIE_BYTES - len(self.name))
 
@@ -111,6 +113,12 @@ class CookiePolicy:
         if header.count(self._opening) == 1 and (match := self._sole(header)) is not None:
             return (match[1],)
         return read_cookies(header, self.name)
+
+    def token_in(self, header: str) -> str | None:
+        """Return the one token that a header plainly holds; None for any other header, which `read` understands."""
+        if header.count(self._opening) == 1 and (match := self._sole_token(header)) is not None:
+            return match[1]
+        return None
 
     def set_header(self, value: str, max_age: int | None) -> str:
         """Return the value of a Set-Cookie header that gives the browser *value* for *max_age* seconds.

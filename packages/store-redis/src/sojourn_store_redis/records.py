@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 
-from sojourn.errors import ConfigurationError
+from sojourn.errors import ConfigurationError, SessionTooLargeError
 from sojourn.stores import WRITE_ID_BYTES, WRITE_IDS_KEPT, Record
 
 FORMAT = 1
@@ -52,6 +52,15 @@ def pack_around(record: Record) -> tuple[bytes, bytes]:
     if len(label) >= _NO_LABEL:
         raise ValueError(f"an index label has fewer than {_NO_LABEL} bytes, this one has {len(label)}")
     return before, b"".join((len(label).to_bytes(), label, record.payload))
+
+
+def require_room(record: Record, size: int, most: int) -> None:
+    """Raise SessionTooLargeError when the value of *record* has more bytes than *most*."""
+    if size > most:
+        raise SessionTooLargeError(
+            f"the session {record.id} takes {size} bytes in redis, more than SOJOURN_REDIS_MAX_BYTES ({most}); keep "
+            "less in it"
+        )
 
 
 def unpack(id: str, value: bytes) -> Record | None:

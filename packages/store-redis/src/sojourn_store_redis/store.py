@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sojourn.errors import SessionTooLargeError
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Partition, Record, Replaced, StoreIO
 from sojourn_store_redis import scripts
 from sojourn_store_redis.clients import Address
@@ -33,6 +33,7 @@ from sojourn_store_redis.records import (
     pack_name,
     pack_time,
     pack_version,
+    require_room,
     unpack,
 )
 from sojourn_store_redis.shared.transport import SharedTransport
@@ -77,7 +78,11 @@ class RedisStore:
         """Whether the manager shall seal the payload; None leaves it to the manager's own setting."""
         self.spares_tasks = isinstance(transport, SharedTransport)
         """Whether its calls end in time without cancelling the task that makes them."""
-        self._transport: Transport = InspectedTransport(transport, on_inspected=partial(self._go_straight, transport))
+        self.longest_load = transport.longest_call if isinstance(transport, SharedTransport) else math.inf
+        """Seconds within which a load ends by itself."""
+        self._transport: Transport = InspectedTransport(
+            transport, on_inspected=partial(setattr, self, "_transport", transport)
+        )
         self._keys = KeyNames.of(namespace)
         self._namespace = namespace
         self._clock = clock
@@ -126,7 +131,7 @@ class RedisStore:
         """Create as ``create`` does; 1: done now, 2: done before, 0: the record exists."""
         now = self._clock.time()
         value = pack(record, write_id)
-        self._require_room(record, len(value))
+        require_room(record, len(value), self._max_bytes)
         keys = [self._keys.session_key(record.id)]
         arguments: list[Argument] = [pack_time(now), write_id, value, milliseconds_to_live(record.deadline, now)]
         if self._hints is not None:
@@ -142,7 +147,7 @@ class RedisStore:
         """Replace as ``replace`` does; 1: done now, 2: done before, 0: the record is gone, -1: a conflict."""
         now = self._clock.time()
         before, after = pack_around(record)
-        self._require_room(record, len(before) + SLOTS_BYTES + len(after))
+        require_room(record, len(before) + SLOTS_BYTES + len(after), self._max_bytes)
         keys = [self._keys.session_key(record.id)]
         arguments: list[Argument] = [
             pack_time(now),
@@ -222,9 +227,6 @@ class RedisStore:
             await self._confirmed.aclose()
         await self._transport.aclose()
 
-    def _go_straight(self, transport: Transport) -> None:
-        self._transport = transport
-
     def _write(
         self, pair: scripts.Pair, id: str, keys: list[bytes], arguments: list[Argument], *, ends: bool = False
     ) -> Awaitable[Any]:
@@ -234,13 +236,6 @@ class RedisStore:
         if ends and self._confirmed is not None:
             return self._confirmed.eval(id, script, keys, arguments)
         return self._transport.eval(script, keys, arguments)
-
-    def _require_room(self, record: Record, size: int) -> None:
-        if size > self._max_bytes:
-            raise SessionTooLargeError(
-                f"the session {record.id} takes {size} bytes in redis, more than SOJOURN_REDIS_MAX_BYTES "
-                f"({self._max_bytes}); keep less in it"
-            )
 
     def _add_index(self, record: Record, now: float, keys: list[bytes], arguments: list[Argument]) -> None:
         if record.index_label is None or self._hints is not None:

@@ -42,13 +42,13 @@ class AsgiExchange(Exchange[Any]):
         self._headers = scope["headers"]
         self._peer = scope.get("client")
 
-    def sent_tokens(self) -> Sequence[str]:
-        """Return what the request brought under the cookie's name; HTTP/2 may split the header (RFC 9113 8.2.3)."""
+    def sent_cookies(self) -> str:
+        """Return the Cookie header of the request; HTTP/2 may split it (RFC 9113 8.2.3)."""
         sent = b""
         for key, value in self._headers:
             if key == b"cookie":  # ASGI: names come in lower case
                 sent = sent + b"; " + value if sent else value
-        return self.gate.cookies.read(sent.decode("latin-1")) if sent else ()
+        return sent.decode("latin-1")
 
     def accept(self) -> str:
         """Return the Accept header."""

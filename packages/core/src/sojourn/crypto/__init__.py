@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from sojourn.crypto.keys import KEY_ID_BYTES, Key, KeyRing, new_secret
 from sojourn.crypto.suites import BUILTIN_CIPHERS, AesCbcHmac, AesGcm, Box, Cipher, CryptoError
-from sojourn.crypto.tokens import TOKEN_LENGTH, decode_bytes, encode_bytes, is_token, new_token, token_id
+from sojourn.crypto.tokens import TOKEN_LENGTH, TOKEN_PATTERN, decode_bytes, encode_bytes, is_token, new_token, token_id
 
 __all__ = [
     "BUILTIN_CIPHERS",
     "KEY_ID_BYTES",
     "TOKEN_LENGTH",
+    "TOKEN_PATTERN",
     "AesCbcHmac",
     "AesGcm",
     "Box",

@@ -19,7 +19,8 @@ _FROM_URL: Final = bytes.maketrans(b"-_+/=", b"+/!!!")  # what the strict reader
 _LAST: Final = {1: "AEIMQUYcgkosw048", 2: "AQgw", 3: ""}
 """By the characters that a whole group lacks: those that may stand last, for their stray bits are zero."""
 # 43 characters carry 258 bits; the last one may only be of those whose two low bits are zero.
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+TOKEN_PATTERN: Final = "[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
+_TOKEN: Final = re.compile(TOKEN_PATTERN)
 
 
 def new_token() -> str:

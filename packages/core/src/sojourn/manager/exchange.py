@@ -49,16 +49,16 @@ class Exchange(Generic[T]):
     _tokens: tuple[str, ...] | None = None
     _patience: Patience | None = None
 
-    def __init__(self, gate: Gate[T], sent: Sequence[str], client: ClientOf, *, lazy: bool = False) -> None:
+    def __init__(self, gate: Gate[T], cookies: str, client: ClientOf, *, lazy: bool = False) -> None:
         self.gate = gate
-        self._sent = sent
+        self._cookies = cookies
         self._client = client
         if lazy:
             self.lazy = True
 
-    def sent_tokens(self) -> Sequence[str]:
-        """Return what the request brought under the cookie's name."""
-        return self._sent
+    def sent_cookies(self) -> str:
+        """Return the Cookie header of the request, empty without one."""
+        return self._cookies
 
     def sender(self) -> ClientOf:
         """Return what tells who sent the request; it knows nothing of this exchange, which would know it in turn."""
@@ -69,8 +69,13 @@ class Exchange(Generic[T]):
         """What of the request is worth a look-up."""
         tokens = self._tokens
         if tokens is None:
-            sent = self.sent_tokens()
-            tokens = self._tokens = choose(sent, client_side=self.gate.client_side) if sent else ()
+            sent, gate = self.sent_cookies(), self.gate
+            token = gate.cookies.token_in(sent) if sent and not gate.client_side else None
+            if token is not None:
+                tokens = (token,)
+            else:
+                tokens = choose(gate.cookies.read(sent), client_side=gate.client_side) if sent else ()
+            self._tokens = tokens
         return tokens
 
     def fetch(self) -> Coroutine[Any, Any, None]:

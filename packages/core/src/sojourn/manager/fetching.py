@@ -15,7 +15,7 @@ from sojourn.crypto import is_token, token_id
 from sojourn.errors import SerializationError, SessionUnavailableError
 from sojourn.manager.context import Context
 from sojourn.session import LoadOutcome, Payload, decode_payload
-from sojourn.stores import PATIENCE, Patience, Record
+from sojourn.stores import Patience, Record, Waiting
 
 T = TypeVar("T")
 
@@ -71,14 +71,15 @@ class Fetcher(Generic[T]):
 
     async def fetch_for(self, asker: Asker, token: str, patience: Patience | None) -> None:
         """Let *asker* have what a well-formed token leads to: `fetch` with fewer steps for the event loop."""
-        before = PATIENCE.set(patience)
         try:
-            found = self.judge(token, token, await self._calls.load(self._key_of(token)))
-            asker.found = await self._followed(found, token) if self._goes_on(found) else found
+            record = await self._calls.load(self._key_of(token), patience=patience)
+            found = self.judge(token, token, record)
+            if self._goes_on(found):
+                with Waiting(patience):
+                    found = await self._followed(found, token)
+            asker.found = found
         except SessionUnavailableError as error:
             asker.found = Found(LoadOutcome.UNAVAILABLE, token, error=error)
-        finally:
-            PATIENCE.reset(before)
 
     def _goes_on(self, found: Found) -> bool:
         record = found.record

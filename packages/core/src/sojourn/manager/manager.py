@@ -12,7 +12,7 @@ from sojourn.binding import Client
 from sojourn.crypto import Cipher
 from sojourn.hookspecs import Observer
 from sojourn.manager.building import build_context
-from sojourn.manager.exchange import exchange_of
+from sojourn.manager.exchange import SCOPE_KEY, exchange_of
 from sojourn.manager.gate import Gate
 from sojourn.manager.parts import complete
 from sojourn.manager.queries import Progress, Queries, SessionInfo
@@ -115,7 +115,13 @@ class SessionManager(Generic[T]):
 
         Raises SessionUnavailableError when it could not be loaded and the policy is strict.
         """
-        return exchange_of(request, self.gate.key).of()
+        key = self.gate.key
+        if request.__class__ is dict:  # the scope itself, as middlewares and the frameworks' own code have it
+            exchanges = cast("dict[str, Any]", request).get(SCOPE_KEY)
+            if exchanges is not None and key in exchanges:
+                session: Session[T] = exchanges[key].of()
+                return session
+        return exchange_of(request, key).of()
 
     def require(self, request: object) -> Session[T]:
         """Return the session as `of` does, and raise SessionUnavailableError without one whatever ``on_unavailable`` says.

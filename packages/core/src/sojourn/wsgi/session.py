@@ -87,17 +87,13 @@ class _WsgiExchange(Exchange[Any]):
     def __init__(self, gate: Gate[Any], environ: WSGIEnvironment) -> None:
         self.gate = gate
         look = environ.get
-        self._cookies: str | None = look("HTTP_COOKIE")
+        self._cookies: str = look("HTTP_COOKIE") or ""
         self._about = (
             look("REMOTE_ADDR"),
             look("HTTP_X_FORWARDED_FOR"),
             look("HTTP_FORWARDED"),
             look("HTTP_USER_AGENT"),
         )
-
-    def sent_tokens(self) -> Sequence[str]:
-        """Return what the request brought under the cookie's name."""
-        return self.gate.cookies.read(self._cookies) if self._cookies else ()
 
     def sender(self) -> ClientOf:
         """Return what tells who sent the request."""

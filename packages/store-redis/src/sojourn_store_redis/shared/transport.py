@@ -44,6 +44,8 @@ class SharedTransport(Commands):
         self._asks_elsewhere = asks_elsewhere
         self._route = route
         self._seconds = seconds
+        self.longest_call = 2 * seconds
+        """Seconds within which a call ends: at one server, or at two when the first refuses."""
         self._limit = limit
         self._wires: dict[asyncio.AbstractEventLoop, Wire] = {}
         self._wire: Wire | None = None
