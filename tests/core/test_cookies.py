@@ -8,10 +8,11 @@ from http.cookies import SimpleCookie
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from sojourn.cookies import MAX_AGE_LIMIT, MAX_COOKIE_BYTES, CookiePolicy, read_cookies
+from sojourn.crypto import is_token
 from sojourn.errors import ConfigurationError, CookieTooLargeError, SerializationError
 
 NAME = "__Host-session"
@@ -69,6 +70,25 @@ def test_any_header_reads_like_the_obvious_reader_and_never_raises(header: str, 
 @given(header=st.lists(st.sampled_from([NAME, "=", ";", "; ", " ", "\t", '"', "x", "session"]), max_size=30))
 def test_headers_made_of_our_own_name_read_like_the_obvious_reader(header: list[str]) -> None:
     assert read_cookies("".join(header), NAME) == reference_read("".join(header), NAME)
+
+
+@given(
+    header=st.lists(
+        st.sampled_from(
+            [NAME, "=", ";", "; ", " ", "\t", '"', "x", TOKEN, TOKEN[:-1], f"{NAME}={TOKEN}", f"; {NAME}={TOKEN}"]
+        ),
+        max_size=12,
+    )
+)
+def test_the_short_way_finds_the_one_token_that_the_obvious_reader_finds_or_leaves_it_to_the_long_way(
+    header: list[str],
+) -> None:
+    policy, sent = CookiePolicy(), "".join(header)
+    found = policy.token_in(sent)
+    event("found" if found else "left")
+    assert found is None or [found] == reference_read(sent, NAME) == list(policy.read(sent))
+    assert found is None or is_token(found)
+    assert policy.token_in(f"x=y; {NAME}={TOKEN}; z={sent.replace(NAME, '')}") == TOKEN
 
 
 @given(header=junk, name=junk)

@@ -102,9 +102,9 @@ class CookiePolicy:
         if self.partitioned:
             attributes.append("; Partitioned")
         object.__setattr__(self, "_opening", f"{self.name}=")
-        sole = rf"(?:\A|; ){re.escape(self.name)}=(%s)(?:;|\Z)"
-        object.__setattr__(self, "_sole", re.compile(sole % r"[\w-]+", re.ASCII).search)
-        object.__setattr__(self, "_sole_token", re.compile(sole % TOKEN_PATTERN).search)
+        before, after = rf"(?:\A|; ){re.escape(self.name)}=(", r")(?:;|\Z)"
+        object.__setattr__(self, "_sole", re.compile(before + r"[\w-]+" + after, re.ASCII).search)
+        object.__setattr__(self, "_sole_token", re.compile(before + TOKEN_PATTERN + after).search)
         object.__setattr__(self, "_attributes", "".join(attributes))
         object.__setattr__(self, "_room", MAX_COOKIE_BYTES - len(self.name))
 

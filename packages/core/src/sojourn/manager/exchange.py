@@ -144,7 +144,7 @@ class Exchange(Generic[T]):
             else:
                 run_blocking(self.fetch())
                 found = self.found or NOTHING
-        return gate.build(found, self.sender())
+        return gate.opener.build(found, self.sender())
 
     def _refuse_reading(self, draft: Draft[T], *, strict: bool) -> None:
         """Raise what the policy says about a session that could not be loaded."""

@@ -64,7 +64,8 @@ class Fetcher(Generic[T]):
         if not token or not is_well_formed(token, client_side=self._client_side):
             return NOTHING
         try:
-            found = self.judge(token, token, await self._calls.load(self._key_of(token), fresh=fresh))
+            key = token if self._client_side else token_id(token)
+            found = self.judge(token, token, await self._calls.load(key, fresh=fresh))
             return await self._followed(found, token, fresh=fresh) if self._goes_on(found) else found
         except SessionUnavailableError as error:
             return Found(LoadOutcome.UNAVAILABLE, token, error=error)
@@ -72,8 +73,8 @@ class Fetcher(Generic[T]):
     async def fetch_for(self, asker: Asker, token: str, patience: Patience | None) -> None:
         """Let *asker* have what a well-formed token leads to: `fetch` with fewer steps for the event loop."""
         try:
-            record = await self._calls.load(self._key_of(token), patience=patience)
-            found = self.judge(token, token, record)
+            key = token if self._client_side else token_id(token)
+            found = self.judge(token, token, await self._calls.load(key, patience=patience))
             if self._goes_on(found):
                 with Waiting(patience):
                     found = await self._followed(found, token)
@@ -104,9 +105,6 @@ class Fetcher(Generic[T]):
             current = successor
             found = self.judge(token, current, await self._calls.load(token_id(current), fresh=fresh))
         return Found(LoadOutcome.UNKNOWN, token)
-
-    def _key_of(self, token: str) -> str:
-        return token if self._client_side else token_id(token)
 
     def judge(self, sent: str, current: str, record: Record | None) -> Found:
         """Say what *record* means for the token that led to it."""

@@ -117,7 +117,8 @@ class SessionManager(Generic[T]):
         """
         key = self.gate.key
         if request.__class__ is dict:  # the scope itself, as middlewares and the frameworks' own code have it
-            exchanges = cast("dict[str, Any]", request).get(SCOPE_KEY)
+            scope: Any = request
+            exchanges = scope.get(SCOPE_KEY)
             if exchanges is not None and key in exchanges:
                 session: Session[T] = exchanges[key].of()
                 return session

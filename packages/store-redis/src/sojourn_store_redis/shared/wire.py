@@ -31,6 +31,8 @@ class Wire(asyncio.Protocol):
         self._line = ReplyLine(seconds=seconds, limit=limit)
         self._unsent: list[bytes] = []
         self._is_flush_due = False
+        self._is_lonely = True
+        """Whether the last calls came one by one: with company, one write for all in a turn of the loop is cheaper."""
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._is_retired = False
@@ -53,8 +55,8 @@ class Wire(asyncio.Protocol):
         due = line.join(future, loop.time(), batch=batch, patience=patience)
         if due < self._alarm_at:
             self._set_alarm(due)
-        if is_first and self._transport is not None:
-            self._transport.write(packed)  # nobody is there to share a write with: do not wait for the next turn
+        if is_first and self._is_lonely and self._transport is not None:
+            self._transport.write(packed)  # nobody was there to share a write with: do not wait for the next turn
             return future
         self._unsent.append(packed)
         if not self._is_flush_due and self._transport is not None:
@@ -132,6 +134,7 @@ class Wire(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._is_flush_due = False
+        self._is_lonely = len(self._line) == 1
         unsent = self._unsent
         if unsent and self._connection is not None and self._transport is not None:
             self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
