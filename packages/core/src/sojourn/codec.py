@@ -93,7 +93,7 @@ class Codec:
         self._max_payload = max_payload
         self._max_days = int(max_lifetime // _DAY) + 2
         self._sealing: tuple[int, bytes, Box] | None = None
-        self._opened: dict[bytes, tuple[Box, int, int]] = {}
+        self._opened: dict[bytes, tuple[Box | None, int, int]] = {}
         """By its head, what opened an authentic envelope: the box, the day and the flags."""
 
     def _associated(self, head: bytes, bound: BoundFacts) -> bytes:
@@ -130,10 +130,24 @@ class Codec:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
         head = envelope[:_HEAD_BYTES]
         known = self._opened.get(head)
-        if known is not None:
-            box, day, flags = known
-            plain = self._unsealed(box, day, head, envelope, bound, now)
-            return (self._inflate(plain) if flags & COMPRESSED else plain), flags
+        box, day, flags = known if known is not None else self._way_into(envelope, now)
+        if box is None:
+            plain = envelope[_HEAD_BYTES:]
+        else:
+            if not -1 <= int(now // _DAY) - day <= self._max_days:
+                raise CorruptEnvelopeError
+            try:
+                plain = box.open(envelope[_HEAD_BYTES:], self._associated(head, bound))
+            except (CryptoError, error):  # a version that no envelope can be bound to was not written by us
+                raise CorruptEnvelopeError from None
+        if known is None:
+            if len(self._opened) >= _MOST_OPENED:
+                self._opened.clear()
+            self._opened[head] = (box, day, flags)
+        return (self._inflate(plain) if flags & COMPRESSED else plain), flags
+
+    def _way_into(self, envelope: bytes, now: float) -> tuple[Box | None, int, int]:
+        """Return what opens an envelope with a head that is new: the box, None when it is not sealed, day and flags."""
         if len(envelope) < _HEAD_BYTES:
             raise CorruptEnvelopeError
         form, suite, flags, day, key_id = _HEAD.unpack_from(envelope)
@@ -142,28 +156,14 @@ class Codec:
         if suite == PLAIN:
             if self._cipher is not None:  # a reader of ours may not be talked out of its seal
                 raise CorruptEnvelopeError
-            plain = envelope[_HEAD_BYTES:]
-        else:
-            opener = self._openers.get(suite)
-            key = self._ring.get(key_id)
-            if opener is None or key is None:
-                raise FutureEnvelopeError
-            if not -1 <= int(now // _DAY) - day <= self._max_days:  # no key is derived for it
-                raise CorruptEnvelopeError
-            box = self._ring.box(opener, key, day)
-            plain = self._unsealed(box, day, head, envelope, bound, now)
-            if len(self._opened) >= _MOST_OPENED:
-                self._opened.clear()
-            self._opened[head] = (box, day, flags)
-        return (self._inflate(plain) if flags & COMPRESSED else plain), flags
-
-    def _unsealed(self, box: Box, day: int, head: bytes, envelope: bytes, bound: BoundFacts, now: float) -> bytes:
-        if not -1 <= int(now // _DAY) - day <= self._max_days:
+            return None, day, flags
+        opener = self._openers.get(suite)
+        key = self._ring.get(key_id)
+        if opener is None or key is None:
+            raise FutureEnvelopeError
+        if not -1 <= int(now // _DAY) - day <= self._max_days:  # no key is derived for it
             raise CorruptEnvelopeError
-        try:
-            return box.open(envelope[_HEAD_BYTES:], self._associated(head, bound))
-        except (CryptoError, error):  # a version that no envelope can be bound to was not written by us
-            raise CorruptEnvelopeError from None
+        return self._ring.box(opener, key, day), day, flags
 
     def is_sealed_by_first_key(self, envelope: bytes) -> bool:
         """Tell whether a write would seal with the same key; a retired key's envelope is re-sealed (SECURITY R26)."""

@@ -80,7 +80,9 @@ class Exchange(Generic[T]):
 
     def fetch(self) -> Coroutine[Any, Any, None]:
         """Ask the store, once. With two cookies of our name only a single match counts (SECURITY R22)."""
-        tokens = self.tokens
+        tokens = self._tokens
+        if tokens is None:
+            tokens = self.tokens
         if self.found is not None or not tokens:
             return self._find_nothing()
         if self._patience is None:

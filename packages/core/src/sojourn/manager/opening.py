@@ -116,8 +116,8 @@ class Opener(Generic[T]):
         context = self._context
         if found.outcome is not LoadOutcome.LOADED or found.record is None:
             return self._without(found.outcome, found, client)
-        record = found.record
-        now = context.terms.clock.time()
+        record, terms = found.record, self._terms
+        now = terms.clock.time()
         try:
             payload, data = self._content(record, now)
         except FutureEnvelopeError:
@@ -131,7 +131,7 @@ class Opener(Generic[T]):
             if context.binding.policy == "reject":
                 return self._without(LoadOutcome.BINDING, found, client, told=True)
         loaded = (record, payload, found.token, data)
-        draft = Draft(context.terms, LoadOutcome.LOADED, found.sent_token, client, loaded=loaded)
+        draft = Draft(terms, LoadOutcome.LOADED, found.sent_token, client, loaded=loaded)
         if found.token != found.sent_token:
             draft.cookie = CookieChange(CookieAction.SET, found.token, max_age(context, record))
         if self._is_heard:
