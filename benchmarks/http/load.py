@@ -18,7 +18,7 @@ from benchmarks.http.serving import Server
 from benchmarks.suite.machine import pin
 from tests.servers import LOOPBACK
 
-SECONDS = 2
+SECONDS = 1
 _COUNT = re.compile(r"(\d+) requests in")
 _WRONG = re.compile(r"Non-2xx or 3xx responses: (\d+)")
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100

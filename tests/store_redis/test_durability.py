@@ -107,17 +107,23 @@ def test_where_calls_share_no_connection_there_is_no_second_one() -> None:
     assert main.closed == 1
 
 
-@pytest.mark.parametrize(("reply", "is_told"), [(1, True), (2, True), (0, False), (-1, False)])
+@pytest.mark.parametrize(("reply", "told"), [(1, [1]), (2, [0]), (0, []), (-1, [])])
 def test_what_ended_and_was_not_confirmed_is_reported_and_nothing_else(
-    reply: int, is_told: bool, caplog: pytest.LogCaptureFixture
+    reply: int, told: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     main = Sent((reply, 1), (reply, 1), shares=False)
     store, heard = store_over(main, replicas=2)
     with caplog.at_level(logging.WARNING, "sojourn_store_redis"):
         answer = run_blocking(store.delete("a"))
     assert answer is {0: Deleted.GONE, -1: Deleted.CONFLICT}.get(reply, Deleted.OK)
-    assert heard == [("a", 1)] * is_told
-    assert ("confirmed by 1 of 2 replicas" in caplog.text) is is_told
+    assert heard == [("a", confirmed) for confirmed in told]
+    assert caplog.text.count("replicas: a failover") == len(told)
+
+
+def test_a_call_that_finds_its_work_done_before_has_waited_for_nothing_and_is_not_taken_for_confirmed() -> None:
+    store, heard = store_over(Sent((2, 2), shares=False), replicas=2)
+    assert run_blocking(store.delete("a")) is Deleted.OK
+    assert heard == [("a", 0)]
 
 
 LOST = StoreTimeoutError("the reply was lost")
@@ -127,7 +133,7 @@ LOST = StoreTimeoutError("the reply was lost")
     ("answers", "told"),
     [
         ([LOST, (0, 0), (0, 0)], [("a", 0)]),
-        ([LOST, (0, 1), (0, 0)], []),
+        ([LOST, (0, 1), (0, 0)], [("a", 0)]),
         ([LOST, LOST, (0, 0)], [("a", 0)]),
         ([LOST, (1, 0), (0, 0)], [("a", 0)]),
         ([LOST, (-1, 0), (-1, 0)], []),
@@ -272,7 +278,20 @@ def test_a_replica_that_lives_confirms_and_one_that_is_frozen_is_reported(
         assert [(one.id, one.reason) for one in observer.events if one.name == "unconfirmed"] == [
             (make_id("1"), "0 replicas")
         ]
+        await end_twice()
         await manager.aclose()
+
+    async def end_twice() -> None:
+        """Repeat what a frozen replica cannot have, over a connection for which the server has nothing to wait for."""
+        record, heard = make_record(make_id("twice"), now=time.time()), list[str]()
+        await store.create(record, write_id=make_write_id(10))
+        ended, apart = replace(record, version=2, payload=b""), make(url, namespace=f"{kind}-{place}", **options)
+        apart.on_unconfirmed(lambda id, confirmed: heard.append(id))
+        again: Any = apart.blocking_twin() if kind == "blocking" else apart
+        assert await store.replace(ended, expected=1, write_id=make_write_id(11)) is Replaced.OK
+        assert await again.replace(ended, expected=1, write_id=make_write_id(11)) is Replaced.OK
+        await again.aclose()
+        assert heard == [record.id]
 
     try:
         asyncio.run(live())

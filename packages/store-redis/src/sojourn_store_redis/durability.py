@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from sojourn_store_redis.bounds import within_patience
-from sojourn_store_redis.scripts import Script
+from sojourn_store_redis.scripts import DONE_BEFORE, Script
 from sojourn_store_redis.transport import Argument, Transport
 
 OnUnconfirmed: TypeAlias = Callable[[str, int], object]
@@ -104,7 +104,11 @@ class ConfirmedWrites:
             self._durability.doubt(id)
             raise
         was_doubted = self._durability.was_doubted(id)
-        has_ended = isinstance(reply, bytes) or reply > 0 or (reply == 0 and was_doubted)
+        if isinstance(reply, bytes) or reply == 1:
+            has_ended = True
+        else:
+            has_ended = reply == DONE_BEFORE or (reply == 0 and was_doubted)
+            confirmed = 0  # it wrote nothing now, so it waited for nothing
         if has_ended and confirmed < self._durability.replicas:
             self._durability.report(id, confirmed)
         return reply

@@ -139,6 +139,7 @@ REPLACE = _pair("replace", _READ + ADD_TO_INDEX, _REPLACE)
 
 INDEX_FIRST, and nothing was done: the index must have the member first, or in the same call."""
 INDEX_FIRST = -2
+DONE_BEFORE = 2
 
 TOUCH = Script(
     "touch",

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 TOUCH_PATIENCE: Final = 0.05
 """The longest, in seconds, that a request waits for its idle deadline to be moved (FAILURES F10)."""
+_LOADED: Final = SessionState.LOADED
 _log: Final = logging.getLogger("sojourn.manager")
 
 
@@ -87,7 +88,7 @@ class Committer(Generic[T]):
         if draft.doomed:
             return False
         try:
-            if draft.state is SessionState.LOADED:
+            if draft.state is _LOADED:
                 if draft.facts is not draft.loaded or not draft.content.is_as_loaded():
                     return False
                 return not (draft.accessed and self._is_due(draft))

@@ -23,6 +23,7 @@ SCOPE_KEY: Final = "sojourn"
 """Under this key of an ASGI scope, and ``sojourn.exchanges`` of a WSGI environ, the exchanges of a request stand."""
 ENVIRON_KEY: Final = "sojourn.exchanges"
 _MOST_TOKENS: Final = 2
+_READ_ONLY: Final = SessionState.READ_ONLY
 
 
 class Exchange(Generic[T]):
@@ -124,7 +125,7 @@ class Exchange(Generic[T]):
                 draft.patience = self._patience or self.gate.new_patience()
             self._session, self.draft = session, draft
         draft.accessed = True
-        if draft.state is SessionState.READ_ONLY:
+        if draft.state is _READ_ONLY:
             self._refuse_reading(draft, strict=strict)
         return session
 

@@ -16,7 +16,7 @@ from sojourn.crypto import token_id
 from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.manager.context import FINGERPRINT, Context
 from sojourn.manager.driving import SUSPENDED, run_blocking
-from sojourn.manager.fetching import Fetcher, Found
+from sojourn.manager.fetching import LOADED, Fetcher, Found
 from sojourn.session import (
     EMPTY,
     CookieAction,
@@ -97,7 +97,7 @@ class Opener(Generic[T]):
             return None
         if self._is_heard:
             self._context.signals.event("loaded", record.id, principal=payload.principal)
-        return Draft(self._terms, LoadOutcome.LOADED, token, client, loaded=(record, payload, token, data))
+        return Draft.of_record(self._terms, (record, payload, token, data), token, client)
 
     def _content(self, record: Record, now: float) -> tuple[Payload, T]:
         """Return the content of a record and the data in it; all of it fits, or nothing. Raise what `read` raises."""
@@ -114,7 +114,7 @@ class Opener(Generic[T]):
     def build(self, found: Found, client: ClientOf = None) -> Session[T]:
         """Turn what was found into a session; no I/O."""
         context = self._context
-        if found.outcome is not LoadOutcome.LOADED or found.record is None:
+        if found.outcome is not LOADED or found.record is None:
             return self._without(found.outcome, found, client)
         record, terms = found.record, self._terms
         now = terms.clock.time()
@@ -131,7 +131,7 @@ class Opener(Generic[T]):
             if context.binding.policy == "reject":
                 return self._without(LoadOutcome.BINDING, found, client, told=True)
         loaded = (record, payload, found.token, data)
-        draft = Draft(terms, LoadOutcome.LOADED, found.sent_token, client, loaded=loaded)
+        draft = Draft.of_record(terms, loaded, found.sent_token, client)
         if found.token != found.sent_token:
             draft.cookie = CookieChange(CookieAction.SET, found.token, max_age(context, record))
         if self._is_heard:
@@ -146,7 +146,7 @@ class Opener(Generic[T]):
                 context.signals.event("expired", rejected, reason="deadline")
             elif outcome in {LoadOutcome.UNKNOWN, LoadOutcome.CORRUPT, LoadOutcome.FUTURE}:
                 context.signals.event("rejected", rejected, reason=outcome.value)
-        draft = Draft(context.terms, outcome, found.sent_token, client)
+        draft = Draft.of_nobody(context.terms, outcome, found.sent_token, client)
         return Session(draft)
 
     def _id_of(self, token: str) -> str:

@@ -15,7 +15,7 @@ from sojourn.errors import ConfigurationError, SerializationError, SessionUnavai
 from sojourn.manager.context import PRINCIPAL, Context
 from sojourn.manager.fetching import Fetcher
 from sojourn.metrics import ACTIVE_COUNT
-from sojourn.session import Draft, LoadOutcome, Session
+from sojourn.session import Draft, Session
 from sojourn.stores import Record, ScannableStore, Waiting
 
 T = TypeVar("T")
@@ -188,7 +188,7 @@ class Queries(Generic[T]):
         try:
             payload = self._fetcher.read(record)
             loaded = (record, payload, None, context.shape.decode(payload.data))
-            draft = Draft(context.terms, LoadOutcome.LOADED, loaded=loaded)
+            draft = Draft.of_record(context.terms, loaded)
             _ = draft.content.data
         except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
             return None

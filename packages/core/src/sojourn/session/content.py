@@ -9,6 +9,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 
+from msgspec import Struct
+
 from sojourn.flash import Flash
 from sojourn.merge import merge_messages, merge_values
 from sojourn.session.payload import EMPTY, Payload, pack_map, unpack_map
@@ -24,22 +26,24 @@ class _Unset(Enum):
 UNSET: Final = _Unset.UNSET
 
 
-class Content(Generic[T]):
+class Content(Struct, Generic[T], eq=False):
     """The content of one session during one request; *loaded* is None for a new one.
 
-    Without slots, so that what most requests never touch can stand on the class and costs them nothing.
+    A struct, as it is made for most requests, and that in a fifth of the time of a class with an ``__init__``.
     """
 
+    shape: Shape[T]
+    loaded: Payload | None = None
+    _data: T | _Unset = UNSET
     _blank: bytes | None = None
     _extras: dict[str, Any] | _Unset = UNSET
     _flash: Flash | _Unset = UNSET
     _seen: bytes | None = None
     """The data's bytes as they were at the last look, when they differed from what was loaded."""
 
-    def __init__(self, shape: Shape[T], loaded: Payload | None = None, data: T | _Unset = UNSET) -> None:
-        self.shape = shape
-        self.loaded = loaded
-        self._data = data
+    def __repr__(self) -> str:
+        """Show no data (SECURITY R6)."""
+        return f"<Content {'new' if self.loaded is None else 'loaded'}>"
 
     @property
     def data(self) -> T:

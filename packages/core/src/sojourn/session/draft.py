@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from datetime import timedelta
-from typing import Generic, TypeVar, cast
+from typing import Final, Generic, TypeAlias, TypeVar, cast
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sojourn.binding import Client
@@ -23,72 +24,82 @@ from sojourn.stores import Patience, Record
 
 T = TypeVar("T")
 
+_LOADED: Final = LoadOutcome.LOADED
+_STORED: Final = SessionState.LOADED
+"""Names of this module: before Python 3.12 to look up a member of an enum costs ten times as much."""
 
-class Draft(Generic[T]):
-    """Everything that is known of one session during one request.
 
-    Without slots, so that what most requests never touch can stand on the class and costs them nothing.
-    """
+Here: TypeAlias = Callable[[], Client | None] | None
+Loaded: TypeAlias = tuple[Record, Payload, str | None, T]
 
-    state = SessionState.NEW
-    cookie: CookieChange = KEEP
+
+class Draft(Struct, Generic[T], eq=False):
+    """Everything that is known of one session during one request."""
+
+    terms: Terms[T]
+    outcome: LoadOutcome
+    sent_token: str | None
+    here: Here
+    """Tells the client that sent this request, and the token before it."""
+    facts: Payload
+    """Whose session it is and since when; as long as it is `loaded`, nothing of that changed."""
+    content: Content[T]
+    state: SessionState = SessionState.NEW
     token: str | None = None
     """What leads to this session; None until it has to be known."""
     id: str | None = None
     record: Record | None = None
-    """The record in the store that a commit replaces, or deletes after a rotation."""
+    """The record in the store that a commit replaces, or deletes after a rotation; its token leads there."""
     record_token: str | None = None
-    """What leads to that record."""
     loaded: Payload | None = None
     """The content of that record; never changed."""
+    rebind: bool = True
+    """Whether the next commit binds the session to the client that sent this request (SECURITY R31)."""
+    cookie: CookieChange = KEEP
     doomed: tuple[tuple[Record, str | None], ...] = ()
     """Records that the next commit deletes, whatever else happens, and what leads to them."""
-    accessed = False
-    touch_wanted = False
-    logged_in = False
+    accessed: bool = False
+    touch_wanted: bool = False
+    logged_in: bool = False
     """Whether a login since the last commit asks for the rotation."""
-    rebind = True
-    """Whether the next commit binds the session to the client that sent this request (SECURITY R31)."""
-    head_sent = False
+    head_sent: bool = False
     patience: Patience | None = None
     """How long the request may still wait for its stores."""
     unavailable: SessionUnavailableError | None = None
     """The outage that was raised to the handler; the framework's 500 leaves as 503 (FAILURES F5)."""
 
-    def __init__(
-        self,
-        terms: Terms[T],
-        outcome: LoadOutcome,
-        sent_token: str | None = None,
-        here: Callable[[], Client | None] | None = None,
-        *,
-        loaded: tuple[Record, Payload, str | None, T] | None = None,
-    ) -> None:
-        self.terms = terms
-        self.outcome = outcome
-        self.sent_token = sent_token
-        """What the browser sent."""
-        self.here = here
-        """Tells the client that sent this request."""
-        if loaded is not None:
-            record, payload, token, data = loaded
-            self.state = SessionState.LOADED
-            self.token = self.record_token = token
-            self.id = record.id
-            self.record = record
-            self.loaded = self.facts = payload
-            self.content = Content(terms.shape, payload, data)
-            self.rebind = False
-            return
+    def __repr__(self) -> str:
+        """Show neither token nor data (SECURITY R6)."""
+        return f"<Draft {self.state.value}>"
+
+    @classmethod
+    def of_record(
+        cls, terms: Terms[T], loaded: Loaded[T], sent_token: str | None = None, here: Here = None
+    ) -> Draft[T]:
+        """Return the draft of a session that was *loaded*: its record, the content, what leads there, and the data."""
+        record, payload, token, data = loaded
+        content = Content(terms.shape, payload, data)
+        return Draft(
+            terms, _LOADED, sent_token, here, payload, content, _STORED, token, record.id, record, token, payload, False
+        )
+
+    @classmethod
+    def of_nobody(
+        cls, terms: Terms[T], outcome: LoadOutcome, sent_token: str | None = None, here: Here = None
+    ) -> Draft[T]:
+        """Return the draft of a new session; read-only where there may be a stored one that cannot be had."""
+        now = terms.clock.time()
+        draft = Draft(
+            terms, outcome, sent_token, here, Payload(data=b"", created_at=now, issued_at=now), Content(terms.shape)
+        )
         if outcome is LoadOutcome.UNAVAILABLE or outcome is LoadOutcome.FUTURE:
-            self.state = SessionState.READ_ONLY
-        self._empty()
+            draft.state = SessionState.READ_ONLY
+        return draft
 
     def _empty(self) -> None:
         """Become a new, anonymous session."""
         now = self.terms.clock.time()
         self.facts = Payload(data=b"", created_at=now, issued_at=now)
-        """Whose session it is and since when; as long as it is `loaded`, nothing of that changed."""
         self.content = Content(self.terms.shape)
         self.rebind = True
 

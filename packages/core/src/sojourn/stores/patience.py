@@ -8,14 +8,13 @@ from __future__ import annotations
 from contextvars import ContextVar, Token
 from typing import Final
 
+from msgspec import Struct
 
-class Patience:
+
+class Patience(Struct, eq=False, gc=False):
     """The seconds of waiting that one request has left."""
 
-    __slots__ = ("left",)
-
-    def __init__(self, seconds: float) -> None:
-        self.left = seconds
+    left: float
 
     def spend(self, seconds: float) -> None:
         """Count a wait."""
