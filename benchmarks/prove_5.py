@@ -31,8 +31,6 @@ from tests.servers import RedisServer, SentinelSetup
 
 TASKS, THREADS = 8, 4
 REST = 0.1  # seconds between a client's operations, since a failover takes its time
-PLANNED_CHANGES = sum(fault != faults.FREEZE for fault in faults.SETUP_FAULTS)
-"""The most changes of master up to which what one replica confirmed must last."""
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -79,8 +77,8 @@ def prove_sentinel(
 ) -> Result:
     """Play one history on a master that sentinels watch; what a failover loses is counted, not judged.
 
-    With *waits* whatever ends a session waits for the replica, and one that comes back all the same must have been
-    reported as unconfirmed, unless the master changed more often than planned.
+    With *waits* whatever ends a session waits for the replica; of those that come back all the same it is counted how
+    many had been reported as unconfirmed: WAIT narrows the window, and does not close it.
     """
     title = f"prove 5, sentinel, {'with' if waits else 'without'} WAIT, seed {seed}"
     begun = time.monotonic()
@@ -110,8 +108,6 @@ def prove_sentinel(
     result.more["ended_sessions_back"] = len(reports.sessions_back(lost))
     if waits:
         unreported = reports.judge_back(lost, heard)
-        if len(switches.done) <= PLANNED_CHANGES:  # one more may elect a server that has not caught up yet
-            result.verdict.violations += unreported
         result.more["ends_reported_as_unconfirmed"] = len({report.id for report in heard})
         result.more["back_without_a_report"] = len(unreported)
     result.seconds, result.processes = time.monotonic() - begun, processes

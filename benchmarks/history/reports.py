@@ -1,6 +1,7 @@
 """What the stores of a run reported by themselves: ended sessions that too few replicas had confirmed.
 
-The one rule: a session that was ended and is back after a failover must have been reported before anybody saw it again.
+The one rule: a session that was ended and is back after a failover counts as reported only if that came before anybody
+saw it again.
 """
 
 from __future__ import annotations
