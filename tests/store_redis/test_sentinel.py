@@ -203,6 +203,23 @@ def test_f13_news_that_come_while_a_connection_is_made_are_not_missed() -> None:
     assert [connection.node for connection in network.open] == [B]
 
 
+def test_f13_a_connection_that_finds_another_master_before_its_news_come_ends_the_generation_of_the_others() -> None:
+    network = Network()
+    route = network.route()
+    assert _connect(route) == A
+    generation = route.generation
+    network.sentinels = dict.fromkeys(network.sentinels, B)
+    network.roles = {A: b"master", B: b"master"}  # the deposed one was frozen, say, and has not heard of it
+    assert _connect(route) == B
+    assert route.generation == generation + 1, "what is open still leads to the deposed master"
+    route.hear(S1, B)
+    assert _connect(route) == B
+    assert route.generation == generation + 1
+    route.leave(route.generation)
+    assert _connect(route) == B
+    assert route.generation == generation + 2, "a master that refused may be the same one again"
+
+
 def test_f13_a_refusal_ends_the_generation_in_which_it_came() -> None:
     route = Network().route()
     route.leave(0)

@@ -89,9 +89,8 @@ class Draft(Struct, Generic[T], eq=False):
     ) -> Draft[T]:
         """Return the draft of a new session; read-only where there may be a stored one that cannot be had."""
         now = terms.clock.time()
-        draft = Draft(
-            terms, outcome, sent_token, here, Payload(data=b"", created_at=now, issued_at=now), Content(terms.shape)
-        )
+        facts = Payload(data=b"", created_at=now, issued_at=now)
+        draft = Draft(terms, outcome, sent_token, here, facts, Content(terms.shape))
         if outcome is LoadOutcome.UNAVAILABLE or outcome is LoadOutcome.FUTURE:
             draft.state = SessionState.READ_ONLY
         return draft

@@ -80,6 +80,7 @@ class SentinelRoute:
         """End *generation*, unless that has happened already: the server refuses writes."""
         with self._lock:
             if generation == self.generation:
+                self._master = None
                 self.generation += 1
 
     def hear(self, node: Node, master: Node) -> None:
@@ -97,10 +98,15 @@ class SentinelRoute:
         self._watch.stop()
 
     def _settle_on(self, master: Node, news: int) -> bool:
-        """Take *master*, unless a sentinel named another one since *news*, while it was connected to."""
+        """Take *master*, unless a sentinel named another one since *news*, while it was connected to.
+
+        Who finds another master before its news come ends the generation: other connections lead to the former one.
+        """
         with self._lock:
             if news != self._news and master != self._named:
                 return False
+            if self._master not in {None, master}:
+                self.generation += 1
             self._master = master
             return True
 
