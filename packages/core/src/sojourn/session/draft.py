@@ -23,6 +23,8 @@ from sojourn.session.states import LoadOutcome, Move, SessionState, after
 from sojourn.stores import Patience, Record
 
 T = TypeVar("T")
+M = TypeVar("M")
+"""The model of a draft being made: pyright binds T to nothing on the bare class."""
 
 _LOADED: Final = LoadOutcome.LOADED
 _STORED: Final = SessionState.LOADED
@@ -72,10 +74,8 @@ class Draft(Struct, Generic[T], eq=False):
         """Show neither token nor data (SECURITY R6)."""
         return f"<Draft {self.state.value}>"
 
-    @classmethod
-    def of_record(
-        cls, terms: Terms[T], loaded: Loaded[T], sent_token: str | None = None, here: Here = None
-    ) -> Draft[T]:
+    @staticmethod
+    def of_record(terms: Terms[M], loaded: Loaded[M], sent_token: str | None = None, here: Here = None) -> Draft[M]:
         """Return the draft of a session that was *loaded*: its record, the content, what leads there, and the data."""
         record, payload, token, data = loaded
         content = Content(terms.shape, payload, data)
@@ -83,10 +83,8 @@ class Draft(Struct, Generic[T], eq=False):
             terms, _LOADED, sent_token, here, payload, content, _STORED, token, record.id, record, token, payload, False
         )
 
-    @classmethod
-    def of_nobody(
-        cls, terms: Terms[T], outcome: LoadOutcome, sent_token: str | None = None, here: Here = None
-    ) -> Draft[T]:
+    @staticmethod
+    def of_nobody(terms: Terms[M], outcome: LoadOutcome, sent_token: str | None = None, here: Here = None) -> Draft[M]:
         """Return the draft of a new session; read-only where there may be a stored one that cannot be had."""
         now = terms.clock.time()
         facts = Payload(data=b"", created_at=now, issued_at=now)
