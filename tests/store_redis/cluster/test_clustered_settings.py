@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -16,7 +17,7 @@ from sojourn.settings import SessionSettings
 from sojourn.stores import SYSTEM_CLOCK, CachingStore, StoreIO, TwinnedStore
 from sojourn.testing import FakeClock
 from sojourn.testing.driver import Driver
-from sojourn_store_redis import ClusteredRedisStore, LocalCacheLimits, sojourn_create_store
+from sojourn_store_redis import ClusteredRedisStore, LocalCacheLimits, RedisStore, sojourn_create_store
 from sojourn_store_redis.clustered.local import lease_time
 from sojourn_store_redis.settings import RedisSettings
 from tests.servers import RedisServer
@@ -47,6 +48,15 @@ def test_the_plugin_is_found_under_its_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert store.io is StoreIO.ASYNC
     assert isinstance(store, CachingStore)
     assert isinstance(store, TwinnedStore)
+
+
+@pytest.mark.parametrize(("mode", "is_shared"), [("shared", True), ("pool", False)])
+def test_the_copies_change_nothing_about_how_calls_end(mode: Any, is_shared: bool) -> None:
+    url = "redis://127.0.0.1:1"
+    store = ClusteredRedisStore.from_url(url, timeout=0.5, mode=mode)
+    plain = RedisStore.from_url(url, timeout=0.5, mode=mode)
+    assert store.spares_tasks is plain.spares_tasks is is_shared
+    assert store.longest_load == plain.longest_load == (1.0 if is_shared else math.inf)
 
 
 @pytest.mark.parametrize("is_blocking", [False, True])

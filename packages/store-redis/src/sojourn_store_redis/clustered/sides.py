@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sojourn.stores import Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn_store_redis.clustered.hosts import is_in_a_loop
@@ -26,6 +27,8 @@ class LocallyCachedStore:
         self.io: StoreIO = store.io
         self.encrypt = store.encrypt
         self.partition = store.partition
+        self.spares_tasks = store.spares_tasks
+        self.longest_load = store.longest_load
         self._store = store
         self._local = local
         self._clock = clock
