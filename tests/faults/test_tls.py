@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio.connection import SSLConnection
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import Created
 from sojourn.testing import make_id, make_record, make_write_id
 from sojourn.testing.driver import Driver
 from sojourn_store_redis import RedisStore
+from sojourn_store_redis.shared.routes import opened
 from tests.faults.certificates import write_certificate
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers import RedisServer
@@ -50,6 +52,28 @@ def test_records_travel_over_tls(store: Any, driver: Driver, proxy: FaultProxy) 
     assert driver.run(store.create(make_record(now=NOW, payload=payload), write_id=W1), store.io) is Created.OK
     assert driver.run(store.load(make_id()), store.io).payload == payload
     assert proxy.connections == 1
+
+
+def test_a_connection_that_is_given_up_while_it_opens_is_closed_without_waiting_for_a_goodbye(
+    proxy: FaultProxy, tmp_path: Path
+) -> None:
+    proxy.fault = Fault.BLACKHOLE
+    certificate = str(tmp_path / "certificate.pem")
+    connection: Any = SSLConnection(host="127.0.0.1", port=proxy.port, client_name="late", ssl_ca_certs=certificate)
+
+    async def give_up() -> Any:
+        opening = asyncio.ensure_future(opened(connection))
+        while connection._writer is None:
+            await asyncio.sleep(0.001)
+        beneath = connection._writer.transport.get_extra_info("socket")
+        await asyncio.sleep(0.05)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await asyncio.sleep(0)
+        return beneath.fileno()
+
+    assert asyncio.run(give_up()) == -1
 
 
 def test_a_certificate_of_somebody_unknown_is_refused(proxy: FaultProxy, driver: Driver) -> None:

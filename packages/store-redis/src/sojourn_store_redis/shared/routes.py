@@ -9,6 +9,10 @@ from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any, Protocol
 
+from redis.asyncio.connection import AbstractConnection
+
+from sojourn_store_redis.shared.adoption import hasten
+
 DEPOSED = "another server has become the master, or may have"
 """Why a call failed that was in flight when its route changed."""
 
@@ -58,6 +62,8 @@ class DirectRoute:
 
 async def opened(connection: Any) -> Any:
     """Open *connection* and return it; nothing of it stays open when that fails or is cancelled."""
+    if isinstance(connection, AbstractConnection):
+        hasten(connection)
     try:
         await settled(connection.connect())
     except BaseException:
