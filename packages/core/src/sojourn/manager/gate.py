@@ -1,4 +1,4 @@
-"""What a middleware uses of a manager: fetch, build, commit, end, and how this manager waits.
+"""What a middleware uses of a manager: fetch, commit, end, and how this manager waits.
 
 Its one rule: it is shared by the manager and its blocking sibling but for the stores, so both serve one application.
 """
@@ -14,8 +14,8 @@ from sojourn.manager.committing import Committer
 from sojourn.manager.context import Context
 from sojourn.manager.driving import Offload
 from sojourn.manager.fetching import Fetcher, Found
-from sojourn.manager.opening import ClientOf, Opener
-from sojourn.session import CookieChange, Draft, Session
+from sojourn.manager.opening import Opener
+from sojourn.session import CookieChange, Draft
 from sojourn.stores import PATIENCE, ClientSideStore, Patience, Store, StoreIO, TwinnedStore, Waiting
 
 if TYPE_CHECKING:
@@ -74,10 +74,6 @@ class Gate(Generic[T]):
     async def fetch(self, token: str) -> Found:
         """Ask the store for what *token* leads to, without opening it."""
         return await self.fetcher.fetch(token)
-
-    def build(self, found: Found, client: ClientOf) -> Session[T]:
-        """Open what was fetched; no I/O."""
-        return self.opener.build(found, client)
 
     async def end(self, draft: Draft[T]) -> CookieChange:
         """Carry out logout() and destroy() and nothing else: what a failed request still commits (FAILURES F23)."""
