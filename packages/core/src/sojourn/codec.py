@@ -93,8 +93,8 @@ class Codec:
         self._max_payload = max_payload
         self._max_days = int(max_lifetime // _DAY) + 2
         self._sealing: tuple[int, bytes, Box] | None = None
-        self._opened: dict[bytes, tuple[Box | None, int, int]] = {}
-        """By its head, what opened an authentic envelope: the box, the day and the flags."""
+        self._opened: dict[bytes, tuple[Box | None, float, float, int]] = {}
+        """By its head, what opened an authentic envelope: the box, from when and until when, and the flags."""
 
     def _associated(self, head: bytes, bound: BoundFacts) -> bytes:
         if self._client_side:
@@ -130,11 +130,11 @@ class Codec:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
         head = envelope[:_HEAD_BYTES]
         known = self._opened.get(head)
-        box, day, flags = known if known is not None else self._way_into(envelope, now)
+        box, since, until, flags = known if known is not None else self._way_into(envelope, now)
         if box is None:
             plain = envelope[_HEAD_BYTES:]
         else:
-            if not -1 <= int(now // _DAY) - day <= self._max_days:
+            if not since <= now < until:
                 raise CorruptEnvelopeError
             try:
                 plain = box.open(envelope[_HEAD_BYTES:], self._associated(head, bound))
@@ -143,11 +143,11 @@ class Codec:
         if known is None:
             if len(self._opened) >= _MOST_OPENED:
                 self._opened.clear()
-            self._opened[head] = (box, day, flags)
+            self._opened[head] = (box, since, until, flags)
         return (self._inflate(plain) if flags & COMPRESSED else plain), flags
 
-    def _way_into(self, envelope: bytes, now: float) -> tuple[Box | None, int, int]:
-        """Return what opens an envelope with a head that is new: the box, None when it is not sealed, day and flags."""
+    def _way_into(self, envelope: bytes, now: float) -> tuple[Box | None, float, float, int]:
+        """Return what opens an envelope with a head that is new: the box, None when it is not sealed; see `_opened`."""
         if len(envelope) < _HEAD_BYTES:
             raise CorruptEnvelopeError
         form, suite, flags, day, key_id = _HEAD.unpack_from(envelope)
@@ -156,14 +156,15 @@ class Codec:
         if suite == PLAIN:
             if self._cipher is not None:  # a reader of ours may not be talked out of its seal
                 raise CorruptEnvelopeError
-            return None, day, flags
+            return None, 0.0, 0.0, flags
         opener = self._openers.get(suite)
         key = self._ring.get(key_id)
         if opener is None or key is None:
             raise FutureEnvelopeError
-        if not -1 <= int(now // _DAY) - day <= self._max_days:  # no key is derived for it
+        since, until = (day - 1) * _DAY, (day + self._max_days + 1) * _DAY
+        if not since <= now < until:  # no key is derived for it
             raise CorruptEnvelopeError
-        return self._ring.box(opener, key, day), day, flags
+        return self._ring.box(opener, key, day), since, until, flags
 
     def is_sealed_by_first_key(self, envelope: bytes) -> bool:
         """Tell whether a write would seal with the same key; a retired key's envelope is re-sealed (SECURITY R26)."""

@@ -7,7 +7,7 @@ and never its payload. The scripts and this module agree on the offsets; scripts
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from struct import Struct
 
@@ -31,6 +31,10 @@ _UNLABELLED = _NO_LABEL.to_bytes()
 SUMMARY_BYTES = HEAD_BYTES + _NO_LABEL
 """As many bytes as certainly hold head and label."""
 _LONGEST = 2.0**53
+_split: Sequence[Callable[[bytes], tuple[bytes, ...]]] = [
+    Struct(f"{WRITE_ID_BYTES}s" * count).unpack_from for count in range(WRITE_IDS_KEPT + 1)
+]
+"""By their count, what reads the write ids in the slots."""
 _DOUBLE = Struct(">d")
 _VERSION = Struct(">q")
 
@@ -65,19 +69,19 @@ def require_room(record: Record, size: int, most: int) -> None:
 
 def unpack(id: str, value: bytes) -> Record | None:
     """Return the record in *value*, or None when it is no record of this format."""
-    if len(value) < HEAD_BYTES or value[0] != FORMAT:
+    if len(value) < HEAD_BYTES:
         return None
-    _, version, idle, absolute, count, slots, length = _HEAD.unpack_from(value)
-    if version < 0 or idle != idle or absolute != absolute:  # noqa: PLR0124 - only NaN differs from itself
+    form, version, idle, absolute, count, slots, length = _HEAD.unpack_from(value)
+    if form != FORMAT or version < 0 or count > WRITE_IDS_KEPT:
+        return None
+    if idle != idle or absolute != absolute:  # noqa: PLR0124 - only NaN differs from itself
         return None
     label = None
     end = HEAD_BYTES
     if length != _NO_LABEL:
         end += length
         label = value[HEAD_BYTES:end].decode("utf-8", "replace")
-    size = WRITE_ID_BYTES
-    ids = (slots[:size],) if count == 1 else tuple([slots[at : at + size] for at in range(0, count * size, size)])
-    return Record(id, version, value[end:], idle, absolute, label, ids)
+    return Record(id, version, value[end:], idle, absolute, label, _split[count](slots))
 
 
 def pack_time(seconds: float) -> bytes:

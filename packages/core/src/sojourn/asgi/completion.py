@@ -24,10 +24,8 @@ class Completion(Generic[R]):
 
     def __await__(self) -> Generator[Any, Any, R]:
         """Drive the work step by step."""
-        from asyncio import CancelledError
-
         work = self._work
-        cancelled: CancelledError | None = None
+        cancelled: BaseException | None = None
         failure: BaseException | None = None
         while True:
             try:
@@ -40,13 +38,17 @@ class Completion(Generic[R]):
             failure = None
             try:
                 yield None if future is None else _Steadfast(future)
-            except CancelledError as error:
-                if future is not None and future.cancelled():
-                    failure = error
-                else:
+            except BaseException as error:  # noqa: BLE001 - the work's to handle, unless it is a cancellation from outside
+                if _is_cancellation(error) and (future is None or not future.cancelled()):
                     cancelled = error
-            except BaseException as error:  # noqa: BLE001 - the work's to handle
-                failure = error
+                else:
+                    failure = error
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    from asyncio import CancelledError
+
+    return isinstance(error, CancelledError)
 
 
 class _Steadfast:

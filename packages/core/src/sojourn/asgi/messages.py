@@ -23,7 +23,6 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-_LENGTHS = frozenset(map(len, (b"user-agent", b"x-forwarded-for", b"forwarded")))
 _VARY = (b"vary", b"Cookie")
 _VARY_LENGTH = len(b"vary")
 _CONTROL_LENGTH = len(b"cache-control")
@@ -35,42 +34,37 @@ def header(scope: Scope, name: bytes) -> list[str]:
 
 
 class AsgiExchange(Exchange[Any]):
-    """The session of one ASGI request; keeps what it may be asked for, not the scope, which would keep it in turn."""
+    """The session of one ASGI request, made of its headers and the client's address.
 
-    def __init__(self, gate: Gate[Any], scope: Scope) -> None:
-        self.gate = gate
-        self._headers = scope["headers"]
-        self._peer = scope.get("client")
+    It keeps what it may be asked for, not the scope, which would keep it in turn.
+    """
 
     def sent_cookies(self) -> str:
         """Return the Cookie header of the request; HTTP/2 may split it (RFC 9113 8.2.3)."""
         sent = b""
-        for key, value in self._headers:
+        for key, value in self._sent:
             if key == b"cookie":  # ASGI: names come in lower case
                 sent = sent + b"; " + value if sent else value
         return sent.decode("latin-1")
 
     def accept(self) -> str:
         """Return the Accept header."""
-        return ",".join(_values(self._headers, b"accept"))
+        return ",".join(_values(self._sent, b"accept"))
 
     def sender(self) -> ClientOf:
         """Return what tells who sent the request."""
-        return partial(_client, self.gate, self._headers, self._peer)
+        return partial(_client, self.gate, self._sent, self._about)
 
 
 def _client(gate: Gate[Any], headers: Iterable[tuple[bytes, bytes]], peer: Sequence[Any] | None) -> Client:
     """Return the client, through trusted proxies only (SECURITY R31)."""
-    agent: str | None = None
-    claims: dict[bytes, list[str]] = {b"x-forwarded-for": [], b"forwarded": []}
+    told: dict[bytes, list[str]] = {b"user-agent": [], b"x-forwarded-for": [], b"forwarded": []}
     for key, value in headers:
-        if len(key) in _LENGTHS:
-            name = key.lower()
-            if name == b"user-agent":
-                agent = value.decode("latin-1") if agent is None else agent
-            elif name in claims:
-                claims[name].append(value.decode("latin-1"))
-    address = gate.client_address(str(peer[0]) if peer else None, *claims.values())
+        if key in told:  # ASGI: names come in lower case
+            told[key].append(value.decode("latin-1"))
+    agents, *claims = told.values()
+    address = gate.client_address(str(peer[0]) if peer else None, *claims)
+    agent = agents[0] if agents else None
     return Client(address, agent)
 
 

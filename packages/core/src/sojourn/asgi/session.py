@@ -98,7 +98,7 @@ class SessionMiddleware:
 
     def _exchange(self, scope: Scope) -> AsgiExchange:
         gate = self._gate
-        exchange = AsgiExchange(gate, scope)
+        exchange = AsgiExchange(gate, scope["headers"], scope.get("client"))
         if self._lazy:
             exchange.lazy = True
         others = scope.get(SCOPE_KEY)

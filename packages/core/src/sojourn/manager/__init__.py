@@ -2,9 +2,10 @@
 
 from sojourn.manager.blocking import BlockingManager
 from sojourn.manager.driving import run_blocking
-from sojourn.manager.exchange import ENVIRON_KEY, SCOPE_KEY, Exchange, SessionMapping
+from sojourn.manager.exchange import ENVIRON_KEY, SCOPE_KEY, Exchange
 from sojourn.manager.gate import require_manager
 from sojourn.manager.manager import SessionManager
+from sojourn.manager.mapping import SessionMapping
 from sojourn.manager.queries import SessionInfo
 
 __all__ = [

@@ -5,7 +5,6 @@ Its one rule: only what is safe to repeat is repeated, under the same write id, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -17,7 +16,6 @@ from sojourn.manager.outages import OVERTAKEN
 from sojourn.stores import (
     WRITE_IDS_KEPT,
     CachingStore,
-    ClientSideStore,
     Created,
     Deleted,
     IndexedStore,
@@ -26,7 +24,6 @@ from sojourn.stores import (
     Replaced,
     ScannableStore,
     Store,
-    Waiting,
 )
 
 R = TypeVar("R")
@@ -35,12 +32,7 @@ R = TypeVar("R")
 class Calls(Guard):
     """The calls of one store inside their guard; shared by all requests."""
 
-    __slots__ = ("_longest_load",)
-
-    def __init__(self, store: Store | ClientSideStore, **guards: Any) -> None:
-        super().__init__(store, **guards)
-        self._longest_load: float = getattr(store, "longest_load", math.inf)
-        """Seconds within which a load of the store ends by itself, whatever happens."""
+    __slots__ = ()
 
     def over(self, store: Store) -> Calls:
         """Return the same guards over a store on the same data."""
@@ -56,18 +48,11 @@ class Calls(Guard):
     ) -> Coroutine[Any, Any, Record | None]:
         """Load a record, past a local cache when *fresh*; safe to repeat.
 
-        With a *patience* the store is told of it only when it might wait longer by itself.
+        The *patience* is the request's, told to the store only when that might wait longer by itself.
         """
         store = self.store
-        if patience is not None:
-            return self._guard("load", lambda: self._load_within(patience, id), names.LOAD_TIME, id, patience=patience)
-        if fresh and isinstance(store, CachingStore):
-            return self._guard("load", lambda: store.load_fresh(id), names.LOAD_TIME, id)
-        return self._guard("load", lambda: store.load(id), names.LOAD_TIME, id)
-
-    def _load_within(self, patience: Patience, id: str) -> Coroutine[Any, Any, Record | None]:
-        loading = self.store.load(id)
-        return loading if patience.left >= self._longest_load else _within(patience, loading)
+        load = store.load_fresh if fresh and isinstance(store, CachingStore) else store.load
+        return self._guard("load", partial(load, id), names.LOAD_TIME, id, patience=patience)
 
     def create(self, record: Record, *, write_id: bytes) -> Coroutine[Any, Any, Created]:
         """Create a record; safe to repeat under its write id."""
@@ -133,8 +118,3 @@ class Calls(Guard):
         """Delete every record. The store is a ScannableStore: the manager has checked it."""
         store = cast("ScannableStore", self.store)
         await self._guard("clear", store.clear, names.STORE_TIME)
-
-
-async def _within(patience: Patience, work: Coroutine[Any, Any, R]) -> R:
-    with Waiting(patience):
-        return await work

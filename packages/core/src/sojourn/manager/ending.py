@@ -57,6 +57,7 @@ def finish_at_rest(exchange: Exchange[Any], status: int) -> Ending | None:
     if draft is None:
         return UNTOUCHED
     draft.head_sent = True
+    exchange.rested = draft.accessed and draft.loaded is not None
     if draft.cookie is KEEP:
         return ACCESSED if draft.accessed else UNTOUCHED
     return Ending(set_cookie=_header(exchange, draft.cookie), accessed=draft.accessed)
@@ -64,8 +65,8 @@ def finish_at_rest(exchange: Exchange[Any], status: int) -> Ending | None:
 
 def rests_late(exchange: Exchange[Any]) -> bool:
     """Tell, without I/O, that nothing changed since the head left."""
-    draft = exchange.draft
-    return draft is None or exchange.gate.rests(draft)
+    draft, gate = exchange.draft, exchange.gate
+    return draft is None or (gate.rests_still(draft) if exchange.rested else gate.rests(draft))
 
 
 async def finish(exchange: Exchange[Any], status: int, accept_of: Callable[[], str] = str) -> Ending:
@@ -87,7 +88,7 @@ async def finish(exchange: Exchange[Any], status: int, accept_of: Callable[[], s
                 return Ending(unavailable(outage.retry_after, accept_of()), accessed=True)
         else:
             change = await gate.commit(draft)
-            exchange.refused = False
+            exchange.refused, exchange.rested = False, draft.loaded is not None
         if change is KEEP:
             return ACCESSED if draft.accessed else UNTOUCHED
         return Ending(set_cookie=_header(exchange, change), accessed=draft.accessed)

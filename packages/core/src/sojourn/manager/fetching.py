@@ -81,7 +81,7 @@ class Fetcher(Generic[T]):
         try:
             key = token if self._client_side else token_id(token)
             found = self.judge(token, token, await self._calls.load(key, patience=patience))
-            if self._goes_on(found):
+            if found.outcome is LOADED and self._goes_on(found):
                 with Waiting(patience):
                     found = await self._followed(found, token)
             asker.found = found

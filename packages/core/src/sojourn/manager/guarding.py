@@ -5,6 +5,7 @@ Its one rule: whatever is tried, tried again or refused, fits the patience of th
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
@@ -15,7 +16,7 @@ from sojourn.manager.driving import Offload
 from sojourn.manager.outages import IMPATIENT, as_outage, outage_in
 from sojourn.manager.signals import Signals
 from sojourn.resilience import CircuitBreaker, RetryBudget, RetryPolicy, ServerBreakers
-from sojourn.stores import PATIENCE, ClientSideStore, Clock, Patience, Store, StoreIO, WaitingStore
+from sojourn.stores import PATIENCE, ClientSideStore, Clock, Patience, Store, StoreIO, Waiting, WaitingStore
 
 R = TypeVar("R")
 
@@ -27,6 +28,7 @@ class Guard:
         "_breaker",
         "_budget",
         "_clock",
+        "_longest_load",
         "_retry",
         "_servers",
         "_signals",
@@ -52,6 +54,8 @@ class Guard:
         self.offload: Offload | None = None
         self.never_waits = store.io is StoreIO.NONE
         """Whether a call costs no round trip."""
+        self._longest_load: float = getattr(store, "longest_load", math.inf)
+        """Seconds within which a load of the store ends by itself, whatever happens."""
         self._servers = breaker if isinstance(breaker, ServerBreakers) else None
         self._breaker = breaker.whole if isinstance(breaker, ServerBreakers) else breaker
         self._retry = retry
@@ -89,6 +93,10 @@ class Guard:
             return await self.offload(work)
         return await work
 
+    async def _told(self, patience: Patience, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        with Waiting(patience):
+            return await self._drive(work())
+
     async def _guard(
         self,
         operation: str,
@@ -103,7 +111,8 @@ class Guard:
     ) -> R:
         """Run *work*, on *id* or on the index of *label*, inside breaker and retries; else SessionUnavailableError.
 
-        What a try after the first returned goes through *look_again*. The *patience* is the request's unless given.
+        What a try after the first returned goes through *look_again*. The *patience* is the request's unless given; to a
+        load it is told only where the store might wait longer by itself.
         """
         if self.never_waits and not self._signals.has_metrics:
             try:
@@ -113,37 +122,41 @@ class Guard:
             except Exception as error:
                 raise as_outage(operation, error) from error
         breaker, servers = self._breaker, self._servers
-        clock = self._clock
+        monotonic, offload = self._clock.monotonic, self.offload
+        untold = patience is not None
         if patience is None:
             patience = PATIENCE.get()
-        begun = clock.monotonic()
+        begun = monotonic()
         self._budget.note_call(begun)
         attempt = 0
         while True:
             if patience is not None and patience.left <= 0.0:
                 raise StoreTimeoutError(IMPATIENT)
-            tried = begun if attempt == 0 else clock.monotonic()
+            tried = begun if attempt == 0 else monotonic()
             if servers is not None:
                 breaker = servers.of(id, label, tried)  # for each try: its server may be another one by now
             permit = breaker.acquire(tried) if breaker is not None else None
             try:
-                result = await (work() if self.offload is None else self._drive(work()))
+                if untold and patience is not None and patience.left < self._longest_load:
+                    result = await self._told(patience, work)
+                else:
+                    result = await (work() if offload is None else self._drive(work()))
             except BaseException as error:
                 failure = outage_in(operation, error)
                 if failure is None:
                     if breaker is not None and permit is not None:
-                        breaker.release(permit, clock.monotonic())
+                        breaker.release(permit, monotonic())
                     raise
             else:
-                now = clock.monotonic()
+                now = monotonic()
                 if patience is not None:
-                    patience.spend(now - tried)
+                    patience.left -= now - tried
                 if breaker is not None and permit is not None:
                     breaker.succeed(permit, now)
                 if self._signals.has_metrics:
                     self._signals.timing(timed, now - begun, {"operation": operation})
                 return result if attempt == 0 or look_again is None else await look_again(result)
-            now = clock.monotonic()
+            now = monotonic()
             if patience is not None:
                 patience.spend(now - tried)
             if breaker is not None and permit is not None:

@@ -119,8 +119,9 @@ class SessionManager(Generic[T]):
         if request.__class__ is dict:  # the scope itself, as middlewares and the frameworks' own code have it
             scope: Any = request
             exchanges = scope.get(SCOPE_KEY)
-            if exchanges is not None and key in exchanges:
-                session: Session[T] = exchanges[key].of()
+            exchange = exchanges.get(key) if exchanges is not None else None
+            if exchange is not None:
+                session: Session[T] = exchange.of()
                 return session
         return exchange_of(request, key).of()
 

@@ -97,7 +97,7 @@ class Opener(Generic[T]):
             return None
         if self._is_heard:
             self._context.signals.event("loaded", record.id, principal=payload.principal)
-        return Draft.of_record(self._terms, (record, payload, token, data), token, client)
+        return Draft.of_record(self._terms, record, payload, data, token, token, client)
 
     def _content(self, record: Record, now: float) -> tuple[Payload, T]:
         """Return the content of a record and the data in it; all of it fits, or nothing. Raise what `read` raises."""
@@ -130,10 +130,10 @@ class Opener(Generic[T]):
             context.signals.event("rejected", record.id, principal=payload.principal, reason="binding")
             if context.binding.policy == "reject":
                 return self._without(LoadOutcome.BINDING, found, client, told=True)
-        loaded = (record, payload, found.token, data)
-        draft = Draft.of_record(terms, loaded, found.sent_token, client)
-        if found.token != found.sent_token:
-            draft.cookie = CookieChange(CookieAction.SET, found.token, max_age(context, record))
+        token, sent = found.token, found.sent_token
+        draft = Draft.of_record(terms, record, payload, data, token, sent, client)
+        if token != sent:
+            draft.cookie = CookieChange(CookieAction.SET, token, max_age(context, record))
         if self._is_heard:
             context.signals.event("loaded", record.id, principal=payload.principal)
         return Session(draft)

@@ -187,9 +187,7 @@ class Queries(Generic[T]):
             return None
         try:
             payload = self._fetcher.read(record)
-            loaded = (record, payload, None, context.shape.decode(payload.data))
-            draft = Draft.of_record(context.terms, loaded)
-            _ = draft.content.data
+            draft = Draft.of_record(context.terms, record, payload, context.shape.decode(payload.data), None)
         except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
             return None
         return Session(draft)

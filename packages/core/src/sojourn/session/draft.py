@@ -32,7 +32,6 @@ _STORED: Final = SessionState.LOADED
 
 
 Here: TypeAlias = Callable[[], Client | None] | None
-Loaded: TypeAlias = tuple[Record, Payload, str | None, T]
 
 
 class Draft(Struct, Generic[T], eq=False):
@@ -75,9 +74,16 @@ class Draft(Struct, Generic[T], eq=False):
         return f"<Draft {self.state.value}>"
 
     @staticmethod
-    def of_record(terms: Terms[M], loaded: Loaded[M], sent_token: str | None = None, here: Here = None) -> Draft[M]:
-        """Return the draft of a session that was *loaded*: its record, the content, what leads there, and the data."""
-        record, payload, token, data = loaded
+    def of_record(
+        terms: Terms[M],
+        record: Record,
+        payload: Payload,
+        data: M,
+        token: str | None,
+        sent_token: str | None = None,
+        here: Here = None,
+    ) -> Draft[M]:
+        """Return the draft of a session that was loaded: its *record*, the content and the data in it, what leads there."""
         content = Content(terms.shape, payload, data)
         return Draft(
             terms, _LOADED, sent_token, here, payload, content, _STORED, token, record.id, record, token, payload, False

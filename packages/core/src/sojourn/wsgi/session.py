@@ -10,6 +10,8 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec import Struct
+
 from sojourn.binding import Client
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import Answer, add_vary, cache_control, unavailable
@@ -54,10 +56,12 @@ class SessionMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         gate = self._gate
-        exchange = _WsgiExchange(gate, environ)
+        look = environ.get
+        about = (look("REMOTE_ADDR"), look("HTTP_X_FORWARDED_FOR"), look("HTTP_FORWARDED"), look("HTTP_USER_AGENT"))
+        exchange = _WsgiExchange(gate, look("HTTP_COOKIE") or "", about)
         if self._lazy:
             exchange.lazy = True
-        others = environ.get(ENVIRON_KEY)
+        others = look(ENVIRON_KEY)
         if others is None:
             environ[ENVIRON_KEY] = {gate.key: exchange}
         else:
@@ -84,17 +88,6 @@ class SessionMiddleware:
 class _WsgiExchange(Exchange[Any]):
     """The session of one WSGI request; keeps what it may be asked for, not the environ, which would keep it in turn."""
 
-    def __init__(self, gate: Gate[Any], environ: WSGIEnvironment) -> None:
-        self.gate = gate
-        look = environ.get
-        self._cookies: str = look("HTTP_COOKIE") or ""
-        self._about = (
-            look("REMOTE_ADDR"),
-            look("HTTP_X_FORWARDED_FOR"),
-            look("HTTP_FORWARDED"),
-            look("HTTP_USER_AGENT"),
-        )
-
     def sender(self) -> ClientOf:
         """Return what tells who sent the request."""
         return partial(_client, self.gate, *self._about)
@@ -110,17 +103,15 @@ def _client(
     return Client(address, agent)
 
 
-class _Response:
+class _Response(Struct, eq=False):
     """The response of one request: its head, and what replaced it."""
 
-    started = False
+    _exchange: Exchange[Any]
+    _environ: WSGIEnvironment
+    _start: StartResponse
+    started: bool = False
     answer: Answer | None = None
     _ending: Ending | None = None
-
-    def __init__(self, exchange: Exchange[Any], environ: WSGIEnvironment, start: StartResponse) -> None:
-        self._exchange = exchange
-        self._environ = environ
-        self._start = start
 
     def start(self, status: str, headers: _Headers, exc_info: _ExcInfo | None = None, /) -> Callable[[bytes], object]:
         """Commit, then start the response; a second start (exc_info) never commits twice (FAILURES F23)."""
