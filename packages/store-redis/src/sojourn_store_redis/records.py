@@ -31,9 +31,9 @@ _UNLABELLED = _NO_LABEL.to_bytes()
 SUMMARY_BYTES = HEAD_BYTES + _NO_LABEL
 """As many bytes as certainly hold head and label."""
 _LONGEST = 2.0**53
-_split: Sequence[Callable[[bytes], tuple[bytes, ...]]] = [
-    Struct(f"{WRITE_ID_BYTES}s" * count).unpack_from for count in range(WRITE_IDS_KEPT + 1)
-]
+_split: dict[int, Callable[[bytes], tuple[bytes, ...]]] = {
+    count: Struct(f"{WRITE_ID_BYTES}s" * count).unpack_from for count in range(WRITE_IDS_KEPT + 1)
+}
 """By their count, what reads the write ids in the slots."""
 _DOUBLE = Struct(">d")
 _VERSION = Struct(">q")
