@@ -1,6 +1,6 @@
 """The way of a payload into its envelope and back: compress and seal; open and inflate.
 
-The envelope is a header (format, suite, flags, day, key id) and the sealed payload. Its one rule: nothing is
+The envelope is a header (format, suite, flags; day and key id where it is sealed) and the payload. Its one rule: nothing is
 decompressed or parsed before it is authenticated (SECURITY R24, R25); an envelope of another format or under an
 unknown key is "future", never "corrupt" (FAILURES F4).
 """
@@ -25,11 +25,11 @@ STUB: Final = 2
 """The record is what a renewal leaves behind for requests in flight (SECURITY R9)."""
 
 _HEAD: Final = Struct(">BBBI8s")  # format, suite, flags, day, key id
+_PLAIN_HEAD: Final = bytes((FORMAT, PLAIN))  # then the flags: nothing is sealed, so there is neither day nor key
 _BOUND: Final = Struct(">Qd")  # version, absolute deadline
 _BOUND_COOKIE: Final = Struct(">Qdd")  # and the idle deadline
 _HEAD_BYTES: Final = _HEAD.size
 _MOST_OPENED: Final = 64
-_NO_KEY: Final = bytes(8)
 _DAY: Final = 86_400.0
 _GZIP: Final = 31
 
@@ -93,7 +93,7 @@ class Codec:
         self._max_payload = max_payload
         self._max_days = int(max_lifetime // _DAY) + 2
         self._sealing: tuple[int, bytes, Box] | None = None
-        self._opened: dict[bytes, tuple[Box | None, float, float, int]] = {}
+        self._opened: dict[bytes, tuple[Box, float, float, int]] = {}
         """By its head, what opened an authentic envelope: the box, from when and until when, and the flags."""
 
     def _associated(self, head: bytes, bound: BoundFacts) -> bytes:
@@ -118,7 +118,7 @@ class Codec:
                 plain, flags = packed, flags | COMPRESSED
         cipher = self._cipher
         if cipher is None:
-            return _HEAD.pack(FORMAT, PLAIN, flags, 0, _NO_KEY) + plain
+            return b"%b%c%b" % (_PLAIN_HEAD, flags, plain)
         day, sealing = int(now // _DAY), self._sealing
         if sealing is None or sealing[0] != day:
             key = self._ring.primary
@@ -128,35 +128,33 @@ class Codec:
 
     def open(self, envelope: bytes, bound: BoundFacts, now: float) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
+        if self._cipher is None and envelope[:2] == _PLAIN_HEAD and len(envelope) > 2:
+            plain, flags = envelope[3:], envelope[2]
+            return (self._inflate(plain) if flags & COMPRESSED else plain), flags
         head = envelope[:_HEAD_BYTES]
         known = self._opened.get(head)
         box, since, until, flags = known if known is not None else self._way_into(envelope, now)
-        if box is None:
-            plain = envelope[_HEAD_BYTES:]
-        else:
-            if not since <= now < until:
-                raise CorruptEnvelopeError
-            try:
-                plain = box.open(envelope[_HEAD_BYTES:], self._associated(head, bound))
-            except (CryptoError, error):  # a version that no envelope can be bound to was not written by us
-                raise CorruptEnvelopeError from None
+        if not since <= now < until:
+            raise CorruptEnvelopeError
+        try:
+            plain = box.open(envelope[_HEAD_BYTES:], self._associated(head, bound))
+        except (CryptoError, error):  # a version that no envelope can be bound to was not written by us
+            raise CorruptEnvelopeError from None
         if known is None:
             if len(self._opened) >= _MOST_OPENED:
                 self._opened.clear()
             self._opened[head] = (box, since, until, flags)
         return (self._inflate(plain) if flags & COMPRESSED else plain), flags
 
-    def _way_into(self, envelope: bytes, now: float) -> tuple[Box | None, float, float, int]:
-        """Return what opens an envelope with a head that is new: the box, None when it is not sealed; see `_opened`."""
+    def _way_into(self, envelope: bytes, now: float) -> tuple[Box, float, float, int]:
+        """Return what opens a sealed envelope with a head that is new, as `_opened` holds it."""
         if len(envelope) < _HEAD_BYTES:
             raise CorruptEnvelopeError
         form, suite, flags, day, key_id = _HEAD.unpack_from(envelope)
         if form != FORMAT:
             raise FutureEnvelopeError
-        if suite == PLAIN:
-            if self._cipher is not None:  # a reader of ours may not be talked out of its seal
-                raise CorruptEnvelopeError
-            return None, 0.0, 0.0, flags
+        if suite == PLAIN:  # a reader of ours may not be talked out of its seal
+            raise CorruptEnvelopeError
         opener = self._openers.get(suite)
         key = self._ring.get(key_id)
         if opener is None or key is None:
@@ -183,4 +181,4 @@ class Codec:
 
 def peek_flags(envelope: bytes) -> int:
     """Return the flags of an envelope without opening it; 0 when it has none."""
-    return envelope[2] if len(envelope) >= _HEAD_BYTES else 0
+    return envelope[2] if len(envelope) > 2 else 0

@@ -52,7 +52,7 @@ class Calls(Guard):
         """
         store = self.store
         load = store.load_fresh if fresh and isinstance(store, CachingStore) else store.load
-        return self._guard("load", partial(load, id), names.LOAD_TIME, id, patience=patience)
+        return self._guard("load", load, names.LOAD_TIME, id, given=(id,), patience=patience)
 
     def create(self, record: Record, *, write_id: bytes) -> Coroutine[Any, Any, Created]:
         """Create a record; safe to repeat under its write id."""

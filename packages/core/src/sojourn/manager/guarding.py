@@ -93,30 +93,31 @@ class Guard:
             return await self.offload(work)
         return await work
 
-    async def _told(self, patience: Patience, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    async def _told(self, patience: Patience, work: Coroutine[Any, Any, R]) -> R:
         with Waiting(patience):
-            return await self._drive(work())
+            return await self._drive(work)
 
     async def _guard(
         self,
         operation: str,
-        work: Callable[[], Coroutine[Any, Any, R]],
+        work: Callable[..., Coroutine[Any, Any, R]],
         timed: str,
         id: str = "",
         label: str = "",
         *,
+        given: tuple[Any, ...] = (),
         tries: int | None = None,
         look_again: Callable[[R], Coroutine[Any, Any, R]] | None = None,
         patience: Patience | None = None,
     ) -> R:
-        """Run *work*, on *id* or on the index of *label*, inside breaker and retries; else SessionUnavailableError.
+        """Run *work* on what is *given* inside breaker and retries; else SessionUnavailableError.
 
-        What a try after the first returned goes through *look_again*. The *patience* is the request's unless given; to a
-        load it is told only where the store might wait longer by itself.
+        It concerns *id*, or the index of *label*. What a try after the first returned goes through *look_again*. Without
+        a *patience* it is the request's; a load is told of its own only where the store might wait longer by itself.
         """
         if self.never_waits and not self._signals.has_metrics:
             try:
-                return await work()
+                return await work(*given)
             except SojournError:
                 raise
             except Exception as error:
@@ -138,9 +139,9 @@ class Guard:
             permit = breaker.acquire(tried) if breaker is not None else None
             try:
                 if untold and patience is not None and patience.left < self._longest_load:
-                    result = await self._told(patience, work)
+                    result = await self._told(patience, work(*given))
                 else:
-                    result = await (work() if offload is None else self._drive(work()))
+                    result = await (work(*given) if offload is None else self._drive(work(*given)))
             except BaseException as error:
                 failure = outage_in(operation, error)
                 if failure is None:
