@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
 
 
-class Deadlines:
+class Deadlines(Generic[K]):
     """A queue of ids by deadline; the same id may wait more than once. Not thread-safe by itself."""
 
     __slots__ = ("_at", "_buckets", "_place", "_seconds", "waiting")
 
     def __init__(self) -> None:
-        self._buckets: dict[int, list[str]] = {}
+        self._buckets: dict[int, list[K]] = {}
         self._seconds: list[int] = []
         self._place = self._at = 0
         self.waiting = 0
@@ -28,7 +31,7 @@ class Deadlines:
             del self._buckets[heapq.heappop(self._seconds)]
         return self._seconds[0] if self._seconds else None
 
-    def add(self, id: str, deadline: float) -> None:
+    def add(self, id: K, deadline: float) -> None:
         """Let *id* wait for a deadline in seconds since the epoch."""
         second = int(deadline) + 1
         bucket = self._buckets.get(second)
@@ -39,7 +42,7 @@ class Deadlines:
             bucket.append(id)
         self.waiting += 1
 
-    def take(self, until: float) -> str | None:
+    def take(self, until: float) -> K | None:
         """Take one id out of the earliest bucket, None when that is not over at *until*."""
         first = self.first
         if first is None or first > until:
@@ -47,7 +50,7 @@ class Deadlines:
         self.waiting -= 1
         return self._buckets[first].pop()
 
-    def sweep(self, is_stale: Callable[[str, int], bool], most: int) -> None:
+    def sweep(self, is_stale: Callable[[K, int], bool], most: int) -> None:
         """Take *most* steps over the ids that wait, on from where the last sweep ended, and drop the stale ones.
 
         *is_stale* is asked with an id and the second at which it would be taken.

@@ -11,7 +11,17 @@ from threading import Lock
 
 from sojourn.stores.contract import SYSTEM_CLOCK, WRITE_ID_BYTES, Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn.stores.deadlines import Deadlines
-from sojourn.stores.packing import HEAD, KEPT_BYTES, deadline_of, label_of, pack, split_ids, was_written_by
+from sojourn.stores.packing import (
+    HEAD,
+    KEPT_BYTES,
+    deadline_of,
+    label_of,
+    pack,
+    pack_id,
+    split_ids,
+    unpack_id,
+    was_written_by,
+)
 
 _read = HEAD.unpack_from
 _START = HEAD.size
@@ -44,14 +54,15 @@ class MemoryStore:
         self.evictions = 0
         self._clock = clock
         self._lock = Lock()
-        self._blobs: dict[str, bytes] = {}
-        self._index: dict[bytes, str | set[str]] = {}
-        """By label, as bytes, which are 16 smaller than text: one id, or several."""
-        self._deadlines = Deadlines()
+        self._blobs: dict[bytes, bytes] = {}
+        """By id; ids and labels stand here as bytes, which are 16 smaller than text."""
+        self._index: dict[bytes, bytes | set[bytes]] = {}
+        """By label: one id, or several."""
+        self._deadlines: Deadlines[bytes] = Deadlines()
 
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent or expired."""
-        blob = self._blobs.get(id)
+        blob = self._blobs.get(pack_id(id))
         if blob is None:
             return None
         version, idle, absolute, writes, label = _read(blob)
@@ -65,27 +76,28 @@ class MemoryStore:
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Store a record that is absent so far."""
-        evicted: list[str] = []
+        id_ = pack_id(record.id)
+        evicted: list[bytes] = []
         with self._lock:
-            present = self._live(record.id)
+            present = self._live(id_)
             if present is not None:
                 return Created.OK if was_written_by(present, write_id) else Created.EXISTS
             now = self._clock.time()
             self._free(now, _FREED_PER_CREATE)
             while len(self._blobs) >= self.max_sessions:
                 evicted.extend(self._evict(now))
-            self._blobs[record.id] = pack(record, record.idle_deadline, write_id)
-            self._enlist(record.index_label, record.id)
-            self._deadlines.add(record.id, record.deadline)
+            self._blobs[id_] = pack(record, record.idle_deadline, write_id)
+            self._enlist(record.index_label, id_)
+            self._deadlines.add(id_, record.deadline)
             self.evictions += len(evicted)
         if self.on_evict is not None:
-            for id_ in evicted:
-                self.on_evict(id_)
+            for gone in evicted:
+                self.on_evict(unpack_id(gone))
         return Created.OK
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         """Replace the record whose version is *expected*; never create it."""
-        id_ = record.id
+        id_ = pack_id(record.id)
         with self._lock:
             present = self._blobs.get(id_)
             if present is None:
@@ -113,34 +125,36 @@ class MemoryStore:
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline forward, at most to the absolute deadline."""
+        id_ = pack_id(id)
         with self._lock:
-            present = self._live(id)
+            present = self._live(id_)
             if present is None:
                 return False
             version, idle, absolute, writes, label = _read(present)
             moved = min(idle_deadline, absolute)
             if moved > idle:
                 head = HEAD.pack(version, moved, absolute, writes, label)
-                self._blobs[id] = head + present[HEAD.size :]
+                self._blobs[id_] = head + present[HEAD.size :]
             return True
 
     async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
         """Delete the record; GONE when absent, CONFLICT when its version is not *expected*."""
+        id_ = pack_id(id)
         with self._lock:
-            present = self._live(id)
+            present = self._live(id_)
             if present is None:
                 return Deleted.GONE
             if expected is not None and _read(present)[0] != expected:
                 return Deleted.CONFLICT
-            self._remove(id, present)
+            self._remove(id_, present)
             return Deleted.OK
 
     async def ids_of(self, label: str) -> Sequence[str]:
         """Return the ids of all live records with that index label."""
         with self._lock:
             members = self._index.get(label.encode("utf-8", "surrogatepass"), ())
-            ids = (members,) if isinstance(members, str) else tuple(members)
-            return [id_ for id_ in ids if self._live(id_) is not None]
+            ids = (members,) if isinstance(members, bytes) else tuple(members)
+            return [unpack_id(id_) for id_ in ids if self._live(id_) is not None]
 
     async def scan(self) -> AsyncIterator[str]:
         """Yield the id of every live record, each once."""
@@ -149,7 +163,7 @@ class MemoryStore:
         for id_ in ids:
             blob = self._blobs.get(id_)
             if blob is not None and not self._is_past(blob, self._clock.time()):
-                yield id_
+                yield unpack_id(id_)
 
     async def count(self) -> int:
         """Return the number of live records, after freeing the expired ones."""
@@ -172,7 +186,7 @@ class MemoryStore:
         head = _read(blob)
         return bool(now >= head[1] or now >= head[2])
 
-    def _live(self, id_: str) -> bytes | None:
+    def _live(self, id_: bytes) -> bytes | None:
         """Return what is stored; what has expired is removed on the way. The lock is held."""
         blob = self._blobs.get(id_)
         if blob is not None and self._is_past(blob, self._clock.time()):
@@ -180,7 +194,7 @@ class MemoryStore:
             return None
         return blob
 
-    def _remove(self, id_: str, blob: bytes) -> None:
+    def _remove(self, id_: bytes, blob: bytes) -> None:
         del self._blobs[id_]
         self._delist(label_of(blob), id_)
         waiting, live = self._deadlines.waiting, len(self._blobs)
@@ -191,23 +205,23 @@ class MemoryStore:
         elif waiting > 2 * live + _SLACK:  # mostly ids that were deleted before their time
             self._deadlines.sweep(self._is_stale, _SWEPT_PER_DELETE)
 
-    def _is_stale(self, id_: str, second: int) -> bool:
+    def _is_stale(self, id_: bytes, second: int) -> bool:
         """Tell whether an id need not wait until that second: it is gone, or waits for an earlier one as well."""
         blob = self._blobs.get(id_)
         return blob is None or int(deadline_of(blob)) + 1 < second
 
-    def _enlist(self, label: str | None, id_: str) -> None:
+    def _enlist(self, label: str | None, id_: bytes) -> None:
         if label:
             key = label.encode()
             members = self._index.get(key)
             if members is None:
                 self._index[key] = id_
-            elif isinstance(members, str):
+            elif isinstance(members, bytes):
                 self._index[key] = {members, id_}
             else:
                 members.add(id_)
 
-    def _delist(self, label: str, id_: str) -> None:
+    def _delist(self, label: str, id_: bytes) -> None:
         key = label.encode()
         members = self._index.get(key)
         if isinstance(members, set):
@@ -223,7 +237,7 @@ class MemoryStore:
             most = None if most is None else most - 1
             self._settle(id_, now)
 
-    def _settle(self, id_: str, now: float) -> None:
+    def _settle(self, id_: bytes, now: float) -> None:
         """Remove the record if its time has come, else let it wait again until its present deadline."""
         blob = self._blobs.get(id_)
         if blob is not None:
@@ -232,7 +246,7 @@ class MemoryStore:
             else:
                 self._deadlines.add(id_, deadline_of(blob))
 
-    def _evict(self, now: float) -> list[str]:
+    def _evict(self, now: float) -> list[bytes]:
         """Make room: free one expired record, or evict the live one nearest to its deadline."""
         second = self._deadlines.first or 0
         id_ = self._deadlines.take(second)

@@ -13,6 +13,16 @@ HEAD = Struct(">QddBB")  # version, idle deadline, absolute deadline, write ids,
 KEPT_BYTES = WRITE_IDS_KEPT * WRITE_ID_BYTES
 
 
+def pack_id(id: str) -> bytes:
+    """Return an id as bytes, 16 fewer than the text takes; whatever it is: ids also come from outside."""
+    return id.encode("utf-8", "surrogatepass")
+
+
+def unpack_id(packed: bytes) -> str:
+    """Return the id that `pack_id` packed."""
+    return packed.decode("utf-8", "surrogatepass")
+
+
 def pack(record: Record, idle_deadline: float, write_ids: bytes) -> bytes:
     """Return the packed record, under the given idle deadline and write ids."""
     label = b"" if record.index_label is None else record.index_label.encode()
