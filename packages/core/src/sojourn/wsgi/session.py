@@ -80,7 +80,11 @@ class SessionMiddleware:
         except BaseException:
             run_blocking(finish_failed(exchange))
             raise
-        if body.__class__ is list and response.rests():  # the application has nothing left to do, not even in close()
+        if (
+            body.__class__ is list  # so that the application has nothing left to do, not even in close()
+            and response.started
+            and (exchange.draft is None or rests_late(exchange))
+        ):
             return body if response.answer is None else [response.answer.body]
         return _Body(body, response)
 
@@ -140,11 +144,6 @@ class _Response(Struct, eq=False):
 
     def _accept(self) -> str:
         return str(self._environ.get("HTTP_ACCEPT", ""))
-
-    def rests(self) -> bool:
-        """Tell whether the head has left and nothing changed since."""
-        exchange = self._exchange
-        return self.started and (exchange.draft is None or rests_late(exchange))
 
     def finish(self) -> None:
         """Save what changed while the body was sent."""
