@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sojourn import CookieAction, Session, SessionManager, StoreIO
+from sojourn import CookieAction, LoadOutcome, Session, SessionManager, StoreIO
 from sojourn.asgi import SessionMiddleware
 from sojourn.asgi.completion import Completion
 from sojourn.errors import (
@@ -391,6 +391,40 @@ async def test_f20_a_change_after_the_head_is_saved_when_the_token_stays(bench: 
     sent = await bench.send(streaming(bench.sessions, bump, early=early), token)
     assert headers_of(sent[0], "set-cookie") == []
     assert (await bench.read(token)).data.count == 2
+
+
+@pytest.mark.parametrize("use", [Session.touch, bump, lambda session: session.data, None])
+async def test_r10_to_use_a_session_long_after_the_head_moves_its_deadline(bench: Bench, use: Any) -> None:
+    token = await bench.begin()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session = bench.sessions.of(scope)
+        assert session.data.count == 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        bench.clock.advance(1800)
+        if use is not None:
+            use(session)
+        await send({"type": "http.response.body", "body": b"1"})
+
+    await bench.send(app, token)
+    assert bench.store.calls == {bump: ["load", "replace"], None: ["load"]}.get(use, ["load", "touch"])
+    bench.clock.advance(1801)
+    assert ((await bench.read(token)).outcome is LoadOutcome.LOADED) is (use is not None)
+
+
+async def test_r10_a_commit_in_the_midst_of_a_long_response_moves_the_deadline(bench: Bench) -> None:
+    token = await bench.begin()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session = bench.sessions.of(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        bench.clock.advance(1800)
+        await bench.sessions.commit(session)
+        assert bench.store.calls == ["load", "touch"]
+        await send({"type": "http.response.body", "body": b"1"})
+
+    await bench.send(app, token)
+    assert bench.store.calls == ["load", "touch"]
 
 
 @pytest.mark.parametrize("early", [True, False])

@@ -98,18 +98,6 @@ class Committer(Generic[T]):
         except SerializationError:
             return False  # the commit will say why
 
-    def rests_still(self, draft: Draft[T]) -> bool:
-        """Tell the same of a session that was stored as it was when the head left: its deadline was looked at then."""
-        try:
-            return (
-                draft.state is _LOADED
-                and draft.facts is draft.loaded
-                and not draft.doomed
-                and draft.content.is_as_loaded()
-            )
-        except SerializationError:
-            return False
-
     async def end(self, draft: Draft[T]) -> CookieChange:
         """Delete what logout() and destroy() ended, and nothing else (SECURITY R13, FAILURES F9, F23)."""
         context = self._context

@@ -57,16 +57,16 @@ def finish_at_rest(exchange: Exchange[Any], status: int) -> Ending | None:
     if draft is None:
         return UNTOUCHED
     draft.head_sent = True
-    exchange.rested = draft.accessed and draft.loaded is not None
+    accessed, draft.accessed = draft.accessed, False  # from here on to use the session is to use it again
     if draft.cookie is KEEP:
-        return ACCESSED if draft.accessed else UNTOUCHED
-    return Ending(set_cookie=_header(exchange, draft.cookie), accessed=draft.accessed)
+        return ACCESSED if accessed else UNTOUCHED
+    return Ending(set_cookie=_header(exchange, draft.cookie), accessed=accessed)
 
 
 def rests_late(exchange: Exchange[Any]) -> bool:
     """Tell, without I/O, that nothing changed since the head left."""
-    draft, gate = exchange.draft, exchange.gate
-    return draft is None or (gate.rests_still(draft) if exchange.rested else gate.rests(draft))
+    draft = exchange.draft
+    return draft is None or exchange.gate.rests(draft)
 
 
 async def finish(exchange: Exchange[Any], status: int, accept_of: Callable[[], str] = str) -> Ending:
@@ -88,7 +88,7 @@ async def finish(exchange: Exchange[Any], status: int, accept_of: Callable[[], s
                 return Ending(unavailable(outage.retry_after, accept_of()), accessed=True)
         else:
             change = await gate.commit(draft)
-            exchange.refused, exchange.rested = False, draft.loaded is not None
+            exchange.refused = False
         if change is KEEP:
             return ACCESSED if draft.accessed else UNTOUCHED
         return Ending(set_cookie=_header(exchange, change), accessed=draft.accessed)

@@ -47,8 +47,6 @@ class Exchange(Struct, Generic[T], eq=False):
     """The outage that was raised to the handler (FAILURES F5)."""
     head_sent: bool = False
     """Whether the response has started: what is opened from then on cannot get a cookie (FAILURES F20)."""
-    rested: bool = False
-    """Whether the session was used, and stored as it was, when the response started."""
     refused: bool = False
     """Whether the response failed: nothing but logout and destroy is stored any more (FAILURES F5, F23)."""
     answered: bool = False

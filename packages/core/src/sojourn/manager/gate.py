@@ -42,7 +42,6 @@ class Gate(Generic[T]):
         "never_waits",
         "opener",
         "rests",
-        "rests_still",
         "settings",
         "spares_tasks",
     )
@@ -60,8 +59,6 @@ class Gate(Generic[T]):
         """Stores what changed and says what the cookie must do."""
         self.rests: Callable[[Draft[T]], bool] = self._committer.rests
         """Tells, without I/O, that a commit would store nothing."""
-        self.rests_still: Callable[[Draft[T]], bool] = self._committer.rests_still
-        """Tells the same of a session that was used, and stored as it was, when the response started."""
         self.io = self._slowest()
         """How opening a session waits: as the slower of its stores does."""
         self.never_waits = self.io is StoreIO.NONE

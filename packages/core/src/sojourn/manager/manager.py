@@ -107,6 +107,7 @@ class SessionManager(Generic[T]):
         """Store what changed; say what the cookie must do. Raises SessionUnavailableError when that is not certain."""
         draft = draft_of(session)
         draft.content.look_anew()
+        draft.accessed = draft.accessed or draft.head_sent  # beside the response's own a commit is a use of its own
         with self.gate.waiting():
             return await self.gate.commit(draft)
 

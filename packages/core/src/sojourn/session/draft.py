@@ -60,6 +60,7 @@ class Draft(Struct, Generic[T], eq=False):
     doomed: tuple[tuple[Record, str | None], ...] = ()
     """Records that the next commit deletes, whatever else happens, and what leads to them."""
     accessed: bool = False
+    """Whether it was used, since the response started if it has."""
     touch_wanted: bool = False
     logged_in: bool = False
     """Whether a login since the last commit asks for the rotation."""
