@@ -50,9 +50,10 @@ class Calls(Guard):
 
         The *patience* is the request's, told to the store only when that might wait longer by itself.
         """
-        store = self.store
-        load = store.load_fresh if fresh and isinstance(store, CachingStore) else store.load
-        return self._guard("load", load, names.LOAD_TIME, id, given=(id,), patience=patience)
+        load, store = self._load, self.store
+        if fresh and isinstance(store, CachingStore):
+            load = store.load_fresh
+        return self._guard("load", load, names.LOAD_TIME, id, takes_id=True, patience=patience)
 
     def create(self, record: Record, *, write_id: bytes) -> Coroutine[Any, Any, Created]:
         """Create a record; safe to repeat under its write id."""

@@ -28,6 +28,7 @@ class Guard:
         "_breaker",
         "_budget",
         "_clock",
+        "_load",
         "_longest_load",
         "_retry",
         "_servers",
@@ -54,6 +55,7 @@ class Guard:
         self.offload: Offload | None = None
         self.never_waits = store.io is StoreIO.NONE
         """Whether a call costs no round trip."""
+        self._load = store.load
         self._longest_load: float = getattr(store, "longest_load", math.inf)
         """Seconds within which a load of the store ends by itself, whatever happens."""
         self._servers = breaker if isinstance(breaker, ServerBreakers) else None
@@ -105,19 +107,19 @@ class Guard:
         id: str = "",
         label: str = "",
         *,
-        given: tuple[Any, ...] = (),
+        takes_id: bool = False,
         tries: int | None = None,
         look_again: Callable[[R], Coroutine[Any, Any, R]] | None = None,
         patience: Patience | None = None,
     ) -> R:
-        """Run *work* on what is *given* inside breaker and retries; else SessionUnavailableError.
+        """Run *work* inside breaker and retries; else SessionUnavailableError.
 
-        It concerns *id*, or the index of *label*. What a try after the first returned goes through *look_again*. Without
+        It concerns *id*, which it may take, or the index of *label*. What a try after the first returned goes through *look_again*. Without
         a *patience* it is the request's; a load is told of its own only where the store might wait longer by itself.
         """
         if self.never_waits and not self._signals.has_metrics:
             try:
-                return await work(*given)
+                return await (work(id) if takes_id else work())
             except SojournError:
                 raise
             except Exception as error:
@@ -138,10 +140,11 @@ class Guard:
                 breaker = servers.of(id, label, tried)  # for each try: its server may be another one by now
             permit = breaker.acquire(tried) if breaker is not None else None
             try:
+                running = work(id) if takes_id else work()
                 if untold and patience is not None and patience.left < self._longest_load:
-                    result = await self._told(patience, work(*given))
+                    result = await self._told(patience, running)
                 else:
-                    result = await (work(*given) if offload is None else self._drive(work(*given)))
+                    result = await (running if offload is None else self._drive(running))
             except BaseException as error:
                 failure = outage_in(operation, error)
                 if failure is None:

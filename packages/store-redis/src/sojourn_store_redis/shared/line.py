@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -35,17 +35,20 @@ class Waiter(Protocol):
 
 
 class _Batch:
-    """The replies so far to commands that were sent together."""
+    """One who waits for the replies to commands that were sent together."""
 
-    __slots__ = ("replies", "wanted")
+    __slots__ = ("replies", "waiter", "wanted")
 
-    def __init__(self, wanted: int) -> None:
+    def __init__(self, waiter: Waiter, wanted: int) -> None:
+        self.waiter = waiter
         self.wanted = wanted
         self.replies: list[Any] = []
 
+    def done(self) -> bool:
+        return self.waiter.done()
 
-_Place: TypeAlias = tuple[Waiter, float, _Batch | None]
-"""Who waits, until when the connection is trusted to answer, and the batch when more than one reply is wanted."""
+    def set_result(self, result: Any, /) -> None:
+        self.waiter.set_result(result)
 
 
 class ReplyLine:
@@ -54,27 +57,30 @@ class ReplyLine:
     *seconds* is how long the connection may leave the first in line without a reply; at most *limit* callers wait.
     """
 
-    __slots__ = ("_impatient", "_limit", "_places", "_seconds", "_serial")
+    __slots__ = ("_dues", "_impatient", "_limit", "_seconds", "_serial", "_waiters")
 
     def __init__(self, *, seconds: float, limit: int) -> None:
         self._seconds = seconds
         self._limit = limit
-        self._places: deque[_Place] = deque()
+        self._waiters: deque[Waiter] = deque()
+        self._dues: deque[float] = deque()
+        """Until when the connection is trusted to answer each of them."""
         self._impatient: list[tuple[float, int, Waiter]] = []
         self._serial = 0
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._waiters)
 
     def join(self, waiter: Waiter, now: float, *, batch: int | None = None, patience: float | None = None) -> float:
         """Let *waiter* wait for the next reply, or for a list of *batch* replies; return when to ``expire`` at latest.
 
         *patience* is how many seconds this caller waits when that is less than the line's own. LineFullError.
         """
-        if len(self._places) >= self._limit:
+        if len(self._waiters) >= self._limit:
             raise LineFullError(f"{self._limit} calls are in flight, as many as SOJOURN_REDIS_MAX_IN_FLIGHT allows")
         due = now + self._seconds
-        self._places.append((waiter, due, None if batch is None else _Batch(batch)))
+        self._waiters.append(waiter if batch is None else _Batch(waiter, batch))
+        self._dues.append(due)
         if patience is not None and patience < self._seconds:
             due = now + patience
             impatient = self._impatient
@@ -86,16 +92,18 @@ class ReplyLine:
 
     def receive(self, reply: Any) -> None:
         """Hand *reply* to the first in line, if it still waits. StrayReplyError when nobody has asked."""
-        places = self._places
-        if not places:
+        waiters = self._waiters
+        if not waiters:
             raise StrayReplyError("a reply came that nobody had asked for")
-        waiter, _, batch = places[0]
-        if batch is not None:
-            batch.replies.append(reply)
-            if len(batch.replies) < batch.wanted:
+        waiter = waiters[0]
+        if isinstance(waiter, _Batch):
+            replies = waiter.replies
+            replies.append(reply)
+            if len(replies) < waiter.wanted:
                 return
-            reply = batch.replies
-        places.popleft()
+            reply = replies
+        waiters.popleft()
+        self._dues.popleft()
         if not waiter.done():
             waiter.set_result(reply)
 
@@ -106,19 +114,20 @@ class ReplyLine:
             waiter = heappop(impatient)[2]
             if not waiter.done():
                 waiter.set_result(RedisTimeoutError("no reply within the patience of the request"))
-        return bool(self._places) and self._places[0][1] <= now
+        return bool(self._dues) and self._dues[0] <= now
 
     def next_deadline(self) -> float | None:
         """Return when ``expire`` has something to do at the earliest, None when nobody waits."""
-        due = self._places[0][1] if self._places else None
+        due = self._dues[0] if self._dues else None
         if self._impatient and (due is None or self._impatient[0][0] < due):
             return self._impatient[0][0]
         return due
 
     def break_off(self, error: Exception) -> None:
         """Hand *error* to all who still wait, and forget the line."""
-        places, self._places = self._places, deque()
+        waiters, self._waiters = self._waiters, deque()
+        self._dues.clear()
         self._impatient.clear()
-        for waiter, _, _ in places:
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(error)

@@ -81,6 +81,7 @@ class SharedTransport(Commands):
     async def execute(self, *command: Argument) -> Any:
         """Return the reply to one command; most need no second look, and one step less."""
         operation, packed, wire = str(command[0]), pack(command), self._wire_here()
+        del command  # nothing that is not needed any more waits for the reply
         reply = await self._sent(wire, operation, packed, None)
         if reply.__class__ not in _PLAIN or wire.generation != self._route.generation:
             reply = await self._settled(wire, operation, packed, None, reply)
