@@ -63,7 +63,7 @@ class House:
             record = unpack(id, value)
             assert record is not None
             return record.payload
-        blob = self.memory._blobs[id]
+        blob = self.memory._blobs[id.encode()]
         return blob[self._payload_at(blob) :]
 
     def write_raw(self, id: str, payload: bytes, source: str | None = None) -> None:
@@ -76,8 +76,8 @@ class House:
                 length = 0 if value[HEAD_BYTES - 1] == 255 else value[HEAD_BYTES - 1]
                 client.set(f"sojourn:session:{id}", value[: HEAD_BYTES + length] + payload)
             return
-        blob = self.memory._blobs[source]
-        self.memory._blobs[id] = blob[: self._payload_at(blob)] + payload
+        blob = self.memory._blobs[source.encode()]
+        self.memory._blobs[id.encode()] = blob[: self._payload_at(blob)] + payload
 
     @staticmethod
     def _payload_at(blob: bytes) -> int:

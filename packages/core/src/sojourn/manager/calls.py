@@ -50,9 +50,8 @@ class Calls(Guard):
 
         The *patience* is the request's, told to the store only when that might wait longer by itself.
         """
-        load, store = self._load, self.store
-        if fresh and isinstance(store, CachingStore):
-            load = store.load_fresh
+        store = self.store
+        load = store.load_fresh if fresh and isinstance(store, CachingStore) else store.load
         return self._guard("load", load, names.LOAD_TIME, id, takes_id=True, patience=patience)
 
     def create(self, record: Record, *, write_id: bytes) -> Coroutine[Any, Any, Created]:

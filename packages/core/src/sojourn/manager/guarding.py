@@ -28,7 +28,6 @@ class Guard:
         "_breaker",
         "_budget",
         "_clock",
-        "_load",
         "_longest_load",
         "_retry",
         "_servers",
@@ -55,7 +54,6 @@ class Guard:
         self.offload: Offload | None = None
         self.never_waits = store.io is StoreIO.NONE
         """Whether a call costs no round trip."""
-        self._load = store.load
         self._longest_load: float = getattr(store, "longest_load", math.inf)
         """Seconds within which a load of the store ends by itself, whatever happens."""
         self._servers = breaker if isinstance(breaker, ServerBreakers) else None
