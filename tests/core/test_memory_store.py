@@ -169,7 +169,7 @@ def test_ids_that_are_used_again_and_again_leave_nothing_behind() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["add", "drop", "take", "sweep"]), st.integers(0, 9), st.integers(0, 5))))
 def test_a_sweep_drops_the_stale_and_nothing_else(steps: list[tuple[str, int, int]]) -> None:
     """Beside a plain list: what waits and is not stale is taken in its second, swept or not."""
-    queue, stale, waiting, used = Deadlines(), set[str](), list[tuple[int, str]](), 0
+    queue, stale, waiting, used = Deadlines[str](), set[str](), list[tuple[int, str]](), 0
     for step, number, second in steps:
         match step:
             case "add":
