@@ -313,6 +313,23 @@ def test_f23_an_exception_passes_on_and_only_a_logout_is_carried_out(bench: Benc
     assert bench.read(token).outcome is LoadOutcome.UNKNOWN
 
 
+def test_r6_what_a_request_meets_shows_no_token(bench: Bench) -> None:
+    token = bench.begin()
+    seen: list[str] = []
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        seen.append(repr((start_response, environ["sojourn.exchanges"], environ["sojourn.session"])))
+        assert bench.sessions.of(environ).data.count == 1
+        seen.append(repr((start_response, environ["sojourn.exchanges"], environ["sojourn.session"])))
+        start_response("200 OK", list(TEXT))
+        return [b""]
+
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_COOKIE": f"session={token}"}
+    list(SessionMiddleware(app, bench.sessions)(environ, lambda *_: lambda _: None))
+    assert len(seen) == 2
+    assert all("Exchange" in text and token not in text for text in seen)
+
+
 # -- after the head ----------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,8 @@
 """The way of a payload into its envelope and back: compress and seal; open and inflate.
 
-The envelope is a header (format, suite, flags; day and key id where it is sealed) and the payload. Its one rule: nothing is
-decompressed or parsed before it is authenticated (SECURITY R24, R25); an envelope of another format or under an
-unknown key is "future", never "corrupt" (FAILURES F4).
+The envelope is a header (format, suite, flags; day and key id where it is sealed) and the payload. Its one rule:
+nothing is decompressed or parsed before it is authenticated (SECURITY R24, R25); an envelope of another format or under
+an unknown key is "future", never "corrupt" (FAILURES F4).
 """
 
 from __future__ import annotations

@@ -112,8 +112,9 @@ class Guard:
     ) -> R:
         """Run *work* inside breaker and retries; else SessionUnavailableError.
 
-        It concerns *id*, which it may take, or the index of *label*. What a try after the first returned goes through *look_again*. Without
-        a *patience* it is the request's; a load is told of its own only where the store might wait longer by itself.
+        It concerns *id*, which it may take, or the index of *label*. What a try after the first returned goes through
+        *look_again*. Without a *patience* it is the request's; a load is told of its own only where the store might
+        wait longer by itself.
         """
         if self.never_waits and not self._signals.has_metrics:
             try:

@@ -117,6 +117,10 @@ class _Response(Struct, eq=False):
     answer: Answer | None = None
     _ending: Ending | None = None
 
+    def __repr__(self) -> str:
+        """Show no token (SECURITY R6)."""
+        return f"<{type(self).__name__}>"
+
     def start(self, status: str, headers: _Headers, exc_info: _ExcInfo | None = None, /) -> Callable[[bytes], object]:
         """Commit, then start the response; a second start (exc_info) never commits twice (FAILURES F23)."""
         self.started = True
