@@ -11,6 +11,7 @@ from threading import Lock
 
 from sojourn.stores.contract import SYSTEM_CLOCK, WRITE_ID_BYTES, Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn.stores.deadlines import Deadlines
+from sojourn.stores.labels import LabelIndex
 from sojourn.stores.packing import (
     HEAD,
     KEPT_BYTES,
@@ -55,9 +56,8 @@ class MemoryStore:
         self._clock = clock
         self._lock = Lock()
         self._blobs: dict[bytes, bytes] = {}
-        """By id; ids and labels stand here as bytes, which are 16 smaller than text."""
-        self._index: dict[bytes, bytes | set[bytes]] = {}
-        """By label: one id, or several."""
+        """By id, as bytes, which are 16 smaller than text."""
+        self._index = LabelIndex()
         self._deadlines: Deadlines[bytes] = Deadlines()
 
     async def load(self, id: str) -> Record | None:
@@ -87,7 +87,7 @@ class MemoryStore:
             while len(self._blobs) >= self.max_sessions:
                 evicted.extend(self._evict(now))
             self._blobs[id_] = pack(record, record.idle_deadline, write_id)
-            self._enlist(record.index_label, id_)
+            self._index.add(record.index_label, id_)
             self._deadlines.add(id_, record.deadline)
             self.evictions += len(evicted)
         if self.on_evict is not None:
@@ -115,8 +115,8 @@ class MemoryStore:
                 return Replaced.CONFLICT
             label = present[end : end + length].decode() if length else ""
             if label != (record.index_label or ""):
-                self._delist(label, id_)
-                self._enlist(record.index_label, id_)
+                self._index.remove(label, id_)
+                self._index.add(record.index_label, id_)
             self._blobs[id_] = pack(record, record.idle_deadline, (kept + write_id)[-KEPT_BYTES:])
             deadline = record.deadline
             if deadline < idle and deadline < absolute:
@@ -152,9 +152,7 @@ class MemoryStore:
     async def ids_of(self, label: str) -> Sequence[str]:
         """Return the ids of all live records with that index label."""
         with self._lock:
-            members = self._index.get(label.encode("utf-8", "surrogatepass"), ())
-            ids = (members,) if isinstance(members, bytes) else tuple(members)
-            return [unpack_id(id_) for id_ in ids if self._live(id_) is not None]
+            return [unpack_id(id_) for id_ in self._index.ids_of(label) if self._live(id_) is not None]
 
     async def scan(self) -> AsyncIterator[str]:
         """Yield the id of every live record, each once."""
@@ -196,7 +194,7 @@ class MemoryStore:
 
     def _remove(self, id_: bytes, blob: bytes) -> None:
         del self._blobs[id_]
-        self._delist(label_of(blob), id_)
+        self._index.remove(label_of(blob), id_)
         waiting, live = self._deadlines.waiting, len(self._blobs)
         if waiting > 4 * live + _SLACK:  # a sweep drops no id that is in use again
             self._deadlines.clear()
@@ -209,27 +207,6 @@ class MemoryStore:
         """Tell whether an id need not wait until that second: it is gone, or waits for an earlier one as well."""
         blob = self._blobs.get(id_)
         return blob is None or int(deadline_of(blob)) + 1 < second
-
-    def _enlist(self, label: str | None, id_: bytes) -> None:
-        if label:
-            key = label.encode()
-            members = self._index.get(key)
-            if members is None:
-                self._index[key] = id_
-            elif isinstance(members, bytes):
-                self._index[key] = {members, id_}
-            else:
-                members.add(id_)
-
-    def _delist(self, label: str, id_: bytes) -> None:
-        key = label.encode()
-        members = self._index.get(key)
-        if isinstance(members, set):
-            members.discard(id_)
-            if len(members) == 1:
-                self._index[key] = members.pop()
-        elif members == id_:
-            del self._index[key]
 
     def _free(self, now: float, most: int | None) -> None:
         """Free expired records, looking at no more than *most* ids."""
