@@ -18,6 +18,7 @@ from sojourn.crypto import new_token, token_id
 from sojourn.errors import ConfigurationError, ResponseStartedError, SessionUnavailableError
 from sojourn.session.change import CLEAR, KEEP, CookieChange, Terms
 from sojourn.session.content import Content
+from sojourn.session.lifetime import deadlines, touch_share
 from sojourn.session.payload import Payload
 from sojourn.session.states import LoadOutcome, Move, SessionState, after
 from sojourn.stores import Patience, Record
@@ -223,32 +224,18 @@ class Draft(Struct, Generic[T], eq=False):
         self._forget()
 
     def deadlines(self, now: float) -> tuple[float, float]:
-        """Return the idle and the absolute deadline of a record written *now* (SECURITY R10).
-
-        The absolute one never moves, but where settings became stricter since.
-        """
-        limits, facts = self.terms.limits, self.facts
-        lifetime = facts.lifetime
-        absolute = facts.created_at + (limits.absolute_timeout if lifetime is None else lifetime)
-        if self.record is not None and self.loaded is not None and self.loaded.created_at == facts.created_at:
-            absolute = min(absolute, self.record.absolute_deadline)
-        return min(now + (limits.idle_timeout if lifetime is None else lifetime), absolute), absolute
+        """Return the idle and the absolute deadline of a record written *now* (SECURITY R10)."""
+        loaded, facts, record = self.loaded, self.facts, self.record
+        lasts_on = record is not None and loaded is not None and loaded.created_at == facts.created_at
+        return deadlines(self.terms.limits, facts, record if lasts_on else None, now)
 
     def is_touch_due(self, now: float) -> bool:
         """Tell whether this access moves the idle deadline, having used up the share of it that `touch_after` names."""
         record = self.record
         if record is None or not self.accessed:
             return False
-        if self.facts.lifetime is None and not self.touch_wanted:
-            limits = self.terms.limits
-            if now < record.idle_deadline - limits.idle_timeout + limits.touch_after:
-                return False
         late = self.deadlines(now)[0] - record.idle_deadline
-        return late > 0 and (self.touch_wanted or late >= self._touch_share())
-
-    def _touch_share(self) -> float:
-        limits, lifetime = self.terms.limits, self.facts.lifetime
-        return limits.touch_after if lifetime is None else limits.touch_after * lifetime / limits.idle_timeout
+        return late > 0 and (self.touch_wanted or late >= touch_share(self.terms.limits, self.facts))
 
     def holds_anything(self) -> bool:
         """Tell whether a new session is worth a record."""
