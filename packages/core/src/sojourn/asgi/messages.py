@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Seque
 from functools import partial
 from typing import Any
 
-from sojourn.binding import Client
+from sojourn.binding import Client, ClientOf
 from sojourn.http import Answer, add_vary, cache_control
 from sojourn.manager.ending import Ending
 from sojourn.manager.exchange import Exchange
 from sojourn.manager.gate import Gate
-from sojourn.manager.opening import ClientOf
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

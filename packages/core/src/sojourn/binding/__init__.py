@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sojourn.binding.fingerprint import FINGERPRINT_BYTES, LABEL_LENGTH, Binding, BindingPolicy, Client
+from sojourn.binding.fingerprint import FINGERPRINT_BYTES, LABEL_LENGTH, Binding, BindingPolicy, Client, ClientOf
 from sojourn.binding.proxies import HOP_LIMIT, UNIX_PEER, Address, TrustedProxies, parse_address
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Binding",
     "BindingPolicy",
     "Client",
+    "ClientOf",
     "TrustedProxies",
     "parse_address",
 ]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -75,6 +75,10 @@ def _label(text: str) -> str:
 
 def _first_named(names: Iterable[tuple[str, str]], text: str) -> str | None:
     return next((name for mark, name in names if mark in text), None)
+
+
+ClientOf: TypeAlias = Callable[[], Client | None] | None
+"""Tells the client of a request when it is asked for: working it out costs more than reading a session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

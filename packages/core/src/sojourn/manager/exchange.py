@@ -10,12 +10,12 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from msgspec import Struct
 
+from sojourn.binding import ClientOf
 from sojourn.crypto import is_token
 from sojourn.errors import ConfigurationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager.driving import run_blocking
 from sojourn.manager.fetching import LONGEST_TOKEN, NOTHING, Found, is_well_formed
 from sojourn.manager.gate import Gate
-from sojourn.manager.opening import ClientOf
 from sojourn.session import Draft, LoadOutcome, Session, SessionState, draft_of
 from sojourn.stores import Patience, Waiting
 

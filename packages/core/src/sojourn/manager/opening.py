@@ -7,10 +7,9 @@ could overwrite the stored one (SECURITY R33, FAILURES F1, F3, F4).
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from sojourn.binding import Client
+from sojourn.binding import ClientOf
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import token_id
 from sojourn.errors import ConfigurationError, SerializationError
@@ -31,9 +30,6 @@ from sojourn.session import (
 from sojourn.stores import Record
 
 T = TypeVar("T")
-
-ClientOf = Callable[[], Client | None] | None
-"""Tells the client of a request when it is asked for: working it out costs more than reading a session."""
 
 CLOCK_TOLERANCE: Final = 60.0
 """Seconds by which the clocks of nodes may differ; a session from further ahead is over, for a clock that was put back

@@ -5,15 +5,14 @@ Its one rule: a move first asks the table of states, and only then changes anyth
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from datetime import timedelta
-from typing import Final, Generic, TypeAlias, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sojourn.binding import Client
+from sojourn.binding import ClientOf
 from sojourn.crypto import new_token, token_id
 from sojourn.errors import ConfigurationError, ResponseStartedError, SessionUnavailableError
 from sojourn.session.change import CLEAR, KEEP, CookieChange, Terms
@@ -32,16 +31,13 @@ _STORED: Final = SessionState.LOADED
 """Names of this module: before Python 3.12 to look up a member of an enum costs ten times as much."""
 
 
-Here: TypeAlias = Callable[[], Client | None] | None
-
-
 class Draft(Struct, Generic[T], eq=False):
     """Everything that is known of one session during one request."""
 
     terms: Terms[T]
     outcome: LoadOutcome
     sent_token: str | None
-    here: Here
+    here: ClientOf
     """Tells the client that sent this request, and the token before it."""
     facts: Payload
     """Whose session it is and since when; as long as it is `loaded`, nothing of that changed."""
@@ -83,7 +79,7 @@ class Draft(Struct, Generic[T], eq=False):
         data: M,
         token: str | None,
         sent_token: str | None = None,
-        here: Here = None,
+        here: ClientOf = None,
     ) -> Draft[M]:
         """Return the draft of a session that was loaded: its *record*, the content and the data in it, what leads there."""
         content = Content(terms.shape, payload, data)
@@ -92,7 +88,9 @@ class Draft(Struct, Generic[T], eq=False):
         )
 
     @staticmethod
-    def of_nobody(terms: Terms[M], outcome: LoadOutcome, sent_token: str | None = None, here: Here = None) -> Draft[M]:
+    def of_nobody(
+        terms: Terms[M], outcome: LoadOutcome, sent_token: str | None = None, here: ClientOf = None
+    ) -> Draft[M]:
         """Return the draft of a new session; read-only where there may be a stored one that cannot be had."""
         now = terms.clock.time()
         facts = Payload(data=b"", created_at=now, issued_at=now)

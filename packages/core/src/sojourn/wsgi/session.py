@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
-from sojourn.binding import Client
+from sojourn.binding import Client, ClientOf
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import Answer, add_vary, cache_control, unavailable
 from sojourn.manager import ENVIRON_KEY, Exchange, SessionManager, SessionMapping, require_manager, run_blocking
 from sojourn.manager.ending import UNTOUCHED, Ending, finish, finish_at_rest, finish_failed, finish_late, rests_late
 from sojourn.manager.gate import Gate
-from sojourn.manager.opening import ClientOf
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
