@@ -59,8 +59,14 @@ def described(text: str) -> tuple[set[str], dict[str, dict[str, str]]]:
     return names, members
 
 
+NAMELESS_BASES = {"Administration"}
+"""Classes that no page names: what they have belongs to those who inherit it."""
+
+
 def public_members(kind: type[Any]) -> set[str]:
-    found = {name for name in (*vars(kind), *kind.__dict__.get("__annotations__", {})) if not name.startswith("_")}
+    bases = [one for one in kind.__mro__ if one.__name__ in NAMELESS_BASES]
+    named = {*vars(kind), *kind.__dict__.get("__annotations__", {}), *(name for one in bases for name in vars(one))}
+    found = {name for name in named if not name.startswith("_")}
     return found - INHERITED_FROM_PYDANTIC
 
 
