@@ -121,8 +121,7 @@ class RedisStore:
         if record is None:
             _log.warning("the session %s is stored in an unknown format; it is left as it is", id)
             return None
-        now = self._clock.time()
-        return record if now < record.idle_deadline and now < record.absolute_deadline else None
+        return None if record.is_expired(self._clock.time()) else record
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Store a record that is absent so far; OK again for the same *write_id*."""

@@ -58,10 +58,10 @@ class TrustedProxies:
         proxy that sent it. When both headers are there and disagree, one of them was not written by the proxy, and
         the peer itself is the answer.
         """
-        connection, shown = _parsed(peer) if peer else (None, None)
+        connection = parse_address(peer) if peer else None
         trusted = self._trusts(connection) if connection else self._trusts_unix and not peer
         if not trusted:
-            return shown
+            return _text(connection)
         claims = {
             self._walk(connection, entries(values))
             for values, entries in ((x_forwarded_for, _x_forwarded_for), (forwarded, _forwarded))
@@ -147,12 +147,6 @@ def parse_address(text: str) -> Address | None:
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
-
-
-@lru_cache(maxsize=1024)
-def _parsed(text: str) -> tuple[Address | None, str | None]:
-    address = parse_address(text)
-    return address, _text(address)
 
 
 def _text(address: Address | None) -> str | None:
