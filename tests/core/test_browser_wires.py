@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import sys
+import weakref
 from typing import Any
 
 import pytest
 
+from sojourn.stores import MemoryStore, StoreIO
 from sojourn.testing import client
+from sojourn.testing.wires import AsgiWire
 from tests.core.models import make_manager
 
 
@@ -73,5 +79,61 @@ def test_an_application_that_fails_to_start_or_to_stop_fails_the_test(phase: str
             if kind == "shutdown" or outcome == "failed":
                 return
 
-    with pytest.raises(RuntimeError, match=f"failed at {phase}: no database"), client(app, make_manager()):
+    browser = client(app, make_manager())
+    with pytest.raises(RuntimeError, match=f"failed at {phase}: no database"), browser:
         pass
+    browser.close()  # safe: it is closed
+
+
+@pytest.mark.parametrize("phase", ["startup", "shutdown"])
+def test_a_wire_whose_application_fails_leaves_no_event_loop(phase: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            kind = (await receive())["type"].removeprefix("lifespan.")
+            await send({"type": f"lifespan.{kind}.{'failed' if kind == phase else 'complete'}"})
+
+    browser = client(app, make_manager())
+    wire = browser._wire
+    assert isinstance(wire, AsgiWire)
+    with pytest.raises(RuntimeError, match=f"failed at {phase}"), browser:
+        assert wire.is_open
+    assert not wire.is_open
+
+
+def test_a_manager_that_fails_to_close_leaves_no_event_loop() -> None:
+    class Failing(MemoryStore):
+        io = StoreIO.ASYNC
+
+        async def aclose(self) -> None:
+            raise OSError("the network is gone")
+
+    browser = client(speechless, make_manager(Failing()))
+    wire = browser._wire
+    assert isinstance(wire, AsgiWire)
+    with pytest.raises(OSError, match="the network is gone"), browser:
+        pass
+    assert not wire.is_open
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_wire_that_nobody_closed_may_be_collected_while_another_loop_runs(used: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def collect() -> list[Any]:
+        told: list[Any] = []
+        before, sys.unraisablehook = sys.unraisablehook, told.append
+        try:
+            held.clear()
+            gc.collect()
+        finally:
+            sys.unraisablehook = before
+        return told
+
+    held = [client(app, make_manager())]
+    if used:
+        assert held[0].get("/").status == 204
+    gone = weakref.ref(held[0])
+    assert asyncio.run(collect()) == []
+    assert gone() is None

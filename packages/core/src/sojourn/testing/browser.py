@@ -131,7 +131,11 @@ class Browser(Generic[T]):
     # -- the application's life ------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._wire.open()
+        try:
+            self._wire.open()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,9 +143,11 @@ class Browser(Generic[T]):
 
     def close(self) -> None:
         """Shut the application down, and close what the manager opened in its event loop."""
-        if isinstance(self._wire, AsgiWire) and self._sessions.gate.io is StoreIO.ASYNC and self._wire.is_open:
-            self._wire.run(self._sessions.aclose())
-        self._wire.close()
+        try:
+            if isinstance(self._wire, AsgiWire) and self._sessions.gate.io is StoreIO.ASYNC and self._wire.is_open:
+                self._wire.run(self._sessions.aclose())
+        finally:
+            self._wire.close()
 
 
 def client(app: Callable[..., Any], sessions: SessionManager[T], *, raise_errors: bool = True) -> Browser[T]:

@@ -128,7 +128,7 @@ class AsgiWire:
         self._app = app
         self._runner = asyncio.Runner()
         self._lifespan: _Lifespan | None = None
-        self._closing = weakref.finalize(self, self._runner.close)
+        self._closing = weakref.finalize(self, _close, self._runner)
 
     def send(self, call: Call) -> Reply:
         """Make one request."""
@@ -172,15 +172,33 @@ class AsgiWire:
 
     def open(self) -> None:
         """Send ``lifespan.startup``; an application without lifespan is left alone."""
-        self._lifespan = _Lifespan(self._app)
-        self.run(self._lifespan.start())
+        lifespan = _Lifespan(self._app)
+        self.run(lifespan.start())
+        self._lifespan = lifespan
 
     def close(self) -> None:
         """Send ``lifespan.shutdown`` and close the event loop."""
-        if self._lifespan is not None:
-            lifespan, self._lifespan = self._lifespan, None
-            self.run(lifespan.stop())
-        self._closing()
+        lifespan, self._lifespan = self._lifespan, None
+        try:
+            if lifespan is not None:
+                self.run(lifespan.stop())
+        finally:
+            self._closing()
+
+
+def _close(runner: asyncio.Runner) -> None:
+    """Close an event loop; what is left in it gets a turn to end, unless this thread is running another loop.
+
+    That happens to a wire that nobody closed: it is collected whenever, and a thread runs one loop at a time.
+    """
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        runner.close()
+    else:
+        runner.get_loop().close()
 
 
 def _scope(call: Call) -> dict[str, Any]:
