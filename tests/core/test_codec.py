@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 import zlib
 
@@ -170,6 +171,25 @@ def test_r27_a_day_outside_the_lifetime_is_refused(cipher: Cipher) -> None:
     for other in (NOW + 4 * DAY, NOW - 3 * DAY):
         with pytest.raises(CorruptEnvelopeError):
             codec.open(envelope, BOUND, other)
+
+
+@suites
+@pytest.mark.parametrize("seen", [False, True], ids=["new", "opened before"])
+def test_r27_where_the_lifetime_of_an_envelope_begins_and_ends(cipher: Cipher, seen: bool) -> None:
+    envelope = make_codec(cipher).seal(b"x", BOUND, NOW)
+    day = NOW // DAY * DAY
+    first, last = day - DAY, day + 4 * DAY  # its own day, the lifetime of one, and two more
+
+    def opened(now: float) -> bytes:
+        codec = make_codec(cipher, max_lifetime=DAY)
+        if seen:
+            codec.open(envelope, BOUND, NOW)
+        return codec.open(envelope, BOUND, now)[0]
+
+    assert opened(first) == opened(math.nextafter(last, 0)) == b"x"
+    for now in (math.nextafter(first, 0), last):
+        with pytest.raises(CorruptEnvelopeError):
+            opened(now)
 
 
 def test_r29_a_decompression_bomb_is_refused_in_bounded_memory() -> None:

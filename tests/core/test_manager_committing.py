@@ -342,6 +342,23 @@ def test_a_touch_moves_the_deadline_that_the_session_itself_shows() -> None:
     assert rivals.store.calls == []
 
 
+@pytest.mark.parametrize(("half_hours", "later"), [(0, 0), (46, 600)], ids=["new", "in its last hour"])
+def test_a_touch_that_can_move_nothing_costs_no_call(half_hours: int, later: int) -> None:
+    rivals = Rivals()
+    token = rivals.begin()
+    for _ in range(half_hours):
+        rivals.clock.advance(1800)
+        session = rivals.ours.open(token)
+        session.touch()
+        rivals.ours.commit(session)
+    rivals.clock.advance(later)
+    session = rivals.ours.open(token)
+    session.touch()
+    rivals.store.calls.clear()
+    rivals.ours.commit(session)
+    assert rivals.store.calls == []
+
+
 def test_a_session_that_nobody_asked_for_is_not_touched() -> None:
     rivals = Rivals()
     session = rivals.ours.open(rivals.begin())
