@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any
 
 from sojourn_store_redis.clustered.subscribers import Subscribers
+from sojourn_store_redis.clustered.subscription import LinkLostError, Subscription
 from sojourn_store_redis.coherence import (
     Action,
     Announced,
@@ -34,10 +35,6 @@ _log = logging.getLogger("sojourn_store_redis")
 
 SHORTEST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
-
-
-class LinkLostError(ConnectionError):
-    """The link was given up, or said something that no link says."""
 
 
 class Listener:
@@ -95,44 +92,45 @@ class Listener:
         async with asyncio.timeout(self._seconds):
             connection = await route.connect()
         number = self._coherence.open(self._primary, self._monotonic())
+        subscription = Subscription(connection, lambda reply: self._hear(subscription, number, reply))
         tasks: set[asyncio.Task[None]] = set()
         try:
-            await connection.send_command("SUBSCRIBE", self._channel)
-            tasks = {
-                asyncio.create_task(self._hear(connection, number)),
-                asyncio.create_task(self._keep_up(connection, number, lambda: route.generation == generation)),
-            }
+            subscription.send("SUBSCRIBE", self._channel)
+            tasks.add(asyncio.create_task(self._keep_up(subscription, number, lambda: route.generation == generation)))
             if self._witness is not None:
                 tasks.add(asyncio.create_task(self._bear_witness(route, self._witness)))
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            ends: set[asyncio.Future[Any]] = {subscription.lost, *tasks}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if subscription.lost.done():
+                raise subscription.lost.result()
+            for task in tasks:
+                if task.done():
+                    task.result()
         finally:
             self._coherence.lose(self._primary, number)
+            subscription.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await _closed(connection)
+            await asyncio.sleep(0)  # for the socket to be closed
 
-    async def _hear(self, connection: Any, number: int) -> None:
-        while True:
-            reply = await connection.read_response()
-            message = self._read(reply)
-            await self._do(connection, self._coherence.receive(self._primary, number, message, self._monotonic()))
-            if isinstance(message, Pong):
-                self._subscribers.note_link(self._primary, is_up=True)
-                if self._attempt:
-                    self._attempt = 0
-                    _log.info("the invalidation link is back")
+    def _hear(self, subscription: Subscription, number: int, reply: Any) -> None:
+        message = self._read(reply)
+        self._do(subscription, self._coherence.receive(self._primary, number, message, self._monotonic()))
+        if isinstance(message, Pong):
+            self._subscribers.note_link(self._primary, is_up=True)
+            if self._attempt:
+                self._attempt = 0
+                _log.info("the invalidation link is back")
 
-    async def _keep_up(self, connection: Any, number: int, is_right: Callable[[], bool]) -> None:
+    async def _keep_up(self, subscription: Subscription, number: int, is_right: Callable[[], bool]) -> None:
         longest = self._coherence.max_staleness / PINGS_WITHIN_STALENESS  # it may be confirmed meanwhile
         while True:
             seconds = self._coherence.next_check(self._primary) - self._monotonic()
             await asyncio.sleep(min(max(0.0, seconds), longest))
             if not is_right():
                 raise LinkLostError("another server has become the master")
-            await self._do(connection, self._coherence.check(self._primary, number, self._monotonic()))
+            self._do(subscription, self._coherence.check(self._primary, number, self._monotonic()))
 
     async def _bear_witness(self, route: Route, witness: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         async with asyncio.timeout(self._seconds):
@@ -140,7 +138,8 @@ class Listener:
         try:
             await witness(connection)
         finally:
-            await _closed(connection)
+            abandon(connection)
+            await asyncio.sleep(0)  # for the socket to be closed
 
     def _read(self, reply: Any) -> Message:
         match reply:
@@ -150,14 +149,16 @@ class Listener:
                 return Pong(nonce)
             case [b"subscribe", channel, int()] if channel == self._channel:
                 return Confirmed()
+            case Exception():
+                raise reply
             case _:
                 raise LinkLostError("the server sent something that is no announcement")
 
-    async def _do(self, connection: Any, actions: Sequence[Action]) -> None:
+    def _do(self, subscription: Subscription, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
                 case Ping(nonce):
-                    await connection.send_command("PING", nonce, check_health=False)
+                    subscription.send("PING", nonce)
                 case HangUp(reason):
                     raise LinkLostError(reason)
                 case Died():
@@ -179,9 +180,3 @@ class Listener:
             address,
             type(error).__name__ if not isinstance(error, LinkLostError) else error,
         )
-
-
-async def _closed(connection: Any) -> None:
-    """Close a connection without a farewell: over TLS that would outlast an event loop that ends next."""
-    abandon(connection)
-    await asyncio.sleep(0)
