@@ -371,13 +371,19 @@ async def test_f23_a_store_that_is_down_as_well_does_not_hide_the_application_s_
 # -- after the head ----------------------------------------------------------------------------------------------
 
 
-def streaming(sessions: SessionManager[Visit], late: Callable[[Session[Visit]], object], *, early: bool = True) -> App:
+def streaming(
+    sessions: SessionManager[Visit],
+    late: Callable[[Session[Visit]], object],
+    *,
+    early: bool = True,
+    status: int = 200,
+) -> App:
     """Return an application that changes the session between head and end; *early*: it opened it before the head."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if early:
             assert sessions.of(scope)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": b"1", "more_body": True})
         late(sessions.of(scope))
         await send({"type": "http.response.body", "body": b"2"})
@@ -448,15 +454,14 @@ async def test_f20_a_logout_after_the_head_ends_the_session(bench: Bench) -> Non
     assert (await bench.read(token)).principal is None
 
 
-async def test_f20_a_change_after_the_head_of_a_failed_response_is_not_saved(bench: Bench) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        session = bench.sessions.of(scope)
-        await send({"type": "http.response.start", "status": 500, "headers": []})
-        bump(session)
-
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(("status", "count"), [(204, 2), (404, 2), (499, 2), (500, 1), (503, 1), (599, 1)])
+async def test_f20_a_change_after_the_head_of_a_failed_response_alone_is_not_saved(
+    bench: Bench, status: int, count: int, early: bool
+) -> None:
     token = await bench.begin()
-    await bench.send(app, token)
-    assert (await bench.read(token)).data.count == 1
+    await bench.send(streaming(bench.sessions, bump, early=early, status=status), token)
+    assert (await bench.read(token)).data.count == count
 
 
 async def test_f23_an_exception_after_the_head_stores_nothing_more(bench: Bench) -> None:

@@ -385,10 +385,17 @@ def test_f20_a_logout_after_the_head_ends_the_session(bench: Bench) -> None:
     assert bench.read(token).principal is None
 
 
-def test_f20_a_change_after_the_head_of_a_failed_response_is_not_saved(bench: Bench) -> None:
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(
+    ("status", "count"),
+    [("404 Not Found", 2), ("499 Odd", 2), ("500 Failed", 1), ("599 Odd", 1)],
+)
+def test_f20_a_change_after_the_head_of_a_failed_response_alone_is_not_saved(
+    bench: Bench, status: str, count: int, early: bool
+) -> None:
     token = bench.begin()
-    bench.send(streaming(bench.sessions, bump, status="500 Internal Server Error"), token)
-    assert bench.read(token).data.count == 1
+    bench.send(streaming(bench.sessions, bump, early=early, status=status), token)
+    assert bench.read(token).data.count == count
 
 
 def test_f23_an_exception_after_the_head_stores_nothing_more_but_a_logout(bench: Bench) -> None:

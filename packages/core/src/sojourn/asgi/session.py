@@ -23,7 +23,15 @@ from sojourn.asgi.messages import (
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import path_matches, same_origin, unavailable
 from sojourn.manager import SCOPE_KEY, Exchange, SessionManager, SessionMapping, require_manager, run_blocking
-from sojourn.manager.ending import UNTOUCHED, finish, finish_at_rest, finish_failed, finish_late, rests_late
+from sojourn.manager.ending import (
+    SERVER_ERROR,
+    UNTOUCHED,
+    finish,
+    finish_at_rest,
+    finish_failed,
+    finish_late,
+    rests_late,
+)
 
 R = TypeVar("R")
 
@@ -70,7 +78,7 @@ class SessionMiddleware:
 
         def send_wrapped(message: Message) -> Awaitable[None]:
             if not exchange.head_sent and message["type"] == "http.response.start":
-                ending = finish_at_rest(exchange, message["status"])
+                ending = finish_at_rest(exchange, is_error=message["status"] >= SERVER_ERROR)
                 if ending is None:
                     exchange.head_sent = True
                     return _commit_and_send(exchange, message, send)

@@ -27,7 +27,8 @@ from sojourn.manager.exchange import Exchange
 from sojourn.session import KEEP, CookieAction, CookieChange
 
 _log: Final = logging.getLogger("sojourn.manager")
-_SERVER_ERROR: Final = 500
+SERVER_ERROR: Final = 500
+"""The lowest status that says that the request failed."""
 
 
 class Ending(Struct, frozen=True):
@@ -44,15 +45,18 @@ UNTOUCHED: Final = Ending()
 ACCESSED: Final = Ending(accessed=True)
 
 
-def finish_at_rest(exchange: Exchange[Any], status: int) -> Ending | None:
-    """Return the ending of a request that has nothing to store; None where `finish` has to be awaited."""
+def finish_at_rest(exchange: Exchange[Any], *, is_error: bool) -> Ending | None:
+    """Return the ending of a request that has nothing to store; None where `finish` has to be awaited.
+
+    *is_error* says whether the status is 500 or above.
+    """
     draft = exchange.draft
     if draft is not None and (
         exchange.outage is not None or draft.unavailable is not None or not exchange.gate.rests(draft)
     ):
         return None
     exchange.head_sent = True
-    if status >= _SERVER_ERROR:
+    if is_error:
         exchange.refused = not exchange.gate.settings.commit_on_error
     if draft is None:
         return UNTOUCHED
@@ -77,7 +81,7 @@ async def finish(exchange: Exchange[Any], status: int, accept_of: Callable[[], s
     draft = exchange.draft
     outage = exchange.remembered_outage()
     gate = exchange.gate
-    failing = status >= _SERVER_ERROR and not gate.settings.commit_on_error
+    failing = status >= SERVER_ERROR and not gate.settings.commit_on_error
     exchange.head_sent, exchange.refused = True, draft is not None or failing
     if draft is None:
         return UNTOUCHED

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 _Headers = list[tuple[str, str]]
-_SERVER_ERROR = 500
+_SERVER_ERROR = "5"
+"""No status that sorts before it says that the request failed."""
 
 
 class SessionMiddleware:
@@ -124,15 +125,14 @@ class _Response(Struct, eq=False):
         """Commit, then start the response; a second start (exc_info) never commits twice (FAILURES F23)."""
         self.started = True
         if self._ending is None:
-            code = _code(status)
-            ending = finish_at_rest(self._exchange, code)
+            ending = finish_at_rest(self._exchange, is_error=status >= _SERVER_ERROR)
             if ending is None:
-                ending = run_blocking(finish(self._exchange, code, self._accept))
+                ending = run_blocking(finish(self._exchange, _code(status), self._accept))
             self._ending = ending
             if ending is UNTOUCHED:
                 return self._start(status, headers, exc_info)
             self.answer = ending.answer
-        elif _code(status) >= _SERVER_ERROR and not self._exchange.gate.settings.commit_on_error:
+        elif status >= _SERVER_ERROR and not self._exchange.gate.settings.commit_on_error:
             self._exchange.refused = True
         if self.answer is not None:
             self._start(self.answer.status_line, list(self.answer.headers), exc_info)
