@@ -53,13 +53,20 @@ class Site:
         return getattr(self.manager.blocking, name)(*arguments)
 
     def begin(self, **values: Any) -> str:
-        """Return the token of a new session with these values."""
-        session = self.run("open", None)
-        session.data.note = "new"
-        for name, value in values.items():
-            setattr(session.data, name, value)
-        token: str = self.run("commit", session).token
-        return token
+        """Return the token of a new session with these values; a machine that was held up is given another try."""
+        until = time.monotonic() + 10.0
+        while True:
+            session = self.run("open", None)
+            session.data.note = "new"
+            for name, value in values.items():
+                setattr(session.data, name, value)
+            try:
+                token: str = self.run("commit", session).token
+            except SessionUnavailableError:
+                if time.monotonic() > until:
+                    raise
+            else:
+                return token
 
     def read(self, token: str) -> Visit:
         session = self.run("open", token)
