@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sojourn.manager import run_blocking
+from sojourn.testing.lifespan import Lifespan
 from sojourn.testing.replies import Call, Reply
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class AsgiWire:
 
         self._app = app
         self._runner = asyncio.Runner()
-        self._lifespan: _Lifespan | None = None
+        self._lifespan: Lifespan | None = None
         self._closing = weakref.finalize(self, _close, self._runner)
 
     def send(self, call: Call) -> Reply:
@@ -172,7 +173,7 @@ class AsgiWire:
 
     def open(self) -> None:
         """Send ``lifespan.startup``; an application without lifespan is left alone."""
-        lifespan = _Lifespan(self._app)
+        lifespan = Lifespan(self._app)
         self.run(lifespan.start())
         self._lifespan = lifespan
 
@@ -217,48 +218,3 @@ def _scope(call: Call) -> dict[str, Any]:
         "server": ("testserver", 443 if call.scheme == "https" else 80),
         "state": {},
     }
-
-
-class _Lifespan:
-    """The lifespan of one application."""
-
-    def __init__(self, app: Callable[..., Any]) -> None:
-        import asyncio
-
-        self._app = app
-        self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._outbox: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        import asyncio
-
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-        self._task = asyncio.ensure_future(self._app(scope, self._inbox.get, self._outbox.put))
-        await self._exchange("startup")
-
-    async def stop(self) -> None:
-        task = self._task
-        if task is not None:
-            if not task.done():
-                await self._exchange("shutdown")
-            if not task.done():
-                await task
-
-    async def _exchange(self, phase: str) -> None:
-        import asyncio
-
-        task = self._task
-        if task is None:
-            return
-        await self._inbox.put({"type": f"lifespan.{phase}"})
-        answer = asyncio.ensure_future(self._outbox.get())
-        await asyncio.wait({answer, task}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            answer.cancel()
-            if phase == "startup":
-                task.exception()  # looked at: an application may refuse a lifespan by raising
-            return
-        message = answer.result()
-        if message["type"] == f"lifespan.{phase}.failed":
-            raise RuntimeError(f"the application failed at {phase}: {message.get('message', '')}")
