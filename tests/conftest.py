@@ -1,5 +1,6 @@
 """What every test shares: the hypothesis profiles and the real servers."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -30,6 +31,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage go through all tests again: on a busy machine that outlasts tested time-outs."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
