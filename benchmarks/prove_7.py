@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.http_load import TARGET
 from benchmarks.suite.report import columns
+from benchmarks.suite.results import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 HEAD = ("ours", "scenario", "ratio to", "target")
 
 
