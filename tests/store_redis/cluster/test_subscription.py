@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from redis.exceptions import InvalidResponse, ResponseError
 
 from sojourn.stores import StoreIO
-from sojourn_store_redis import Address
+from sojourn.testing import make_id
+from sojourn_store_redis import Address, ClusteredRedisStore
 from sojourn_store_redis.clustered.subscription import LinkLostError, Subscription
 from tests.servers import RedisServer
 
@@ -154,3 +155,43 @@ def test_it_may_be_closed_twice_and_hears_nothing_then() -> None:
         assert isinstance(subscription.lost.result(), LinkLostError)
 
     asyncio.run(work())
+
+
+async def _listens(store: ClusteredRedisStore, caplog: pytest.LogCaptureFixture, report: str) -> None:
+    """Load until the listener has said *report*."""
+    until = asyncio.get_running_loop().time() + 10
+    while report not in caplog.text:
+        assert asyncio.get_running_loop().time() < until, caplog.text
+        await store.load(make_id())
+        await asyncio.sleep(0.02)
+
+
+def test_a_lost_link_is_reported_with_what_ended_it(clean_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        store = ClusteredRedisStore.from_url(clean_redis.url)
+        until = asyncio.get_running_loop().time() + 10
+        while not store.cache_stats()["lease"]:
+            assert asyncio.get_running_loop().time() < until
+            await store.load(make_id())
+            await asyncio.sleep(0.02)
+        clean_redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await _listens(store, caplog, "is down (the server closed the connection)")
+        await store.aclose()
+
+    asyncio.run(work())
+
+
+def test_a_user_who_may_not_subscribe_is_reported_as_that(
+    clean_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    clean_redis.command("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "+@all", "resetchannels")
+
+    async def work() -> None:
+        store = ClusteredRedisStore.from_url(clean_redis.url.replace("://", "://deaf:secret@"))
+        await _listens(store, caplog, "is down (NoPermissionError)")
+        await store.aclose()
+
+    try:
+        asyncio.run(work())
+    finally:
+        clean_redis.command("ACL", "DELUSER", "deaf")
