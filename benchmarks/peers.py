@@ -25,7 +25,7 @@ from benchmarks.suite.verdicts import judge
 def run(arguments: argparse.Namespace) -> bool:
     """Measure and print; say whether a target was missed or a contender failed."""
     everybody, scenarios = chosen(arguments.only)
-    measured_core, other_core = cores()
+    measured_core, _ = cores()
     with redis_server(measured_core) as redis:
         rounds = Rounds(
             everybody,

@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> bool:
     """Measure and print; say whether the target was missed or a module came too early."""
     spent: dict[str, list[float]] = {name: [] for name in IMPORTS}
     loaded: dict[str, list[str]] = {}
-    for name in IMPORTS:
-        _spent_by(IMPORTS[name])  # writes bytecode, warms the files
+    for code in IMPORTS.values():
+        _spent_by(code)  # writes bytecode, warms the files
     for _ in range(arguments.rounds):
         for name, code in IMPORTS.items():
             seconds, loaded[name] = _spent_by(code)

@@ -72,7 +72,7 @@ def trace(rows: list[Row], last: dict[str, View]) -> dict[str, Lineage]:
             line.birth, line.browser = row, row.browser
             line.principal = _principal_at_birth(row)
     for row in rows:
-        if row.token and row.kind not in ("revoke-all",):
+        if row.token and row.kind != "revoke-all":
             line = lines.setdefault(row.token, Lineage(row.token, row.browser))
             if row.kind != "revoke":
                 line.sent.append(row)

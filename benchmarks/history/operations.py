@@ -68,7 +68,7 @@ class BlockingSide:
 
     async def pause(self, seconds: float) -> None:
         if seconds:
-            time.sleep(seconds)  # noqa: ASYNC101 - driven without an event loop
+            time.sleep(seconds)
 
 
 async def do(side: Side, step: Step, row: Row) -> None:

@@ -100,8 +100,7 @@ def _watch(
             told = now
             total = shared.total()
             sys.stderr.write(
-                f"{title}: {total:,} of {stage.sizes.operations:,} operations, "
-                f"{total / (now - begun):,.0f} a second\n"
+                f"{title}: {total:,} of {stage.sizes.operations:,} operations, {total / (now - begun):,.0f} a second\n"
             )
         if during is not None:
             during(shared)

@@ -66,7 +66,7 @@ def fill(account: Account) -> None:
 class Witness:
     """What the handlers of one contender have seen; the worker compares it with what was asked of them."""
 
-    __slots__ = ("visits", "users")
+    __slots__ = ("users", "visits")
 
     def __init__(self) -> None:
         self.users = 0

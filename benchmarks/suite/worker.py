@@ -92,7 +92,7 @@ class Bench:
 
     async def _pause(self) -> None:
         if self.contender.is_sync:
-            time.sleep(0.01)  # noqa: ASYNC101 - driven without a loop
+            time.sleep(0.01)
         else:
             await asyncio.sleep(0.01)
 

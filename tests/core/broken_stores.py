@@ -409,7 +409,7 @@ class ThreadsMeetBetweenLookAndWrite(PlainStore):
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         present = self.live(record.id)
-        time.sleep(0.001)  # noqa: ASYNC101 - the gap in which another thread looks too
+        time.sleep(0.001)
         if present is None:
             self.forget(record.id)
         return await super().create(record, write_id=write_id)

@@ -48,7 +48,7 @@ def suite_of(store: type[PlainStore]) -> type[StoreSuite]:
 
 def findings(suite: type[StoreSuite | ClientSideStoreSuite], *, races: bool) -> Iterator[RuleViolationError]:
     for name in dir(suite):
-        if re.match(r"test_(?!s20)", name) and name != MACHINE or (races and name.startswith("test_s20")):
+        if (re.match(r"test_(?!s20)", name) and name != MACHINE) or (races and name.startswith("test_s20")):
             try:
                 getattr(suite(), name)()
             except RuleViolationError as error:

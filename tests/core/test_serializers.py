@@ -98,7 +98,7 @@ class IntBox(Box[int]):
 class Tree:
     label: str = ""
     children: list[Tree] = field(default_factory=list)
-    parent: Optional[Tree] = None  # noqa: UP007 - as an application may write it
+    parent: Tree | None = None
 
 
 class AliasedPydantic(pydantic.BaseModel):
@@ -245,7 +245,7 @@ def test_a_name_that_is_not_built_in_is_left_to_the_plugins() -> None:
     assert builtin_serializer("yaml", PlainModel) is None
 
 
-@pytest.mark.parametrize("model", [int, list[int], int | str, Optional[int], str, Colour])  # noqa: UP007
+@pytest.mark.parametrize("model", [int, list[int], int | str, Optional[int], str, Colour])  # noqa: UP045 - both forms
 @pytest.mark.parametrize("name", ["json", "msgpack", "pydantic"])
 def test_what_is_no_model_is_refused_when_the_serializer_is_made(name: str, model: Any) -> None:
     with pytest.raises(ConfigurationError, match="is no session model"):

@@ -35,7 +35,7 @@ class BlockingStore:
         self.aclose = inner.aclose
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC101 - this is what BLOCKING means
+        time.sleep(seconds)
 
 
 class TestBlockingStore(StoreSuite):

@@ -65,7 +65,7 @@ NAMELESS_BASES = {"Administration"}
 
 def public_members(kind: type[Any]) -> set[str]:
     bases = [one for one in kind.__mro__ if one.__name__ in NAMELESS_BASES]
-    named = {*vars(kind), *kind.__dict__.get("__annotations__", {}), *(name for one in bases for name in vars(one))}
+    named = {*vars(kind), *inspect.get_annotations(kind), *(name for one in bases for name in vars(one))}
     found = {name for name in named if not name.startswith("_")}
     return found - INHERITED_FROM_PYDANTIC
 

@@ -131,7 +131,7 @@ def test_the_page_shows_nothing_that_the_example_does_not_contain() -> None:
 
 
 def test_the_page_names_every_hook() -> None:
-    hooks = re.findall(r"^def (sojourn_\w+\([^)]*\))", inspect.getsource(hookspecs), re.M)
+    hooks = re.findall(r"^def (sojourn_\w+\([^)]*\))", inspect.getsource(hookspecs), re.MULTILINE)
     assert len(hooks) == 5
     for hook in hooks:
         name, _, parameters = hook.partition("(")

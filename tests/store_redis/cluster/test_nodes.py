@@ -105,7 +105,7 @@ def test_every_node_hears_of_each_session_that_another_one_ends(nodes: Nodes) ->
 
 
 def test_a_clear_names_every_session_to_the_other_nodes(nodes: Nodes) -> None:
-    one, two = nodes.both
+    one, _ = nodes.both
     ids = {one.begin()[1] for _ in range(3)}
     before = len(one.doubts)
     one.run(one.sessions.clear())

@@ -154,7 +154,7 @@ class Service:
 
     async def begin(self, servers: set[str]) -> None:
         """Begin two sessions on each server."""
-        wanted = Counter({server: 2 for server in servers})
+        wanted = Counter(dict.fromkeys(servers, 2))
         while wanted.total():
             session = await self.sessions.open(None)
             session.data.count = 1

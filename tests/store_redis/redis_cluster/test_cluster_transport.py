@@ -154,7 +154,7 @@ def test_a_pointer_in_a_batch_is_followed_for_its_command_alone() -> None:
 
 
 def test_pointers_that_lead_in_circles_come_to_an_end() -> None:
-    stage = Stage(lambda node, _, __: MovedError("1 %s:%d" % (B if node == A else A)))
+    stage = Stage(lambda node, _, __: MovedError("1 {}:{}".format(*(B if node == A else A))))
     with pytest.raises(StoreUnavailableError):
         stage.get(KEY_OF_A)
     assert stage.asked == [A, B, A]

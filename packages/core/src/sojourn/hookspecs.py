@@ -4,8 +4,6 @@ The one rule: a hook answers only to names it knows and returns None for every o
 Hooks are called while a manager is built, never during a request. How to write a plugin: docs/write-a-plugin.md.
 """
 
-# ruff: noqa: ARG001 - the functions are declarations: pluggy reads their names and parameters
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable

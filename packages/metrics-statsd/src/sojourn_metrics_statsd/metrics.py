@@ -94,7 +94,7 @@ class StatsdMetrics:
             return
         try:
             self._write(kind, _FOREIGN.sub("_", name), value, tags if self._tagged else None)
-        except Exception:  # noqa: BLE001 - a figure is never worth a request (FAILURES F22)
+        except Exception:
             _logger.debug("a figure of %r was dropped", name, exc_info=True)
 
     def _write(self, kind: str, name: str, value: float, tags: Mapping[str, str] | None) -> None:

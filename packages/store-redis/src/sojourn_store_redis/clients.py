@@ -81,7 +81,7 @@ class Address:
                 raise ConfigurationError("SOJOURN_REDIS_TRANSPORT=pool knows no sentinels; leave it at `shared`")
             options = self._options(self.url, is_async=is_async)
             make = partial(self._async_link if is_async else self._blocking_link, options)
-            try_out(lambda: make().client.connection_pool.make_connection())
+            try_out(lambda: make().client.connection_pool.make_connection())  # noqa: PLW0108 - `make` may raise as well
             return ClientTransport(make, io=io, address=describe(options))
         deadline = Deadline()
         if group is None:

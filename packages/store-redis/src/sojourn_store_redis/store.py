@@ -215,7 +215,7 @@ class RedisStore:
         if self.io is StoreIO.ASYNC:
             await asyncio.sleep(seconds)
         else:
-            time.sleep(seconds)  # noqa: ASYNC101 - a BLOCKING store never suspends
+            time.sleep(seconds)  # noqa: ASYNC251 - a blocking store never suspends
 
     def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
         """Call *callback* with the id of each session whose end too few replicas confirmed, and their number."""

@@ -56,7 +56,7 @@ def is_well_formed(token: str, *, client_side: bool) -> bool:
 class Fetcher(Generic[T]):
     """Ask the store for one manager."""
 
-    __slots__ = ("_calls", "_clock", "_context", "_has_revocations", "_client_side")
+    __slots__ = ("_calls", "_client_side", "_clock", "_context", "_has_revocations")
 
     def __init__(self, context: Context[T]) -> None:
         self._context = context

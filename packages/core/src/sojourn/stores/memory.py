@@ -198,8 +198,8 @@ class MemoryStore:
         waiting, live = self._deadlines.waiting, len(self._blobs)
         if waiting > 4 * live + _SLACK:  # a sweep drops no id that is in use again
             self._deadlines.clear()
-            for id_, kept in self._blobs.items():
-                self._deadlines.add(id_, deadline_of(kept))
+            for held, kept in self._blobs.items():
+                self._deadlines.add(held, deadline_of(kept))
         elif waiting > 2 * live + _SLACK:  # mostly ids that were deleted before their time
             self._deadlines.sweep(self._is_stale, _SWEPT_PER_DELETE)
 

@@ -4,8 +4,6 @@ The one rule: nothing here waits for real time, except a suite told that its sto
 Names are loaded when they are used, so that the fakes need neither hypothesis nor pytest.
 """
 
-# ruff: noqa: TCH004 - these names are also the public ones, loaded by __getattr__
-
 from __future__ import annotations
 
 import importlib

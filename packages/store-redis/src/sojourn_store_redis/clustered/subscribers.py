@@ -55,7 +55,7 @@ class Subscribers:
 
         return remove
 
-    def note_link(self, primary: Hashable, is_up: bool | None) -> None:
+    def note_link(self, primary: Hashable, is_up: bool | None) -> None:  # noqa: FBT001 - three states of one value
         """Note how the link of a primary is, None when nobody wants it any more; a change is told."""
         before = self._links.get(primary)
         if is_up is before:
