@@ -1,21 +1,24 @@
 """Three-way merge of two changes to the same session, field by field.
 
-The one rule: what one side changed and the other did not is always kept. Where both changed a field, ours wins
-unless the field's annotation says otherwise; rules are pure and never see a whole session.
+What one side changed and the other did not is kept. Where both changed a field, ours wins unless the annotation of the
+field has a rule. Rules are pure functions of one field's values and never see the whole session.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from typing import Any, Final, TypeGuard, TypeVar, cast, get_args, get_origin
+from typing import Any, Final, TypeGuard, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from sojourn.errors import ConfigurationError
-from sojourn.merge.fields import field_types, field_values, is_same, with_values
 
 T = TypeVar("T")
 
@@ -24,7 +27,7 @@ Rule = Callable[[Any, Any, Any], Any]
 
 
 class Missing(Enum):
-    """The one value of a key that is not there."""
+    """The type of MISSING."""
 
     MISSING = "missing"
 
@@ -53,12 +56,14 @@ class Merge:
     def append(base: Any, ours: Any, theirs: Any) -> Any:
         """Keep theirs, then what ours appended to base; for a list or tuple.
 
-        What ours removed or moved is not: the rule is for lists that only grow.
+        Removals and moves of ours are lost: the rule is for lists that only grow.
         """
         kind = _zero_of(ours, theirs, base).__class__
         before, mine, others = (() if _is_absent(value) else tuple(value) for value in (base, ours, theirs))
         if mine[: len(before)] == before:
+            # The usual case: something was appended, nothing else changed.
             return kind((*others, *mine[len(before) :]))
+        # Something was removed or moved as well: count each value of base once, what is over was appended.
         left = list(before)
         added: list[Any] = []
         for value in mine:
@@ -117,9 +122,9 @@ def merge_messages(base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Map
 
 
 def merge_rules(model: type[Any]) -> dict[str, Rule]:
-    """Return the rule of each field that has one, by python name.
+    """Return the rule of each field that has one, by Python name.
 
-    ConfigurationError when a field has two, or a function that does not take ``(base, ours, theirs)``.
+    Raise ConfigurationError when a field has two, or a function that does not take ``(base, ours, theirs)``.
     """
     rules: dict[str, Rule] = {}
     for name, annotation in field_types(model).items():
@@ -135,12 +140,14 @@ def merge_rules(model: type[Any]) -> dict[str, Rule]:
 
 
 def _merge_one(base: Any, ours: Any, theirs: Any, rule: Rule | None) -> Any:
+    """Return the merged value of one key, or MISSING."""
     if is_same(ours, base):
         return theirs
     if is_same(theirs, base):
         return ours
     if rule is None or (_is_absent(ours) and _is_absent(theirs)):
         return ours
+    # An application's own rule is never called with MISSING; those of Merge treat it as zero or empty.
     if MISSING in (base, ours, theirs) and rule not in (Merge.counter, Merge.append, Merge.union):
         return ours
     return rule(base, ours, theirs)
@@ -151,12 +158,12 @@ def _is_absent(value: object) -> bool:
 
 
 def _zero_of(*values: Any) -> Any:
-    """Return the zero or empty value of the first that is there."""
+    """Return the zero or empty value of the type of the first value that is present."""
     return next(type(value)() for value in values if not _is_absent(value))
 
 
 def _rules_in(annotation: Any) -> Iterator[Rule]:
-    """Yield the functions in an annotation's extras, also inside of Optional, Required and the like."""
+    """Yield the functions in the metadata of an annotation, also inside Optional, Required and the like."""
     origin = get_origin(annotation)
     if origin is typing.Annotated:
         yield from (extra for extra in annotation.__metadata__ if isinstance(extra, _FUNCTIONS))
@@ -171,10 +178,102 @@ def _takes_three(rule: Rule) -> bool:
         inspect.signature(rule).bind(None, None, None)
     except TypeError:
         return False
-    except ValueError:  # a built-in function that does not tell, such as max
+    except ValueError:
+        # A built-in function without a signature, such as max.
         return True
     return True
 
 
 def _is_set(value: Any) -> TypeGuard[set[Any]]:
     return isinstance(value, set | frozenset)
+
+
+# The fields of a model of any kind: dataclass, Struct, TypedDict, attrs or pydantic. They go by their Python names,
+# and no model is changed in place.
+
+
+def field_values(data: object) -> dict[str, Any]:
+    """Return the field values of a model instance by Python name, shallowly; extra fields of pydantic included."""
+    if isinstance(data, dict):
+        return dict(cast("dict[str, Any]", data))
+    values = {name: getattr(data, name) for name in _field_names(type(data)) or ()}
+    return {**values, **(getattr(data, "__pydantic_extra__", None) or {})}
+
+
+def with_values(data: T, **changes: Any) -> T:
+    """Return a copy with other values for some fields, frozen or not; ``__post_init__`` runs as it does on decoding."""
+    if isinstance(data, dict):
+        return cast("T", {**data, **changes})
+    if isinstance(data, msgspec.Struct):
+        return cast("T", msgspec.structs.replace(data, **changes))
+    if hasattr(type(data), "__pydantic_fields__"):
+        return cast("T", cast("Any", data).model_copy(update=changes))
+    # A dataclass or attrs instance, which may be frozen.
+    result = copy.copy(data)
+    for name, value in changes.items():
+        object.__setattr__(result, name, value)
+    for hook in ("__post_init__", "__attrs_post_init__"):
+        getattr(result, hook, _nothing)()
+    return result
+
+
+def field_types(model: type[Any]) -> dict[str, Any]:
+    """Return the annotation of each field by Python name, Annotated metadata included.
+
+    Raise ConfigurationError when an annotation names something that cannot be found.
+    """
+    origin: Any = get_origin(model) or model
+    pydantic_fields: Mapping[str, Any] | None = getattr(origin, "__pydantic_fields__", None)
+    if pydantic_fields is not None:
+        # Pydantic has resolved its annotations itself, also names local to a function.
+        return {
+            name: typing.Annotated[(found.annotation, *found.metadata)] if found.metadata else found.annotation
+            for name, found in pydantic_fields.items()
+        }
+    try:
+        hints = get_type_hints(origin, include_extras=True)
+    except Exception as error:  # an annotation may be any expression, and raise anything
+        raise ConfigurationError(f"the annotations of {model!r} cannot be resolved: {error}") from error
+    names = hints if issubclass(origin, dict) else _field_names(origin) or ()
+    return {name: hints[name] for name in names if name in hints}
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal: models by every field whatever their ``==`` says, and NaN equals NaN."""
+    if _is_dict(one) and _is_dict(other):
+        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
+    if _is_list(one) and _is_list(other):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if type(one) is type(other) and _is_model(one):
+        return is_same(field_values(one), field_values(other))
+    if isinstance(one, float) and isinstance(other, float) and one != one:  # noqa: PLR0124 - only NaN does
+        return other != other  # noqa: PLR0124
+    return isinstance(one, bool) is isinstance(other, bool) and one == other
+
+
+def _field_names(model: type[Any]) -> tuple[str, ...] | None:
+    """Return the names of the fields, or None for a class that is not a model."""
+    if issubclass(model, msgspec.Struct):
+        return model.__struct_fields__
+    if dataclasses.is_dataclass(model):
+        return tuple(field.name for field in dataclasses.fields(model))
+    attributes = getattr(model, "__attrs_attrs__", None)
+    if attributes is not None:
+        return tuple(attribute.name for attribute in attributes)
+    fields = getattr(model, "__pydantic_fields__", None)
+    return None if fields is None else tuple(fields)
+
+
+def _is_model(value: object) -> bool:
+    return _field_names(type(value)) is not None
+
+
+def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list | tuple)
+
+
+def _nothing() -> None: ...
