@@ -1,0 +1,272 @@
+"""Responses of the middlewares themselves, caching headers, and the rules for origins, paths and redirects.
+
+Every function is defined for every input; what it cannot parse it treats as the unsafe case.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote, unquote
+
+from sojourn.errors import ConfigurationError
+
+RETRY_AFTER_LIMIT: Final = 3600
+"""The longest Retry-After in seconds."""
+UNAVAILABLE: Final = "Sessions are unavailable at the moment. Try again later."
+"""The sentence in the body of a 503 (FAILURES F5)."""
+NOT_LOGGED_OUT: Final = "You are not logged out: sessions are unavailable at the moment. Try again later."
+"""The sentence in the body of a 503 for a logout (FAILURES F9)."""
+PROTECTS_SET_COOKIE: Final = 'no-cache="Set-Cookie"'
+"""The minimum of Cache-Control in a response with Set-Cookie (SECURITY R23)."""
+
+_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_DIRECTIVE: Final = re.compile(
+    rf"[ \t,]*({_TOKEN})(?:=({_TOKEN}|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?[ \t]*(?=,|\Z)"
+)
+
+_ORIGIN: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#@\\\s]+)")
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_.\-]+)(?::([0-9]{1,5}))?")
+_SCHEMES: Final = {"ws": "http", "wss": "https"}
+_PORTS: Final = {"http": 80, "https": 443}
+
+_STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
+_UNQUOTE_ROUNDS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response that the middleware sends itself; it never sets a cookie."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    @property
+    def status_line(self) -> str:
+        """Return code and phrase as WSGI's ``start_response`` takes them, such as ``503 Service Unavailable``."""
+        return f"{self.status} {HTTPStatus(self.status).phrase}"
+
+
+def unavailable(retry_after: float, accept: str = "", *, detail: str = UNAVAILABLE) -> Answer:
+    """Return the 503 for a session that cannot be loaded or saved now (FAILURES F1, F5).
+
+    *retry_after* is in seconds; sent rounded up, from 1 to 3600. JSON for callers whose Accept prefers it; *detail* is
+    the sentence in the body, ``NOT_LOGGED_OUT`` for a logout that failed (FAILURES F9).
+    """
+    seconds = 1
+    if retry_after > 1:
+        seconds = RETRY_AFTER_LIMIT if retry_after >= RETRY_AFTER_LIMIT else math.ceil(retry_after)
+    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, detail, accept, ("Retry-After", str(seconds)))
+
+
+def too_large(accept: str = "") -> Answer:
+    """Return the 500 for a session that does not fit; the last good state and the old cookie are kept (FAILURES F16)."""
+    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The session has grown too large to be saved.", accept)
+
+
+def conflict(accept: str = "") -> Answer:
+    """Return the 409 for a session that another request changed first (FAILURES F8)."""
+    return _answer(HTTPStatus.CONFLICT, "The session was changed by another request at the same time.", accept)
+
+
+def failed(accept: str = "") -> Answer:
+    """Return the 500 for a session whose content cannot be stored (FAILURES F15)."""
+    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The session could not be saved.", accept)
+
+
+def refuse_anonymous(
+    path: str, *, query: str, method: str, accept: str, signin_path: str, allow: Sequence[str]
+) -> Answer | None:
+    """Return the answer for a visitor who is not logged in, or None where the path is open to all (SECURITY R35).
+
+    A page is redirected to *signin_path* with the way back in ``redirect_to``; other methods, and callers that
+    prefer JSON, get 401.
+    """
+    if path_is_exempt(path, allow):
+        return None
+    if method not in {"GET", "HEAD"} or _prefers_json(accept):
+        return _answer(HTTPStatus.UNAUTHORIZED, "Log in first.", accept, ("Vary", "Cookie"))
+    back = safe_redirect(f"{path}?{query}" if query else path)
+    location = f"{signin_path}?redirect_to={quote(back, safe='/')}"
+    return _answer(HTTPStatus.SEE_OTHER, "Log in first.", accept, ("Location", location), ("Vary", "Cookie"))
+
+
+def require_signin_path(path: str) -> str:
+    """Return *path*; raise ConfigurationError unless it is a plain path on this site (SECURITY R35)."""
+    if safe_redirect(path) != path or {"?", "%", "*"} & {*path}:
+        msg = f"signin_path is {path!r}; use a plain path on this site that begins with one slash, such as '/signin'"
+        raise ConfigurationError(msg)
+    return path
+
+
+def _answer(status: HTTPStatus, detail: str, accept: str, *extra: tuple[str, str]) -> Answer:
+    if _prefers_json(accept):
+        content_type = "application/problem+json"
+        problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+        body = json.dumps(problem).encode()
+    else:
+        content_type = "text/plain; charset=utf-8"
+        body = f"{detail}\n".encode()
+    headers = (
+        ("Content-Type", content_type),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        *extra,
+    )
+    return Answer(status.value, headers, body)
+
+
+def _prefers_json(accept: str) -> bool:
+    """Return whether a JSON type has the highest weight; the first of equal weights wins, a malformed weight is 0."""
+    best, prefers = 0.0, False
+    for member in accept.split(","):
+        media_type, *parameters = (part.strip(" \t").lower() for part in member.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                weight = _weight(parameter[2:])
+        if weight > best:
+            best, prefers = weight, media_type == "application/json" or media_type.endswith("+json")
+    return prefers
+
+
+def _weight(text: str) -> float:
+    return float(text) if re.fullmatch(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?", text) else 0.0
+
+
+def add_vary(values: Iterable[str]) -> str | None:
+    """Return the value to add to the Vary headers with *values*, or None when they name Cookie or ``*`` already."""
+    for value in values:
+        for member in value.split(","):
+            if member.strip(" \t").lower() in {"cookie", "*"}:
+                return None
+    return "Cookie"
+
+
+def cache_control(values: Iterable[str]) -> str | None:
+    """Return the Cache-Control value that replaces all *values*, or None when they are strict enough.
+
+    Strict enough are ``no-store``, ``private`` and ``no-cache`` without an argument and ``no-cache`` naming
+    Set-Cookie (SECURITY R23). Other well-formed values are kept and made safe; a value that breaks the grammar could
+    hide what is added to it from a cache, and becomes ``no-store``.
+    """
+    text = ", ".join(values).strip(" \t,")
+    if not text:
+        return PROTECTS_SET_COOKIE
+    position = 0
+    while position < len(text):
+        match = _DIRECTIVE.match(text, position)
+        if match is None:
+            return "no-store"
+        if _is_strict(match[1].lower(), match[2]):
+            return None
+        position = match.end()
+    return f"{text}, {PROTECTS_SET_COOKIE}"
+
+
+def _is_strict(name: str, argument: str | None) -> bool:
+    if argument is None:
+        return name in {"no-store", "private", "no-cache"}
+    fields = argument.strip('"').lower().split(",")
+    return name == "no-cache" and argument[0] == '"' and "set-cookie" in (field.strip(" \t") for field in fields)
+
+
+def same_origin(origin: str | None, *, scheme: str, host: str, allowed: Sequence[str] = ()) -> bool:
+    """Return whether the Origin header names this site or one of the *allowed* origins (SECURITY R34, R36).
+
+    *scheme* (``ws`` counts as ``http``, ``wss`` as ``https``) and *host* (the Host header) are the request's own;
+    *allowed* are origins such as ``https://app.example.com``. Browsers send Origin with every WebSocket handshake, so
+    a missing one, ``null`` and what does not parse are refused.
+    """
+    theirs = _origin(origin) if origin else None
+    if theirs is None:
+        return False
+    return theirs == _origin(f"{scheme}://{host}") or any(theirs == _origin(entry) for entry in allowed)
+
+
+def _origin(text: str) -> tuple[str, str, int | None] | None:
+    """Return scheme, host and port of an origin, in lower case and with the default port filled in."""
+    match = _ORIGIN.fullmatch(text)
+    authority = _HOST.fullmatch(match[2]) if match else None
+    if match is None or authority is None:
+        return None
+    scheme = match[1].lower()
+    scheme = _SCHEMES.get(scheme, scheme)
+    return scheme, authority[1].lower(), int(authority[2]) if authority[2] else _PORTS.get(scheme)
+
+
+def normalise_path(path: str) -> str:
+    """Return *path* in normal form (SECURITY R35).
+
+    *path* is percent-decoded already, as servers hand it over. Backslashes count as slashes, slashes in a row as one,
+    ``.`` and ``..`` are resolved and never lead above the root; a slash at the end is kept, as are letter case and
+    ``;`` parameters. Idempotent.
+    """
+    # The usual path is in normal form already.
+    if path[:1] == "/" and "//" not in path and "/." not in path and "\\" not in path:
+        return path
+    segments: list[str] = []
+    parts = path.replace("\\", "/").split("/")
+    for part in parts:
+        if part == "..":
+            if segments:
+                segments.pop()
+        elif part not in {"", "."}:
+            segments.append(part)
+    if segments and parts[-1] in {"", ".", ".."}:
+        segments.append("")
+    return "/" + "/".join(segments)
+
+
+def path_matches(path: str, patterns: Sequence[str]) -> bool:
+    """Return whether the normalised *path* matches one of the *patterns*.
+
+    ``/public`` matches that path alone, ``/public/*`` matches ``/public`` and all below it. To open paths to everybody
+    use ``path_is_exempt``: a router may read a path differently.
+    """
+    path = normalise_path(path)
+    for pattern in patterns:
+        if pattern == path:
+            return True
+        if pattern.endswith("/*") and (path.startswith(pattern[:-1]) or path == pattern[:-2]):
+            return True
+    return False
+
+
+def path_is_exempt(path: str, patterns: Sequence[str]) -> bool:
+    """Return whether *path* needs no login: it matches, and is in normal form, which every router reads alike.
+
+    ``/admin/../public/x`` is not exempt even if ``/public/*`` is, since a router may hand it to ``/admin/{rest}``.
+    """
+    return normalise_path(path) == path and path_matches(path, patterns)
+
+
+def safe_redirect(path: str) -> str:
+    """Return *path* percent-encoded when it certainly leads to this host, else ``/`` (SECURITY R35).
+
+    The result starts with exactly one slash and is plain ASCII. A query is kept. Escapes are kept and a stray ``%`` is
+    encoded, so the function is idempotent. A path that is not in normal form, before or after any decoding
+    (``//host``, ``/%2F/host``, ``/%252Fhost``), or that holds a backslash or a control character, becomes ``/``.
+    """
+    if path[:1] != "/" or _CONTROL.search(path):
+        return "/"
+    try:
+        location = quote(_STRAY_PERCENT.sub("%25", path), safe="/?%:@!$&'()*+,;=-._~")
+    except UnicodeEncodeError:
+        return "/"
+    decoded = location.partition("?")[0]
+    # Proxies and applications may decode several times: every reading has to lead to this host.
+    for _ in range(_UNQUOTE_ROUNDS):
+        if _CONTROL.search(decoded) or normalise_path(decoded) != decoded:
+            return "/"
+        previous, decoded = decoded, unquote(decoded, errors="replace")
+        if previous == decoded:
+            return location
+    return "/"
