@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn.crypto import BUILTIN_CIPHERS, AesGcm, Box, CryptoError, Key, KeyRing, decode_bytes, is_token, new_secret
-from sojourn.crypto.strength import weakness
+from sojourn.crypto.keys import weakness
 from sojourn.errors import ConfigurationError
 
 SECRET = "p0sG5YTk7oZpRrMnN2fXy1bq8vWc3hKe9UiLjDtA4sQ"

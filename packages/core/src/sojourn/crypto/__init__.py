@@ -1,12 +1,12 @@
-"""Tokens, keys and the suites that seal; the only place that touches cryptography.
+"""Tokens, keys and authenticated encryption; nothing else in sojourn touches cryptography.
 
-Its rule: only `cryptography`, `hmac` and `hashlib` compute, nothing here is home-made (SECURITY, Cryptography).
+All algorithms come from `cryptography`, `hmac` and `hashlib` (SECURITY, Cryptography).
 """
 
 from __future__ import annotations
 
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS, AesCbcHmac, AesGcm, Box, Cipher, CryptoError
 from sojourn.crypto.keys import KEY_ID_BYTES, Key, KeyRing, new_secret
-from sojourn.crypto.suites import BUILTIN_CIPHERS, AesCbcHmac, AesGcm, Box, Cipher, CryptoError
 from sojourn.crypto.tokens import TOKEN_LENGTH, TOKEN_PATTERN, decode_bytes, encode_bytes, is_token, new_token, token_id
 
 __all__ = [

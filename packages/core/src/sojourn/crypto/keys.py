@@ -1,27 +1,29 @@
-"""The keys: every use has its own, derived with a label from one of the secrets in the settings.
+"""Keys: one for each use, derived with a label from one of the secrets in the settings.
 
-Its rule: a key never leaves by repr, pickle or message, and a guessable secret is refused at start-up
+A key is never shown by repr, pickle or a message, and a guessable secret is refused at start-up
 (SECURITY R6, R27, R28, R30).
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import pbkdf2_hmac
+from itertools import pairwise
 from typing import Final, Self
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from sojourn.crypto.strength import weakness
-from sojourn.crypto.suites import KEY_BYTES, Box, Cipher, Unprintable
+from sojourn.crypto.ciphers import KEY_BYTES, Box, Cipher, Unprintable
 from sojourn.crypto.tokens import decode_bytes, encode_bytes, is_token, new_token
 from sojourn.errors import ConfigurationError
 
 MINIMUM_ITERATIONS: Final = 600_000
 MINIMUM_SALT_BYTES: Final = 8
+MINIMUM_PASSPHRASE: Final = 20
 KEY_ID_BYTES: Final = 8
 
 _LABEL_BYTES: Final = 16
@@ -29,21 +31,35 @@ _KEPT_DERIVATIONS: Final = 64
 _KEPT_BOXES: Final = 128
 _RELAXED_SALT: Final = b"sojourn without a salt"
 _KEYGEN: Final = "run `sojourn keygen` and put its 43 characters into SOJOURN_SECRET"
+# 32 random bytes have fewer different values than this once in 10^33 draws.
+_DISTINCT: Final = 8
+# The characters that must be left of a passphrase without the words of tutorials.
+_UNKNOWN: Final = 8
+_NOT_LETTERS: Final = re.compile(r"[\W_]+")
+_WORDS: Final = re.compile(
+    "correcthorsebatterystaple|abcdefghijklmnopqrstuvwxyz|qwertyuiop|asdfghjkl|zxcvbnm"
+    "|0123456789abcdefghijklmnopqrstuvwxyz|0123456789abcdef"
+    "|1234567890|0123456789|123456789|development|production|characters|passphrase|placeholder|password|sessions|changeit|changeme"
+    "|insecure|security|replace|session|sojourn|default|django|flask|fastapi|example|correct|testing|letmein|cookie"
+    "|random|secret|string|secure|should|please|before|change|insert|super|least|hello|value|world|server|your|this"
+    "|that|with|must|test|long|very|some|text|here|goes|admin|token|words|word|make|dont|salt|bytes|byte|app|dev|key|the"
+    "|not|for|use|put|you|and|top|so|to|do|in|is|it|be|of|or|at|my|me|an|a"
+)
 
 
 class Key(Unprintable):
-    """One secret of the ring; shows and compares by nothing but its id."""
+    """One secret of the ring; printed as its id, never as the secret."""
 
     __slots__ = ("_derive", "_id")
 
     def __init__(self, secret: bytes) -> None:
-        # The secret lives in the closure alone: no attribute holds it for vars(), repr or a debugger's table.
+        # Only the closure holds the secret: no attribute shows it in vars(), repr or a debugger.
         self._derive = _deriver(secret)
         self._id = self.derive("key id")[:KEY_ID_BYTES]
 
     @property
     def id(self) -> bytes:
-        """The 8 bytes that name this key in an envelope; they tell nothing about it (SECURITY R26)."""
+        """The 8 bytes that name this key in an envelope; they reveal nothing about it (SECURITY R26)."""
         return self._id
 
     def derive(self, label: str, context: bytes = b"") -> bytes:
@@ -59,12 +75,12 @@ class Key(Unprintable):
 
 
 class KeyRing(Unprintable):
-    """The keys of one application, immutable: the first seals, all of them open (SECURITY R26).
+    """The keys of one application, immutable: the first encrypts, each of them decrypts (SECURITY R26).
 
     A secret is 43 characters of ``sojourn keygen``, 32 or more random bytes, or a passphrase of at least 20 characters,
     which needs a *salt* of at least 8 bytes and is stretched once, here (SECURITY R28, R30). Bytes that are
-    printable text count as that text. *allow_weak* is for the development and testing presets. ConfigurationError says
-    which secret is wrong and what to do, never the secret.
+    printable text count as that text. *allow_weak* is for the development and testing presets. A ConfigurationError
+    names the place of the secret that is wrong and what to do, never the secret.
     """
 
     __slots__ = ("_box", "_by_id", "_keys")
@@ -99,12 +115,12 @@ class KeyRing(Unprintable):
 
     @classmethod
     def ephemeral(cls) -> Self:
-        """Return a ring with one random key that ends with the process."""
+        """Return a ring with one random key, which no other process has."""
         return cls([new_secret()])
 
     @property
     def primary(self) -> Key:
-        """The key that seals."""
+        """The key that encrypts."""
         return self._keys[0]
 
     @property
@@ -113,7 +129,7 @@ class KeyRing(Unprintable):
         return self._keys
 
     def get(self, key_id: bytes) -> Key | None:
-        """Return the key of that id, or None; no key is tried in turn (SECURITY R26, FAILURES F19)."""
+        """Return the key with that id, or None; keys are never tried one after the other (SECURITY R26, FAILURES F19)."""
         return self._by_id.get(key_id)
 
     def box(self, cipher: Cipher, key: Key, day: int) -> Box:
@@ -121,11 +137,11 @@ class KeyRing(Unprintable):
         return self._box(cipher, key, day)
 
     def label(self, purpose: str, text: str) -> str:
-        """Return 22 characters that stand for *text* in an index, under the primary key (SECURITY R25)."""
+        """Return the label of *text* in an index, 22 characters, under the primary key (SECURITY R25)."""
         return _label(self._keys[0], purpose, text)
 
     def labels(self, purpose: str, text: str) -> tuple[str, ...]:
-        """Return the label of *text* under every key, primary first: what a look-up has to ask for (SECURITY R25)."""
+        """Return the label of *text* under every key, primary first: a look-up needs them all (SECURITY R25)."""
         return tuple(_label(key, purpose, text) for key in self._keys)
 
     def __repr__(self) -> str:
@@ -135,6 +151,27 @@ class KeyRing(Unprintable):
 def new_secret() -> str:
     """Return 43 fresh characters for SOJOURN_SECRET, what ``sojourn keygen`` prints (SECURITY R30)."""
     return new_token()
+
+
+def weakness(secret: str | bytes) -> str | None:
+    """Return what makes *secret* guessable, or None; the answer never quotes it (SECURITY R6, R30).
+
+    Text is a key or a passphrase, bytes are a random key.
+    """
+    if len(secret) < MINIMUM_PASSPHRASE:
+        return f"has fewer than {MINIMUM_PASSPHRASE} characters"
+    if len(set(secret)) < _DISTINCT:
+        return f"has fewer than {_DISTINCT} different characters"
+    if any(secret[period:] == secret[:-period] for period in range(1, len(secret) // 2 + 1)):
+        return "repeats itself"
+    codes = secret if isinstance(secret, bytes) else [ord(character) for character in secret]
+    if len({following - code for code, following in pairwise(codes)}) == 1:
+        return "is counted, not drawn"
+    if isinstance(secret, str):
+        letters = _NOT_LETTERS.sub("", secret.casefold())
+        if len(_WORDS.sub("", letters)) < _UNKNOWN:
+            return "is a well-known value"
+    return None
 
 
 def _deriver(secret: bytes) -> Callable[[str, bytes], bytes]:
@@ -156,7 +193,7 @@ def _label(key: Key, purpose: str, text: str) -> str:
 
 
 def _secret_bytes(name: str, secret: str | bytes, salt: bytes | None, iterations: int, *, allow_weak: bool) -> bytes:
-    """Turn one secret of the settings into key material, or say why it may not be used (SECURITY R28, R30)."""
+    """Return the key material of one secret; raise ConfigurationError for a weak one (SECURITY R28, R30)."""
     if not secret:
         raise ConfigurationError(f"{name} is empty: {_KEYGEN}")
     if isinstance(secret, bytes) and secret.isascii() and secret.decode("ascii").isprintable():

@@ -1,6 +1,6 @@
-"""Tokens, ids and the one text form of bytes: base64url without padding.
+"""Tokens, ids, and base64url without padding.
 
-Its rule: what is not canonical is not accepted, so that no two spellings lead to one session (SECURITY R4).
+Only the canonical spelling is accepted, so that no two tokens lead to one session (SECURITY R4).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ TOKEN_BYTES: Final = 32
 TOKEN_LENGTH: Final = 43
 
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
-_FROM_URL: Final = bytes.maketrans(b"-_+/=", b"+/!!!")  # what the strict reader refuses
+# "!" is what the strict decoder refuses.
+_FROM_URL: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _LAST: Final = {1: "AEIMQUYcgkosw048", 2: "AQgw", 3: ""}
-"""By the characters that a whole group lacks: those that may stand last, for their stray bits are zero."""
+"""By the number of characters missing to a group of four: those that may stand last, their unused bits being zero."""
 # 43 characters carry 258 bits; the last one may only be of those whose two low bits are zero.
 TOKEN_PATTERN: Final = "[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
 _TOKEN: Final = re.compile(TOKEN_PATTERN)
@@ -29,24 +30,25 @@ def new_token() -> str:
 
 
 def is_token(value: str) -> bool:
-    """Say whether *value* is exactly 43 canonical base64url characters; never raises (SECURITY R4)."""
+    """Return whether *value* is exactly 43 canonical base64url characters; never raises (SECURITY R4)."""
     return _TOKEN.fullmatch(value) is not None
 
 
 def token_id(token: str) -> str:
-    """Return the id of a well-formed token: base64url of its SHA-256, all that a store ever sees (SECURITY R2)."""
+    """Return the id of a well-formed token: base64url of its SHA-256; stores see nothing else (SECURITY R2)."""
     return b2a_base64(sha256(token.encode()).digest(), newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def encode_bytes(raw: bytes) -> str:
-    """Write *raw* as base64url without padding."""
+    """Encode *raw* as base64url without padding."""
     return b2a_base64(raw, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def decode_bytes(text: str) -> bytes:
-    """Read base64url without padding; ValueError unless *text* is the one canonical spelling of its bytes."""
+    """Decode base64url without padding; raise ValueError unless *text* is the canonical spelling of its bytes."""
     missing = -len(text) % 4
-    spelling = text if not missing or text[-1] in _LAST[missing] else "="  # which is refused
+    # The strict decoder ignores unused bits in the last character; "=" stands for a text that has to be refused.
+    spelling = text if not missing or text[-1] in _LAST[missing] else "="
     try:
         return a2b_base64(spelling.encode("ascii").translate(_FROM_URL) + b"=" * missing, strict_mode=True)
     except ValueError:

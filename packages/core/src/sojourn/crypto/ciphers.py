@@ -1,6 +1,6 @@
-"""The suites that seal bytes: AES-256-GCM, and AES-256-CBC with HMAC-SHA256, encrypted then authenticated.
+"""Authenticated encryption: AES-256-GCM, and AES-256-CBC with HMAC-SHA256 (encrypt then MAC).
 
-Their rule: nothing is decrypted before it is authenticated, and every failure is the same error (SECURITY R24).
+Nothing is decrypted before it is authenticated, and every failure is the same error (SECURITY R24).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CBC_TAG: Final = 32
 
 
 class CryptoError(Exception):
-    """The sealed bytes do not open; deliberately says no more (SECURITY R24)."""
+    """The sealed bytes cannot be decrypted; the reason is withheld on purpose (SECURITY R24)."""
 
     def __init__(self) -> None:
         super().__init__("the sealed bytes do not open")
@@ -33,20 +33,20 @@ class CryptoError(Exception):
 
 @runtime_checkable
 class Box(Protocol):
-    """Seal and open under one key; kept, so that the key schedule is computed once. Safe to share between threads."""
+    """Encrypts and decrypts under one key; kept, so that the key schedule is computed once. Thread-safe."""
 
     def seal(self, plaintext: bytes, associated: bytes) -> bytes:
         """Return *plaintext* encrypted and, together with *associated*, authenticated."""
         ...
 
     def open(self, sealed: bytes, associated: bytes) -> bytes:
-        """Return the plaintext; CryptoError for whatever is wrong."""
+        """Return the plaintext; raise CryptoError whatever is wrong."""
         ...
 
 
 @runtime_checkable
 class Cipher(Protocol):
-    """One way of sealing; hashable, because a key ring keeps the boxes it makes."""
+    """One algorithm of authenticated encryption; hashable, because a key ring keeps the boxes it makes."""
 
     @property
     def name(self) -> str:
@@ -66,7 +66,7 @@ class Cipher(Protocol):
 
 
 class Unprintable:
-    """Hold key material that neither prints nor pickles (SECURITY R6)."""
+    """Base of what holds key material: it is neither printed nor pickled (SECURITY R6)."""
 
     __slots__ = ()
 
@@ -134,7 +134,8 @@ class _CbcBox(Unprintable):
     def __init__(self, key: bytes) -> None:
         both = HKDF(hashes.SHA256(), 2 * KEY_BYTES, None, b"sojourn " + AesCbcHmac.name.encode()).derive(key)
         self._aes = algorithms.AES(both[:KEY_BYTES])
-        self._mac = hmac.new(both[KEY_BYTES:], digestmod=sha256)  # keyed once, copied for each message
+        # Keyed once, copied for each message.
+        self._mac = hmac.new(both[KEY_BYTES:], digestmod=sha256)
 
     def seal(self, plaintext: bytes, associated: bytes) -> bytes:
         iv = token_bytes(_CBC_BLOCK)
@@ -148,6 +149,7 @@ class _CbcBox(Unprintable):
         body, tag = sealed[:-_CBC_TAG], sealed[-_CBC_TAG:]
         if len(body) < 2 * _CBC_BLOCK or len(body) % _CBC_BLOCK:
             raise CryptoError
+        # Authenticate first: padding is never looked at in bytes that an attacker wrote.
         if not hmac.compare_digest(tag, self._tag(body, associated)):
             raise CryptoError
         decryptor = ciphers.Cipher(self._aes, modes.CBC(body[:_CBC_BLOCK])).decryptor()
