@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sojourn.errors import ConfigurationError
 from sojourn.resilience import RetryBudget, RetryPolicy
-from sojourn.resilience.window import SlidingCounts
+from sojourn.resilience.breaker import SlidingCounts
 
 DRAWS = st.floats(0, 1, exclude_max=True)
 

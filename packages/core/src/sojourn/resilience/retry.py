@@ -1,6 +1,6 @@
 """Whether and when to try a failed call again (FAILURES, Retry).
 
-Its rule: whatever is tried again fits the deadline of the request and the budget of the service.
+A retry fits both the deadline of the request and the retry budget of the process.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from threading import Lock
 from typing import Final
 
 from sojourn.errors import ConfigurationError
-from sojourn.resilience.window import SlidingCounts
+from sojourn.resilience.breaker import SlidingCounts
 
 _MOST_ATTEMPTS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and how soon one call is tried again; times in seconds (FAILURES, Retry).
+    """How often and how soon one call is retried; times in seconds.
 
     *attempts* are tries after the first, *deadline* spans all of them, *budget* is the share of calls that a
     `RetryBudget` allows to be repeated.
@@ -57,9 +57,9 @@ class RetryPolicy:
 
 
 class RetryBudget:
-    """Keep the retries of a whole process to a share of its calls in the last *window* seconds; thread-safe.
+    """Limits the retries of a process to a share of its calls in the last *window* seconds; thread-safe.
 
-    *floor* retries are always allowed within a window, so that a quiet service may try again.
+    *floor* retries are always allowed within a window, so that a service with few calls may retry too.
     """
 
     __slots__ = ("_counts", "_floor", "_lock", "_share")
@@ -76,7 +76,7 @@ class RetryBudget:
         self._lock = Lock()
 
     def note_call(self, now: float) -> None:
-        """Count one call, its first try."""
+        """Count one call, not counting its retries."""
         with self._lock:
             counts = self._counts
             if now >= counts.part_ends:
@@ -84,7 +84,7 @@ class RetryBudget:
             counts.calls += 1
 
     def try_spend(self, now: float) -> bool:
-        """Take one retry out of the budget; False when there is none left."""
+        """Take one retry out of the budget; return False when none is left."""
         with self._lock:
             self._counts.advance(now)
             calls, spent = self._counts.within()
