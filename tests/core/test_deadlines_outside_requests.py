@@ -10,7 +10,7 @@ import pytest
 
 from sojourn import LoadOutcome, SessionManager
 from sojourn.errors import BreakerOpenError, SessionUnavailableError, StoreTimeoutError
-from sojourn.stores import MemoryStore, Patience, Record, StoreIO, Waiting, patience_left
+from sojourn.stores import Deadline, DeadlineScope, MemoryStore, Record, StoreIO, seconds_left
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
 from tests.core.models import make_manager
 
@@ -30,7 +30,7 @@ class SlowStore(FaultyStore):
         self.found: list[float | None] = []
 
     async def _call(self, method: str, operation: Callable[[], Any]) -> Any:
-        self.found.append(patience_left())
+        self.found.append(seconds_left())
         self.clock.advance(self.seconds)
         return await super()._call(method, operation)
 
@@ -70,7 +70,7 @@ def test_each_operation_has_the_deadline_of_a_request_for_all_of_its_calls(name:
     operate, patience = OPERATIONS[name]
     operate(manager, token, id)
     assert store.found == patience
-    assert patience_left() is None
+    assert seconds_left() is None
 
 
 def test_an_operation_that_has_waited_so_long_is_refused_its_next_call() -> None:
@@ -87,7 +87,7 @@ def test_an_operation_that_has_waited_so_long_is_refused_its_next_call() -> None
 
 def test_an_operation_within_a_request_takes_from_what_that_has_left() -> None:
     manager, store, _, id = prepared()
-    with Waiting(Patience(1.0)):
+    with DeadlineScope(Deadline(1.0)):
         manager.blocking.revoke(id)
     assert store.found == [1.0, 0.25]
 
@@ -96,7 +96,7 @@ def test_stores_that_never_wait_need_no_deadline() -> None:
     manager = make_manager()
     assert manager.gate.new_patience() is None
     with manager.gate.waiting():
-        assert patience_left() is None
+        assert seconds_left() is None
 
 
 @pytest.mark.anyio
@@ -111,7 +111,7 @@ async def test_tasks_that_run_at_once_have_a_deadline_each(anyio_backend: str) -
             self.found: list[float | None] = []
 
         async def load(self, id: str) -> Record | None:
-            self.found.append(patience_left())
+            self.found.append(seconds_left())
             await asyncio.sleep(0)
             clock.advance(1.0)
             return await super().load(id)
@@ -120,7 +120,7 @@ async def test_tasks_that_run_at_once_have_a_deadline_each(anyio_backend: str) -
     manager = make_manager(store, clock=clock, settings={"request_deadline": "2s", "breaker_slow_call": None})
     await asyncio.gather(*(manager.open("A" * 43) for _ in range(3)))
     assert store.found == [2.0] * 3
-    assert patience_left() is None
+    assert seconds_left() is None
 
 
 def test_resetting_the_breaker_lets_calls_through_at_once_and_is_told() -> None:

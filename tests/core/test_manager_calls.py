@@ -19,7 +19,7 @@ from sojourn.errors import (
 from sojourn.manager import run_blocking
 from sojourn.metrics import BREAKER_OPEN, BREAKER_STATE
 from sojourn.resilience import BreakerState
-from sojourn.stores import PATIENCE, Created, Patience, Record, StoreIO, patience_left
+from sojourn.stores import CURRENT_DEADLINE, Created, Deadline, Record, StoreIO, seconds_left
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
 from tests.core.models import make_manager
 
@@ -142,22 +142,22 @@ def test_r33_whatever_a_store_that_waits_raises_is_an_outage_and_keeps_its_cause
 
 
 def test_a_request_that_has_used_up_its_patience_asks_no_store_any_more() -> None:
-    from sojourn.stores import Patience, Waiting, patience_left
+    from sojourn.stores import Deadline, DeadlineScope, seconds_left
 
     bench = Bench(takes=1.5)
-    patience = Patience(2.0)
-    with Waiting(patience):
+    patience = Deadline(2.0)
+    with DeadlineScope(patience):
         for left in (0.5, 0.0):
             run_blocking(bench.calls.load("A" * 43))
-            assert patience_left() == left
+            assert seconds_left() == left
         with pytest.raises(StoreTimeoutError, match="SOJOURN_REQUEST_DEADLINE"):
             run_blocking(bench.calls.load("A" * 43))
-    assert patience_left() is None
+    assert seconds_left() is None
     assert len(bench.store.calls) == 2
 
 
 def test_a_failed_call_spends_patience_and_so_does_the_wait_before_the_next_try() -> None:
-    from sojourn.stores import Patience, Waiting
+    from sojourn.stores import Deadline, DeadlineScope
 
     bench = Bench(takes=0.05, retry_attempts=1, retry_budget=1)
     waited: list[float] = []
@@ -167,8 +167,8 @@ def test_a_failed_call_spends_patience_and_so_does_the_wait_before_the_next_try(
 
     bench.store.sleep = sleep
     bench.faults = Fault.BEFORE
-    patience = Patience(2.0)
-    with Waiting(patience), pytest.raises(StoreTimeoutError):
+    patience = Deadline(2.0)
+    with DeadlineScope(patience), pytest.raises(StoreTimeoutError):
         run_blocking(bench.calls.load("A" * 43))
     assert len(bench.store.calls) == 2
     assert len(waited) == 1
@@ -180,14 +180,14 @@ class Listening(MemoryStore):
 
     longest_load = 1.0
 
-    def __init__(self, clock: FakeClock, patience: Patience, takes: float, fails: int) -> None:
+    def __init__(self, clock: FakeClock, patience: Deadline, takes: float, fails: int) -> None:
         super().__init__(clock=clock)
         self.io = StoreIO.BLOCKING
         self.told: list[tuple[float, float | None]] = []
         self._waits, self._patience, self._takes, self._fails = clock, patience, takes, fails
 
     async def load(self, id: str) -> Record | None:
-        self.told.append((self._patience.left, patience_left()))
+        self.told.append((self._patience.left, seconds_left()))
         self._waits.advance(self._takes)
         self._fails -= 1
         if self._fails >= 0:
@@ -198,14 +198,14 @@ class Listening(MemoryStore):
 @given(left=st.floats(0.01, 5), takes=st.floats(0, 1), fails=st.integers(0, 3))
 def test_a_store_is_told_of_a_patience_exactly_when_it_might_wait_longer(left: float, takes: float, fails: int) -> None:
     clock = FakeClock()
-    patience = Patience(left)
+    patience = Deadline(left)
     store = Listening(clock, patience, takes, fails)
     manager = make_manager(store, clock=clock, settings={"breaker": False, "retry_deadline": "1h"})
     with contextlib.suppress(SessionUnavailableError):
         run_blocking(manager._context.calls.load("A" * 43, patience=patience))
     for before, told in store.told:
         assert told == (None if before >= store.longest_load else before)
-    assert PATIENCE.get() is None
+    assert CURRENT_DEADLINE.get() is None
     assert patience.left <= left - takes * len(store.told) + 1e-6
     assert len(store.told) <= fails + 1
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from sojourn.manager import run_blocking
 from sojourn.stores import Clock, Created, Deleted, MemoryStore, Record, Replaced, memory
-from sojourn.stores.deadlines import Deadlines
-from sojourn.stores.packing import deadline_of
+from sojourn.stores.memory import DeadlineQueue, deadline_of
 from sojourn.testing import FakeClock, StoreSuite
 
 R = TypeVar("R")
@@ -169,7 +168,7 @@ def test_ids_that_are_used_again_and_again_leave_nothing_behind() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["add", "drop", "take", "sweep"]), st.integers(0, 9), st.integers(0, 5))))
 def test_a_sweep_drops_the_stale_and_nothing_else(steps: list[tuple[str, int, int]]) -> None:
     """Beside a plain list: what waits and is not stale is taken in its second, swept or not."""
-    queue, stale, waiting, used = Deadlines[str](), set[str](), list[tuple[int, str]](), 0
+    queue, stale, waiting, used = DeadlineQueue[str](), set[str](), list[tuple[int, str]](), 0
     for step, number, second in steps:
         match step:
             case "add":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sojourn.errors import StoreTimeoutError
-from sojourn.stores import PATIENCE, MemoryStore, Patience, StoreIO, Waiting, patience_left
+from sojourn.stores import CURRENT_DEADLINE, Deadline, DeadlineScope, MemoryStore, StoreIO, seconds_left
 from sojourn.testing import FakeClock
 from tests.core.models import make_manager
 
@@ -20,7 +20,7 @@ class SlowToTouch(MemoryStore):
         self.allowed: list[float | None] = []
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
-        self.allowed.append(patience_left())
+        self.allowed.append(seconds_left())
         raise StoreTimeoutError("too slow")
 
 
@@ -35,8 +35,8 @@ def test_f10_a_touch_waits_50_ms_at_most_is_not_repeated_and_fails_nothing(left:
     clock.advance(1800)
     session = manager.open(token)
     session.touch()
-    with Waiting(None if left is None else Patience(left)):
+    with DeadlineScope(None if left is None else Deadline(left)):
         manager.commit(session)
     assert store.allowed == [pytest.approx(allowed)]
-    assert PATIENCE.get() is None
+    assert CURRENT_DEADLINE.get() is None
     assert manager.open(token).data.note == "x"

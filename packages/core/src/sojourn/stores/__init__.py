@@ -1,33 +1,40 @@
-"""Where records are kept: the contract of a store, its capabilities, and the store in memory."""
+"""Where records are kept: the contract of a store, the deadline of a request, and the store in memory."""
 
-from sojourn.stores.announcing import AnnouncingStore, ConfirmingStore, LinkedStore
-from sojourn.stores.capabilities import (
-    CachingStore,
-    IndexedStore,
-    Partition,
-    PartitionedStore,
-    ScannableStore,
-    TwinnedStore,
-    WaitingStore,
-)
 from sojourn.stores.contract import (
     SYSTEM_CLOCK,
     WRITE_ID_BYTES,
     WRITE_IDS_KEPT,
+    AnnouncingStore,
+    CachingStore,
     ClientSideStore,
     Clock,
+    ConfirmingStore,
     Created,
     Deleted,
+    IndexedStore,
+    LinkedStore,
+    Partition,
+    PartitionedStore,
     Record,
     Replaced,
+    ScannableStore,
     Store,
     StoreIO,
+    TwinnedStore,
+    WaitingStore,
     is_client_side,
 )
+from sojourn.stores.deadline import CURRENT_DEADLINE, Deadline, DeadlineScope, seconds_left
 from sojourn.stores.memory import MemoryStore
-from sojourn.stores.patience import PATIENCE, Patience, Waiting, patience_left
+
+# The former names, until nothing of sojourn itself uses them.
+PATIENCE = CURRENT_DEADLINE
+Patience = Deadline
+Waiting = DeadlineScope
+patience_left = seconds_left
 
 __all__ = [
+    "CURRENT_DEADLINE",
     "PATIENCE",
     "SYSTEM_CLOCK",
     "WRITE_IDS_KEPT",
@@ -38,6 +45,8 @@ __all__ = [
     "Clock",
     "ConfirmingStore",
     "Created",
+    "Deadline",
+    "DeadlineScope",
     "Deleted",
     "IndexedStore",
     "LinkedStore",
@@ -55,4 +64,5 @@ __all__ = [
     "WaitingStore",
     "is_client_side",
     "patience_left",
+    "seconds_left",
 ]

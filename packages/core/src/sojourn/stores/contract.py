@@ -1,13 +1,12 @@
-"""Where records are kept: the contract of a store; its optional capabilities are in capabilities.py.
+"""The contract of a store, and the capabilities that it may declare.
 
-The one rule: nothing here ever upserts. A record comes into being by ``create`` alone, and whatever was deleted
-stays deleted. The whole contract, in prose and with an example: docs/stores.md; executable: sojourn.testing.StoreSuite.
+In prose and with an example: docs/stores.md and docs/write-a-plugin.md; executable: sojourn.testing.StoreSuite.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import Field, fields, make_dataclass, replace
 from enum import Enum
 from typing import Any, ClassVar, Protocol, TypeGuard, runtime_checkable
@@ -21,7 +20,7 @@ WRITE_ID_BYTES = 8
 
 
 class Clock(Protocol):
-    """Tell the time; the standard library's ``time`` module is one."""
+    """Tells the time; the standard library's ``time`` module is one."""
 
     def time(self) -> float:
         """Return wall-clock seconds since the epoch."""
@@ -36,25 +35,25 @@ SYSTEM_CLOCK: Clock = time
 
 
 class StoreIO(Enum):
-    """How a store waits; decides where its coroutines may be driven (DESIGN 3)."""
+    """How a store waits, which decides where its coroutines may be run."""
 
     NONE = "none"
     """Never waits: memory, cookie."""
     BLOCKING = "blocking"
-    """Waits inside ``async def`` methods that never suspend; ASGI drives them in worker threads."""
+    """Blocks the thread inside ``async def`` methods that never suspend; ASGI runs them in worker threads."""
     ASYNC = "async"
     """Suspends; needs an event loop."""
 
 
 class Created(Enum):
-    """What became of a ``create``."""
+    """The result of ``create``."""
 
     OK = "ok"
     EXISTS = "exists"
 
 
 class Replaced(Enum):
-    """What became of a ``replace``."""
+    """The result of ``replace``."""
 
     OK = "ok"
     CONFLICT = "conflict"
@@ -62,7 +61,7 @@ class Replaced(Enum):
 
 
 class Deleted(Enum):
-    """What became of a ``delete``."""
+    """The result of ``delete``."""
 
     OK = "ok"
     CONFLICT = "conflict"
@@ -72,7 +71,7 @@ class Deleted(Enum):
 class Record(Struct, frozen=True, gc=False):
     """What a store holds for one id; stores never look inside the payload.
 
-    Immutable; ``dataclasses.replace`` and ``fields`` take it, though it is made in a tenth of a dataclass's time.
+    Immutable. It is a Struct, made in a tenth of the time of a dataclass; ``dataclasses.replace`` and ``fields`` accept it.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -80,9 +79,9 @@ class Record(Struct, frozen=True, gc=False):
     id: str
     """SHA-256 of the token, 43 characters of base64url; for a client-side store a random id of the same form."""
     version: int
-    """1 when created; the manager raises it by one with every replace, before sealing."""
+    """1 when created; the manager raises it by one with every replace, before it encrypts the payload."""
     payload: bytes
-    """The envelope: header and sealed payload; empty in what is left of a session that moved to another id."""
+    """The envelope: header and encrypted payload; empty in the tombstone of a session that moved to another id."""
     idle_deadline: float
     """Wall-clock seconds since the epoch; moved by ``touch`` and ``replace``."""
     absolute_deadline: float
@@ -99,11 +98,11 @@ class Record(Struct, frozen=True, gc=False):
 
     @property
     def is_end(self) -> bool:
-        """Tell whether the record only says that its session moved to another id: it is no session any more."""
+        """Whether the record is only the tombstone of a session that moved to another id."""
         return not self.payload
 
     def is_expired(self, now: float) -> bool:
-        """Tell whether the record counts as absent at *now*: a deadline that equals now has passed."""
+        """Return whether the record counts as absent at *now*: a deadline that equals now has passed."""
         return now >= self.idle_deadline or now >= self.absolute_deadline
 
     def written_by(self, write_id: bytes, previous: Sequence[bytes] = ()) -> Record:
@@ -117,16 +116,17 @@ Record.__dataclass_fields__ = {each.name: each for each in fields(_OUTLINE)}
 
 @runtime_checkable
 class Store(Protocol):
-    """Keep records by id. An expired record is absent in every method, at once.
+    """Keeps records by id. An expired record is absent in every method, at once.
 
-    Whatever a store's client raises is mapped onto ``StoreUnavailableError`` (it may be tried again) or
-    ``StoreTimeoutError`` (the effect is unknown) with ``raise ... from error``; ``SessionTooLargeError`` when the
-    record does not fit. Every method is atomic per id and returns values that later writes do not change.
+    There is no upsert: a record comes into being by ``create`` alone, and what was deleted stays deleted. Whatever a
+    store's client raises is mapped onto ``StoreUnavailableError`` (it may be tried again) or ``StoreTimeoutError`` (the
+    effect is unknown) with ``raise ... from error``; ``SessionTooLargeError`` when the record does not fit. Every method
+    is atomic per id and returns values that later writes do not change.
     """
 
     io: StoreIO
 
-    async def load(self, id: str) -> Record | None:  # - `id` is the word of the contract
+    async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent or expired."""
         ...
 
@@ -147,7 +147,7 @@ class Store(Protocol):
         ...
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
-        """Move the idle deadline of a record that is present; say whether it was.
+        """Move the idle deadline of a record that is present; return whether it was.
 
         The deadline is capped by the absolute deadline and never moved backwards; version and payload stay.
         """
@@ -164,7 +164,7 @@ class Store(Protocol):
 
 @runtime_checkable
 class ClientSideStore(Protocol):
-    """Keep nothing: the record travels in the cookie, sealed by the manager's codec.
+    """Keeps nothing: the record travels in the cookie, encrypted by the manager's codec.
 
     There is no CONFLICT and no GONE; ``list``, ``max_sessions`` and ``on_conflict="raise"`` are refused.
     """
@@ -173,7 +173,7 @@ class ClientSideStore(Protocol):
     client_side: bool
 
     async def load(self, token: str) -> Record | None:
-        """Unpack the record from the token; None when it is malformed. Authenticity is the codec's to check."""
+        """Unpack the record from the token; None when it is malformed. The codec checks whether it is authentic."""
         ...
 
     async def create(self, record: Record, *, write_id: bytes) -> str:
@@ -185,14 +185,144 @@ class ClientSideStore(Protocol):
         ...
 
     async def touch(self, record: Record) -> str:
-        """Return the token that carries the record, re-sealed under its new idle deadline."""
+        """Return the token that carries the record, encrypted anew with its new idle deadline."""
         ...
 
     async def aclose(self) -> None:
-        """Do nothing that matters; safe to call twice."""
+        """Release what the store may hold; safe to call twice."""
         ...
 
 
 def is_client_side(store: object) -> TypeGuard[ClientSideStore]:
-    """Tell whether the store keeps its records in the cookie."""
+    """Return whether the store keeps its records in the cookie."""
     return bool(getattr(store, "client_side", False))
+
+
+# What a store may be able to do beyond the contract, each a protocol of its own: a store has a capability by having its
+# methods. A setting that needs one which the store lacks is refused at start-up.
+
+
+@runtime_checkable
+class IndexedStore(Protocol):
+    """A store that can name the sessions of one principal."""
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        """Return at least the ids of all live records with that index label; a few dead ones are allowed."""
+        ...
+
+
+@runtime_checkable
+class ScannableStore(Protocol):
+    """A store that can iterate over all of its records."""
+
+    def scan(self) -> AsyncIterator[str]:
+        """Yield the id of every record that is live from before the call until after it, in no order, each once."""
+        ...
+
+    async def count(self) -> int:
+        """Return the number of live records; a store that expires lazily may count some that just expired."""
+        ...
+
+    async def clear(self) -> None:
+        """Delete every record of this store's namespace, and nothing else."""
+        ...
+
+
+@runtime_checkable
+class CachingStore(Protocol):
+    """A store that serves some loads from a local cache (docs/stores.md)."""
+
+    async def load_fresh(self, id: str) -> Record | None:
+        """Load from the server, not from the local cache."""
+        ...
+
+    def cache_stats(self) -> Mapping[str, float]:
+        """Return statistics of the local cache by name."""
+        ...
+
+    async def evict(self, id: str) -> None:
+        """Drop the local copy of one record."""
+        ...
+
+
+@runtime_checkable
+class TwinnedStore(Protocol):
+    """A store with ``io`` ASYNC that has a blocking counterpart on the same data."""
+
+    def blocking_twin(self) -> Store:
+        """Return a store with ``io`` BLOCKING on the same data; connections open on first use."""
+        ...
+
+
+@runtime_checkable
+class WaitingStore(Protocol):
+    """A store that defines how to wait before a retry; without it a retry follows at once."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait: ``time.sleep`` for BLOCKING, ``asyncio.sleep`` for ASYNC."""
+        ...
+
+
+class Partition(Protocol):
+    """Tells which of several servers a record is on, as far as it is known; asked before each call, so it never waits."""
+
+    def server_of(self, id: str) -> str:
+        """Return the name of the server that keeps the record, such as ``10.0.0.1:6379``; empty while not known."""
+        ...
+
+    def server_of_label(self, label: str) -> str:
+        """Return the name of the server that keeps the index of that label; empty where there is none to name."""
+        ...
+
+
+@runtime_checkable
+class PartitionedStore(Protocol):
+    """A store whose records are on several servers, each of which may fail alone: each gets a circuit breaker.
+
+    An error may name the server that failed, as its ``server``; without it the server of the record is meant.
+    """
+
+    partition: Partition | None
+    """None while there is only one server."""
+
+
+# What a store of several processes may report to its manager. Callbacks are called in whatever thread learns of it, and
+# return at once; those of the manager never raise.
+
+
+@runtime_checkable
+class AnnouncingStore(Protocol):
+    """A store that learns which records any process deletes (docs/clustering.md)."""
+
+    def on_dead(
+        self, callback: Callable[[str], object], *, on_doubt: Callable[[], object] | None = None
+    ) -> Callable[[], None]:
+        """Call *callback* with the id of every record that is deleted; return the function that ends this.
+
+        *on_doubt* is called when deletions may have been missed.
+        """
+        ...
+
+
+@runtime_checkable
+class ConfirmingStore(Protocol):
+    """A store that waits until replicas have confirmed a deletion, so that a failover does not undo it."""
+
+    def on_unconfirmed(self, callback: Callable[[str, int], object]) -> Callable[[], None]:
+        """Call *callback* with the id of each deleted record that too few replicas confirmed, and their number.
+
+        The record is deleted all the same. Return the function that ends this.
+        """
+        ...
+
+
+@runtime_checkable
+class LinkedStore(Protocol):
+    """A store with a connection beside its calls, such as a subscription, that reports when it is lost and restored."""
+
+    def on_link(self, callback: Callable[[bool, int], object]) -> Callable[[], None]:
+        """Call *callback* when a link is lost or restored: whether it is up, and how many are down now.
+
+        Return the function that ends this.
+        """
+        ...

@@ -1,41 +1,48 @@
 """The store in this process's memory: bounded, thread-safe, one packed ``bytes`` object a session.
 
-Its one rule: what it holds is immutable bytes, so no caller can reach into it. Ids wait for their deadline in buckets
-of one second, so creating, touching, expiring and evicting cost O(log n) at worst and no thread is needed.
+What it holds is immutable bytes, so no caller can reach into it. Expired records are removed while others are created,
+so no thread is needed.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import AsyncIterator, Callable, Sequence
+from struct import Struct
 from threading import Lock
+from typing import Generic, TypeVar
 
-from sojourn.stores.contract import SYSTEM_CLOCK, WRITE_ID_BYTES, Clock, Created, Deleted, Record, Replaced, StoreIO
-from sojourn.stores.deadlines import Deadlines
-from sojourn.stores.labels import LabelIndex
-from sojourn.stores.packing import (
-    HEAD,
-    KEPT_BYTES,
-    deadline_of,
-    label_of,
-    pack,
-    pack_id,
-    split_ids,
-    unpack_id,
-    was_written_by,
+from sojourn.stores.contract import (
+    SYSTEM_CLOCK,
+    WRITE_ID_BYTES,
+    WRITE_IDS_KEPT,
+    Clock,
+    Created,
+    Deleted,
+    Record,
+    Replaced,
+    StoreIO,
 )
 
-_read = HEAD.unpack_from
+K = TypeVar("K")
+
+# Version, idle deadline, absolute deadline, number of write ids, bytes of label. What a look-up needs stands in front, so
+# that no record has to be made for it; write ids, label and payload follow.
+HEAD = Struct(">QddBB")
+KEPT_BYTES = WRITE_IDS_KEPT * WRITE_ID_BYTES
+
 _START = HEAD.size
+_read = HEAD.unpack_from
 _FREED_PER_CREATE = 64
 _SLACK = 1024
 _SWEPT_PER_DELETE = 16
 
 
 class MemoryStore:
-    """Keep at most *max_sessions* records; when full, the one nearest to its deadline makes room.
+    """Sessions in the memory of one process: at most *max_sessions*, thread-safe.
 
-    *on_evict* is called with the id of each live record that made room (never silently: FAILURES F14).
-    Nothing survives a restart and no other process sees it: one process, development, tests.
+    When it is full, the record nearest to its deadline is evicted; *on_evict* is called with the id of each live record
+    that was (FAILURES F14). Nothing survives a restart and no other process sees it.
     """
 
     io = StoreIO.NONE
@@ -56,12 +63,13 @@ class MemoryStore:
         self._clock = clock
         self._lock = Lock()
         self._blobs: dict[bytes, bytes] = {}
-        """By id, as bytes, which are 16 smaller than text."""
+        """By id, as bytes, which take 16 bytes less than text."""
         self._index = LabelIndex()
-        self._deadlines: Deadlines[bytes] = Deadlines()
+        self._deadlines: DeadlineQueue[bytes] = DeadlineQueue()
 
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent or expired."""
+        # No lock: one look into the dictionary is atomic, and what it holds is immutable.
         blob = self._blobs.get(pack_id(id))
         if blob is None:
             return None
@@ -102,6 +110,7 @@ class MemoryStore:
             present = self._blobs.get(id_)
             if present is None:
                 return Replaced.GONE
+            # Written out, because this is the path of every write: expired, repeated, conflict, else stored.
             version, idle, absolute, writes, length = _read(present)
             now = self._clock.time()
             if now >= idle or now >= absolute:
@@ -119,6 +128,7 @@ class MemoryStore:
                 self._index.add(record.index_label, id_)
             self._blobs[id_] = pack(record, record.idle_deadline, (kept + write_id)[-KEPT_BYTES:])
             deadline = record.deadline
+            # A later deadline needs no entry: the id is looked at again when the present one has passed.
             if deadline < idle and deadline < absolute:
                 self._deadlines.add(id_, deadline)
             return Replaced.OK
@@ -185,7 +195,7 @@ class MemoryStore:
         return bool(now >= head[1] or now >= head[2])
 
     def _live(self, id_: bytes) -> bytes | None:
-        """Return what is stored; what has expired is removed on the way. The lock is held."""
+        """Return the live packed record, or None; remove an expired one. The lock is held."""
         blob = self._blobs.get(id_)
         if blob is not None and self._is_past(blob, self._clock.time()):
             self._remove(id_, blob)
@@ -196,26 +206,28 @@ class MemoryStore:
         del self._blobs[id_]
         self._index.remove(label_of(blob), id_)
         waiting, live = self._deadlines.waiting, len(self._blobs)
-        if waiting > 4 * live + _SLACK:  # a sweep drops no id that is in use again
+        if waiting > 4 * live + _SLACK:
+            # Sweeping does not drop the entries of ids that are in use again: build the queue anew.
             self._deadlines.clear()
             for held, kept in self._blobs.items():
                 self._deadlines.add(held, deadline_of(kept))
-        elif waiting > 2 * live + _SLACK:  # mostly ids that were deleted before their time
+        elif waiting > 2 * live + _SLACK:
+            # Most entries are of records that were deleted before their deadline.
             self._deadlines.sweep(self._is_stale, _SWEPT_PER_DELETE)
 
     def _is_stale(self, id_: bytes, second: int) -> bool:
-        """Tell whether an id need not wait until that second: it is gone, or waits for an earlier one as well."""
+        """Return whether the entry is of no use: its record is gone, or has an earlier entry."""
         blob = self._blobs.get(id_)
         return blob is None or int(deadline_of(blob)) + 1 < second
 
     def _free(self, now: float, most: int | None) -> None:
-        """Free expired records, looking at no more than *most* ids."""
+        """Remove expired records, looking at no more than *most* entries."""
         while (most is None or most > 0) and (id_ := self._deadlines.take(now)) is not None:
             most = None if most is None else most - 1
             self._settle(id_, now)
 
     def _settle(self, id_: bytes, now: float) -> None:
-        """Remove the record if its time has come, else let it wait again until its present deadline."""
+        """Remove the record if it is expired, else add it to the queue again under its present deadline."""
         blob = self._blobs.get(id_)
         if blob is not None:
             if self._is_past(blob, now):
@@ -224,7 +236,7 @@ class MemoryStore:
                 self._deadlines.add(id_, deadline_of(blob))
 
     def _evict(self, now: float) -> list[bytes]:
-        """Make room: free one expired record, or evict the live one nearest to its deadline."""
+        """Take the next entry; return the id if a live record was evicted for it."""
         second = self._deadlines.first or 0
         id_ = self._deadlines.take(second)
         blob = self._blobs.get(id_) if id_ is not None else None
@@ -232,10 +244,170 @@ class MemoryStore:
             return []
         if not self._is_past(blob, now):
             deadline = deadline_of(blob)
-            if int(deadline) + 1 > second:  # it was touched since: it waits again, another one goes
+            if int(deadline) + 1 > second:
+                # It was touched since: it goes back into the queue, and the caller tries the next one.
                 self._deadlines.add(id_, deadline)
                 return []
             self._remove(id_, blob)
             return [id_]
         self._remove(id_, blob)
         return []
+
+
+def pack_id(id: str) -> bytes:
+    """Encode an id, whatever it holds: ids also come from outside."""
+    return id.encode("utf-8", "surrogatepass")
+
+
+def unpack_id(packed: bytes) -> str:
+    """Decode what `pack_id` encoded."""
+    return packed.decode("utf-8", "surrogatepass")
+
+
+def pack(record: Record, idle_deadline: float, write_ids: bytes) -> bytes:
+    """Return *record* packed, with the given idle deadline and write ids."""
+    label = b"" if record.index_label is None else record.index_label.encode()
+    head = HEAD.pack(
+        record.version, idle_deadline, record.absolute_deadline, len(write_ids) // WRITE_ID_BYTES, len(label)
+    )
+    return b"".join((head, write_ids, label, record.payload))
+
+
+def split_ids(kept: bytes) -> tuple[bytes, ...]:
+    """Split joined write ids, oldest first."""
+    return tuple([kept[at : at + WRITE_ID_BYTES] for at in range(0, len(kept), WRITE_ID_BYTES)])
+
+
+def write_ids_of(blob: bytes) -> bytes:
+    """Return the write ids of a packed record, joined, oldest first."""
+    return blob[HEAD.size : HEAD.size + blob[24] * WRITE_ID_BYTES]
+
+
+def was_written_by(blob: bytes, write_id: bytes) -> bool:
+    """Return whether that write is among the last 4 (FAILURES F6)."""
+    kept = write_ids_of(blob)
+    return any(kept[at : at + WRITE_ID_BYTES] == write_id for at in range(0, len(kept), WRITE_ID_BYTES))
+
+
+def label_of(blob: bytes) -> str:
+    """Return the index label; empty for an anonymous session."""
+    at = HEAD.size + blob[24] * WRITE_ID_BYTES
+    return blob[at : at + blob[25]].decode()
+
+
+def deadline_of(blob: bytes) -> float:
+    """Return the moment from which the record counts as absent."""
+    _, idle, absolute, _, _ = HEAD.unpack_from(blob)
+    return float(min(idle, absolute))
+
+
+class DeadlineQueue(Generic[K]):
+    """Ids by deadline, in buckets of one second; adding and taking cost O(log n) at worst. Not thread-safe.
+
+    The same id may be in it more than once: who takes one compares it with the present deadline of its record.
+    """
+
+    __slots__ = ("_at", "_buckets", "_place", "_seconds", "waiting")
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, list[K]] = {}
+        self._seconds: list[int] = []
+        self._place = self._at = 0
+        self.waiting = 0
+        """The number of entries."""
+
+    @property
+    def first(self) -> int | None:
+        """The second, since the epoch, in which the earliest deadline has passed; None when it is empty."""
+        while self._seconds and not self._buckets[self._seconds[0]]:
+            del self._buckets[heapq.heappop(self._seconds)]
+        return self._seconds[0] if self._seconds else None
+
+    def add(self, id: K, deadline: float) -> None:
+        """Add *id* under a deadline in seconds since the epoch."""
+        second = int(deadline) + 1
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            self._buckets[second] = [id]
+            heapq.heappush(self._seconds, second)
+        else:
+            bucket.append(id)
+        self.waiting += 1
+
+    def take(self, until: float) -> K | None:
+        """Take one id out of the earliest bucket; None when its second is later than *until*."""
+        first = self.first
+        if first is None or first > until:
+            return None
+        self.waiting -= 1
+        return self._buckets[first].pop()
+
+    def sweep(self, is_stale: Callable[[K, int], bool], most: int) -> None:
+        """Go over *most* entries, from where the last sweep ended, and drop the stale ones.
+
+        *is_stale* is called with an id and the second of its bucket.
+        """
+        for _ in range(most):
+            if self._place >= len(self._seconds):
+                self._place = self._at = 0
+                if not self._seconds:
+                    return
+            second = self._seconds[self._place]
+            bucket = self._buckets[second]
+            if self._at >= len(bucket):
+                self._place, self._at = self._place + 1, 0
+            elif is_stale(bucket[self._at], second):
+                last = bucket.pop()
+                if self._at < len(bucket):
+                    bucket[self._at] = last
+                self.waiting -= 1
+            else:
+                self._at += 1
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._buckets.clear()
+        self._seconds.clear()
+        self.waiting = 0
+
+
+class LabelIndex:
+    """Ids by index label; most labels have one session, which costs no set. Not thread-safe."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self) -> None:
+        self._members: dict[bytes, bytes | set[bytes]] = {}
+
+    def add(self, label: str | None, id: bytes) -> None:
+        """Add *id* under *label*, if there is one."""
+        if not label:
+            return
+        key = pack_id(label)
+        members = self._members.get(key)
+        if members is None:
+            self._members[key] = id
+        elif isinstance(members, bytes):
+            self._members[key] = {members, id}
+        else:
+            members.add(id)
+
+    def remove(self, label: str, id: bytes) -> None:
+        """Remove *id* from *label*, if it is there."""
+        key = pack_id(label)
+        members = self._members.get(key)
+        if isinstance(members, set):
+            members.discard(id)
+            if len(members) == 1:
+                self._members[key] = members.pop()
+        elif members == id:
+            del self._members[key]
+
+    def ids_of(self, label: str) -> tuple[bytes, ...]:
+        """Return a copy of the ids under *label*."""
+        members = self._members.get(pack_id(label), ())
+        return (members,) if isinstance(members, bytes) else tuple(members)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._members.clear()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 
-from sojourn.stores.capabilities import (
+from sojourn.stores.contract import (
+    Created,
     IndexedStore,
     Partition,
     PartitionedStore,
     ScannableStore,
+    StoreIO,
     TwinnedStore,
     WaitingStore,
 )
-from sojourn.stores.contract import Created, StoreIO
 from sojourn.testing.bench import StoreBench
 from sojourn.testing.calls import Create
 from sojourn.testing.clocks import FakeClock

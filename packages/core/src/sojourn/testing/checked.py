@@ -12,8 +12,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 from sojourn.errors import StoreTimeoutError
-from sojourn.stores.capabilities import IndexedStore, ScannableStore
-from sojourn.stores.contract import Record, Store, StoreIO
+from sojourn.stores.contract import IndexedStore, Record, ScannableStore, Store, StoreIO
 from sojourn.testing.calls import Answer, Call, Create, Delete, Load, Replace, Touch, show
 from sojourn.testing.clocks import FakeClock
 from sojourn.testing.driver import Driver, RealClock

@@ -10,8 +10,17 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from sojourn.errors import StoreTimeoutError
-from sojourn.stores.capabilities import IndexedStore, PartitionedStore, ScannableStore, WaitingStore
-from sojourn.stores.contract import Created, Deleted, Record, Replaced, Store
+from sojourn.stores.contract import (
+    Created,
+    Deleted,
+    IndexedStore,
+    PartitionedStore,
+    Record,
+    Replaced,
+    ScannableStore,
+    Store,
+    WaitingStore,
+)
 
 T = TypeVar("T")
 
