@@ -7,7 +7,7 @@ from typing import Any
 
 from sojourn import CookieAction, MemoryStore, Session, SessionManager, new_secret
 from sojourn.manager import run_blocking
-from sojourn.manager.blocking import BlockingManager
+from sojourn.manager.manager import BlockingManager
 from sojourn.stores import Record
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingObserver
 from tests.core.models import make_manager

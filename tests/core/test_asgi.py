@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sojourn import CookieAction, LoadOutcome, Session, SessionManager, StoreIO
 from sojourn.asgi import SessionMiddleware
-from sojourn.asgi.completion import Completion
+from sojourn.asgi.session import Completion
 from sojourn.errors import (
     ConfigurationError,
     ResponseStartedError,

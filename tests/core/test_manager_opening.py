@@ -10,7 +10,7 @@ import pytest
 from sojourn import LoadOutcome, MemoryStore, SessionManager
 from sojourn.errors import ConfigurationError
 from sojourn.manager import run_blocking
-from sojourn.manager.exchange import Exchange
+from sojourn.manager.request import Exchange
 from sojourn.stores import Created, Deleted, Record, Replaced, StoreIO
 from sojourn.testing import FakeClock, Fault, RecordingObserver
 from tests.core.models import make_manager

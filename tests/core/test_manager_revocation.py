@@ -8,7 +8,7 @@ import pytest
 
 from sojourn import LoadOutcome, MemoryStore, new_secret
 from sojourn.errors import SessionConflictError
-from sojourn.manager.blocking import BlockingManager
+from sojourn.manager.manager import BlockingManager
 from sojourn.testing import FakeClock, Fault, FaultyStore
 from tests.core.models import make_manager
 from tests.core.plain_stores import TokenStore

@@ -10,8 +10,8 @@ from sojourn import CookieAction, CookieChange, LoadOutcome, SessionManager
 from sojourn.crypto import token_id
 from sojourn.errors import SessionUnavailableError
 from sojourn.manager import run_blocking
-from sojourn.manager.blocking import BlockingManager
 from sojourn.manager.gate import Gate
+from sojourn.manager.manager import BlockingManager
 from sojourn.stores import MemoryStore, StoreIO
 from sojourn.testing import FakeClock, Fault, FaultyStore
 from tests.core.models import Visit, make_manager

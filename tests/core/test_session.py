@@ -21,7 +21,7 @@ from sojourn.errors import (
 )
 from sojourn.manager import SessionManager, run_blocking
 from sojourn.session import TRANSITIONS, Move, draft_of
-from sojourn.session.states import after
+from sojourn.session.transitions import after
 from sojourn.stores import MemoryStore
 from sojourn.testing import FakeClock
 from tests.core.models import Visit, make_manager

@@ -12,7 +12,7 @@ import pytest
 
 from sojourn import MemoryStore, SessionManager, StoreIO, new_secret
 from sojourn.asgi import RevocationMiddleware, SessionMiddleware
-from sojourn.asgi import revocation as revocation_module
+from sojourn.asgi import websockets as revocation_module
 from sojourn.errors import ConfigurationError
 from sojourn.session import draft_of
 from sojourn.testing import FakeClock, Fault, FaultyStore

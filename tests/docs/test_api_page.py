@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sojourn import errors
-from sojourn.manager.blocking import BlockingManager
+from sojourn.manager.manager import BlockingManager
 from tests.docs.pages import blocks, page, rows, section, sections
 
 PAGE = page("docs/api.md")

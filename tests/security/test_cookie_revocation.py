@@ -176,7 +176,7 @@ def test_r16_a_logout_that_the_index_did_not_take_is_no_logout(cookie_house: Hou
 
 
 def test_r16_an_entry_that_cannot_be_read_is_an_outage(cookie_house: House, index: Callable[[], Store]) -> None:
-    from sojourn.manager.revocation import _key
+    from sojourn.manager.client_side import _key
 
     manager = cookie_house.node(parts={"revocation_store": index()})
     node = manager.blocking

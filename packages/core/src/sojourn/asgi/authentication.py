@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sojourn.asgi.messages import Application, Receive, Scope, Send, answer_with, header
+from sojourn.asgi.session import Application, Receive, Scope, Send, answer_with, header
 from sojourn.http import refuse_anonymous, require_signin_path
 from sojourn.manager import SessionManager
 from sojourn.session import draft_of

@@ -5,27 +5,20 @@ Its one rule: requests that do not use the session, and have no token to look up
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping, Sequence
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
 
-from sojourn.asgi.completion import Completion
-from sojourn.asgi.messages import (
-    Application,
-    AsgiExchange,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    answer_with,
-    apply,
-    header,
-)
+from sojourn.binding import Client, ClientOf
 from sojourn.errors import ConfigurationError, SessionUnavailableError
-from sojourn.http import path_matches, same_origin, unavailable
-from sojourn.manager import SCOPE_KEY, Exchange, SessionManager, SessionMapping, require_manager, run_blocking
-from sojourn.manager.ending import (
+from sojourn.http import Answer, add_vary, cache_control, path_matches, same_origin, unavailable
+from sojourn.manager import SCOPE_KEY, SessionManager, SessionMapping, require_manager, run_blocking
+from sojourn.manager.gate import Gate
+from sojourn.manager.request import (
     SERVER_ERROR,
     UNTOUCHED,
+    Ending,
+    Exchange,
     finish,
     finish_at_rest,
     finish_failed,
@@ -34,7 +27,6 @@ from sojourn.manager.ending import (
 )
 
 R = TypeVar("R")
-
 _FORBIDDEN = 1008  # RFC 6455 7.4.1, policy violation; before the accept a server turns it into 403
 _TRY_AGAIN_LATER = 1013
 
@@ -230,3 +222,152 @@ async def _in_a_task(work: Coroutine[Any, Any, R]) -> R:
     if cancelled is not None:
         raise cancelled
     return task.result()
+
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+_VARY = (b"vary", b"Cookie")
+_VARY_LENGTH = len(b"vary")
+_CONTROL_LENGTH = len(b"cache-control")
+
+
+def header(scope: Scope, name: bytes) -> list[str]:
+    """Return every value of a request header, in order."""
+    return _values(scope["headers"], name)
+
+
+class AsgiExchange(Exchange[Any]):
+    """The session of one ASGI request, made of its headers and the client's address.
+
+    It keeps what it may be asked for, not the scope, which would keep it in turn.
+    """
+
+    def sent_cookies(self) -> str:
+        """Return the Cookie header of the request; HTTP/2 may split it (RFC 9113 8.2.3)."""
+        sent = b""
+        for key, value in self._sent:
+            if key == b"cookie":  # ASGI: names come in lower case
+                sent = sent + b"; " + value if sent else value
+        return sent.decode("latin-1")
+
+    def accept(self) -> str:
+        """Return the Accept header."""
+        return ",".join(_values(self._sent, b"accept"))
+
+    def sender(self) -> ClientOf:
+        """Return what tells who sent the request."""
+        return partial(_client, self.gate, self._sent, self._about)
+
+
+def _client(gate: Gate[Any], headers: Iterable[tuple[bytes, bytes]], peer: Sequence[Any] | None) -> Client:
+    """Return the client, through trusted proxies only (SECURITY R31)."""
+    told: dict[bytes, list[str]] = {b"user-agent": [], b"x-forwarded-for": [], b"forwarded": []}
+    for key, value in headers:
+        if key in told:  # ASGI: names come in lower case
+            told[key].append(value.decode("latin-1"))
+    agents, *claims = told.values()
+    address = gate.client_address(str(peer[0]) if peer else None, *claims)
+    agent = agents[0] if agents else None
+    return Client(address, agent)
+
+
+def apply(message: Message, ending: Ending) -> None:
+    """Add what the session asks of the head: Set-Cookie, Vary, Cache-Control (SECURITY R23)."""
+    headers: Headers = [*(message.get("headers") or ())]
+    varies: list[str] = []
+    controls: list[str] = []
+    for key, value in headers:
+        if len(key) == _VARY_LENGTH:
+            if key.lower() == b"vary":
+                varies.append(bytes(value).decode("latin-1"))
+        elif len(key) == _CONTROL_LENGTH and key.lower() == b"cache-control":
+            controls.append(bytes(value).decode("latin-1"))
+    if ending.set_cookie is not None:
+        headers.append((b"set-cookie", ending.set_cookie.encode("latin-1")))
+        replaced = cache_control(controls)
+        if replaced is not None:
+            if controls:
+                headers = [pair for pair in headers if pair[0].lower() != b"cache-control"]
+            headers.append((b"cache-control", replaced.encode("latin-1")))
+    if ending.accessed:
+        if not varies:
+            headers.append(_VARY)
+        elif (vary := add_vary(varies)) is not None:
+            headers.append((b"vary", vary.encode("latin-1")))
+    message["headers"] = headers
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
+    length = len(name)
+    return [bytes(value).decode("latin-1") for key, value in headers if len(key) == length and key.lower() == name]
+
+
+async def answer_with(send: Send, answer: Answer) -> None:
+    """Send a whole response."""
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+class Completion(Generic[R]):
+    """Await *work* to its end in the present task; a cancellation that came meanwhile is raised then.
+
+    That spares a second task, and three turns of the event loop.
+    """
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Coroutine[Any, Any, R]) -> None:
+        self._work = work
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        """Drive the work step by step."""
+        work = self._work
+        cancelled: BaseException | None = None
+        failure: BaseException | None = None
+        while True:
+            try:
+                future = work.send(None) if failure is None else work.throw(failure)
+            except StopIteration as done:
+                if cancelled is not None:
+                    raise cancelled from None
+                result: R = done.value
+                return result
+            failure = None
+            try:
+                yield None if future is None else _Steadfast(future)
+            except BaseException as error:  # noqa: BLE001 - the work's to handle, unless it is a cancellation from outside
+                if _is_cancellation(error) and (future is None or not future.cancelled()):
+                    cancelled = error
+                else:
+                    failure = error
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    from asyncio import CancelledError
+
+    return isinstance(error, CancelledError)
+
+
+class _Steadfast:
+    """A future that a task can wait for and cannot cancel: the task is cancelled once it is done."""
+
+    __slots__ = ("_asyncio_future_blocking", "_future")
+
+    def __init__(self, future: Any) -> None:
+        future._asyncio_future_blocking = False  # noqa: SLF001 - what a task does with what it waits for
+        self._asyncio_future_blocking = True
+        self._future = future
+
+    def get_loop(self) -> Any:
+        return self._future.get_loop()
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Any = None) -> None:
+        self._future.add_done_callback(callback, context=context)
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
+        return False

@@ -18,17 +18,14 @@ from sojourn.errors import (
     SessionUnavailableError,
     TooManySessionsError,
 )
-from sojourn.manager.context import Context
-from sojourn.manager.fetching import Fetcher
-from sojourn.manager.opening import max_age
-from sojourn.manager.renewal import Renewal
-from sojourn.manager.replacing import Replacer
-from sojourn.manager.rotation import Rotation
+from sojourn.manager.conflicts import Replacer
+from sojourn.manager.engine import Context
+from sojourn.manager.opening import Fetcher, max_age
+from sojourn.manager.rotation import Renewal, Rotation
 from sojourn.session import CookieAction, CookieChange, Draft, SessionState
 from sojourn.stores import PATIENCE, WRITE_ID_BYTES, Created, Patience, Record, Waiting, patience_left
 
 T = TypeVar("T")
-
 TOUCH_PATIENCE: Final = 0.05
 """The longest, in seconds, that a request waits for its idle deadline to be moved (FAILURES F10)."""
 _LOADED: Final = SessionState.LOADED

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from sojourn.cookies import CookiePolicy
 from sojourn.errors import ConfigurationError
 from sojourn.manager.committing import Committer
-from sojourn.manager.context import Context
-from sojourn.manager.driving import Offload
-from sojourn.manager.fetching import Fetcher, Found
-from sojourn.manager.opening import Opener
+from sojourn.manager.engine import Context
+from sojourn.manager.guarded_store import Offload
+from sojourn.manager.opening import Fetcher, Found, Opener
 from sojourn.session import CookieChange, Draft
 from sojourn.stores import PATIENCE, ClientSideStore, Patience, Store, StoreIO, TwinnedStore, Waiting
 

@@ -1,32 +1,132 @@
-"""The manager: opens and commits sessions. What it does with those that nobody holds is in `administration`.
+"""From settings to the parts that they name: store, serializer, cipher, metrics and observers.
 
-Its one rule: one path of coroutines serves ASGI, which awaits them, and WSGI, which drives them (DESIGN 3).
+Its one rule: what is handed in wins, and what is not named is not imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from sojourn.binding import Client
 from sojourn.crypto import Cipher
 from sojourn.hookspecs import Observer
-from sojourn.manager.administration import Administration
-from sojourn.manager.building import build_context
-from sojourn.manager.exchange import SCOPE_KEY, exchange_of
+from sojourn.manager.build import build_context
+from sojourn.manager.engine import Context
 from sojourn.manager.gate import Gate
-from sojourn.manager.parts import complete
-from sojourn.manager.queries import Queries
+from sojourn.manager.guarded_store import run_blocking
+from sojourn.manager.queries import Progress, Queries, Resealer, SessionInfo
+from sojourn.manager.request import SCOPE_KEY, exchange_of
 from sojourn.metrics import Metrics
+from sojourn.plugins import PluginDoor, warn_about_unknown_variables
 from sojourn.serializers import Serializer, SerializerFactory
 from sojourn.session import CookieChange, Migrate, Session, draft_of
 from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, Store
 
 if TYPE_CHECKING:
-    from sojourn.manager.blocking import BlockingManager
     from sojourn.settings import SessionSettings
 
+
+def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]:
+    """Return *parts*, keywords of SessionManager, with everything else that the settings name."""
+    warn_about_unknown_variables(dotenv_path=settings.surroundings.env_file)
+    door = PluginDoor(settings)
+    if "store" not in parts:
+        parts["store"] = door.store(settings.store)
+    if settings.revocation_store is not None and "revocation_store" not in parts:
+        parts["revocation_store"] = door.store(settings.revocation_store)
+    parts.setdefault("serializer", None if settings.serializer == "json" else door.serializer(settings.serializer))
+    parts.setdefault("cipher", door.cipher(settings.cipher))
+    parts.setdefault("metrics", door.metrics(settings.metrics))
+    parts["observers"] = (*door.observers(), *parts.get("observers", ()))
+    return parts
+
+
 T = TypeVar("T")
+
+
+class Administration(Generic[T]):
+    """The sessions of one application, from outside of requests."""
+
+    gate: Gate[T]
+    _context: Context[T]
+    _queries: Queries[T]
+
+    async def list(self, principal: str) -> Sequence[SessionInfo]:
+        """Return the live sessions of a principal, the latest used first; never a token (SECURITY R14)."""
+        with self.gate.waiting():
+            return await self._queries.of_principal(principal)
+
+    async def revoke(self, id: str) -> bool:
+        """End one session; tell whether it was there."""
+        return await self._queries.revoke(id)
+
+    async def revoke_all(self, principal: str, except_id: str | None = None, *, progress: Progress = None) -> int:
+        """End every session of a principal but one; return how many, -1 when they live in cookies.
+
+        *progress*, here and below, is called with the number so far, after each session.
+        """
+        return await self._queries.revoke_all(principal, except_id, progress)
+
+    def each_session(self) -> AsyncIterator[Session[T]]:
+        """Yield every readable session."""
+        return self._queries.each()
+
+    async def find_by(self, predicate: Callable[[Session[T]], bool]) -> Sequence[Session[T]]:
+        """Return the sessions for which *predicate* says yes."""
+        return [session async for session in self._queries.matching(predicate)]
+
+    async def find_first(self, predicate: Callable[[Session[T]], bool]) -> Session[T] | None:
+        """Return some session for which *predicate* says yes, or None."""
+        async for session in self._queries.matching(predicate):
+            return session
+        return None
+
+    async def count_by(self, predicate: Callable[[Session[T]], bool]) -> int:
+        """Return for how many sessions *predicate* says yes."""
+        return sum([1 async for _ in self._queries.matching(predicate)])
+
+    async def bulk_delete(self, predicate: Callable[[Session[T]], bool], *, progress: Progress = None) -> int:
+        """End every session for which *predicate* says yes; return how many."""
+        return await self._queries.bulk_delete(predicate, progress)
+
+    async def all_session_ids(self) -> Sequence[str]:
+        """Return the ids of all sessions."""
+        return [id_ async for id_ in self._queries.ids()]
+
+    async def count(self, *, progress: Progress = None) -> int:
+        """Return the number of sessions in the store; it becomes the gauge ``session.active_count``."""
+        return await self._queries.count(progress)
+
+    async def clear(self) -> None:
+        """End every session of this application's namespace."""
+        await self._queries.clear()
+
+    async def reseal(self, progress: Progress = None) -> int:
+        """Seal and index every session under the first key, before an older one leaves the settings; return how many.
+
+        Requests may go on meanwhile (docs/security.md).
+        """
+        return await Resealer(self._context, self.gate.fetcher).run(progress)
+
+    def on_revoked(
+        self, callback: Callable[[str], object], *, on_doubt: Callable[[], object] | None = None
+    ) -> Callable[[], None]:
+        """Call *callback* with the id of each session that was ended before its time; return what stops that.
+
+        That is any way to revoke or delete, logout() and destroy(), and the id before a login() or rotate(); never the
+        end of its time, nor a renewal. What this manager ends is told at once. What other processes end is told where
+        the store announces it (``clustered-redis``), from this process's first call of the store on; elsewhere never.
+
+        *on_doubt* says that endings may have gone unnoticed (the link of the store was lost and is back) or unnamed
+        (``clear()``; ``revoke_all()`` of cookies): check by yourself whatever you hold, with ``open(token)``.
+
+        Each id is told once, in whatever thread learns of it: return at once, and put work into a queue of your own.
+        What either raises is counted and ignored (FAILURES F22).
+        """
+        return self._context.signals.news.add(callback, on_doubt)
+
+
 M = TypeVar("M")
 """The model of a manager being built: pyright binds T to nothing on the bare class."""
 
@@ -173,7 +273,7 @@ class SessionManager(Administration[T]):
     def blocking(self) -> BlockingManager[T]:
         """The same names for synchronous callers; over the store's blocking twin where it suspends."""
         if self._blocking is None:
-            from sojourn.manager.blocking import BlockingManager
+            from sojourn.manager.manager import BlockingManager
 
             sibling = self if self.gate.blocks_already else self._over(self.gate.blocking())
             self._blocking = BlockingManager(sibling)
@@ -184,3 +284,123 @@ class SessionManager(Administration[T]):
         manager = cls.__new__(cls)
         manager._furnish(gate)  # noqa: SLF001 - of this class
         return manager
+
+
+R = TypeVar("R")
+
+
+class BlockingManager(Generic[T]):
+    """Open, commit, list and revoke sessions without an event loop."""
+
+    def __init__(self, manager: SessionManager[T]) -> None:
+        self.manager = manager
+
+    def open(self, token: str | None, client: Client | None = None, *, fresh: bool = False) -> Session[T]:
+        """See SessionManager.open."""
+        return run_blocking(self.manager.open(token, client, fresh=fresh))
+
+    def commit(self, session: Session[T]) -> CookieChange:
+        """See SessionManager.commit."""
+        return run_blocking(self.manager.commit(session))
+
+    def of(self, request: object) -> Session[T]:
+        """See SessionManager.of."""
+        return self.manager.of(request)
+
+    def require(self, request: object) -> Session[T]:
+        """See SessionManager.require."""
+        return self.manager.require(request)
+
+    def get(self, request: object) -> Session[T]:
+        """See SessionManager.get."""
+        return run_blocking(self.manager.get(request))
+
+    def list(self, principal: str) -> Sequence[SessionInfo]:
+        """See SessionManager.list."""
+        return run_blocking(self.manager.list(principal))
+
+    def revoke(self, id: str) -> bool:
+        """See SessionManager.revoke."""
+        return run_blocking(self.manager.revoke(id))
+
+    def revoke_all(self, principal: str, except_id: str | None = None, *, progress: Progress = None) -> int:
+        """See SessionManager.revoke_all."""
+        return run_blocking(self.manager.revoke_all(principal, except_id, progress=progress))
+
+    def each_session(self) -> Iterator[Session[T]]:
+        """Yield every readable session, one load at a time; the iterator of the store is closed at the end."""
+        sessions = self.manager.each_session()
+        try:
+            while True:
+                try:
+                    yield run_blocking(_next(sessions))
+                except StopAsyncIteration:
+                    return
+        finally:
+            closing = getattr(sessions, "aclose", None)
+            if closing is not None:
+                run_blocking(cast("Coroutine[Any, Any, None]", closing()))
+
+    def find_by(self, predicate: Callable[[Session[T]], bool]) -> Sequence[Session[T]]:
+        """See SessionManager.find_by."""
+        return run_blocking(self.manager.find_by(predicate))
+
+    def find_first(self, predicate: Callable[[Session[T]], bool]) -> Session[T] | None:
+        """See SessionManager.find_first."""
+        return run_blocking(self.manager.find_first(predicate))
+
+    def count_by(self, predicate: Callable[[Session[T]], bool]) -> int:
+        """See SessionManager.count_by."""
+        return run_blocking(self.manager.count_by(predicate))
+
+    def bulk_delete(self, predicate: Callable[[Session[T]], bool], *, progress: Progress = None) -> int:
+        """See SessionManager.bulk_delete."""
+        return run_blocking(self.manager.bulk_delete(predicate, progress=progress))
+
+    def all_session_ids(self) -> Sequence[str]:
+        """See SessionManager.all_session_ids."""
+        return run_blocking(self.manager.all_session_ids())
+
+    def count(self, *, progress: Progress = None) -> int:
+        """See SessionManager.count."""
+        return run_blocking(self.manager.count(progress=progress))
+
+    def clear(self) -> None:
+        """See SessionManager.clear."""
+        run_blocking(self.manager.clear())
+
+    def reseal(self, progress: Progress = None) -> int:
+        """See SessionManager.reseal."""
+        return run_blocking(self.manager.reseal(progress))
+
+    def on_revoked(
+        self, callback: Callable[[str], object], *, on_doubt: Callable[[], object] | None = None
+    ) -> Callable[[], None]:
+        """See SessionManager.on_revoked."""
+        return self.manager.on_revoked(callback, on_doubt=on_doubt)
+
+    def cache_stats(self) -> Mapping[str, float]:
+        """See SessionManager.cache_stats."""
+        return self.manager.cache_stats()
+
+    def evict(self, id: str) -> None:
+        """See SessionManager.evict."""
+        run_blocking(self.manager.evict(id))
+
+    def healthy(self) -> bool:
+        """See SessionManager.healthy."""
+        return run_blocking(self.manager.healthy())
+
+    def reset_breaker(self) -> None:
+        """See SessionManager.reset_breaker."""
+        self.manager.reset_breaker()
+
+    def close(self) -> None:
+        """Release connections; safe to call twice."""
+        run_blocking(self.manager.aclose())
+
+    aclose = close
+
+
+async def _next(sessions: AsyncIterator[R]) -> R:
+    return await anext(sessions)

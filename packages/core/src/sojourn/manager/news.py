@@ -15,7 +15,6 @@ from sojourn.stores import AnnouncingStore
 
 OnRevoked: TypeAlias = Callable[[str], object]
 OnDoubt: TypeAlias = Callable[[], object]
-
 _REMEMBERED: Final = 4096
 """How many ids are remembered: an own ending is announced to its own process as well."""
 

@@ -20,7 +20,6 @@ from sojourn.resilience import BreakerState
 from sojourn.stores import Clock
 
 _log: Final = logging.getLogger("sojourn.events")
-
 _COUNTED: Final = {
     "started": names.CREATED,
     "loaded": names.LOADED,

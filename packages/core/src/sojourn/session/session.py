@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar, cast
 from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.errors import FreshLoginRequiredError, SerializationError
 from sojourn.flash import Flash, json_copy
-from sojourn.session.draft import Draft
-from sojourn.session.states import LoadOutcome, SessionState
+from sojourn.session.state import Draft
+from sojourn.session.transitions import LoadOutcome, SessionState
 
 T = TypeVar("T")
 

@@ -14,13 +14,14 @@ from msgspec import Struct
 
 from sojourn.binding import Client, ClientOf
 from sojourn.errors import ConfigurationError, SessionUnavailableError
-from sojourn.http import Answer, add_vary, cache_control, unavailable
+from sojourn.http import Answer, add_vary, cache_control, refuse_anonymous, require_signin_path, unavailable
 from sojourn.manager import ENVIRON_KEY, Exchange, SessionManager, SessionMapping, require_manager, run_blocking
-from sojourn.manager.ending import UNTOUCHED, Ending, finish, finish_at_rest, finish_failed, finish_late, rests_late
 from sojourn.manager.gate import Gate
+from sojourn.manager.request import UNTOUCHED, Ending, finish, finish_at_rest, finish_failed, finish_late, rests_late
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 _Headers = list[tuple[str, str]]
@@ -227,3 +228,42 @@ def _values(headers: _Headers, name: str) -> list[str]:
 
 def _discard(_: bytes) -> None:
     """Take what the application writes when its answer was replaced."""
+
+
+class AuthenticationMiddleware:
+    """Answer anonymous requests itself: a redirect to *signin_path* for pages, 401 for everything else.
+
+    Stands inside SessionMiddleware. Paths in *allow* (``/public/*``) and the sign-in page itself are open; only the
+    normalised path counts, never the query string. The page is told where to return to in ``redirect_to``.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        sessions: SessionManager[Any],
+        *,
+        signin_path: str = "/signin",
+        allow: Sequence[str] = (),
+    ) -> None:
+        self.app = app
+        self.sessions = sessions.blocking
+        self.signin_path = require_signin_path(signin_path)
+        self.allow = (signin_path, *allow)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        path = (
+            (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1").decode("utf-8", "replace")
+        )
+        answer = refuse_anonymous(
+            path or "/",
+            query=environ.get("QUERY_STRING", ""),
+            method=environ.get("REQUEST_METHOD", "GET"),
+            accept=environ.get("HTTP_ACCEPT", ""),
+            signin_path=self.signin_path,
+            allow=self.allow,
+        )
+        if answer is None or self.sessions.get(environ).principal is not None:
+            return self.app(environ, start_response)
+        start_response(answer.status_line, list(answer.headers))
+        return [answer.body]

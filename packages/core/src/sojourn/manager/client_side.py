@@ -14,7 +14,7 @@ import msgspec
 
 from sojourn.crypto import KeyRing, encode_bytes
 from sojourn.errors import SessionConflictError, StoreUnavailableError
-from sojourn.manager.calls import Calls
+from sojourn.manager.guarded_store import Calls
 from sojourn.session import Payload
 from sojourn.stores import WRITE_ID_BYTES, Clock, Created, Record, Replaced
 

@@ -11,9 +11,9 @@ from sojourn.codec import Codec
 from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
 from sojourn.errors import ConfigurationError
 from sojourn.hookspecs import Observer
-from sojourn.manager.calls import Calls
-from sojourn.manager.context import Context
-from sojourn.manager.revocation import Revocations
+from sojourn.manager.client_side import Revocations
+from sojourn.manager.engine import Context
+from sojourn.manager.guarded_store import Calls
 from sojourn.manager.signals import Signals
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginDoor
@@ -38,9 +38,7 @@ if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
 
 T = TypeVar("T")
-
 _log = logging.getLogger("sojourn.manager")
-
 _DAY = 86_400.0
 _LABELS_KEPT = 1024
 _LONGEST = {"high_security": 12 * 3600.0, "development": 400 * _DAY, "testing": 400 * _DAY}

@@ -11,14 +11,13 @@ from sojourn.codec import STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelo
 from sojourn.cookies import CookiePolicy
 from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
-from sojourn.manager.calls import Calls
-from sojourn.manager.revocation import Revocations
+from sojourn.manager.client_side import Revocations
+from sojourn.manager.guarded_store import Calls
 from sojourn.manager.signals import Signals
 from sojourn.session import Draft, Limits, Payload, Shape, Terms, encode_payload
 from sojourn.stores import ClientSideStore, Clock, Deleted, Record, Store
 
 T = TypeVar("T")
-
 PRINCIPAL = "principal"
 RENEWAL = "renewal"
 FINGERPRINT = "fingerprint"

@@ -5,22 +5,34 @@ Its one rule: what is not asked for is not opened (DESIGN 3).
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, MutableMapping, Sequence
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final, Generic, TypeVar, cast
 
 from msgspec import Struct
 
 from sojourn.binding import ClientOf
 from sojourn.crypto import is_token
-from sojourn.errors import ConfigurationError, SessionReadOnlyError, SessionUnavailableError
-from sojourn.manager.driving import run_blocking
-from sojourn.manager.fetching import LONGEST_TOKEN, NOTHING, Found, is_well_formed
+from sojourn.errors import (
+    ConfigurationError,
+    ResponseStartedError,
+    SessionConflictError,
+    SessionGoneError,
+    SessionReadOnlyError,
+    SessionTooLargeError,
+    SessionUnavailableError,
+    SojournError,
+    TooManySessionsError,
+)
+from sojourn.http import NOT_LOGGED_OUT, UNAVAILABLE, Answer, conflict, failed, too_large, unavailable
 from sojourn.manager.gate import Gate
-from sojourn.session import Draft, LoadOutcome, Session, SessionState, draft_of
+from sojourn.manager.guarded_store import run_blocking
+from sojourn.manager.opening import LONGEST_TOKEN, NOTHING, Found, is_well_formed
+from sojourn.session import KEEP, CookieAction, CookieChange, Draft, LoadOutcome, Session, SessionState, draft_of
 from sojourn.stores import Patience, Waiting
 
 T = TypeVar("T")
-
 SCOPE_KEY: Final = "sojourn"
 """Under this key of an ASGI scope, and ``sojourn.exchanges`` of a WSGI environ, the exchanges of a request stand."""
 ENVIRON_KEY: Final = "sojourn.exchanges"
@@ -205,3 +217,173 @@ def find(request: object) -> MutableMapping[object, Exchange[Any]]:
         "sojourn.wsgi.SessionMiddleware with this manager, outside whatever asks for the session"
     )
     raise ConfigurationError(msg)
+
+
+class SessionMapping(MutableMapping[str, Any]):
+    """``scope["session"]``: the session's mapping, opened when first used; everything else is passed on to it."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange[Any]) -> None:
+        self._exchange = exchange
+
+    def __getitem__(self, key: str) -> Any:  # - a JSON value
+        return self._exchange.of()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._exchange.of()[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._exchange.of()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._exchange.of())
+
+    def __len__(self) -> int:
+        return len(self._exchange.of())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._exchange.of()
+
+    def clear(self) -> None:
+        """Reset data, extras, flash and principal."""
+        self._exchange.of().clear()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._exchange.of(), name)
+
+    def __repr__(self) -> str:
+        return "<SessionMapping>"
+
+
+_log: Final = logging.getLogger("sojourn.manager")
+SERVER_ERROR: Final = 500
+"""The lowest status that says that the request failed."""
+
+
+class Ending(Struct, frozen=True):
+    """What the middleware does with the response head."""
+
+    answer: Answer | None = None
+    """The answer that replaces the application's, head and body."""
+    set_cookie: str | None = None
+    accessed: bool = False
+    """Whether the response depends on the session: ``Vary: Cookie`` (SECURITY R23)."""
+
+
+UNTOUCHED: Final = Ending()
+ACCESSED: Final = Ending(accessed=True)
+
+
+def finish_at_rest(exchange: Exchange[Any], *, is_error: bool) -> Ending | None:
+    """Return the ending of a request that has nothing to store; None where `finish` has to be awaited.
+
+    *is_error* says whether the status is 500 or above.
+    """
+    draft = exchange.draft
+    if draft is not None and (
+        exchange.outage is not None or draft.unavailable is not None or not exchange.gate.rests(draft)
+    ):
+        return None
+    exchange.head_sent = True
+    if is_error:
+        exchange.refused = not exchange.gate.settings.commit_on_error
+    if draft is None:
+        return UNTOUCHED
+    draft.head_sent = True
+    accessed, draft.accessed = draft.accessed, False  # from here on to use the session is to use it again
+    if draft.cookie is KEEP:
+        return ACCESSED if accessed else UNTOUCHED
+    return Ending(set_cookie=_header(exchange, draft.cookie), accessed=accessed)
+
+
+def rests_late(exchange: Exchange[Any]) -> bool:
+    """Tell, without I/O, that nothing changed since the head left."""
+    draft = exchange.draft
+    return draft is None or exchange.gate.rests(draft)
+
+
+async def finish(exchange: Exchange[Any], status: int, accept_of: Callable[[], str] = str) -> Ending:
+    """Commit for a response of *status*; never raises for anything that the store or the session's content caused.
+
+    *accept_of* tells the Accept header.
+    """
+    draft = exchange.draft
+    outage = exchange.remembered_outage()
+    gate = exchange.gate
+    failing = status >= SERVER_ERROR and not gate.settings.commit_on_error
+    exchange.head_sent, exchange.refused = True, draft is not None or failing
+    if draft is None:
+        return UNTOUCHED
+    try:
+        if failing:
+            change = await gate.end(draft)
+            if outage is not None and status != HTTPStatus.SERVICE_UNAVAILABLE:  # its own 503 is as good as ours
+                return Ending(unavailable(outage.retry_after, accept_of()), accessed=True)
+        else:
+            change = await gate.commit(draft)
+            exchange.refused = False
+        if change is KEEP:
+            return ACCESSED if draft.accessed else UNTOUCHED
+        return Ending(set_cookie=_header(exchange, change), accessed=draft.accessed)
+    except SessionUnavailableError as error:
+        _log.warning("the session could not be committed: %s", error)
+        detail = NOT_LOGGED_OUT if draft.doomed else UNAVAILABLE
+        return Ending(unavailable(error.retry_after, accept_of(), detail=detail), accessed=True)
+    except (SessionConflictError, TooManySessionsError) as error:
+        _log.warning("the session could not be committed: %s", error)
+        return Ending(conflict(accept_of()), accessed=True)
+    except SessionTooLargeError:
+        _log.exception("the session is too large; its last good state is kept")
+        return Ending(too_large(accept_of()), accessed=True)
+    except (SojournError, TypeError, ValueError):
+        _log.exception("the session could not be committed")
+        return Ending(failed(accept_of()), accessed=True)
+    finally:
+        draft.head_sent = True
+
+
+async def finish_late(exchange: Exchange[Any]) -> None:
+    """Save what changed after the head left, if the token did not; else raise ResponseStartedError (FAILURES F20)."""
+    draft = exchange.draft
+    if draft is None or not draft.head_sent:
+        return
+    if exchange.refused:
+        await finish_failed(exchange)
+        return
+    try:
+        await exchange.gate.commit(draft)
+    except ResponseStartedError:
+        raise
+    except (SessionUnavailableError, SessionGoneError):
+        _log.exception("the session changed after the response started and could not be saved")
+
+
+async def finish_failed(exchange: Exchange[Any]) -> None:
+    """Carry out logout and destroy of a request whose application raised; nothing else (FAILURES F23)."""
+    draft = exchange.draft
+    if draft is not None and draft.doomed:
+        try:
+            await exchange.gate.end(draft)
+        except SessionUnavailableError:
+            _log.exception("the application failed, and the session could not be ended either: not logged out")
+
+
+def _header(exchange: Exchange[Any], change: CookieChange) -> str | None:
+    cookies = exchange.gate.cookies
+    match change.action:
+        case CookieAction.SET:
+            header = cookies.set_header(change.token or "", change.max_age)
+            draft = exchange.draft
+            if draft is not None and draft.id is not None:
+                exchange.gate.context.signals.event("client", draft.id, principal=draft.facts.principal)
+            return header
+        case CookieAction.CLEAR:
+            return cookies.clear_header()
+        case CookieAction.KEEP:
+            return None

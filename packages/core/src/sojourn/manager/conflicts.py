@@ -22,14 +22,12 @@ from sojourn.errors import (
     SessionReadOnlyError,
     StoreUnavailableError,
 )
-from sojourn.manager.context import Context
-from sojourn.manager.fetching import Fetcher
-from sojourn.manager.opening import max_age
+from sojourn.manager.engine import Context
+from sojourn.manager.opening import Fetcher, max_age
 from sojourn.session import CookieAction, CookieChange, Draft, Payload
 from sojourn.stores import WRITE_ID_BYTES, Record, Replaced
 
 T = TypeVar("T")
-
 MOST_TRIES: Final = 3
 """How often a conflict is merged before the request gives up (FAILURES F8)."""
 _FACTS: Final = (

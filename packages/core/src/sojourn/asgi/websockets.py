@@ -10,7 +10,7 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from sojourn.asgi.messages import Application, Message, Receive, Scope, Send
+from sojourn.asgi.session import Application, Message, Receive, Scope, Send
 from sojourn.crypto import token_id
 from sojourn.manager import SessionManager, require_manager
 from sojourn.session import LoadOutcome, draft_of
