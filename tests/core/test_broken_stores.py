@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 
-from sojourn.stores.contract import ClientSideStore, Clock, Created, Record, Replaced, Store, StoreIO
+from sojourn.stores.contract import ClientSideStore, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn.testing import (
     CLIENT_SIDE_RULES,
     STORE_RULES,
@@ -24,7 +25,7 @@ from sojourn.testing import (
 )
 from sojourn.testing.calls import Create, Load
 from sojourn.testing.model import StoreModel
-from sojourn.testing.programs import PAIRS, Done, is_explained, orders
+from sojourn.testing.programs import PAIRS, Done, Pair, is_explained, orders
 from sojourn.testing.schedules import explore
 from tests.core import broken_stores as broken
 from tests.core.plain_stores import PlainStore
@@ -110,6 +111,44 @@ class FailingStore(PlainStore):
 def test_a_store_that_fails_under_the_scheduler_shows_its_own_error() -> None:
     with pytest.raises(TimeoutError, match="too late"):
         suite_of(FailingStore)().test_s20_two_programs_meet_in_the_middle_of_their_calls()
+
+
+class HesitantStore(PlainStore):
+    """Answer now and then so late that the scheduler does not wait: the choices of one schedule are not always the same."""
+
+    io = StoreIO.ASYNC
+    draw = random.Random(0)
+
+    async def hesitate(self) -> None:
+        await asyncio.sleep(0.002 if self.draw.random() < 0.3 else 0)
+
+    async def load(self, id: str) -> Record | None:
+        await self.hesitate()
+        return await super().load(id)
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        await self.hesitate()
+        return await super().create(record, write_id=write_id)
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        await self.hesitate()
+        return await super().replace(record, expected=expected, write_id=write_id)
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        await self.hesitate()
+        return await super().touch(id, idle_deadline)
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        await self.hesitate()
+        return await super().delete(id, expected=expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_right_store_passes_although_the_machine_holds_up_some_of_its_answers(monkeypatch, seed) -> None:
+    monkeypatch.setattr(HesitantStore, "draw", random.Random(seed))
+    monkeypatch.setattr("sojourn.testing.schedules._QUIET", 0.0005)
+    monkeypatch.setattr("sojourn.testing.races.PAIRS", [Pair("start", "touch", present=False)])
+    suite_of(HesitantStore)().test_s20_two_programs_meet_in_the_middle_of_their_calls()
 
 
 def test_every_rule_of_stores_is_broken_by_some_store() -> None:
@@ -208,6 +247,17 @@ def test_every_interleaving_is_listed_once_and_those_with_few_switches_first() -
     assert len(set(seen)) == 16
     assert [sum(taken) for taken in seen] == sorted(sum(taken) for taken in seen)
     assert explore(run, 5) == 5
+
+
+def test_no_interleaving_is_listed_again_when_a_program_was_not_ready_where_it_was_to_go_on() -> None:
+    seen: list[list[bool]] = []
+
+    def run(switches) -> list[bool | None]:
+        seen.append(list(switches))
+        return [None, False, False] if switches == [True] else [False, False, False]
+
+    explore(run, 1_000)
+    assert len(set(map(tuple, seen))) == len(seen)
 
 
 def test_every_order_of_two_programs_is_listed_once() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count
 from threading import Barrier
 
 from sojourn.stores.contract import Created, Deleted, Replaced, StoreIO
@@ -41,13 +42,16 @@ class RaceRules(StoreBench):
         """Under a scheduler, what a suspending store answers in every interleaving can be told as an order of calls."""
         with self.bench() as checked:
             if checked.store.io is StoreIO.ASYNC:
+                numbers = count()
                 for pair in PAIRS:
-                    explore(partial(self._meet, checked, pair), self.schedules)
+                    explore(partial(self._meet, checked, pair, numbers), self.schedules)
 
-    def _meet(self, checked: CheckedStore, pair: Pair, switches: Sequence[bool]) -> Sequence[bool | None]:
-        """Run one pair under one schedule, and look for an order that explains what was seen."""
+    def _meet(
+        self, checked: CheckedStore, pair: Pair, numbers: Iterator[int], switches: Sequence[bool]
+    ) -> Sequence[bool | None]:
+        """Run one pair under one schedule, on ids of its own, and look for an order that explains what was seen."""
         store, now = checked.store, checked.now
-        meeting = pair.meeting(round(now), list(switches))
+        meeting = pair.meeting(round(now), next(numbers))
         model = StoreModel()
         if meeting.first is not None:
             meeting.first.on_model(model, now)

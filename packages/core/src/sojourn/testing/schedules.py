@@ -145,14 +145,18 @@ class Schedule:
 
 
 def explore(run: Callable[[Sequence[bool]], Sequence[bool | None]], most: int) -> int:
-    """Call *run* with every list of switches, those with few switches first, at most *most*; return how many."""
-    queue: deque[list[bool]] = deque([[]])
+    """Call *run* once with every list of switches, those with few switches first, at most *most*; return how many."""
+    queue: deque[tuple[bool, ...]] = deque([()])
+    # a program that was held up where it was to go on leads to lists that another schedule led to
+    listed: set[tuple[bool, ...]] = {()}
     ran = 0
     while queue and ran < most:
         switches = queue.popleft()
         choices = run(switches)
         ran += 1
         for at in range(len(switches), len(choices)):
-            if choices[at] is not None:
-                queue.append([*map(bool, choices[:at]), True])
+            follower = (*map(bool, choices[:at]), True)
+            if choices[at] is not None and follower not in listed:
+                listed.add(follower)
+                queue.append(follower)
     return ran
