@@ -101,6 +101,8 @@ class KeepsEveryWriteId(PlainStore):
 
 class ResurrectingTouch(PlainStore):
     rule = "S6"
+    # where the deadline that it sets has passed as well, the record stays absent: only the answer is wrong
+    also = "S12"
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         record = self.records.get(id)

@@ -94,7 +94,8 @@ def test_a_broken_client_side_store_is_found_and_its_rule_is_named(store: Any) -
 def test_the_state_machine_finds_it_too(store) -> None:
     with pytest.raises(RuleViolationError) as caught:
         getattr(suite_of(store)(), MACHINE)()
-    assert caught.value.rule == store.rule
+    # which of its wrong answers comes first follows from what is drawn, and that from all numbers in the sources
+    assert caught.value.rule in {store.rule, getattr(store, "also", store.rule)}
     assert "after these calls:\n" in str(caught.value)
 
 
