@@ -28,8 +28,8 @@ from sojourn.serializers import (
     SerializerFactory,
     builtin_serializer,
 )
-from sojourn.serializers.ordering import with_order_of, with_sorted_sets
-from sojourn.serializers.paths import decoding_path, failing_path
+from sojourn.serializers.msgspec_models import decoding_path, failing_path, with_order_of
+from sojourn.serializers.pydantic_models import with_sorted_sets
 
 T = TypeVar("T")
 SECRET = "hunter2-never-shown"

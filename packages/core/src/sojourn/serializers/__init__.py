@@ -1,6 +1,6 @@
-"""From the typed model to bytes and back: the protocol, and the serializers that sojourn brings.
+"""Serializers, which turn a typed model into bytes and back: the protocol, and those that sojourn brings.
 
-The one rule: no pickle, anywhere; a serializer never executes stored bytes (SECURITY R37).
+None uses pickle: stored bytes are never executed (SECURITY R37).
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from typing import Any
 
 from sojourn.errors import ConfigurationError
 from sojourn.serializers.contract import Serializer, SerializerFactory
-from sojourn.serializers.inspection import model_class, model_name
+from sojourn.serializers.msgspec_models import JsonSerializer, MsgpackSerializer, model_class, model_name
 from sojourn.serializers.pydantic_models import PydanticSerializer
-from sojourn.serializers.structured import JsonSerializer, MsgpackSerializer
 
 __all__ = [
     "JsonSerializer",
@@ -26,8 +25,8 @@ __all__ = [
 def builtin_serializer(name: str, model: type[Any]) -> Serializer[Any] | None:
     """Return the built-in serializer *name* (auto, json, msgpack, pydantic) for *model*; None for another name.
 
-    A pydantic BaseModel is kept by pydantic under ``auto`` and ``json`` alike. ConfigurationError when the model does
-    not suit the serializer.
+    A pydantic BaseModel is serialized by pydantic under ``auto`` and ``json`` alike. Raise ConfigurationError when the
+    model does not suit the serializer.
     """
     is_pydantic = hasattr(model_class(model), "__pydantic_fields__")
     match name:

@@ -1,7 +1,7 @@
-"""What a serializer is: the door between a typed model and bytes.
+"""The contract of a serializer, which turns a typed model into bytes and back.
 
-The one rule: bytes are data. A serializer never executes what was stored (SECURITY R37), and its errors name the
-field that failed, never the value (SECURITY R6, FAILURES F15).
+A serializer never executes what was stored (SECURITY R37), and its errors name the field that failed, never the value
+(SECURITY R6, FAILURES F15).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Serializer(Protocol[T]):
-    """Turn a model into bytes and back; kept by the manager, one for each model, shared between threads."""
+    """Turns a model into bytes and back; the manager keeps one for each model and shares it between threads."""
 
     name: str
     """The name that settings know it by, such as ``"json"``."""
     known: frozenset[str]
-    """The encoded names of the model's top-level fields; other names are another node's and are carried through."""
+    """The encoded names of the model's top-level fields; other fields are another node's and are preserved."""
 
     def encode(self, data: T) -> bytes:
         """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed."""
@@ -39,4 +39,4 @@ class Serializer(Protocol[T]):
 
 
 SerializerFactory = Callable[[type[Any]], Serializer[Any]]
-"""What a plugin offers: given the model, return its serializer; ConfigurationError when the model does not suit."""
+"""What a plugin offers: returns the serializer of a model; raises ConfigurationError when the model does not suit."""

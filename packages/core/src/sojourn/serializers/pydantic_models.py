@@ -1,6 +1,6 @@
-"""The serializer of pydantic models, which keep their validation: JSON by python field names, aliases left aside.
+"""The serializer of pydantic models: validated by pydantic, kept as JSON by Python field names without aliases.
 
-The one rule: pydantic is imported here alone, and only when a model of its kind is used.
+Pydantic is imported here alone, and only when a model of its kind is used.
 """
 
 from __future__ import annotations
@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+import msgspec
+
 from sojourn.errors import ConfigurationError, SerializationError
-from sojourn.serializers.inspection import model_class, model_name
-from sojourn.serializers.ordering import with_sorted_sets
-from sojourn.serializers.paths import field_names, holds_not_finite
-from sojourn.serializers.plain import JSON, PlainFields
+from sojourn.serializers.msgspec_models import (
+    JSON,
+    PlainFields,
+    field_names,
+    holds_not_finite,
+    is_dict,
+    is_list,
+    model_class,
+    model_name,
+)
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -21,7 +29,7 @@ T = TypeVar("T")
 
 
 class PydanticSerializer(Generic[T]):
-    """Keep a pydantic model (or a dataclass or TypedDict, validated by pydantic) as JSON."""
+    """A pydantic model (or a dataclass or TypedDict, validated by pydantic) as JSON."""
 
     __slots__ = ("_adapter", "_class", "_finite_only", "_holds_sets", "_model", "_plain", "known", "name")
 
@@ -39,7 +47,7 @@ class PydanticSerializer(Generic[T]):
             self._adapter: TypeAdapter[T] = TypeAdapter(model)
             self._adapter.rebuild()
             kinds = set(_kinds(self._adapter.core_schema))
-        except Exception as error:  # whatever pydantic has against the model
+        except Exception as error:  # building a schema may raise anything
             message = f"the session model {self._model} cannot be kept as pydantic: {error}"
             raise ConfigurationError(message) from error
         config = cast("Mapping[str, object]", getattr(self._class, "model_config", {}))
@@ -89,6 +97,7 @@ class PydanticSerializer(Generic[T]):
         return self._plain.decode(payload)
 
     def _encode(self, data: T) -> bytes:
+        # Sets have no order: they are sorted, so that equal data gives equal bytes.
         if not self._holds_sets:
             return self._adapter.dump_json(data, by_alias=False, round_trip=True, warnings="error")
         plain = self._adapter.dump_python(data, mode="json", by_alias=False, round_trip=True, warnings="error")
@@ -118,3 +127,19 @@ def _kinds(schema: object) -> Iterator[str]:
     elif isinstance(schema, list | tuple):
         for inner in cast("list[object]", schema):
             yield from _kinds(inner)
+
+
+def with_sorted_sets(plain: Any, typed: Any) -> Any:
+    """Return *plain* with the lists sorted that are sets in *typed*; both are dumps of the same data in the same order."""
+    if isinstance(typed, set | frozenset) and is_list(plain):
+        try:
+            return sorted(plain)
+        except TypeError:
+            # Members that cannot be compared are sorted by their JSON text.
+            return sorted(plain, key=msgspec.json.encode)
+    if is_dict(plain) and is_dict(typed):
+        pairs = zip(plain.items(), typed.values(), strict=False)
+        return {key: with_sorted_sets(left, right) for (key, left), right in pairs}
+    if is_list(plain) and is_list(typed):
+        return list(map(with_sorted_sets, plain, typed))
+    return plain

@@ -1,0 +1,361 @@
+"""The serializers over msgspec: JSON and MessagePack, for dataclass, Struct, TypedDict and attrs models.
+
+Error messages name the field that failed, never a value (SECURITY R6, FAILURES F15).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, cast, get_origin
+
+import msgspec
+from msgspec import inspect
+
+from sojourn.errors import ConfigurationError, SerializationError
+
+T = TypeVar("T")
+
+_DECLARE = "declare a dataclass, msgspec.Struct, TypedDict, attrs or pydantic model"
+_DEEPEST = 32
+"""The most steps of a path, so that data which contains itself comes to an end."""
+_DECODE_PATH = re.compile(r"- at (?:`key` in )?`\$([^`]*)`\Z")
+_MISSING_FIELD = re.compile(r"\AObject missing required field `([^`]*)`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A format of msgspec: JSON or MessagePack."""
+
+    name: str
+    encode: Callable[[object], bytes]
+    """Encodes sets in their own order."""
+    encode_sorted: Callable[[object], bytes]
+    """Encodes sets and the keys of dicts sorted."""
+    decoder: Callable[[Any], Callable[[bytes], Any]]
+    native: tuple[type, ...]
+    """The types that the format supports beyond those of JSON."""
+    finite_only: bool
+    """Whether NaN and the infinities are encoded as null."""
+
+    def cannot_encode(self, value: object) -> bool:
+        """Return whether *value* cannot be encoded."""
+        try:
+            self.encode(value)
+        except Exception:  # noqa: BLE001 - whatever it is, the value failed
+            return True
+        return False
+
+
+JSON = Format(
+    name="json",
+    encode=msgspec.json.Encoder().encode,
+    encode_sorted=msgspec.json.Encoder(order="deterministic").encode,
+    decoder=lambda model: msgspec.json.Decoder(model).decode,
+    native=(),
+    finite_only=True,
+)
+MSGPACK = Format(
+    name="msgpack",
+    encode=msgspec.msgpack.Encoder().encode,
+    encode_sorted=msgspec.msgpack.Encoder(order="deterministic").encode,
+    decoder=lambda model: msgspec.msgpack.Decoder(model).decode,
+    native=(bytes, bytearray, memoryview, datetime.datetime),
+    finite_only=False,
+)
+
+
+class StructuredSerializer(Generic[T]):
+    """What JSON and MessagePack have in common.
+
+    What can be decided about a model is decided once, in the constructor, so that encoding takes about a microsecond.
+    """
+
+    format: ClassVar[Format]
+    __slots__ = (
+        "_class",
+        "_decode",
+        "_encode",
+        "_finite_only",
+        "_format",
+        "_is_dict",
+        "_model",
+        "_plain",
+        "_sure",
+        "known",
+        "name",
+    )
+
+    def __init__(self, model: type[T]) -> None:
+        shape = inspect_model(model)
+        self._format = self.format
+        self.name = self._format.name
+        self.known = shape.known
+        self._model = model_name(model)
+        self._class: type[Any] = model_class(model)
+        self._is_dict = self._class is dict
+        self._finite_only = self._format.finite_only and shape.holds_floats
+        self._plain = PlainFields(self._format)
+        self._encode: Callable[[object], bytes] = self._format.encode
+        if shape.holds_sets:
+            self._encode = self._encode_with_sorted_sets if shape.holds_dicts else self._encode_sorted
+        self._sure = not (self._is_dict or self._finite_only)
+        """Whether what msgspec has encoded needs no further check."""
+        self._decode: Callable[[bytes], T] = self._format.decoder(model)
+
+    def encode(self, data: T) -> bytes:
+        """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed."""
+        # The usual case first; what fails is diagnosed below.
+        if self._sure and type(data) is self._class:
+            try:
+                return self._encode(data)
+            except Exception:  # noqa: BLE001, S110 - diagnosed below
+                pass
+        if not isinstance(data, self._class):
+            raise SerializationError(f"the session data is a {type(data).__name__}, not a {self._model}")
+        if self._is_dict and not cast("dict[str, object]", data).keys() <= self.known:
+            raise SerializationError(f"the session data has a key that {self._model} does not declare")
+        fails = self._format.cannot_encode
+        try:
+            payload = self._encode(data)
+        except Exception:  # noqa: BLE001 - raised below, outside of the context of an error that may quote the value
+            payload = None
+        if payload is not None:
+            # JSON has no NaN and no infinity: msgspec writes null, which would not be read back as it was.
+            if not (self._finite_only and b"null" in payload and holds_not_finite(data)):
+                return payload
+            fails = holds_not_finite
+        path = failing_path(data, fails)
+        raise SerializationError(f"{f'field {path} of ' if path else ''}{self._model} cannot be kept as {self.name}")
+
+    def decode(self, payload: bytes) -> T:
+        """Return the model; fields it does not know are skipped. SerializationError when it does not fit."""
+        try:
+            return self._decode(payload)
+        except Exception as error:  # noqa: BLE001 - a model's own __post_init__ may raise anything
+            path = decoding_path(str(error)) if isinstance(error, msgspec.ValidationError) else ""
+        raise SerializationError(f"the stored session does not fit {self._model}{f': field {path}' if path else ''}")
+
+    def encode_fields(self, fields: Mapping[str, object]) -> bytes:
+        """Return the bytes of plain values by encoded name; SerializationError names the field that failed."""
+        return self._plain.encode(fields)
+
+    def decode_fields(self, payload: bytes) -> dict[str, object]:
+        """Return the top-level fields as plain values by encoded name; SerializationError when it is no mapping."""
+        return self._plain.decode(payload)
+
+    def _encode_sorted(self, data: object) -> bytes:
+        try:
+            return self._format.encode_sorted(data)
+        except TypeError:
+            # A set whose members cannot be compared keeps its own order.
+            return self._format.encode(data)
+
+    def _encode_with_sorted_sets(self, data: object) -> bytes:
+        native, str_keys = self._format.native, self._format.finite_only
+        kept = msgspec.to_builtins(data, builtin_types=native, str_keys=str_keys)
+        try:
+            ordered = msgspec.to_builtins(data, builtin_types=native, str_keys=str_keys, order="deterministic")
+        except TypeError:
+            # As in _encode_sorted.
+            ordered = kept
+        return self._format.encode(with_order_of(kept, ordered))
+
+
+class JsonSerializer(StructuredSerializer[T]):
+    """The model as JSON, which every language reads; the default."""
+
+    __slots__ = ()
+    format = JSON
+
+
+class MsgpackSerializer(StructuredSerializer[T]):
+    """The model as MessagePack: smaller than JSON, and bytes stay bytes."""
+
+    __slots__ = ()
+    format = MSGPACK
+
+
+class PlainFields:
+    """Top-level fields by encoded name, without the model: other nodes' fields, migration."""
+
+    __slots__ = ("_decode", "_format")
+
+    def __init__(self, format: Format) -> None:
+        self._format = format
+        self._decode: Callable[[bytes], dict[str, object]] = format.decoder(dict[str, Any])
+
+    def encode(self, fields: Mapping[str, object]) -> bytes:
+        """Return the bytes of plain values by name; SerializationError names the field that failed."""
+        for name in fields:
+            if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise SerializationError(f"the names of session fields are str, not {type(name).__name__}")
+        fails = self._format.cannot_encode
+        try:
+            payload = self._format.encode(dict(fields))
+        except Exception:  # noqa: BLE001 - raised below, outside of the context of an error that may quote the value
+            payload = None
+        if payload is not None:
+            if not (self._format.finite_only and b"null" in payload and holds_not_finite(fields)):
+                return payload
+            fails = holds_not_finite
+        name = next((name for name, value in fields.items() if fails(name) or fails(value)), "")
+        raise SerializationError(f"session field {name!a} cannot be kept as {self._format.name}")
+
+    def decode(self, payload: bytes) -> dict[str, object]:
+        """Return the plain values by name; SerializationError when *payload* is no mapping."""
+        try:
+            return self._decode(payload)
+        except Exception:  # noqa: BLE001, S110 - as above
+            pass
+        raise SerializationError(f"the stored session is no {self._format.name} mapping")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What msgspec knows about a model."""
+
+    known: frozenset[str]
+    holds_sets: bool
+    holds_dicts: bool
+    holds_floats: bool
+
+
+def model_name(model: type[Any]) -> str:
+    """Return the name of the model for messages."""
+    return getattr(model, "__qualname__", None) or repr(model)
+
+
+def model_class(model: type[Any]) -> type[Any]:
+    """Return the class of instances: the origin of a generic model, ``dict`` for a TypedDict."""
+    origin: Any = get_origin(model) or model
+    if not isinstance(origin, type):
+        raise ConfigurationError(f"{model_name(model)} is no session model; {_DECLARE}")
+    kind: type[Any] = origin
+    return dict if issubclass(kind, dict) else kind
+
+
+def inspect_model(model: type[Any]) -> Shape:
+    """Return the shape of a dataclass, Struct, TypedDict or attrs model.
+
+    Raise ConfigurationError when it is something else, or when its annotations cannot be resolved.
+    """
+    try:
+        found = inspect.type_info(model)
+    except Exception as error:  # a model's annotations may be anything, and raise anything
+        raise ConfigurationError(f"the session model {model_name(model)} cannot be inspected: {error}") from error
+    if not isinstance(found, inspect.DataclassType | inspect.StructType | inspect.TypedDictType):
+        raise ConfigurationError(f"{model_name(model)} is no session model; {_DECLARE}")
+    known = {field.encode_name for field in found.fields}
+    if isinstance(found, inspect.StructType):
+        if found.array_like:
+            raise ConfigurationError(f"the session model {model_name(model)} is array_like; its fields have no names")
+        if found.tag_field is not None:
+            known.add(found.tag_field)
+    nodes = list(_nodes(found, set()))
+    anything = any(isinstance(node, inspect.AnyType) for node in nodes)
+    return Shape(
+        known=frozenset(known),
+        holds_sets=any(isinstance(node, inspect.SetType | inspect.FrozenSetType) for node in nodes),
+        holds_dicts=anything or any(isinstance(node, inspect.DictType) for node in nodes),
+        holds_floats=anything or any(isinstance(node, inspect.FloatType) for node in nodes),
+    )
+
+
+def _nodes(node: msgspec.Struct, seen: set[int]) -> Iterator[msgspec.Struct]:
+    """Yield every type inside a type once; recursive models are handled."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    yield node
+    for name in node.__struct_fields__:
+        value: Any = getattr(node, name)
+        inside: list[Any] = [*value] if isinstance(value, tuple) else [value]
+        for inner in inside:
+            if isinstance(inner, inspect.Type | inspect.Field):
+                yield from _nodes(inner, seen)
+
+
+def with_order_of(kept: Any, ordered: Any) -> Any:
+    """Return *ordered* with its dicts in the key order of *kept*; both are plain forms of the same data.
+
+    So sets come sorted, and equal data gives equal bytes, while dicts keep the order that the application gave them.
+    """
+    if is_dict(kept) and is_dict(ordered):
+        if kept.keys() == ordered.keys():
+            return {key: with_order_of(inner, ordered[key]) for key, inner in kept.items()}
+    elif is_list(kept) and is_list(ordered) and len(kept) == len(ordered):
+        return list(map(with_order_of, kept, ordered))
+    return ordered
+
+
+def children(value: object) -> Iterator[tuple[str, object]]:
+    """Yield each value directly inside *value* with its step of the path; nothing for a leaf.
+
+    A step holds names of fields and positions in lists, never a key of a mapping nor a value (SECURITY R6).
+    """
+    if isinstance(value, Mapping):
+        for inner in cast("Mapping[object, object]", value).values():
+            yield "[...]", inner
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(cast("list[object]", value)):
+            yield f"[{index}]", inner
+    elif isinstance(value, set | frozenset):
+        for inner in cast("set[object]", value):
+            yield "[...]", inner
+    else:
+        for name in field_names(type(value)):
+            yield f".{name}", getattr(value, name, None)
+
+
+def field_names(model: type[Any]) -> tuple[str, ...]:
+    """Return the names of the fields of a Struct, dataclass, attrs class or pydantic model; none for another type."""
+    if issubclass(model, msgspec.Struct):
+        return model.__struct_fields__
+    if dataclasses.is_dataclass(model):
+        return tuple(field.name for field in dataclasses.fields(model))
+    attributes = getattr(model, "__attrs_attrs__", None)
+    if attributes is not None:
+        return tuple(attribute.name for attribute in attributes)
+    return tuple(getattr(model, "__pydantic_fields__", ()))
+
+
+def failing_path(value: object, fails: Callable[[object], bool]) -> str:
+    """Return the path to the innermost value for which *fails* is true, such as ``cart[3].price``; "" for *value*."""
+    steps: list[str] = []
+    while len(steps) < _DEEPEST:
+        found = next(((step, inner) for step, inner in children(value) if fails(inner)), None)
+        if found is None:
+            break
+        steps.append(found[0])
+        value = found[1]
+    return "".join(steps).removeprefix(".")
+
+
+def holds_not_finite(value: object) -> bool:
+    """Return whether *value* is or contains a float that JSON cannot express: NaN or an infinity."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return any(holds_not_finite(inner) for _, inner in children(value))
+
+
+def decoding_path(message: str) -> str:
+    """Return the path that an error message of msgspec names; "" when it is about the whole payload."""
+    at = _DECODE_PATH.search(message)
+    path = at.group(1) if at else ""
+    missing = _MISSING_FIELD.match(message)
+    return (f"{path}.{missing.group(1)}" if missing else path).removeprefix(".")
+
+
+def is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
+    """Return whether *value* is a dict, for type checkers of any keys and values."""
+    return isinstance(value, dict)
+
+
+def is_list(value: Any) -> TypeGuard[list[Any]]:
+    """Return whether *value* is a list or tuple, for type checkers of any values."""
+    return isinstance(value, list | tuple)
