@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import distributions
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.harness.locks import LOCKS, METADATA, ROOT, THIRD_PARTY, Lock, lacks, problems_of, unmet
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.file)
+def test_a_lock_satisfies_every_requirement_on_every_python_and_system(lock: Lock):
+    assert problems_of(lock) == set()
+
+
+def test_every_lock_of_the_repository_is_listed():
+    found = {str(path.relative_to(THIRD_PARTY)) for path in THIRD_PARTY.rglob("*lock*.txt")}
+    assert found == {lock.file for lock in LOCKS}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("packages/*/pyproject.toml")), ids=lambda path: path.parent.name)
+def test_the_lock_satisfies_what_a_package_requires(path):
+    """`dev` installs the packages without their dependencies, because the lock holds them."""
+    project = tomllib.loads(path.read_text())["project"]
+    extras = project.get("optional-dependencies", {}).values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    lock = next(lock for lock in LOCKS if lock.file == "python/lock.txt")
+    pins = {canonicalize_name(pin.name): pin for pin in lock.pins()}
+    theirs = [wanted for line in lines if not (wanted := Requirement(line)).name.startswith("sojourn")]
+    _, environment = next(lock.environments())
+    assert [problem for each in theirs for problem in unmet(each, {""}, pins, project["name"], environment)] == []
+
+
+def test_the_metadata_is_that_of_the_installed_distributions():
+    installed = {
+        f"{canonicalize_name(found.name)}=={found.version}": sorted(found.requires or ()) for found in distributions()
+    }
+    both = installed.keys() & METADATA.keys()
+    assert {pin: sorted(METADATA[pin]["requires"]) for pin in both} == {pin: installed[pin] for pin in both}
+    # Packages of ours, pip and the like aside, what is installed came from the locks.
+    assert len(both) > 50
+
+
+class TestWhatIsMissed:
+    """The check of the locks finds what it is there for."""
+
+    def lock_of(self, text: str, tmp_path, *wanted: str) -> Lock:
+        (tmp_path / "lock.txt").write_text(text)
+        (tmp_path / "wanted.in").write_text("".join(f"{line}\n" for line in wanted))
+        folder = str(tmp_path)
+        return Lock(f"{folder}/lock.txt", (f"{folder}/wanted.in",), ("3.11.3",), ("Linux x86_64",))
+
+    def problems(self, lock: Lock) -> list[str]:
+        where, environment = next(lock.environments())
+        return [problem.removeprefix(f"{where}: ") for problem in lacks(lock, where, environment)]
+
+    @pytest.fixture
+    def metadata(self, monkeypatch):
+        found = {
+            "a==1": {"requires_python": ">=3.11", "requires": ["b[fast]>=2", "c; extra == 'more'"]},
+            "b==2": {"requires_python": "", "requires": ["d; extra == 'fast'"]},
+            "c==1": {"requires_python": ">=3.12", "requires": []},
+            "d==1": {"requires_python": "", "requires": []},
+        }
+        monkeypatch.setattr("tests.harness.locks.METADATA", found)
+
+    def test_a_complete_lock_has_no_problems(self, metadata, tmp_path):
+        lock = self.lock_of("a==1 \\\n    --hash=sha256:0\nb[fast]==2\nd==1\n", tmp_path, "# why", "a  # because")
+        assert self.problems(lock) == []
+
+    def test_an_extra_was_removed(self, metadata, tmp_path):
+        lock = self.lock_of("a==1\nb==2\nd==1\n", tmp_path, "a")
+        assert self.problems(lock) == ["a requires b[fast]>=2, but the lock pins b without the extra fast"]
+
+    def test_what_an_extra_requires_is_absent(self, metadata, tmp_path):
+        lock = self.lock_of("a==1\nb[fast]==2\n", tmp_path, "a")
+        assert self.problems(lock) == ['b requires d; extra == "fast", which the lock does not hold']
+
+    def test_a_requirement_was_added_without_locking(self, metadata, tmp_path):
+        lock = self.lock_of("d==1\n", tmp_path, "d", "e>=5")
+        assert self.problems(lock) == [f"{lock.inputs[0]} requires e>=5, which the lock does not hold"]
+
+    def test_a_requirement_was_raised_without_locking(self, metadata, tmp_path):
+        lock = self.lock_of("d==1\n", tmp_path, "d>1")
+        assert self.problems(lock) == [f"{lock.inputs[0]} requires d>1, but the lock pins 1"]
+
+    def test_a_pin_is_not_made_for_a_python(self, metadata, tmp_path):
+        assert self.problems(self.lock_of("c==1\n", tmp_path)) == ["c==1 wants Python >=3.12"]
+
+    def test_a_pin_is_unknown(self, metadata, tmp_path):
+        assert self.problems(self.lock_of("e==1\n", tmp_path)) == ["metadata.json does not know e==1; run ./dev lock"]
