@@ -1,15 +1,14 @@
 """The settings of sojourn: ``SOJOURN_*`` variables, presets, and what plugins need for their own.
 
-The one rule: only this room imports pydantic-settings, which takes over 100 ms; import it when a manager is built.
+Only this package imports pydantic-settings, which takes over 100 ms: import it when a manager is built.
 """
 
 from __future__ import annotations
 
-from sojourn.settings.model import SessionSettings
-from sojourn.settings.plugin import PluginSettings
 from sojourn.settings.presets import RELAXED_PRESETS, SESSION_PRESETS, PresetName
+from sojourn.settings.session import PluginSettings, SessionSettings
 from sojourn.settings.sources import LayeredSettings, Origin, Presets, Surroundings
-from sojourn.settings.values import (
+from sojourn.settings.types import (
     Choice,
     Duration,
     DurationOrZero,

@@ -1,7 +1,4 @@
-"""The five presets: named sets of defaults.
-
-The one rule: a preset only says what it changes; what it does not mention is the default of the field.
-"""
+"""The five presets: named sets of defaults. What a preset does not mention has the default of the field."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from sojourn.settings.sources import Presets
 PresetName: TypeAlias = Literal["development", "testing", "production", "high_security", "clustered"]
 
 RELAXED_PRESETS: Final = frozenset({"development", "testing"})
-"""Where a weak secret and a cookie without Secure are allowed (SECURITY R18, R30)."""
+"""The presets that allow a weak secret and a cookie without Secure (SECURITY R18, R30)."""
 
 _PRODUCTION: Final = MappingProxyType(
     {

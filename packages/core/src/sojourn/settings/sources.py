@@ -1,19 +1,20 @@
-"""Where settings come from, and the parent of every settings class, core's and plugins'.
+"""Where settings come from: code > environment > .env > secrets file > preset > default.
 
-The one rule: code > environment > .env > secrets file > preset > default, and every value remembers which it was.
-No error repeats a secret, neither in its message nor in a chained exception (SECURITY R6).
+Every value remembers its source. No error repeats a secret, neither in its message nor in a chained exception
+(SECURITY R6).
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
-from pydantic import PrivateAttr, ValidationError
+from pydantic import PrivateAttr, SecretBytes, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -25,9 +26,11 @@ from pydantic_settings import (
 )
 
 from sojourn.errors import ConfigurationError
-from sojourn.settings.explain import explain, variable_of
+from sojourn.settings.types import HOW_TO_WRITE_A_DURATION
 
 Origin: TypeAlias = Literal["code", "environment", ".env", "secrets file", "preset", "default"]
+ORIGINS: Final[tuple[Origin, ...]] = get_args(Origin)
+"""The places of a value, the first one winning."""
 Presets: TypeAlias = Mapping[str, Mapping[str, object]]
 
 ENV_FILE: Final = ".env"
@@ -37,10 +40,20 @@ DEFAULT_SECRETS_DIRECTORY: Final = "/run/secrets"
 DEFAULT_PRESET: Final = "production"
 """No preset named means production (SECURITY R30)."""
 
+_PLACES: Final = {
+    "code": "given in code",
+    "environment": "from the environment",
+    ".env": "from .env",
+    "secrets file": "from a secrets file",
+    "preset": "from the preset",
+}
+_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://.*", re.IGNORECASE | re.DOTALL)
+_LONGEST_SHOWN: Final = 60
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What lies around the values given in code: files and the preset. None stands for: as the variables say."""
+    """Where values not given in code come from: files and the preset. None: as the variables say."""
 
     env_file: str | os.PathLike[str] | None = ENV_FILE
     secrets_dir: str | os.PathLike[str] | None = None
@@ -48,7 +61,7 @@ class Surroundings:
 
 
 class LayeredSettings(BaseSettings):
-    """Take each value from the first source that has it, and remember which that was."""
+    """The parent of every settings class: takes each value from the first source that has it, and remembers which."""
 
     model_config = SettingsConfigDict(
         extra="ignore",
@@ -84,7 +97,8 @@ class LayeredSettings(BaseSettings):
             self._origins = origins
             self._surroundings = surroundings
             return
-        raise ConfigurationError(problem)  # outside the handler: the ValidationError holds the input
+        # Raised outside the handler, because a chained ValidationError would hold the input (SECURITY R6).
+        raise ConfigurationError(problem)
 
     @classmethod
     def settings_customise_sources(
@@ -95,11 +109,11 @@ class LayeredSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave only the values of the constructor: the layers were read before, so that origins are known."""
+        """Return the values of the constructor alone: the other sources were read before, to know the origins."""
         return (init_settings,)
 
     def origin_of(self, name: str) -> Origin:
-        """Tell where the value of the field *name* came from."""
+        """Return where the value of the field *name* came from."""
         refuse_unknown_names(type(self), (name,))
         return self._origins.get(name, "default")
 
@@ -124,7 +138,7 @@ def refuse_unknown_names(model: type[LayeredSettings], names: Mapping[str, objec
 def read_layers(
     model: type[LayeredSettings], values: Mapping[str, Any], surroundings: Surroundings
 ) -> list[tuple[Origin, dict[str, Any]]]:
-    """Return what each source has for the fields of *model*, first source first."""
+    """Return the values of each source for the fields of *model*, the first source first."""
     layers: list[tuple[Origin, dict[str, Any]]] = [("code", dict(values))]
     layers.append(("environment", _read(EnvSettingsSource(model), model, "the environment")))
     if surroundings.env_file is not None and Path(surroundings.env_file).is_file():
@@ -142,7 +156,7 @@ def read_layers(
 
 
 def encoding_of(path: Path) -> str:
-    """Return an encoding that reads the file: one in another encoding is no reason to break (names are ASCII).
+    """Return an encoding that decodes the file, which may hold anything; the names in it are ASCII.
 
     Raises ``ConfigurationError`` when the file cannot be read at all.
     """
@@ -164,12 +178,13 @@ def names_in_env_file(path: Path) -> list[str]:
 
 
 def _read(source: PydanticBaseSettingsSource, model: type[LayeredSettings], place: str) -> dict[str, Any]:
-    """Call one source of pydantic-settings, keep what belongs to the model, drop the values from its errors."""
+    """Return the fields of *model* from one source of pydantic-settings; its errors are raised without the value."""
     problem: str
     try:
         found = source()
     except SettingsError as error:
-        # 'error parsing value for field "x" from source "y"'; its cause holds the text, which may be a secret
+        # The message is 'error parsing value for field "x" from source "y"'; the cause holds the text of the value,
+        # which may be a secret.
         named = [name for name in model.model_fields if f'"{name}"' in str(error)]
         variable = variable_of(model, named[0]) if named else "a setting"
         problem = f"{variable}, from {place}, {_reason(error.__cause__)}"
@@ -200,3 +215,85 @@ def _secrets_directory(named: str | os.PathLike[str] | None) -> Path | None:
     if not directory.is_dir():
         raise ConfigurationError(f"SOJOURN_SECRETS_DIR names {directory}, which is no directory; make it or unset it")
     return directory
+
+
+# Errors of pydantic, turned into messages for the person who sets the variables.
+
+
+def variable_of(model: type[BaseSettings], name: str) -> str:
+    """Return the environment variable of a field."""
+    return f"{model.model_config.get('env_prefix') or ''}{name}".upper()
+
+
+def is_secret(model: type[BaseSettings], name: str) -> bool:
+    """Return whether the field holds a secret: its type mentions ``SecretStr`` or ``SecretBytes``."""
+    field = model.model_fields.get(name)
+    return field is not None and _mentions_secret(field.annotation)
+
+
+def _mentions_secret(annotation: Any) -> bool:
+    if annotation in (SecretStr, SecretBytes):
+        return True
+    return any(_mentions_secret(part) for part in getattr(annotation, "__args__", ()))
+
+
+def shown(value: object) -> str:
+    """Return a value that is no secret for a message: shortened, and without what follows ``://``, as passwords do."""
+    if isinstance(value, str):
+        url = _URL.fullmatch(value.strip())
+        if url:
+            return f"'{url[1]}://...'"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def explain(
+    model: type[BaseSettings], error: ValidationError, origins: Mapping[str, str], values: Mapping[str, object]
+) -> str:
+    """Return one line for each error: the variable, where its value came from, and what to write instead."""
+    lines: list[str] = []
+    for finding in error.errors(include_url=False, include_input=False):
+        name = str(finding["loc"][0]) if finding["loc"] else ""
+        what = _advice(finding["type"], finding["msg"], finding.get("ctx", {}), values.get(name), model, name)
+        if name not in model.model_fields:
+            lines.append(what)
+            continue
+        place = _PLACES.get(origins.get(name, ""), "missing")
+        value = f" = {shown(values[name])}" if name in values and not is_secret(model, name) else ""
+        lines.append(f"{variable_of(model, name)}{value} ({place}): {what}")
+    unique = list(dict.fromkeys(lines))
+    if len(unique) == 1:
+        return unique[0]
+    return "\n  ".join((f"{len(unique)} settings are wrong:", *unique))
+
+
+def _advice(
+    kind: str, message: str, context: Mapping[str, Any], value: object, model: type[BaseSettings], name: str
+) -> str:
+    match kind:
+        case "value_error":
+            return str(context["error"])
+        case "literal_error":
+            expected = str(context["expected"])
+            near = () if is_secret(model, name) else _nearest(value, re.findall(r"'([^']*)'", expected))
+            return f"choose {expected}" + (f"; did you mean {near[0]}?" if near else "")
+        case "bool_parsing" | "bool_type":
+            return "write true or false"
+        case "time_delta_parsing" | "time_delta_type":
+            return HOW_TO_WRITE_A_DURATION
+        case "missing":
+            return "set it"
+        case _:
+            return (
+                re.sub(r"^[A-Z][a-z]+ should", "it must", message)
+                .replace("a valid integer", "a whole number")
+                .replace("a valid", "a")
+            )
+
+
+def _nearest(value: object, choices: list[str]) -> list[str]:
+    if not isinstance(value, str):
+        return []
+    word = value.strip().lower()
+    longer = [choice for choice in choices if word and choice.startswith(word)]
+    return longer or difflib.get_close_matches(word, choices, n=1)

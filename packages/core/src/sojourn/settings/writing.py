@@ -10,8 +10,8 @@ from typing import cast, get_args
 
 from pydantic_settings import BaseSettings
 
-from sojourn.settings.explain import is_secret
-from sojourn.settings.values import write_duration
+from sojourn.settings.sources import is_secret
+from sojourn.settings.types import write_duration
 
 UNSET = "-"
 

@@ -1,6 +1,6 @@
-"""From the settings to the key ring, and the secret that the development preset keeps.
+"""The key ring from the settings, and the secret that the development preset keeps in a file.
 
-The one rule: there is no default secret. A secret never gets into a message or the log (SECURITY R6, R30).
+There is no default secret. A secret never gets into a message or the log (SECURITY R6, R30).
 """
 
 from __future__ import annotations
@@ -8,65 +8,41 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sojourn.crypto import KeyRing, is_token, new_secret
 from sojourn.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from sojourn.settings.model import SessionSettings
+from sojourn.settings.presets import RELAXED_PRESETS, PresetName
 
 _log = logging.getLogger("sojourn.settings")
 
 DEVELOPMENT_DIRECTORY: Final = ".sojourn"
-"""Made in the working directory, with a .gitignore of its own."""
-_ORDER: Final = ("code", "environment", ".env", "secrets file", "preset", "default")
+"""Made in the working directory, with its own .gitignore."""
 
 
-def build_key_ring(settings: SessionSettings) -> KeyRing:
+def build_key_ring(preset: PresetName, secrets: Sequence[str], *, retired: Sequence[str], salt: str | None) -> KeyRing:
     """Build the key ring; stretches passphrases, so do it once (SECURITY R28).
 
-    Without a secret ``testing`` gets a ring that ends with the process, ``development`` the one it keeps, and every
-    other preset ``ConfigurationError`` (SECURITY R30).
+    Without a secret ``testing`` gets a ring with a random key, ``development`` the secret that it keeps in a file, and
+    every other preset ``ConfigurationError`` (SECURITY R30).
     """
-    secrets = _secrets_of(settings)
     if not secrets:
-        if settings.preset == "testing":
+        if preset == "testing":
             return KeyRing.ephemeral()
-        if settings.preset != "development":
+        if preset != "development":
             raise ConfigurationError(
-                f"the {settings.preset} preset needs a secret and none is set: run `sojourn keygen` and put its 43 "
+                f"the {preset} preset needs a secret and none is set: run `sojourn keygen` and put its 43 "
                 "characters into SOJOURN_SECRET, the same on every node. For work on your own machine set "
                 "SOJOURN_PRESET=development"
             )
         secrets = [development_secret(Path(DEVELOPMENT_DIRECTORY))]
-    return KeyRing(
-        secrets,
-        retired=[secret.get_secret_value() for secret in settings.retired_secrets],
-        salt=settings.salt.get_secret_value() if settings.salt else None,
-        allow_weak=settings.is_relaxed,
-    )
-
-
-def _secrets_of(settings: SessionSettings) -> list[str]:
-    """Return the secrets that seal or open; of SOJOURN_SECRET and SOJOURN_SECRETS the one from the earlier source."""
-    several = [secret.get_secret_value() for secret in settings.secrets]
-    if settings.secret is None:
-        return several
-    one = [settings.secret.get_secret_value()]
-    if not several:
-        return one
-    first, second = settings.origin_of("secret"), settings.origin_of("secrets")
-    if first == second:
-        raise ConfigurationError(
-            f"SOJOURN_SECRET and SOJOURN_SECRETS are both set ({first}); keep one of them, with every secret in it"
-        )
-    return one if _ORDER.index(first) < _ORDER.index(second) else several
+    return KeyRing(secrets, retired=retired, salt=salt, allow_weak=preset in RELAXED_PRESETS)
 
 
 def development_secret(directory: Path) -> str:
-    """Return the secret kept in *directory*, made when there is none; workers that start together agree on one.
+    """Return the secret in *directory*, made when there is none; processes that start together agree on one.
 
     Raises ``ConfigurationError`` when it cannot be kept or is damaged.
     """
@@ -89,7 +65,7 @@ def development_secret(directory: Path) -> str:
 
 
 def _make(directory: Path, path: Path) -> bool:
-    """Write a new secret beside *path* and link it there, which only one of several processes can do."""
+    """Make a new secret and link it to *path*, in which only one of several processes succeeds; return whether it did."""
     directory.mkdir(mode=0o700, exist_ok=True)
     (directory / ".gitignore").write_text("*\n", encoding="ascii")
     draft = directory / f"secret.{os.getpid()}.{new_secret()[:8]}"

@@ -1,6 +1,6 @@
-"""Values as people write them in a variable: ``30m``, ``1h30m``, ``10ms``, ``off``, ``a,b`` or ``["a", "b"]``.
+"""Types for settings, as people write them in a variable: ``30m``, ``1h30m``, ``10ms``, ``off``, ``a,b``, ``["a", "b"]``.
 
-The one rule: no message of this module repeats the value, for it may be a secret (SECURITY R6).
+No error message repeats the value, which may be a secret (SECURITY R6).
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _NAME: Final = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
 
-_DAYS_FROM: Final = timedelta(days=2)  # people say 24h and 7d
+# Shorter durations are written in hours: people say 24h and 7d.
+_DAYS_FROM: Final = timedelta(days=2)
 HOW_TO_WRITE_A_DURATION: Final = "write a duration such as 30m, 24h, 1h30m, 10ms, 1800 (seconds) or PT30M"
 
 
 def parse_duration(value: object) -> object:
-    """Turn seconds or text like ``1h30m`` into a ``timedelta``; leave ISO 8601 (``PT30M``) to pydantic.
+    """Convert seconds or text like ``1h30m`` to a ``timedelta``; leave ISO 8601 (``PT30M``) to pydantic.
 
     Raises ``ValueError`` for anything else.
     """
@@ -91,7 +92,7 @@ def _none_for(*words: str) -> Callable[[object], object]:
 
 
 def _read_names(value: object) -> object:
-    """Read a JSON list, or names between commas."""
+    """Parse a JSON list, or names between commas."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -104,7 +105,7 @@ def _split(text: str) -> list[str]:
 
 
 def _read_json_list(value: object) -> object:
-    """Read a JSON list; a passphrase may hold commas, so nothing else is taken for one."""
+    """Parse a JSON list; a list between commas is not accepted, because a passphrase may hold commas."""
     if not isinstance(value, str):
         return value
     try:
@@ -156,7 +157,7 @@ def lower_case(value: object) -> object:
 
 
 def seconds(amount: float) -> timedelta:
-    """Return the duration of so many seconds."""
+    """Return a duration of *amount* seconds."""
     return timedelta(seconds=amount)
 
 

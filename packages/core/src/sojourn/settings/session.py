@@ -1,0 +1,368 @@
+"""The settings of one manager and those of plugins, and the plain objects that are made from them.
+
+Settings that exist are valid: what cannot be used is refused when they are made. The defaults are those of
+``production``, and docs/settings.md is compared with the fields.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
+
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from sojourn.errors import ConfigurationError
+from sojourn.settings.presets import RELAXED_PRESETS, SESSION_PRESETS, PresetName
+from sojourn.settings.sources import ENV_FILE, ORIGINS, LayeredSettings, Surroundings
+from sojourn.settings.types import (
+    Choice,
+    Duration,
+    DurationOrZero,
+    Name,
+    Names,
+    Networks,
+    OptionalCount,
+    OptionalDuration,
+    OptionalName,
+    OptionalText,
+    Origins,
+    SecretList,
+    lower_case,
+    seconds,
+    write_duration,
+)
+
+if TYPE_CHECKING:
+    from sojourn.binding import Binding, TrustedProxies
+    from sojourn.cookies import CookiePolicy
+    from sojourn.crypto import KeyRing
+    from sojourn.resilience import BreakerState, CircuitBreaker, RetryPolicy
+
+AAL2_IDLE: Final = timedelta(hours=1)
+AAL2_ABSOLUTE: Final = timedelta(hours=24)
+AAL3_IDLE: Final = timedelta(minutes=15)
+AAL3_ABSOLUTE: Final = timedelta(hours=12)
+AAL1_LONGEST: Final = timedelta(days=30)
+"""The limits of NIST SP 800-63B-4 that SECURITY R11 refers to."""
+
+_log = logging.getLogger("sojourn.settings")
+
+_Share = Annotated[float, Field(gt=0, le=1)]
+_Positive = Annotated[int, Field(ge=1)]
+
+
+class SessionSettings(LayeredSettings):
+    """The settings of sojourn, from ``SOJOURN_*``: code > environment > .env > secrets file > preset > default.
+
+    *values* are those given in code, by field name. *_env_file* is read in place of ``.env`` in the working
+    directory; None reads no such file. Raises ``ConfigurationError`` naming every variable that is wrong. A missing
+    secret is an error of ``key_ring()``, not of this, so that settings can be shown without one.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SOJOURN_")
+    presets = SESSION_PRESETS
+
+    # What is used.
+    preset: PresetName = Field("production", description="The set of defaults to start from")
+    store: Name = Field("memory", description="The store, by name; other than `memory` it comes from a plugin")
+    serializer: Name = Field("json", description="How data becomes bytes: `json`, `msgpack`, `pydantic` or a plugin's")
+    cipher: Name = Field(
+        "aes-256-gcm", description="The suite that seals: `aes-256-gcm`, `aes-256-cbc-hmac-sha256` or a plugin's"
+    )
+    metrics: Name = Field("null", description="Where figures go: `null`, `log` or a plugin's")
+    observers: Names = Field((), description="Plugins whose observers are told of every event, by name")
+    revocation_store: OptionalName = Field(
+        None, description="A second store in which a client-side store looks up what was revoked"
+    )
+
+    # Secrets.
+    secret: SecretStr | None = Field(None, description="The secret; `sojourn keygen` makes one")
+    secrets: SecretList = Field((), description="Several secrets as a JSON list; the first seals, all open")
+    retired_secrets: SecretList = Field((), description="Secrets that open but never seal, as a JSON list")
+    salt: SecretStr | None = Field(None, description="At least 8 bytes; needed when a secret is a passphrase")
+    secrets_dir: OptionalText = Field(
+        None, description="A directory with one file a setting, named like its variable; `/run/secrets` when it exists"
+    )
+    encrypt: Choice = Field(None, description="Seal the data; `auto`: every store but `memory` does")
+
+    # The cookie.
+    cookie_name: str = Field("__Host-session", description="The name of the cookie")
+    cookie_path: str = Field("/", description="The path of the cookie; `/` with a `__Host-` name")
+    cookie_domain: OptionalText = Field(None, description="The domain of the cookie; none with a `__Host-` name")
+    cookie_secure: bool = Field(True, description="Send the cookie over https only; off in relaxed presets alone")
+    cookie_http_only: bool = Field(True, description="Hide the cookie from scripts; cannot be turned off")
+    cookie_same_site: Annotated[Literal["lax", "strict", "none"], BeforeValidator(lower_case)] = Field(
+        "lax", description="Whether other sites' requests carry the cookie"
+    )
+    cookie_partitioned: bool = Field(False, description="Keep one cookie for each embedding site (CHIPS)")
+    cookie_persistent: bool = Field(True, description="Let the cookie outlive the browser, by Max-Age")
+
+    # Lifetimes.
+    idle_timeout: Duration = Field(seconds(3600), description="A session unused for so long is over")
+    absolute_timeout: Duration = Field(seconds(86400), description="A session this old is over, used or not")
+    touch_after: float = Field(
+        0.1, ge=0, le=1, description="The share of the idle timeout after which use moves the deadline"
+    )
+    renew_after: OptionalDuration = Field(None, description="Replace the token this often; `off` for never")
+    renew_grace: DurationOrZero = Field(seconds(30), description="How long a renewed token still works")
+    max_sessions: OptionalCount = Field(None, description="The most sessions of one principal; `off` for any number")
+    max_sessions_policy: Literal["reject", "evict_oldest"] = Field(
+        "evict_oldest", description="What happens to one session too many"
+    )
+
+    # Failures.
+    on_conflict: Literal["merge", "raise", "overwrite"] = Field(
+        "merge", description="What to do when another request changed the session first"
+    )
+    on_unavailable: Literal["strict", "degraded"] = Field(
+        "strict", description="Without the store: `strict` answers 503, `degraded` goes on anonymous and read-only"
+    )
+    request_deadline: Duration = Field(
+        seconds(2), description="The longest that one request waits for the store altogether"
+    )
+    commit_on_error: bool = Field(False, description="Save the session although the application answered 5xx")
+    breaker: bool = Field(True, description="Use the circuit breaker")
+    breaker_window: Duration = Field(seconds(10), description="How far back the breaker counts")
+    breaker_minimum_calls: _Positive = Field(20, description="Fewer calls in the window never open it")
+    breaker_failure_rate: _Share = Field(0.5, description="The share of failed or slow calls that opens it")
+    breaker_slow_call: OptionalDuration = Field(seconds(1), description="A call this long counts as failed")
+    breaker_open_for: Duration = Field(seconds(2), description="How long it first stays open")
+    breaker_open_cap: Duration = Field(seconds(30), description="How long it stays open at most")
+    breaker_probes: _Positive = Field(3, description="How many calls try whether the store is back")
+    breaker_probe_deadline: Duration = Field(seconds(5), description="A probe that hangs is given up after this")
+    retry_attempts: int = Field(2, ge=0, le=10, description="How often a call is tried again; 0 for never")
+    retry_base: Duration = Field(seconds(0.01), description="The longest first wait between tries")
+    retry_cap: Duration = Field(seconds(0.1), description="The longest wait between tries")
+    retry_deadline: Duration = Field(seconds(0.25), description="No try begins later than this after the first")
+    retry_budget: _Share = Field(0.2, description="The share of calls that may be tried again")
+
+    # Clients.
+    binding: Literal["off", "observe", "reject"] = Field(
+        "off", description="Compare the client with the one that began: `observe` reports, `reject` refuses"
+    )
+    binding_ip: bool = Field(True, description="Compare the address")
+    binding_user_agent: bool = Field(True, description="Compare the User-Agent")
+    binding_ipv4_prefix: int = Field(32, ge=24, le=32, description="How many bits of an IPv4 address count")
+    binding_ipv6_prefix: int = Field(64, ge=32, le=128, description="How many bits of an IPv6 address count")
+    trusted_proxies: Networks = Field((), description="Networks of proxies whose forwarding headers are believed")
+    allowed_origins: Origins = Field((), description="Other origins that may open WebSockets: `https://app.example`")
+
+    # Size and place.
+    compress: Choice = Field(None, description="Compress the data; `auto`: every store but client-side ones")
+    compress_over: int = Field(1024, ge=0, description="Smaller data is not compressed, in bytes")
+    max_payload: _Positive = Field(1024 * 1024, description="Data may inflate to this, in bytes")
+    memory_max_sessions: _Positive = Field(100_000, description="The most sessions of the store `memory`")
+    namespace: str = Field(
+        "sojourn", pattern=r"^[A-Za-z0-9_.:-]{1,64}$", description="Sets applications apart that share a store"
+    )
+    node_id: OptionalText = Field(
+        None,
+        description="The name of this process in events, in the log of sessions and in CLIENT LIST; unset: a random one in events",
+    )
+
+    _made: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def __init__(self, *, _env_file: str | os.PathLike[str] | None = ENV_FILE, **values: Any) -> None:
+        given: dict[str, Any] = {**values, "_surroundings": Surroundings(env_file=_env_file)}
+        super().__init__(**given)
+        problems = list(problems_of(self))
+        if problems:
+            raise ConfigurationError("\n  ".join(problems))
+        self.cookie_policy()
+        for text in warnings_of(self):
+            _log.warning("%s", text)
+
+    def __copy__(self) -> Self:
+        """Copy without the key ring that was made, for the copy may get other values."""
+        copied = super().__copy__()
+        copied._made = {}  # noqa: SLF001 - the same class
+        return copied
+
+    @property
+    def is_relaxed(self) -> bool:
+        """Whether the preset is for work on one's own machine: ``development`` or ``testing``."""
+        return self.preset in RELAXED_PRESETS
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """The files and the preset that plugins read their own settings from."""
+        return Surroundings(env_file=self._surroundings.env_file, secrets_dir=self.secrets_dir, preset=self.preset)
+
+    def key_ring(self) -> KeyRing:
+        """Return the key ring, built once; raises ``ConfigurationError`` without a good secret (SECURITY R30)."""
+        from sojourn.settings.secrets import build_key_ring
+
+        if "key_ring" not in self._made:
+            ring = build_key_ring(
+                self.preset,
+                self._secrets(),
+                retired=[secret.get_secret_value() for secret in self.retired_secrets],
+                salt=self.salt.get_secret_value() if self.salt else None,
+            )
+            self._made.setdefault("key_ring", ring)
+        return cast("KeyRing", self._made["key_ring"])
+
+    def _secrets(self) -> list[str]:
+        """Return the secrets, the first encrypting; of SOJOURN_SECRET and SOJOURN_SECRETS the one from the earlier source."""
+        several = [secret.get_secret_value() for secret in self.secrets]
+        if self.secret is None:
+            return several
+        one = [self.secret.get_secret_value()]
+        if not several:
+            return one
+        first, second = self.origin_of("secret"), self.origin_of("secrets")
+        if first == second:
+            raise ConfigurationError(
+                f"SOJOURN_SECRET and SOJOURN_SECRETS are both set ({first}); keep one of them, with every secret in it"
+            )
+        return one if ORIGINS.index(first) < ORIGINS.index(second) else several
+
+    def cookie_policy(self) -> CookiePolicy:
+        """Return how the cookie is written (SECURITY R18, R19)."""
+        from sojourn.cookies import CookiePolicy
+
+        return CookiePolicy(
+            name=self.cookie_name,
+            path=self.cookie_path,
+            domain=self.cookie_domain,
+            secure=self.cookie_secure,
+            http_only=self.cookie_http_only,
+            same_site=self.cookie_same_site,
+            partitioned=self.cookie_partitioned,
+            persistent=self.cookie_persistent,
+        )
+
+    def make_breaker(
+        self,
+        *,
+        on_change: Callable[[BreakerState, BreakerState], None] | None = None,
+        random: Callable[[], float] = random.random,
+    ) -> CircuitBreaker | None:
+        """Return a new circuit breaker, or None when it is off."""
+        from sojourn.resilience import CircuitBreaker
+
+        if not self.breaker:
+            return None
+        return CircuitBreaker(
+            window=self.breaker_window.total_seconds(),
+            minimum_calls=self.breaker_minimum_calls,
+            failure_rate=self.breaker_failure_rate,
+            slow_call=self.breaker_slow_call.total_seconds() if self.breaker_slow_call else None,
+            open_for=self.breaker_open_for.total_seconds(),
+            open_cap=self.breaker_open_cap.total_seconds(),
+            probes=self.breaker_probes,
+            probe_deadline=self.breaker_probe_deadline.total_seconds(),
+            random=random,
+            on_change=on_change,
+        )
+
+    def make_retry_policy(self) -> RetryPolicy:
+        """Return when a call is tried again; with ``retry_attempts`` 0 it never is."""
+        from sojourn.resilience import RetryPolicy
+
+        return RetryPolicy(
+            attempts=self.retry_attempts,
+            base=self.retry_base.total_seconds(),
+            cap=self.retry_cap.total_seconds(),
+            deadline=self.retry_deadline.total_seconds(),
+            budget=self.retry_budget,
+        )
+
+    def make_binding(self) -> Binding:
+        """Return what of the client is compared (SECURITY R31)."""
+        from sojourn.binding import Binding
+
+        return Binding(
+            policy=self.binding,
+            ip=self.binding_ip,
+            user_agent=self.binding_user_agent,
+            ipv4_prefix=self.binding_ipv4_prefix,
+            ipv6_prefix=self.binding_ipv6_prefix,
+        )
+
+    def make_trusted_proxies(self) -> TrustedProxies:
+        """Return the proxies whose forwarding headers are believed (SECURITY R31)."""
+        from sojourn.binding import TrustedProxies
+
+        return TrustedProxies(self.trusted_proxies)
+
+
+class PluginSettings(LayeredSettings):
+    """The parent of a plugin's own settings, read from the same places as those of the core.
+
+    Subclass it with your prefix, ``SOJOURN_<NAME>_`` for the entry point ``store-<name>``, and your fields:
+
+        class SqliteSettings(PluginSettings):
+            model_config = SettingsConfigDict(env_prefix="SOJOURN_SQLITE_")
+            presets = {"testing": {"path": ":memory:"}}
+
+            path: str = Field("sessions.db", description="The database file")
+            password: SecretStr | None = None
+
+    Whatever may not be printed is a ``SecretStr``. The types of ``sojourn.settings`` (``Duration``, ``Names`` ...) read
+    variables the way people write them. A hook makes one with ``build``.
+    """
+
+    @classmethod
+    def build(cls, settings: SessionSettings, **values: Any) -> Self:
+        """Read the settings of the plugin for the preset and from the files of *settings*; *values* come first.
+
+        Raises ``ConfigurationError`` naming the variable, never a secret.
+        """
+        given: dict[str, Any] = {**values, "_surroundings": settings.surroundings}
+        return cls(**given)
+
+
+def problems_of(settings: SessionSettings) -> Iterator[str]:
+    """Yield what makes the settings unusable (SECURITY R11, R18, R19); each text names its variable."""
+    if not settings.cookie_http_only:
+        yield "SOJOURN_COOKIE_HTTP_ONLY cannot be turned off; scripts never need the session's cookie (SECURITY R18)"
+    if not settings.cookie_secure and settings.preset not in RELAXED_PRESETS:
+        yield (
+            f"SOJOURN_COOKIE_SECURE cannot be turned off in the {settings.preset} preset; serve https, or set "
+            "SOJOURN_PRESET=development for work on your own machine (SECURITY R19)"
+        )
+    if settings.binding != "off" and not (settings.binding_ip or settings.binding_user_agent):
+        yield (
+            f"SOJOURN_BINDING is {settings.binding!r} but compares nothing; turn on SOJOURN_BINDING_IP or "
+            "SOJOURN_BINDING_USER_AGENT"
+        )
+    if settings.preset == "high_security":
+        yield from _looser_than_high_security(settings)
+    elif settings.preset not in RELAXED_PRESETS:
+        yield from _too_long(settings, AAL1_LONGEST, AAL1_LONGEST)
+
+
+def warnings_of(settings: SessionSettings) -> Iterator[str]:
+    """Yield what is allowed but looser than NIST AAL2 (SECURITY R11)."""
+    if settings.preset in RELAXED_PRESETS:
+        return
+    for text in _too_long(settings, AAL2_IDLE, AAL2_ABSOLUTE):
+        yield f"{text} (NIST AAL2); fine for sessions of little worth"
+
+
+def _looser_than_high_security(settings: SessionSettings) -> Iterator[str]:
+    yield from _too_long(settings, AAL3_IDLE, AAL3_ABSOLUTE)
+    if settings.binding != "reject":
+        yield "SOJOURN_BINDING must be reject in the high_security preset"
+    if settings.renew_after is None:
+        yield "SOJOURN_RENEW_AFTER cannot be off in the high_security preset"
+    if settings.encrypt is False:
+        yield "SOJOURN_ENCRYPT cannot be off in the high_security preset"
+
+
+def _too_long(settings: SessionSettings, idle: timedelta, absolute: timedelta) -> Iterator[str]:
+    for variable, value, limit in (
+        ("SOJOURN_IDLE_TIMEOUT", settings.idle_timeout, idle),
+        ("SOJOURN_ABSOLUTE_TIMEOUT", settings.absolute_timeout, absolute),
+    ):
+        if value > limit:
+            yield (
+                f"{variable} is {write_duration(value)}, longer than the {write_duration(limit)} of the "
+                f"{settings.preset} preset"
+            )
