@@ -1,6 +1,6 @@
 """Typed, pluggable web sessions: declare the session as a class, add one middleware.
 
-Its one rule: importing it loads no backend, no plugin, no event loop and no settings; those come when a manager is built.
+Importing it loads no backend, no plugin, no event loop and no settings; those are loaded when a manager is built.
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:  # what type checkers see; at run time a name is imported when it is first used
+# What type checkers see; at run time a name is imported when it is first used.
+if TYPE_CHECKING:
     from sojourn import errors
     from sojourn.binding import Client
     from sojourn.crypto import Cipher, new_secret
     from sojourn.errors import SojournError
+    from sojourn.events import Event, Observer
     from sojourn.flash import Flash
-    from sojourn.hookspecs import Event, Observer, hookimpl
+    from sojourn.hookspecs import hookimpl
     from sojourn.manager import SessionInfo, SessionManager
     from sojourn.merge import Merge
     from sojourn.metrics import Metrics
@@ -56,7 +58,7 @@ _HOMES: Final = {
     "CookieChange": "sojourn.session",
     "Created": "sojourn.stores",
     "Deleted": "sojourn.stores",
-    "Event": "sojourn.hookspecs",
+    "Event": "sojourn.events",
     "Flash": "sojourn.flash",
     "IndexedStore": "sojourn.stores",
     "LinkedStore": "sojourn.stores",
@@ -64,7 +66,7 @@ _HOMES: Final = {
     "MemoryStore": "sojourn.stores",
     "Merge": "sojourn.merge",
     "Metrics": "sojourn.metrics",
-    "Observer": "sojourn.hookspecs",
+    "Observer": "sojourn.events",
     "Partition": "sojourn.stores",
     "PartitionedStore": "sojourn.stores",
     "Record": "sojourn.stores",

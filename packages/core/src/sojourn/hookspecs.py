@@ -1,16 +1,17 @@
 """The hooks of sojourn: this file is the plugin API.
 
-The one rule: a hook answers only to names it knows and returns None for every other, so that the next plugin is asked.
-Hooks are called while a manager is built, never during a request. How to write a plugin: docs/write-a-plugin.md.
+A hook answers only to names that it knows and returns None for every other, so that the next plugin is asked. Hooks are
+called while a manager is built, never during a request. How to write a plugin: docs/write-a-plugin.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 import pluggy
+
+from sojourn.events import Event, Observer
 
 if TYPE_CHECKING:
     from sojourn.crypto import Cipher
@@ -19,40 +20,25 @@ if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
     from sojourn.stores import ClientSideStore, Store
 
+__all__ = [
+    "PROJECT_NAME",
+    "Event",
+    "Observer",
+    "hookimpl",
+    "hookspec",
+    "sojourn_create_cipher",
+    "sojourn_create_metrics",
+    "sojourn_create_serializer",
+    "sojourn_create_store",
+    "sojourn_observers",
+]
+
 PROJECT_NAME: Final = "sojourn"
 """The pluggy project name, and the name of the one entry-point group."""
 
 hookspec = pluggy.HookspecMarker(PROJECT_NAME)
 hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
-"""Mark a function of a plugin as the implementation of the hook of the same name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened in the life of one session; holds no token, no data and no secret (SECURITY R6, R32)."""
-
-    name: str
-    """``started``, ``loaded``, ``client`` (the response carries its cookie), ``deleted``, ``regenerated``, ``expired`` or
-    ``rejected``; also ``evicted``, ``conflict``, ``gone``, ``unconfirmed`` and, without an id, ``breaker`` and
-    ``link``."""
-    id: str
-    """The session's public id; safe to log."""
-    old_id: str | None = None
-    """The id before a rotation, for ``regenerated``."""
-    principal_hash: str | None = None
-    """A keyed hash of the principal; None for an anonymous session."""
-    reason: str | None = None
-    """Why, for ``rejected``, ``deleted`` and ``expired``."""
-    at: float = 0.0
-    """Wall-clock seconds since the epoch, UTC."""
-    node: str = ""
-    """The process that says so: ``SOJOURN_NODE_ID``, or a random name."""
-    server: str = ""
-    """The server whose circuit ``breaker`` changed, where a store has several; empty for the store as a whole."""
-
-
-Observer: TypeAlias = Callable[[Event], None]
-"""Take one event. Whatever it raises is counted and ignored (FAILURES F22)."""
+"""Marks a function of a plugin as the implementation of the hook of the same name."""
 
 
 @hookspec(firstresult=True)
@@ -66,7 +52,7 @@ def sojourn_create_store(name: str, settings: SessionSettings) -> Store | Client
 
 @hookspec(firstresult=True)
 def sojourn_create_serializer(name: str, settings: SessionSettings) -> SerializerFactory | None:
-    """Return what makes the serializer called *name* from a model, or None when this plugin has none of that name.
+    """Return the factory of the serializer called *name*, or None when this plugin has none of that name.
 
     The serializer never executes what it decodes (SECURITY R37).
     """
@@ -76,7 +62,7 @@ def sojourn_create_serializer(name: str, settings: SessionSettings) -> Serialize
 def sojourn_create_cipher(name: str, settings: SessionSettings) -> Cipher | None:
     """Return the cipher suite called *name*, or None when this plugin has none of that name.
 
-    The suite is handed its keys by the key ring; third parties use suite bytes from 128 (SECURITY R24, R26).
+    The key ring gives the suite its keys; third parties use suite bytes from 128 (SECURITY R24, R26).
     """
 
 
@@ -90,9 +76,10 @@ def sojourn_create_metrics(name: str, settings: SessionSettings) -> Metrics | No
 
 @hookspec
 def sojourn_observers(settings: SessionSettings) -> Iterable[Observer]:
-    """Return what is to be told of every event in the life of a session.
+    """Return the observers, which are called with every event of a session.
 
-    Asked of every plugin that is loaded for the manager: the named store, serializer, cipher and metrics, and those
-    named by ``SOJOURN_OBSERVERS`` (entry points ``observer-<name>``). Observers are called in order, isolated.
+    Called for every plugin that the manager loads: the named store, serializer, cipher and metrics, and those named by
+    ``SOJOURN_OBSERVERS`` (entry points ``observer-<name>``). Observers are called in order; an error of one does not
+    stop the next.
     """
     return ()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from sojourn.codec import Codec
 from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
 from sojourn.errors import ConfigurationError
+from sojourn.events import EventDispatcher
 from sojourn.hookspecs import Observer
 from sojourn.manager.client_side import Revocations
 from sojourn.manager.engine import Context
 from sojourn.manager.guarded_store import Calls
-from sojourn.manager.signals import Signals
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginDoor
 from sojourn.resilience import BreakerState, CircuitBreaker, RetryBudget, ServerBreakers
@@ -76,7 +76,7 @@ def build_context(
             "of the old one; a shorter SOJOURN_ABSOLUTE_TIMEOUT limits how long a copy is of use"
         )
     ring = settings.key_ring()
-    signals = Signals(
+    signals = EventDispatcher(
         metrics or NullMetrics(),
         observers,
         clock,
@@ -123,7 +123,9 @@ def build_context(
     )
 
 
-def make_calls(store: Store | ClientSideStore, settings: SessionSettings, signals: Signals, clock: Clock) -> Calls:
+def make_calls(
+    store: Store | ClientSideStore, settings: SessionSettings, signals: EventDispatcher, clock: Clock
+) -> Calls:
     """Return the store behind breakers of its own, retries and metrics."""
     partition = store.partition if isinstance(store, PartitionedStore) else None
     breaker: CircuitBreaker | ServerBreakers | None = None
@@ -222,7 +224,7 @@ def _refuse_what_the_store_lacks(
         raise ConfigurationError(msg)
 
 
-def _listen_to(store: Store | ClientSideStore, signals: Signals) -> None:
+def _listen_to(store: Store | ClientSideStore, signals: EventDispatcher) -> None:
     """Take what a store has to say by itself: records that it dropped, links that were lost."""
     if isinstance(store, MemoryStore) and store.on_evict is None:
 
@@ -231,7 +233,7 @@ def _listen_to(store: Store | ClientSideStore, signals: Signals) -> None:
 
         store.on_evict = tell
     if isinstance(store, AnnouncingStore):
-        signals.news.announcer = store
+        signals.revocations.announcer = store
     if isinstance(store, LinkedStore):
         store.on_link(signals.link)
     if isinstance(store, ConfirmingStore):

@@ -11,9 +11,9 @@ from sojourn.codec import STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelo
 from sojourn.cookies import CookiePolicy
 from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
+from sojourn.events import EventDispatcher
 from sojourn.manager.client_side import Revocations
 from sojourn.manager.guarded_store import Calls
-from sojourn.manager.signals import Signals
 from sojourn.session import Draft, Limits, Payload, Shape, Terms, encode_payload
 from sojourn.stores import ClientSideStore, Clock, Deleted, Record, Store
 
@@ -36,7 +36,7 @@ class Context(Generic[T]):
     """``ring.label``, the latest answers kept."""
     codec: Codec
     ring: KeyRing
-    signals: Signals
+    signals: EventDispatcher
     cookies: CookiePolicy
     binding: Binding
     revocations: Revocations | None

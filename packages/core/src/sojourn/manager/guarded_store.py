@@ -20,7 +20,7 @@ from sojourn.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
-from sojourn.manager.signals import Signals
+from sojourn.events import EventDispatcher
 from sojourn.resilience import CircuitBreaker, RetryBudget, RetryPolicy, ServerBreakers
 from sojourn.stores import (
     PATIENCE,
@@ -117,7 +117,7 @@ class Guard:
         breaker: CircuitBreaker | ServerBreakers | None,
         retry: RetryPolicy,
         budget: RetryBudget,
-        signals: Signals,
+        signals: EventDispatcher,
         clock: Clock,
     ) -> None:
         self.store = store
@@ -321,7 +321,7 @@ class Calls(Guard):
 
         result = await self._guard("delete", work, names.STORE_TIME, id)
         if result is Deleted.OK:
-            self._signals.news.tell(id)
+            self._signals.revocations.notify(id)
         return result
 
     async def ids_of(self, label: str) -> Sequence[str]:

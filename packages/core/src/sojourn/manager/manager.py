@@ -124,7 +124,7 @@ class Administration(Generic[T]):
         Each id is told once, in whatever thread learns of it: return at once, and put work into a queue of your own.
         What either raises is counted and ignored (FAILURES F22).
         """
-        return self._context.signals.news.add(callback, on_doubt)
+        return self._context.signals.revocations.add(callback, on_doubt)
 
 
 M = TypeVar("M")

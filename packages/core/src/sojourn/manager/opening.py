@@ -176,7 +176,7 @@ class Opener(Generic[T]):
         self._terms = context.terms
         self._codec = context.codec
         self._binds = context.binding.policy != "off"
-        self._is_heard = context.signals.is_heard
+        self._is_heard = context.signals.is_observed
         self._is_direct = context.revocations is None and not context.signals.has_metrics
 
     def open_now(self, token: str, client: ClientOf) -> tuple[Session[T], Found | None]:

@@ -96,7 +96,7 @@ class Queries(Generic[T]):
             self._require_revocations("revoke_all")
             with self._waiting():
                 await context.revocations.revoke_all(principal, [except_id] if except_id else [])  # type: ignore[union-attr]
-            context.signals.news.doubt()
+            context.signals.revocations.notify_doubt()
             return -1
         self._require_index("revoke_all")
         ended, seen = 0, {except_id}
@@ -168,7 +168,7 @@ class Queries(Generic[T]):
         try:
             await self._context.calls.clear()
         finally:
-            self._context.signals.news.doubt()
+            self._context.signals.revocations.notify_doubt()
 
     async def healthy(self) -> bool:
         """Tell whether the store answers now; the id is one that nobody has."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sojourn import AnnouncingStore, MemoryStore
-from sojourn.manager.news import News
+from sojourn.events import RevocationListeners
 from sojourn.session import draft_of
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
 from sojourn_store_cookie import CookieStore
@@ -229,14 +229,14 @@ def test_an_own_ending_that_comes_back_as_an_announcement_is_told_once() -> None
 
 
 def test_each_id_is_told_once_whichever_thread_learns_of_it_and_old_ones_are_forgotten() -> None:
-    news = News(lambda: None)
+    listeners = RevocationListeners(lambda: None)
     heard: list[str] = []
-    news.add(heard.append, None)
+    listeners.add(heard.append, None)
     ids = [f"id{number}" for number in range(6_000)]
 
     def tell_all() -> None:
         for id in ids:
-            news.tell(id)
+            listeners.notify(id)
             together.wait(10)
 
     together = threading.Barrier(2)
@@ -246,7 +246,7 @@ def test_each_id_is_told_once_whichever_thread_learns_of_it_and_old_ones_are_for
     for thread in threads:
         thread.join()
     assert heard == ids
-    assert len(news._told) <= 4097
+    assert len(listeners._notified) <= 4097
 
 
 def test_f12_a_link_that_is_lost_and_back_is_counted_and_told_to_observers(caplog: pytest.LogCaptureFixture) -> None:

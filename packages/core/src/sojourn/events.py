@@ -1,0 +1,277 @@
+"""Events of sessions: what they are, and their way to observers, metrics, the log and listeners of revocations.
+
+Whatever a metrics sink, an observer or a listener raises is counted and ignored (FAILURES F22). Nothing reported here
+holds a token, data or a secret (SECURITY R6).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from sojourn import metrics as names
+from sojourn.metrics import Metrics, NullMetrics
+from sojourn.resilience import BreakerState
+from sojourn.stores import AnnouncingStore, Clock
+
+OnRevoked: TypeAlias = Callable[[str], object]
+OnDoubt: TypeAlias = Callable[[], object]
+
+_log: Final = logging.getLogger("sojourn.events")
+_COUNTED: Final = {
+    "started": names.CREATED,
+    "loaded": names.LOADED,
+    "deleted": names.DELETED,
+    "regenerated": names.REGENERATED,
+    "expired": names.EXPIRED,
+    "rejected": names.REJECTED,
+    "evicted": names.EVICTED,
+    "gone": names.GONE,
+    "conflict": names.CONFLICT,
+    "unconfirmed": names.UNCONFIRMED,
+}
+_LOGGED: Final = frozenset(
+    {"started", "deleted", "regenerated", "expired", "rejected", "evicted", "gone", "breaker", "link"}
+)
+_ENDS: Final = frozenset({"deleted", "regenerated", "evicted"})
+_BREAKER_MOVED: Final = {
+    BreakerState.OPEN: names.BREAKER_OPEN,
+    BreakerState.HALF_OPEN: names.BREAKER_HALF_OPEN,
+    BreakerState.CLOSED: names.BREAKER_CLOSED,
+}
+_BREAKER_LEVELS: Final = {state: level for level, state in enumerate(BreakerState)}
+# Reasons for which the former id remains valid for a while.
+_GOES_ON: Final = frozenset({"renewal"})
+# How many ids are remembered as notified: a process also hears its own revocations from the store.
+_REMEMBERED: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to one session; holds no token, no data and no secret (SECURITY R6, R32)."""
+
+    name: str
+    """``started``, ``loaded``, ``client`` (the response carries its cookie), ``deleted``, ``regenerated``, ``expired`` or
+    ``rejected``; also ``evicted``, ``conflict``, ``gone``, ``unconfirmed`` and, without an id, ``breaker`` and
+    ``link``."""
+    id: str
+    """The session's public id; safe to log."""
+    old_id: str | None = None
+    """The id before a rotation, for ``regenerated``."""
+    principal_hash: str | None = None
+    """A keyed hash of the principal; None for an anonymous session."""
+    reason: str | None = None
+    """Why, for ``rejected``, ``deleted`` and ``expired``."""
+    at: float = 0.0
+    """Wall-clock seconds since the epoch, UTC."""
+    node: str = ""
+    """The process that reports it: ``SOJOURN_NODE_ID``, or a random name."""
+    server: str = ""
+    """The server whose circuit ``breaker`` changed, where a store has several; empty for the store as a whole."""
+
+
+Observer: TypeAlias = Callable[[Event], None]
+"""Called with each event; what it raises is counted and ignored (FAILURES F22)."""
+
+
+class EventDispatcher:
+    """Passes the events and figures of one manager to metrics, the log, observers and listeners of revocations."""
+
+    __slots__ = (
+        "_clock",
+        "_hash",
+        "_metrics",
+        "_node",
+        "_observers",
+        "_process",
+        "dropped",
+        "has_metrics",
+        "is_observed",
+        "revocations",
+    )
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        observers: Sequence[Observer],
+        clock: Clock,
+        hash_principal: Callable[[str], str],
+        node: str | None = None,
+    ) -> None:
+        self._metrics = metrics
+        self._observers = tuple(observers)
+        self._clock = clock
+        self._hash = hash_principal
+        self.has_metrics = not isinstance(metrics, NullMetrics)
+        self.is_observed = self.has_metrics or bool(self._observers)
+        """Whether anybody receives the events that are not logged."""
+        self.dropped = 0
+        """The number of calls of a sink, an observer or a listener that raised."""
+        self._node = node
+        self._process = os.getpid() if node is None else 0
+        self.revocations = RevocationListeners(lambda: self._drop("subscriber"))
+        """The listeners for sessions that end before their time."""
+
+    def event(
+        self,
+        name: str,
+        id: str,
+        *,
+        old_id: str | None = None,
+        principal: str | None = None,
+        reason: str | None = None,
+        server: str = "",
+    ) -> None:
+        """Report one event: notify listeners, count it, log it (SECURITY R32), call every observer."""
+        if name in _ENDS and reason not in _GOES_ON:
+            self.revocations.notify(old_id or id)
+        counted = _COUNTED.get(name)
+        if counted is not None:
+            self.increment(counted, tags={"reason": reason} if reason else None)
+        logged = name in _LOGGED and _log.isEnabledFor(logging.INFO)
+        if not (logged or self._observers):
+            return
+        hashed = self._hash(principal) if principal is not None else None
+        event = Event(name, id, old_id, hashed, reason, self._clock.time(), self.node(), server)
+        if logged:
+            where = f"{event.node} server={server}" if server else event.node
+            _log.info("session %s id=%s reason=%s node=%s", name, id, reason, where, extra={"sojourn": event})
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:  # noqa: BLE001 - FAILURES F22: isolate, count, go on
+                self._drop("observer")
+
+    def node(self) -> str:
+        """Return the name of this process: the one that was set, else a random one, which differs after a fork."""
+        if self._node is None or (self._process and self._process != os.getpid()):
+            self._node, self._process = secrets.token_hex(4), os.getpid()
+        return self._node
+
+    def breaker(self, server: str, before: BreakerState, after: BreakerState, worst: BreakerState) -> None:
+        """Report a change of the circuit breaker of *server*, or if that is empty of the whole store (FAILURES F1).
+
+        *worst* is the state of the breaker of the store that lets through the least.
+        """
+        tags = {"server": server} if server else None
+        self.increment(_BREAKER_MOVED[after], tags=tags)
+        if server:
+            self.gauge(names.BREAKER_STATE, _BREAKER_LEVELS[after], tags)
+        self.gauge(names.BREAKER_STATE, _BREAKER_LEVELS[worst])
+        self.event("breaker", "", reason=f"{before.value} -> {after.value}", server=server)
+
+    def link(self, is_up: bool, down: int) -> None:  # noqa: FBT001 - as the store reports it
+        """Report that a link of the store was lost or restored; *down* of its links are lost (FAILURES F12)."""
+        self.increment(names.LINK_RESTORED if is_up else names.LINK_LOST)
+        self.gauge(names.LINKS_DOWN, down)
+        self.event("link", "", reason="up" if is_up else "down")
+
+    def unconfirmed(self, id: str, replicas: int) -> None:
+        """Report a deletion that only *replicas* replicas have confirmed: a failover now may undo it."""
+        self.event("unconfirmed", id, reason=f"{replicas} replicas")
+
+    def increment(self, name: str, value: int = 1, tags: dict[str, str] | None = None) -> None:
+        """Add to a counter."""
+        if self.has_metrics:
+            try:
+                self._metrics.increment(name, value, tags)
+            except Exception:  # noqa: BLE001
+                self._drop("metrics sink")
+
+    def timing(self, name: str, seconds: float, tags: dict[str, str] | None = None) -> None:
+        """Record a duration in seconds."""
+        if self.has_metrics:
+            try:
+                self._metrics.timing(name, seconds, tags)
+            except Exception:  # noqa: BLE001
+                self._drop("metrics sink")
+
+    def gauge(self, name: str, value: float, tags: dict[str, str] | None = None) -> None:
+        """Set a level."""
+        if self.has_metrics:
+            try:
+                self._metrics.gauge(name, value, tags)
+            except Exception:  # noqa: BLE001
+                self._drop("metrics sink")
+
+    def close(self) -> None:
+        """Close the metrics sink, if it can be closed, so that it sends what it holds."""
+        closing = getattr(self._metrics, "close", None)
+        if closing is not None:
+            try:
+                closing()
+            except Exception:  # noqa: BLE001
+                self._drop("metrics sink")
+
+    def _drop(self, what: str) -> None:
+        self.dropped += 1
+        if self.dropped == 1:
+            _log.warning("a session %s raised; this and all later ones are ignored and counted", what, exc_info=True)
+
+
+class RevocationListeners:
+    """The listeners of one manager; *report* is called when one of them raises.
+
+    Each id is passed on once, whoever learns of it first: this process or, from the store, another one.
+    """
+
+    __slots__ = ("_leave", "_listeners", "_lock", "_notified", "_report", "announcer")
+
+    def __init__(self, report: Callable[[], None]) -> None:
+        self.announcer: AnnouncingStore | None = None
+        """The store, if it announces what other processes delete."""
+        self._report = report
+        self._listeners: dict[object, tuple[OnRevoked, OnDoubt | None]] = {}
+        self._leave: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+        self._notified: dict[str, object] = {}
+
+    def add(self, callback: OnRevoked, on_doubt: OnDoubt | None) -> Callable[[], None]:
+        """Add a listener; return the function that removes it, which may be called twice."""
+        key = object()
+        with self._lock:
+            self._listeners[key] = (callback, on_doubt)
+            if self._leave is None and self.announcer is not None:
+                self._leave = self.announcer.on_dead(self.notify, on_doubt=self.notify_doubt)
+
+        def remove() -> None:
+            with self._lock:
+                self._listeners.pop(key, None)
+                if not self._listeners and self._leave is not None:
+                    self._leave()
+                    self._leave = None
+
+        return remove
+
+    def notify(self, id: str) -> None:
+        """Call every listener with the id of a session that ended, unless that was done before."""
+        if not self._listeners:
+            return
+        mine, notified = object(), self._notified
+        # One atomic step, because another thread may report the same id.
+        if notified.setdefault(id, mine) is not mine:
+            return
+        # Raised while another thread adds an id, which then removes one itself.
+        with suppress(RuntimeError):
+            if len(notified) > _REMEMBERED:
+                notified.pop(next(iter(notified)), None)
+        for callback, _ in list(self._listeners.values()):
+            try:
+                callback(id)
+            except Exception:  # noqa: BLE001 - FAILURES F22: isolate, count, go on
+                self._report()
+
+    def notify_doubt(self) -> None:
+        """Tell every listener that sessions may have ended whose ids are not known."""
+        for _, on_doubt in list(self._listeners.values()):
+            if on_doubt is not None:
+                try:
+                    on_doubt()
+                except Exception:  # noqa: BLE001
+                    self._report()
