@@ -20,7 +20,7 @@ from sojourn.errors import ConfigurationError, PluginConflictError, PluginNotFou
 from sojourn.hookspecs import Event
 from sojourn.metrics import LogMetrics, NullMetrics
 from sojourn.plugins import (
-    PluginDoor,
+    PluginLoader,
     find_cipher,
     find_metrics,
     find_observers,
@@ -151,7 +151,7 @@ def test_a_plugin_may_offer_several_names(install: Install) -> None:
             return NullMetrics() if name == "one" else None
     """
     install("fake-one", code, "store-one", "store-clustered-one")
-    door = PluginDoor(SessionSettings())
+    door = PluginLoader(SessionSettings())
     assert door.store("one") is not door.store("clustered-one")
     assert isinstance(door.metrics("one"), NullMetrics)
     assert door.load("store", "clustered-one")
@@ -191,7 +191,7 @@ def test_a_serializer_and_a_cipher_may_come_from_plugins(install: Install) -> No
 def test_an_unknown_store_says_what_to_do(
     name: str, words: list[str], install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sojourn.plugins.discovery.entry_points", without_our_own)
+    monkeypatch.setattr("sojourn.plugins.entry_points", without_our_own)
     install("fake-one", STORE.format(name="one"), "store-one")
     with pytest.raises(PluginNotFoundError) as caught:
         find_store(name, SessionSettings())

@@ -132,7 +132,7 @@ def test_parts_of_the_core_load_nothing_heavy_either(module: str, everything: En
 def test_a_plugin_that_is_installed_but_not_named_is_not_imported(everything: Environment) -> None:
     code = (
         "from sojourn.plugins import *\nfrom sojourn.settings import SessionSettings\n"
-        "settings = SessionSettings()\ndoor = PluginDoor(settings)\n"
+        "settings = SessionSettings()\ndoor = PluginLoader(settings)\n"
         "door.store(settings.store), door.serializer('json'), door.cipher(settings.cipher), door.metrics('null')\n"
         "door.observers(), installed(), warn_about_unknown_variables()"
     )
@@ -157,9 +157,9 @@ def test_a_plugin_of_ours_answers_to_its_name(plugin: str, everything: Environme
     kind, _, name = plugin.partition("-")
     code = f"""
 import json
-from sojourn.plugins import PluginDoor
+from sojourn.plugins import PluginLoader
 from sojourn.settings import SessionSettings
-print(json.dumps(PluginDoor(SessionSettings(preset="testing")).{kind}({name!r}) is not None))
+print(json.dumps(PluginLoader(SessionSettings(preset="testing")).{kind}({name!r}) is not None))
 """
     assert everything.answer(code) is True
 

@@ -48,12 +48,12 @@ def show_configuration(arguments: argparse.Namespace) -> bool:
 
 def check_configuration(_arguments: argparse.Namespace) -> bool:
     """Build what a manager builds from the settings, report every problem, connect to nothing."""
-    from sojourn.plugins import PluginDoor, warn_about_unknown_variables
+    from sojourn.plugins import PluginLoader, warn_about_unknown_variables
     from sojourn.settings import SessionSettings
 
     settings = SessionSettings()
     warn_about_unknown_variables()
-    door = PluginDoor(settings)
+    door = PluginLoader(settings)
     revocation_store = settings.revocation_store
     steps: list[tuple[str, Callable[[], object]]] = [
         ("settings", settings.cookie_policy),

@@ -16,7 +16,7 @@ from sojourn.manager.client_side import Revocations
 from sojourn.manager.engine import Context
 from sojourn.manager.guarded_store import Calls
 from sojourn.metrics import Metrics, NullMetrics
-from sojourn.plugins import PluginDoor
+from sojourn.plugins import PluginLoader
 from sojourn.resilience import BreakerState, CircuitBreaker, RetryBudget, ServerBreakers
 from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
 from sojourn.session import Limits, Migrate, Shape, Terms
@@ -60,7 +60,7 @@ def build_context(
     revocation_store: Store | None,
 ) -> Context[T]:
     """Return the parts of a manager. Raise ConfigurationError saying what does not fit and what to do."""
-    door = PluginDoor(settings)
+    door = PluginLoader(settings)
     cipher = door.cipher(cipher) if isinstance(cipher, str) else cipher
     metrics = door.metrics(metrics) if isinstance(metrics, str) else metrics
     client_side = is_client_side(store)

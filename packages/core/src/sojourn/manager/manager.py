@@ -18,7 +18,7 @@ from sojourn.manager.guarded_store import run_blocking
 from sojourn.manager.queries import Progress, Queries, Resealer, SessionInfo
 from sojourn.manager.request import SCOPE_KEY, exchange_of
 from sojourn.metrics import Metrics
-from sojourn.plugins import PluginDoor, warn_about_unknown_variables
+from sojourn.plugins import PluginLoader, warn_about_unknown_variables
 from sojourn.serializers import Serializer, SerializerFactory
 from sojourn.session import CookieChange, Migrate, Session, draft_of
 from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, Store
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]:
     """Return *parts*, keywords of SessionManager, with everything else that the settings name."""
     warn_about_unknown_variables(dotenv_path=settings.surroundings.env_file)
-    door = PluginDoor(settings)
+    door = PluginLoader(settings)
     if "store" not in parts:
         parts["store"] = door.store(settings.store)
     if settings.revocation_store is not None and "revocation_store" not in parts:

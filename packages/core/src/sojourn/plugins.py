@@ -1,0 +1,492 @@
+"""Find the stores, serializers, ciphers, metrics and observers that settings name.
+
+Only a plugin that is named is imported, and only while a manager is built: nothing here runs during a request.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
+
+import pluggy
+
+from sojourn import hookspecs
+from sojourn.errors import ConfigurationError, PluginConflictError, PluginNotFoundError, SojournError
+
+if TYPE_CHECKING:
+    from sojourn.crypto import Cipher
+    from sojourn.events import Observer
+    from sojourn.metrics import Metrics
+    from sojourn.serializers import Serializer, SerializerFactory
+    from sojourn.settings import SessionSettings
+    from sojourn.stores import ClientSideStore, Store
+
+__all__ = [
+    "BUILT_IN",
+    "InstalledPlugin",
+    "PluginLoader",
+    "UnknownVariable",
+    "find_cipher",
+    "find_metrics",
+    "find_observers",
+    "find_serializer",
+    "find_store",
+    "installed",
+    "unknown_variables",
+    "warn_about_unknown_variables",
+]
+
+Kind: TypeAlias = Literal["store", "serializer", "cipher", "metrics", "observer"]
+
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+BUILT_IN: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
+    {
+        "store": ("memory",),
+        "serializer": ("auto", "json", "msgpack", "pydantic"),
+        "cipher": ("aes-256-gcm", "aes-256-cbc-hmac-sha256"),
+        "metrics": ("null", "log"),
+        "observer": (),
+    }
+)
+"""What the core brings; looked up before any plugin."""
+
+KNOWN_DISTRIBUTIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "store-cookie": "sojourn-store-cookie",
+        "store-redis": "sojourn-store-redis",
+        "store-clustered-redis": "sojourn-store-redis",
+        "metrics-statsd": "sojourn-metrics-statsd",
+    }
+)
+"""The distributions that messages recommend, and no others: a misspelt name may be a stranger's package."""
+
+FIRST_THIRD_PARTY_SUITE: Final = 128
+"""Suite bytes below this are reserved for the core (docs/security.md)."""
+
+_WORDS: Final[dict[Kind, str]] = {
+    "store": "store is",
+    "serializer": "serializer is",
+    "cipher": "cipher is",
+    "metrics": "metrics are",
+    "observer": "observer is",
+}
+
+_NAMING_SETTINGS: Final[tuple[tuple[Kind, str], ...]] = (
+    ("store", "store"),
+    ("store", "revocation_store"),
+    ("serializer", "serializer"),
+    ("cipher", "cipher"),
+    ("metrics", "metrics"),
+)
+
+_log = logging.getLogger("sojourn.settings")
+
+_PREFIX: Final = "SOJOURN_"
+_VERY_NEAR: Final = 0.93
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledPlugin:
+    """One entry point of the group ``sojourn``, with the distribution that offers it."""
+
+    entry_point: str
+    """Its name: ``store-redis``."""
+    kind: str
+    """``store``, ``serializer``, ``cipher``, ``metrics``, ``observer``, or another word, which is ignored."""
+    name: str
+    """The name in a setting: ``redis``."""
+    target: str
+    """The module or object that is imported when it is named."""
+    distribution: str
+    version: str
+    conflict: bool
+    """Whether another distribution offers the same entry point."""
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of the variables that belong to it: ``SOJOURN_REDIS_``."""
+        return f"SOJOURN_{self.name.replace('-', '_').upper()}_"
+
+
+def find_store(name: str, settings: SessionSettings) -> Store | ClientSideStore:
+    """Return a new store called *name*; raises ``PluginNotFoundError`` with the choices."""
+    return PluginLoader(settings).store(name)
+
+
+def find_serializer(name: str, settings: SessionSettings) -> SerializerFactory:
+    """Return the factory of the serializer called *name*; raises ``PluginNotFoundError`` with the choices."""
+    return PluginLoader(settings).serializer(name)
+
+
+def find_cipher(name: str, settings: SessionSettings) -> Cipher:
+    """Return the cipher called *name*; raises ``PluginNotFoundError`` with the choices."""
+    return PluginLoader(settings).cipher(name)
+
+
+def find_metrics(name: str, settings: SessionSettings) -> Metrics:
+    """Return the metrics sink called *name*; raises ``PluginNotFoundError`` with the choices."""
+    return PluginLoader(settings).metrics(name)
+
+
+def find_observers(settings: SessionSettings) -> tuple[Observer, ...]:
+    """Return the observers of every plugin that the settings name: those of ``SOJOURN_OBSERVERS`` must be installed."""
+    loader = PluginLoader(settings)
+    for kind, field in _NAMING_SETTINGS:
+        name = getattr(settings, field)
+        if name is not None and name not in BUILT_IN[kind]:
+            loader.load(kind, name)
+    return loader.observers()
+
+
+class PluginLoader:
+    """Finds what the settings name, for one manager, and checks what the hooks of plugins return.
+
+    Looked up are, in this order: the built-ins, the plugins already loaded, and the entry point of that name. Raises
+    ``PluginNotFoundError``, ``PluginConflictError``, or ``ConfigurationError`` when a plugin does not work.
+    """
+
+    def __init__(self, settings: SessionSettings) -> None:
+        self._settings = settings
+        self._plugins = pluggy.PluginManager(hookspecs.PROJECT_NAME)
+        self._plugins.add_hookspecs(hookspecs)
+
+    def store(self, name: str) -> Store | ClientSideStore:
+        """Return the store called *name*."""
+        found = _built_in_store(name, self._settings)
+        if found is not None:
+            return found
+        answer = self._find("store", name)
+        from sojourn.stores import ClientSideStore, Store
+
+        if isinstance(answer, Store | ClientSideStore):
+            return answer
+        raise _unfit("store", name, answer)
+
+    def serializer(self, name: str) -> SerializerFactory:
+        """Return the factory of the serializer called *name*."""
+        answer = _built_in_serializer(name) or self._find("serializer", name)
+        if callable(answer):
+            return cast("SerializerFactory", answer)
+        raise _unfit("serializer", name, answer)
+
+    def cipher(self, name: str) -> Cipher:
+        """Return the cipher called *name*; that of a plugin has a suite byte from 128 (SECURITY R26)."""
+        found = _built_in_cipher(name)
+        if found is not None:
+            return found
+        answer = self._find("cipher", name)
+        suite: object = getattr(answer, "suite", None)
+        if not callable(getattr(answer, "box", None)) or not isinstance(suite, int):
+            raise _unfit("cipher", name, answer)
+        if not FIRST_THIRD_PARTY_SUITE <= suite <= 255:
+            raise ConfigurationError(
+                f"the cipher {name!r} has the suite byte {suite}; a plugin's is {FIRST_THIRD_PARTY_SUITE} to 255"
+            )
+        return cast("Cipher", answer)
+
+    def metrics(self, name: str) -> Metrics:
+        """Return the metrics sink called *name*."""
+        found = _built_in_metrics(name)
+        if found is not None:
+            return found
+        answer = self._find("metrics", name)
+        from sojourn.metrics import Metrics
+
+        if isinstance(answer, Metrics):
+            return answer
+        raise _unfit("metrics", name, answer)
+
+    def observers(self) -> tuple[Observer, ...]:
+        """Return the observers of every plugin loaded so far and of those that ``SOJOURN_OBSERVERS`` names."""
+        for name in self._settings.observers:
+            if not self.load("observer", name):
+                raise _not_found("observer", name)
+        answers = self._call("sojourn_observers", settings=self._settings)
+        observers: list[Observer] = []
+        # Pluggy calls the last one registered first.
+        for answer in reversed(answers):
+            for observer in cast("list[object]", list(answer)):
+                if not callable(observer):
+                    raise ConfigurationError(f"the hook sojourn_observers returned {_type(observer)}, no callable")
+                observers.append(cast("Observer", observer))
+        return tuple(observers)
+
+    def load(self, kind: Kind, name: str) -> bool:
+        """Import the plugin that offers *name* and register its hooks; return whether one is installed."""
+        point = entry_point_of(kind, name)
+        if point is None:
+            return False
+        plugin = _import(point)
+        if self._plugins.is_registered(plugin):
+            return True
+        try:
+            self._plugins.register(plugin, name=point.name)
+            self._plugins.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise ConfigurationError(
+                f"the plugin {point.name} of {distribution_of(point)} has a hook that does not exist or takes other "
+                f"parameters: {' '.join(str(error).split())}"
+            ) from error
+        return True
+
+    def _find(self, kind: Kind, name: str) -> Any:
+        """Call the hook of the loaded plugins, then load the one of that name; raises ``PluginNotFoundError``."""
+        hook = f"sojourn_create_{kind}"
+        answer = self._call(hook, name=name, settings=self._settings)
+        if answer is None:
+            if not self.load(kind, name):
+                raise _not_found(kind, name)
+            answer = self._call(hook, name=name, settings=self._settings)
+        if answer is None:
+            raise PluginNotFoundError(
+                f"the plugin {kind}-{name} is installed, but its hook {hook} does not know {name!r}; "
+                "that is a defect of the plugin"
+            )
+        return answer
+
+    def _call(self, hook: str, **arguments: Any) -> Any:
+        caller: Callable[..., Any] = getattr(self._plugins.hook, hook)
+        try:
+            return caller(**arguments)
+        except SojournError:
+            raise
+        except Exception as error:
+            # The text of a plugin's exception may hold a secret, so only its type is shown (SECURITY R6).
+            raise ConfigurationError(f"a plugin's hook {hook} failed with {type(error).__name__}") from error
+
+
+def _import(point: EntryPoint) -> object:
+    try:
+        loaded: object = point.load()
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}" if isinstance(error, ImportError) else type(error).__name__
+        raise ConfigurationError(
+            f"the plugin {point.name} of {distribution_of(point)} cannot be imported ({detail}); "
+            f"reinstall it: pip install --force-reinstall {distribution_of(point)}"
+        ) from error
+    return loaded
+
+
+def _not_found(kind: Kind, name: str) -> PluginNotFoundError:
+    choices = names_of(kind)
+    told = f"no {_WORDS[kind]} called {name!r}"
+    distribution = KNOWN_DISTRIBUTIONS.get(f"{kind}-{name}")
+    known = [entry.partition("-")[2] for entry in KNOWN_DISTRIBUTIONS if entry.startswith(f"{kind}-")]
+    near = difflib.get_close_matches(name, [*choices, *known], n=1)
+    if distribution:
+        told += f"; try: pip install {distribution}"
+    elif near:
+        told += f"; did you mean {near[0]!r}?"
+        if near[0] not in choices:
+            told += f" Try: pip install {KNOWN_DISTRIBUTIONS[f'{kind}-{near[0]}']}"
+    else:
+        told += f"; a package that brings it has the entry point {kind}-{name}"
+    return PluginNotFoundError(f"{told} (installed: {', '.join(choices) or 'none'})")
+
+
+def _unfit(kind: Kind, name: str, answer: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"the plugin {kind}-{name} returned {_type(answer)}, which lacks what sojourn asks of a {kind}; "
+        "see docs/write-a-plugin.md"
+    )
+
+
+def _type(value: object) -> str:
+    return f"an object of type {type(value).__qualname__}"
+
+
+# The former name, until nothing of sojourn itself uses it.
+PluginDoor = PluginLoader
+
+
+def installed() -> list[InstalledPlugin]:
+    """Return the installed plugins, sorted by entry point and distribution, from metadata; imports none of them."""
+    points = list(entry_points(group=hookspecs.PROJECT_NAME))
+    names = [point.name for point in points]
+    plugins = [_describe(point, conflict=names.count(point.name) > 1) for point in points]
+    return sorted(plugins, key=lambda plugin: (plugin.entry_point, plugin.distribution))
+
+
+def entry_point_of(kind: Kind, name: str) -> EntryPoint | None:
+    """Return the entry point ``<kind>-<name>``; raises ``PluginConflictError`` when two distributions offer it."""
+    points = list(entry_points(group=hookspecs.PROJECT_NAME, name=f"{kind}-{name}"))
+    if len(points) > 1:
+        raise PluginConflictError(
+            f"{len(points)} distributions offer {kind}-{name}: {_listed(map(distribution_of, points))}; "
+            "uninstall all but one"
+        )
+    return points[0] if points else None
+
+
+def names_of(kind: Kind) -> list[str]:
+    """Return the names that a setting may hold: the built-ins and what is installed."""
+    return [*BUILT_IN[kind], *dict.fromkeys(plugin.name for plugin in installed() if plugin.kind == kind)]
+
+
+def distribution_of(point: EntryPoint) -> str:
+    """Return the name of the distribution that offers the entry point."""
+    return point.dist.name if point.dist else "an unnamed distribution"
+
+
+def _describe(point: EntryPoint, *, conflict: bool) -> InstalledPlugin:
+    kind, _, name = point.name.partition("-")
+    return InstalledPlugin(
+        entry_point=point.name,
+        kind=kind,
+        name=name,
+        target=point.value,
+        distribution=distribution_of(point),
+        version=point.dist.version if point.dist else "",
+        conflict=conflict,
+    )
+
+
+def _listed(words: Iterable[str]) -> str:
+    *others, last = sorted(words)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+# What the core brings itself, imported when it is named. A name that is not built in gives None, and the plugins are
+# asked.
+
+
+def _built_in_store(name: str, settings: SessionSettings) -> Store | None:
+    """Return a new ``MemoryStore`` for ``memory``."""
+    if name != "memory":
+        return None
+    from sojourn.stores import MemoryStore
+
+    return MemoryStore(max_sessions=settings.memory_max_sessions)
+
+
+def _built_in_serializer(name: str) -> SerializerFactory | None:
+    """Return the factory of ``auto``, ``json``, ``msgpack`` or ``pydantic``."""
+    if name not in BUILT_IN["serializer"]:
+        return None
+    from sojourn.serializers import builtin_serializer
+
+    def make(model: type[Any]) -> Serializer[Any]:
+        made = builtin_serializer(name, model)
+        assert made is not None, name  # noqa: S101 - the name was looked up above
+        return made
+
+    return make
+
+
+def _built_in_cipher(name: str) -> Cipher | None:
+    """Return the built-in cipher of that name."""
+    from sojourn.crypto import BUILTIN_CIPHERS
+
+    return next((suite for suite in BUILTIN_CIPHERS if suite.name == name), None)
+
+
+def _built_in_metrics(name: str) -> Metrics | None:
+    """Return the metrics sink for ``null`` or ``log``."""
+    from sojourn.metrics import LogMetrics, NullMetrics
+
+    match name:
+        case "null":
+            return NullMetrics()
+        case "log":
+            return LogMetrics()
+        case _:
+            return None
+
+
+# Variables that look like settings but belong to nobody, most likely because they are misspelt.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownVariable:
+    """A variable that belongs neither to the core nor to an installed plugin."""
+
+    name: str
+    origin: str
+    """``the environment`` or the path of the file."""
+    nearest: str | None
+    """The setting that was probably meant."""
+    distribution: str | None
+    """A distribution that would read it if it were installed."""
+
+    def __str__(self) -> str:
+        told = f"{self.name} (from {self.origin}) is no setting of sojourn or of an installed plugin"
+        if self.nearest:
+            return f"{told}; did you mean {self.nearest}?"
+        if self.distribution:
+            return f"{told}; it belongs to {self.distribution}, which is not installed"
+        return f"{told}; run `sojourn config show` for the names that are"
+
+
+def unknown_variables(
+    names: Iterable[str], origin: str, *, known: Iterable[str], prefixes: Iterable[str]
+) -> list[UnknownVariable]:
+    """Return those of *names* that begin with ``SOJOURN_``, are not *known* and are under none of the *prefixes*.
+
+    A name under a plugin's prefix counts as the plugin's, unless it is all but equal to a known one of the same
+    prefix: ``SOJOURN_COOKIE_`` is shared by the core and by the cookie store.
+    """
+    settings = sorted(known)
+    theirs = sorted(prefixes)
+    found: list[UnknownVariable] = []
+    for name in sorted({name.upper() for name in names}):
+        if not name.startswith(_PREFIX) or name in settings:
+            continue
+        prefix = next((prefix for prefix in theirs if name.startswith(prefix)), None)
+        if prefix:
+            shared = [setting for setting in settings if setting.startswith(prefix)]
+            near = difflib.get_close_matches(name, shared, n=1, cutoff=_VERY_NEAR)
+            if not near:
+                continue
+        else:
+            near = difflib.get_close_matches(name, [*settings, *_under(theirs, name)], n=1, cutoff=0.75)
+        missing = next((dist for entry, dist in KNOWN_DISTRIBUTIONS.items() if name.startswith(_prefix(entry))), None)
+        found.append(
+            UnknownVariable(
+                name=name,
+                origin=origin,
+                nearest=near[0] if near else None,
+                distribution=None if prefix else missing,
+            )
+        )
+    return found
+
+
+def warn_about_unknown_variables(
+    environ: Mapping[str, str] | None = None, dotenv_path: str | os.PathLike[str] | None = ".env"
+) -> list[UnknownVariable]:
+    """Log a warning for every ``SOJOURN_*`` variable that nothing reads, with the nearest name; return them.
+
+    *environ* is the environment of the process by default. Values are neither read nor shown.
+    """
+    from sojourn.settings import SessionSettings
+    from sojourn.settings.sources import names_in_env_file
+
+    known = [SessionSettings.variable_of(name) for name in SessionSettings.model_fields]
+    prefixes = [plugin.prefix for plugin in installed()]
+    found = unknown_variables(
+        os.environ if environ is None else environ, "the environment", known=known, prefixes=prefixes
+    )
+    if dotenv_path is not None:
+        path = Path(dotenv_path)
+        found += unknown_variables(names_in_env_file(path), str(path), known=known, prefixes=prefixes)
+    for variable in found:
+        _log.warning("%s", variable)
+    return found
+
+
+def _under(prefixes: Iterable[str], name: str) -> list[str]:
+    """Return the name with each of the prefixes instead of its own: ``SOJOURN_REDIS_URL`` for ``SOJOURN_REDSI_URL``."""
+    rest = name.removeprefix(_PREFIX).partition("_")[2]
+    return [prefix + rest for prefix in prefixes if rest]
+
+
+def _prefix(entry_point: str) -> str:
+    return f"{_PREFIX}{entry_point.partition('-')[2].replace('-', '_').upper()}_"
