@@ -1,8 +1,8 @@
-"""The way of a payload into its envelope and back: compress and seal; open and inflate.
+"""The envelope of a payload: compressed and encrypted, and the way back.
 
-The envelope is a header (format, suite, flags; day and key id where it is sealed) and the payload. Its one rule:
-nothing is decompressed or parsed before it is authenticated (SECURITY R24, R25); an envelope of another format or under
-an unknown key is "future", never "corrupt" (FAILURES F4).
+The envelope is a header (format, suite, flags; day and key id where it is encrypted) and the payload. Nothing is
+decompressed or parsed before it is authenticated (SECURITY R24, R25); an envelope of another format or under an unknown
+key is "future", never "corrupt" (FAILURES F4).
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ from sojourn.errors import SessionTooLargeError
 
 FORMAT: Final = 1
 PLAIN: Final = 0
-"""The suite byte of an envelope that is not sealed: only for stores that never leave the process."""
+"""The suite byte of an envelope that is not encrypted: only for stores that never leave the process."""
 COMPRESSED: Final = 1
 STUB: Final = 2
-"""The record is what a renewal leaves behind for requests in flight (SECURITY R9)."""
+"""The record redirects requests in flight to the id that a renewal has moved the session to (SECURITY R9)."""
 
-_HEAD: Final = Struct(">BBBI8s")  # format, suite, flags, day, key id
-_PLAIN_HEAD: Final = bytes((FORMAT, PLAIN))  # then the flags: nothing is sealed, so there is neither day nor key
-_BOUND: Final = Struct(">Qd")  # version, absolute deadline
-_BOUND_COOKIE: Final = Struct(">Qdd")  # and the idle deadline
+# Format, suite, flags, day, key id.
+_HEAD: Final = Struct(">BBBI8s")
+# Followed by the flags: what is not encrypted has neither day nor key.
+_PLAIN_HEAD: Final = bytes((FORMAT, PLAIN))
+# Version, absolute deadline.
+_BOUND: Final = Struct(">Qd")
+# Version, absolute deadline, idle deadline.
+_BOUND_COOKIE: Final = Struct(">Qdd")
 _HEAD_BYTES: Final = _HEAD.size
 _MOST_OPENED: Final = 64
 _DAY: Final = 86_400.0
@@ -35,15 +39,15 @@ _GZIP: Final = 31
 
 
 class CorruptEnvelopeError(Exception):
-    """The envelope does not authenticate or inflate."""
+    """The envelope is not authentic, or cannot be decompressed."""
 
 
 class FutureEnvelopeError(Exception):
-    """The envelope has another format, or is sealed by a suite or key that this node does not have."""
+    """The envelope has another format, or was encrypted with a suite or key that this node does not have."""
 
 
 class BoundFacts(Protocol):
-    """What an envelope is bound to beside its own header and the purpose of the codec; a record is that."""
+    """What an envelope is bound to beside its header and the purpose of the codec; a ``Record`` has it."""
 
     @property
     def id(self) -> str: ...  # noqa: D102
@@ -56,7 +60,7 @@ class BoundFacts(Protocol):
 
 
 class Bound(msgspec.Struct, frozen=True, gc=False):
-    """The bound facts of a record that is being made."""
+    """The same for a record that is not made yet."""
 
     id: str
     version: int
@@ -65,11 +69,11 @@ class Bound(msgspec.Struct, frozen=True, gc=False):
 
 
 class Codec:
-    """Seal payloads for one purpose, and open them again.
+    """Encrypts payloads for one purpose, and decrypts them.
 
     *purpose* is the cookie's name or the store's namespace; with *client_side* the idle deadline is bound as well.
     *cipher* None leaves payloads readable (a store in memory). *compress_over* and *max_payload* are bytes;
-    *max_lifetime* is in seconds: an envelope sealed on a day longer ago is refused (SECURITY R27).
+    *max_lifetime* is in seconds: an envelope encrypted on a day longer ago is refused (SECURITY R27).
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class Codec:
         self._max_days = int(max_lifetime // _DAY) + 2
         self._sealing: tuple[int, bytes, Box] | None = None
         self._opened: dict[bytes, tuple[Box, float, float, int]] = {}
-        """By its head, what opened an authentic envelope: the box, from when and until when, and the flags."""
+        """By the head of an envelope that was authentic: the box, the times from and until it is valid, the flags."""
 
     def _associated(self, head: bytes, bound: BoundFacts) -> bytes:
         if self._client_side:
@@ -119,6 +123,7 @@ class Codec:
         cipher = self._cipher
         if cipher is None:
             return b"%b%c%b" % (_PLAIN_HEAD, flags, plain)
+        # The box is kept for the day: deriving its key costs more than encrypting.
         day, sealing = int(now // _DAY), self._sealing
         if sealing is None or sealing[0] != day:
             key = self._ring.primary
@@ -131,6 +136,8 @@ class Codec:
         if self._cipher is None and envelope[:2] == _PLAIN_HEAD and len(envelope) > 2:
             plain, flags = envelope[3:], envelope[2]
             return (self._inflate(plain) if flags & COMPRESSED else plain), flags
+        # Everything that the head says is worked out once for each head, and kept only after it proved authentic: what
+        # an attacker makes up fills no cache.
         head = envelope[:_HEAD_BYTES]
         known = self._opened.get(head)
         box, since, until, flags = known if known is not None else self._way_into(envelope, now)
@@ -138,7 +145,8 @@ class Codec:
             raise CorruptEnvelopeError
         try:
             plain = box.open(envelope[_HEAD_BYTES:], self._associated(head, bound))
-        except (CryptoError, error):  # a version that no envelope can be bound to was not written by us
+        except (CryptoError, error):
+            # struct.error: a version that cannot be packed was not written by a codec.
             raise CorruptEnvelopeError from None
         if known is None:
             if len(self._opened) >= _MOST_OPENED:
@@ -147,25 +155,27 @@ class Codec:
         return (self._inflate(plain) if flags & COMPRESSED else plain), flags
 
     def _way_into(self, envelope: bytes, now: float) -> tuple[Box, float, float, int]:
-        """Return what opens a sealed envelope with a head that is new, as `_opened` holds it."""
+        """Return the entry of `_opened` for an encrypted envelope whose head is new."""
         if len(envelope) < _HEAD_BYTES:
             raise CorruptEnvelopeError
         form, suite, flags, day, key_id = _HEAD.unpack_from(envelope)
         if form != FORMAT:
             raise FutureEnvelopeError
-        if suite == PLAIN:  # a reader of ours may not be talked out of its seal
+        # A reader that expects encryption must not accept a record because it claims to have none.
+        if suite == PLAIN:
             raise CorruptEnvelopeError
         opener = self._openers.get(suite)
         key = self._ring.get(key_id)
         if opener is None or key is None:
             raise FutureEnvelopeError
         since, until = (day - 1) * _DAY, (day + self._max_days + 1) * _DAY
-        if not since <= now < until:  # no key is derived for it
+        # Refused here, before a key is derived for the day.
+        if not since <= now < until:
             raise CorruptEnvelopeError
         return self._ring.box(opener, key, day), since, until, flags
 
     def is_sealed_by_first_key(self, envelope: bytes) -> bool:
-        """Tell whether a write would seal with the same key; a retired key's envelope is re-sealed (SECURITY R26)."""
+        """Return whether a write would use the same key; an envelope under another key is re-encrypted (SECURITY R26)."""
         return self._cipher is None or envelope[7:_HEAD_BYTES] == self._ring.primary.id
 
     def _inflate(self, packed: bytes) -> bytes:
@@ -180,5 +190,5 @@ class Codec:
 
 
 def peek_flags(envelope: bytes) -> int:
-    """Return the flags of an envelope without opening it; 0 when it has none."""
+    """Return the flags of an envelope without decrypting it; 0 when it has none."""
     return envelope[2] if len(envelope) > 2 else 0

@@ -1,7 +1,7 @@
-"""Read the Cookie header and write Set-Cookie: size, prefix and attribute rules.
+"""Reading the Cookie header and writing Set-Cookie: size, prefix and attribute rules.
 
-The one rule: nothing reaches a header that was not checked against the grammar of RFC 6265, so no value and no
-setting can inject an attribute or a header.
+Everything that goes into a header is checked against the grammar of RFC 6265, so that no value and no setting can inject
+an attribute or a header.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OCTETS: Final = bytes(code for code in range(0x21, 0x7F) if chr(code) not in '"
 def read_cookies(header: str, name: str) -> list[str]:
     """Return every value that the Cookie *header* holds under exactly *name*, in order.
 
-    Total, and linear in the header's length. Only spaces and tabs around a pair are dropped: a wider notion of
+    Defined for every header, and linear in its length. Only spaces and tabs around a pair are dropped: a wider notion of
     whitespace would let a no-break space before ``__Host-session`` slip past the browser's rules. DQUOTEs around a
     value are dropped and protect nothing; nothing is percent-decoded. The caller joins several Cookie headers
     with ``"; "``.
@@ -69,7 +69,7 @@ def read_cookies(header: str, name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookiePolicy:
-    """How the session cookie is named and limited; checked once, when made (SECURITY R18, R19).
+    """The name, attributes and limits of the session cookie; checked once, when made (SECURITY R18, R19).
 
     Raises ``ConfigurationError`` naming the setting. That Secure is off in ``development`` and ``testing`` alone is
     checked by the settings, which know the preset.
@@ -109,13 +109,13 @@ class CookiePolicy:
         object.__setattr__(self, "_room", MAX_COOKIE_BYTES - len(self.name))
 
     def read(self, header: str) -> Sequence[str]:
-        """Return what `read_cookies` returns; at once where a header plainly holds one token of base64url characters."""
+        """Return what `read_cookies` returns; quickly for the usual header, with one value of base64url characters."""
         if header.count(self._opening) == 1 and (match := self._sole(header)) is not None:
             return (match[1],)
         return read_cookies(header, self.name)
 
     def token_in(self, header: str) -> str | None:
-        """Return the one token that a header plainly holds; None for any other header, which `read` understands."""
+        """Return the token of the usual header, which holds exactly one; None for any other, which `read` parses."""
         if header.count(self._opening) == 1 and (match := self._sole_token(header)) is not None:
             return match[1]
         return None
@@ -176,7 +176,8 @@ def _check_syntax(policy: CookiePolicy) -> None:
 
 def _check_safety(policy: CookiePolicy) -> None:
     """Refuse combinations that browsers drop, or that would give the token away (SECURITY R18, R19)."""
-    name = policy.name.lower()  # browsers compare the prefixes without regard to case
+    # Browsers compare the prefixes without regard to case.
+    name = policy.name.lower()
     if not policy.http_only:
         msg = "SOJOURN_COOKIE_HTTP_ONLY is false, which shows the token to every script on the page; leave it out"
         raise ConfigurationError(msg)

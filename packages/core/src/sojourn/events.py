@@ -268,7 +268,7 @@ class RevocationListeners:
                 self._report()
 
     def notify_doubt(self) -> None:
-        """Tell every listener that sessions may have ended whose ids are not known."""
+        """Call the *on_doubt* of every listener: sessions may have ended whose ids are not known."""
         for _, on_doubt in list(self._listeners.values()):
             if on_doubt is not None:
                 try:

@@ -1,6 +1,6 @@
 """Messages for the next request that reads them.
 
-The one rule: reading a message consumes it, exactly once; a request that reads none changes nothing.
+Reading a message consumes it, exactly once; a request that reads none changes nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, Final, TypeGuard, cast
 from sojourn.errors import SerializationError, SessionTooLargeError
 
 MAX_MESSAGES: Final = 32
-"""How many messages may wait at once."""
+"""The most messages that may be pending."""
 _DEEPEST: Final = 64
-"""How many levels a JSON value may have, so that one which contains itself is refused."""
+"""The most levels of a JSON value, so that one which contains itself is refused."""
 
 
 def json_copy(value: object, what: str) -> Any:
@@ -53,7 +53,7 @@ class FlashNow(MutableMapping[str, Any]):
 
 
 class _Message:
-    """A message under a customary name, as an attribute of Flash; reading it consumes it."""
+    """A descriptor for the message of a usual name as an attribute of Flash; reading it consumes it."""
 
     def __set_name__(self, owner: type[Flash], name: str) -> None:
         self._name = name
@@ -66,13 +66,13 @@ class _Message:
 
 
 class Flash(MutableMapping[str, Any]):
-    """A mapping of messages; pure, and owned by one session.
+    """The messages of one session, as a mapping; does no I/O.
 
-    ``flash["notice"] = "Welcome"`` waits for the next request that reads it; reading it here consumes it too. What was
-    read stays readable for the rest of this request. ``in``, ``len``, ``iter``, ``keys`` and ``==`` do not read.
-    Values must be JSON (SerializationError names the key); a 33rd waiting message raises SessionTooLargeError.
+    ``flash["notice"] = "Welcome"`` is kept until a request reads it, which may be this one. What was read stays readable
+    for the rest of the request. ``in``, ``len``, ``iter``, ``keys`` and ``==`` do not read. Values must be JSON
+    (SerializationError names the key); a 33rd pending message raises SessionTooLargeError.
 
-    *stored* is what earlier requests left. *on_write* is called before any change of ``pending()`` and may raise.
+    *stored* are the messages of earlier requests. *on_write* is called before any change of ``pending()`` and may raise.
     """
 
     __slots__ = ("_kept", "_now", "_on_write", "_pending", "_seen")
@@ -98,13 +98,13 @@ class Flash(MutableMapping[str, Any]):
         return self._now
 
     def pending(self) -> dict[str, Any]:
-        """Return what is to be stored at commit: the messages that nobody has read, and those kept."""
+        """Return the messages to store at commit: those that were not read, and those kept."""
         return dict(self._pending)
 
     def keep(self, key: str) -> None:
-        """Let the message live until the next request that reads it, whether or not this one reads it.
+        """Keep the message for the next request that reads it, whether or not this one reads it.
 
-        A message of ``now`` is stored by it; a message that does not exist is none to keep.
+        A message of ``now`` is stored too; a message that does not exist is ignored.
         """
         if key in self._pending:
             if key not in self._kept:
@@ -233,5 +233,5 @@ def _is_dict(value: object) -> TypeGuard[dict[object, object]]:
 
 
 def _is_text(value: str) -> bool:
-    """Tell whether it is Unicode: half of a surrogate pair has no UTF-8."""
+    """Return whether *value* can be encoded as UTF-8, which half of a surrogate pair cannot."""
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)

@@ -1,6 +1,6 @@
-"""What sojourn counts and times, and the two sinks that need nothing: null and log.
+"""The names of what sojourn counts and times, and the two sinks that need nothing: null and log.
 
-A sink that raises is counted and ignored (FAILURES F22); names are those of the table in docs/operations.md.
+A sink that raises is counted and ignored (FAILURES F22); the names are those of the table in docs/operations.md.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ Tags = Mapping[str, str]
 
 @runtime_checkable
 class Metrics(Protocol):
-    """Take counts, durations and levels; never block, never raise into a request."""
+    """A sink for counts, durations and levels; it never blocks, and never raises into a request."""
 
     def increment(self, name: str, value: int = 1, tags: Tags | None = None) -> None:
         """Add *value* to a counter."""
@@ -78,7 +78,7 @@ class Metrics(Protocol):
 
 
 class NullMetrics:
-    """Drop everything."""
+    """A sink that drops everything."""
 
     def increment(self, name: str, value: int = 1, tags: Tags | None = None) -> None:
         """Drop the count."""
@@ -91,7 +91,7 @@ class NullMetrics:
 
 
 class LogMetrics:
-    """Write one line of DEBUG log for each figure; labels never hold a token, data or a secret (SECURITY R6)."""
+    """A sink that logs a line for each figure; labels never hold a token, data or a secret (SECURITY R6)."""
 
     def __init__(self, logger: logging.Logger | None = None, *, level: int = logging.DEBUG) -> None:
         self._logger = logger or logging.getLogger("sojourn.metrics")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import pluggy
 
@@ -44,8 +44,6 @@ __all__ = [
 ]
 
 Kind: TypeAlias = Literal["store", "serializer", "cipher", "metrics", "observer"]
-
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 BUILT_IN: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
     {

@@ -1,6 +1,6 @@
 """Write values the way variables hold them, for people who look at settings.
 
-The one rule: a secret is written as "(set)" (SECURITY R6).
+A secret is written as "(set)" (SECURITY R6).
 """
 
 from __future__ import annotations
