@@ -1,4 +1,4 @@
-"""Simulate a cluster of local caches: the protocol of `sojourn_store_redis.coherence` itself, in a world of events.
+"""Simulate a cluster of local caches: the protocol of `sojourn_store_redis.local_cache.protocol` itself, in a world of events.
 
 The one rule: the nodes run the code that is shipped; only clock, network and server are models. Times in seconds.
 
@@ -19,8 +19,9 @@ from itertools import count
 from typing import Any
 
 from sojourn.stores import Record
-from sojourn_store_redis.coherence import Announced, Coherence, Confirmed, HangUp, LocalCache, Message, Ping, Pong
-from sojourn_store_redis.coherence.messages import announcement
+from sojourn_store_redis.local_cache.cache import LocalCache
+from sojourn_store_redis.local_cache.links import Announced, Confirmed, HangUp, Message, Ping, Pong, announcement
+from sojourn_store_redis.local_cache.protocol import Coherence
 
 FAR = 1e15
 MESSAGE_BYTES = 103  # an id of 43 characters, and what RESP and the channel add, about

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> bool:
         pin(0, measured)
         head = describe(redis_program=redis.program)
         for name in words or PARTS:
-            if name == "cache" and find_spec("sojourn_store_redis.coherence") is None:
+            if name == "cache" and find_spec("sojourn_store_redis.local_cache.protocol") is None:
                 sys.stderr.write("left out: cache, for the clustered store is not there\n")
                 continue
             section = PARTS[name](redis, Random(arguments.seed))

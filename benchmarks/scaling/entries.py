@@ -25,7 +25,7 @@ Pair = tuple[Callable[[], Any], Callable[[], Any]]
 
 def local_cache(random: Random) -> Section:
     """Return hit, miss, fill and evict of the clustered store's local cache."""
-    from sojourn_store_redis.coherence import LocalCache
+    from sojourn_store_redis.local_cache.cache import LocalCache
 
     operations = ("hit", "miss", "fill", "evict")
     ratios: dict[str, list[float]] = {name: [] for name in operations}

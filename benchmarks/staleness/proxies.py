@@ -6,7 +6,7 @@ import multiprocessing
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from tests.store_redis.cluster.proxy import Proxy
+from tests.store_redis.local_cache.proxy import Proxy
 
 
 class Proxies:

@@ -16,7 +16,7 @@ from sojourn.stores import Created
 from sojourn.testing import make_id, make_record, make_write_id
 from sojourn.testing.driver import Driver
 from sojourn_store_redis import RedisStore
-from sojourn_store_redis.shared.routes import opened
+from sojourn_store_redis.transport.connection import opened
 from tests.faults.certificates import write_certificate
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers import RedisServer

@@ -21,7 +21,7 @@ from sojourn.stores import Created, StoreIO
 from sojourn.testing import make_id, make_label, make_record, make_write_id
 from sojourn.testing.driver import drive
 from sojourn_store_redis import RedisStore
-from sojourn_store_redis.failures import mapped
+from sojourn_store_redis.errors import mapped
 from tests.servers import wait_until
 
 W1, W2 = make_write_id(1), make_write_id(2)

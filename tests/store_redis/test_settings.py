@@ -25,8 +25,9 @@ from sojourn.testing import make_id, make_record, make_write_id
 from sojourn.testing.driver import Driver, drive
 from sojourn_store_redis import Address, RedisStore, TwinnedRedisStore, sojourn_create_store
 from sojourn_store_redis.settings import RedisSettings
-from sojourn_store_redis.shared import HeldTransport, SharedTransport
-from sojourn_store_redis.transport import ClientTransport
+from sojourn_store_redis.transport.blocking import HeldTransport
+from sojourn_store_redis.transport.client import ClientTransport
+from sojourn_store_redis.transport.pipelined import SharedTransport
 from tests.servers import RedisServer
 
 W1 = make_write_id(1)

@@ -1,109 +1,96 @@
-"""Stores on one server, each in both kinds: driven by an event loop, and blocking."""
+"""Stores of both kinds on a real Redis Cluster: three primaries, each with a replica."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from sojourn.stores import Record, StoreIO
-from sojourn.testing import make_id, make_record, make_write_id
-from sojourn.testing.driver import Driver, drive
-from sojourn_store_redis import ClusteredRedisStore
-from tests.servers import RedisServer
+from sojourn.stores import StoreIO
+from sojourn.testing import FakeClock
+from sojourn.testing.driver import Driver
+from sojourn_store_redis import RedisStore
+from tests.servers import ClusterSetup, RedisServer
+
+PATIENT = {"timeout": 5.0, "connect_timeout": 5.0}  # for a machine that does other things too
 
 
-class Node:
-    """A clustered store with plain calls."""
+class Site:
+    """A store on a cluster, with its methods as plain calls."""
 
-    def __init__(self, driver: Driver, store: ClusteredRedisStore, *, blocking: bool) -> None:
+    def __init__(self, driver: Driver, store: Any) -> None:
         self.driver = driver
-        self.whole = store
-        self.store: Any = store.blocking_twin() if blocking else store
-        self.writes = 0
+        self.store = store
+
+    @property
+    def transport(self) -> Any:
+        found = self.store._transport
+        return getattr(found, "_transport", found)  # the one that looks at the server first stands before it
+
+    @property
+    def topology(self) -> Any:
+        return self.transport.topology
 
     def run(self, awaitable: Any) -> Any:
-        return self.driver.run(awaitable) if self.store.io is StoreIO.ASYNC else drive(awaitable, self.store.io)
+        return self.driver.run(awaitable, self.store.io)
 
-    def load(self, id: str) -> Record | None:
-        record: Record | None = self.run(self.store.load(id))
-        return record
+    def scan(self) -> list[str]:
+        return self.driver.collect(self.store.scan(), self.store.io)
 
-    def create(self, name: object, **options: Any) -> Record:
-        record = make_record(make_id(name), now=time.time(), **options)
-        self.writes += 1
-        self.run(self.store.create(record, write_id=make_write_id(f"{id(self)} {self.writes}")))
-        return record
-
-    def replace(self, name: object, version: int) -> Any:
-        record = make_record(make_id(name), version=version, now=time.time())
-        self.writes += 1
-        write_id = make_write_id(f"{id(self)} {self.writes}")
-        return self.run(self.store.replace(record, expected=version - 1, write_id=write_id))
-
-    def delete(self, name: object) -> Any:
-        return self.run(self.store.delete(make_id(name)))
-
-    def figure(self, name: str) -> float:
-        return float(self.store.cache_stats()[name])
-
-    def close(self) -> None:
-        self.driver.run(self.whole.aclose())
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.store, name)
+        return lambda *arguments, **options: self.run(method(*arguments, **options))
 
 
-class Cluster:
-    """Several nodes on one server; time passes for all of them."""
-
-    def __init__(self, server: RedisServer, driver: Driver, *, blocking: bool) -> None:
-        self.server = server
-        self.driver = driver
-        self.blocking = blocking
-        self.nodes: list[Node] = []
-
-    def node(self, url: str | None = None, **options: Any) -> Node:
-        store = ClusteredRedisStore.from_url(url or self.server.url, **{"timeout": 2.0, **options})
-        node = Node(self.driver, store, blocking=self.blocking)
-        self.nodes.append(node)
-        return node
-
-    def pair(self, **options: Any) -> tuple[Node, Node]:
-        nodes = self.node(node_id="one", **options), self.node(node_id="two", **options)
-        for node in nodes:
-            node.load(make_id("nothing"))
-        self.wait_until(lambda: all(node.figure("lease") for node in nodes))
-        return nodes
-
-    def wait(self, seconds: float) -> None:
-        self.driver.run(asyncio.sleep(seconds))
-
-    def wait_until(self, is_so: Callable[[], Any], seconds: float = 10.0) -> None:
-        until = time.monotonic() + seconds
-        while not is_so():
-            assert time.monotonic() < until, "it did not become so in time"
-            self.wait(0.01)
-
-    def kill_links(self) -> int:
-        """Close every invalidation connection from the server's side."""
-        with self.server.client() as client:
-            links = [each for each in client.client_list() if "invalidations" in each["name"]]
-            for each in links:
-                client.client_kill_filter(_id=each["id"])
-        return len(links)
-
-    def close(self) -> None:
-        self.server.start_if_stopped()
-        for node in self.nodes:
-            node.close()
+MakeSite = Callable[..., Site]
 
 
-@pytest.fixture(params=[False, True], ids=["asyncio", "blocking"])
-def cluster(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Cluster]:
-    redis_server.start_if_stopped()
-    redis_server.flush()
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[ClusterSetup]:
+    with ClusterSetup() as setup:
+        yield setup
+
+
+@pytest.fixture
+def setup(shared_cluster: ClusterSetup) -> ClusterSetup:
+    """Hand over a whole, empty cluster; tests that take nodes away start one of their own."""
+    shared_cluster.flush()
+    return shared_cluster
+
+
+@pytest.fixture(params=[StoreIO.ASYNC, StoreIO.BLOCKING], ids=["asyncio", "blocking"])
+def io(request: pytest.FixtureRequest) -> StoreIO:
+    found: StoreIO = request.param
+    return found
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
     with Driver() as driver:
-        cluster = Cluster(redis_server, driver, blocking=request.param)
-        yield cluster
-        cluster.close()
+        yield driver
+
+
+@pytest.fixture
+def make_site(io: StoreIO, driver: Driver) -> Iterator[MakeSite]:
+    """Make stores of the wanted kind; those of another one on request."""
+    made: list[Any] = []
+
+    def make(url: str, **options: Any) -> Site:
+        whole = RedisStore.from_url(url, **{"clock": FakeClock(), **PATIENT, **options})
+        made.append(whole)
+        return Site(driver, whole if io is StoreIO.ASYNC else whole.blocking_twin())
+
+    yield make
+    for whole in made:
+        driver.run(whole.aclose())
+
+
+@pytest.fixture
+def site(setup: ClusterSetup, make_site: MakeSite) -> Site:
+    return make_site(setup.cluster_url)
+
+
+def other_than(setup: ClusterSetup, server: RedisServer) -> RedisServer:
+    """Return a primary that is not *server*."""
+    return next(node for node in setup.primaries() if node is not server)

@@ -1,160 +1,77 @@
-"""The clustered store behind Sentinel: links follow the master, and no copy is older than allowed meanwhile."""
+"""F13 on a real cluster: a primary dies or freezes under load, and the service goes on with its replica."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from sojourn.errors import StoreUnavailableError
-from sojourn.stores import Record, Replaced, StoreIO
-from sojourn.testing import make_id, make_write_id
-from sojourn.testing.driver import Driver, drive
-from sojourn_store_redis import ClusteredRedisStore
-from sojourn_store_redis.clustered import LocalCacheLimits
-from tests.servers import RedisServer, SentinelSetup, wait_until
+from sojourn.stores import StoreIO
+from sojourn.testing.driver import drive
+from sojourn_store_redis import RedisStore, TwinnedRedisStore
+from sojourn_store_redis.records import KeyNames
+from tests.servers import ClusterSetup, engines, wait_until
+from tests.store_redis.cluster.load import Load
 
-pytestmark = pytest.mark.slow
-
-X = 0.5
-FAR = 4e9
-NAMES = [make_id(number) for number in range(8)]
+KEYS = KeyNames.of("sojourn")
+WINDOW = 1.0
+"""Seconds before a failure in which what was acknowledged may not have reached the replica: by far enough."""
 
 
-class Board:
-    """What was acknowledged, and when; a record's payload is the number of its write."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.acknowledged: dict[str, list[tuple[int, float]]] = {id: [] for id in NAMES}
-        self.hits = 0
-        self.worst = 0.0
-
-    def judge(self, id: str, record: Record, asked: float) -> None:
-        """Note how old a local answer was: for how long a later write had been acknowledged when it was asked for."""
-        self.hits += 1
-        later = [moment for number, moment in self.acknowledged[id] if number > int(record.payload)]
-        if later:
-            self.worst = max(self.worst, asked - min(later))
+@pytest.fixture(params=engines())
+def own_cluster(request: pytest.FixtureRequest) -> Iterator[ClusterSetup]:
+    with ClusterSetup(engine=request.param) as setup:
+        yield setup
 
 
-class Node:
-    def __init__(self, driver: Driver, url: str, name: str, *, blocking: bool) -> None:
-        limits = LocalCacheLimits(max_staleness=X)
-        self.driver = driver
-        self.whole = ClusteredRedisStore.from_url(url, timeout=1.0, connect_timeout=1.0, limits=limits, node_id=name)
-        self.store: Any = self.whole.blocking_twin() if blocking else self.whole
-
-    def run(self, work: Any) -> Any:
-        return self.driver.run(work) if self.store.io is StoreIO.ASYNC else drive(work, self.store.io)
-
-    def figure(self, name: str) -> float:
-        return float(self.store.cache_stats()[name])
-
-    def read(self, id: str, board: Board) -> None:
-        hits, asked = self.figure("hits"), time.monotonic()
-        try:
-            record = self.run(self.store.load(id))
-        except StoreUnavailableError:
-            return
-        if record is not None and self.figure("hits") > hits:
-            board.judge(id, record, asked)
-
-    def write(self, id: str, board: Board) -> bool:
-        board.number += 1
-        number, write_id = board.number, make_write_id(f"write {board.number}")
-        try:
-            present = self.run(self.store.load_fresh(id))
-            version = present.version if present is not None else 0
-            record = Record(id, version + 1, b"%d" % number, FAR, FAR)
-            if present is None:
-                self.run(self.store.create(record, write_id=write_id))
-            elif self.run(self.store.replace(record, expected=version, write_id=write_id)) is not Replaced.OK:
-                return False
-        except StoreUnavailableError:
-            return False
-        board.acknowledged[id].append((number, time.monotonic()))
-        return True
+def stores(setup: ClusterSetup) -> tuple[TwinnedRedisStore, TwinnedRedisStore]:
+    """Return one store for tasks and one for threads; neither knows what the other one learns."""
+    return RedisStore.from_url(setup.cluster_url), RedisStore.from_url(setup.cluster_url)
 
 
-class Play:
-    """Two nodes of different kinds behind one set of sentinels."""
-
-    def __init__(self, setup: SentinelSetup, driver: Driver) -> None:
-        self.setup = setup
-        self.driver = driver
-        self.board = Board()
-        self.nodes = [
-            Node(driver, setup.url, "tasks", blocking=False),
-            Node(driver, setup.url, "threads", blocking=True),
-        ]
-
-    def go_on(self, seconds: float) -> None:
-        """Write on either node and read on both, for a while."""
-        until = time.monotonic() + seconds
-        turn = 0
-        while time.monotonic() < until:
-            turn += 1
-            self.nodes[turn % 2].write(NAMES[turn % len(NAMES)], self.board)
-            for id in NAMES:
-                for node in self.nodes:
-                    node.read(id, self.board)
-            self.driver.run(asyncio.sleep(0.005))
-
-    def go_on_until(self, is_so: Any, what: str) -> None:
-        until = time.monotonic() + 30.0
-        while not is_so():
-            assert time.monotonic() < until, what
-            self.go_on(0.1)
-
-    def have_leases(self) -> bool:
-        return all(node.figure("lease") for node in self.nodes)
-
-    def links_on(self, server: RedisServer) -> set[str]:
-        with server.client() as client:
-            return {each["name"] for each in client.client_list() if "invalidations" in each["name"]}
-
-
-@pytest.fixture
-def play() -> Iterator[Play]:
-    with SentinelSetup() as setup, Driver() as driver:
-        play = Play(setup, driver)
-        play.go_on_until(play.have_leases, "no lease in the beginning")
-        yield play
-        for node in play.nodes:
-            driver.run(node.whole.aclose())
-
-
-BOTH = {"sojourn-invalidations-tasks", "sojourn-invalidations-threads"}
-
-
-@pytest.mark.parametrize("how", ["killed", "frozen", "asked to"])
-def test_f13_links_follow_the_master_and_no_copy_is_older_than_allowed(play: Play, how: str) -> None:
-    first = play.setup.master
-    play.go_on(1.0)
-    play.go_on_until(lambda: play.links_on(first) == BOTH, "no links to the first master")
-    play.go_on_until(lambda: play.board.hits, "no local answer")
-    epochs = [node.figure("epochs") for node in play.nodes]
-    if how == "killed":
-        first.kill()
-    elif how == "frozen":
-        first.freeze()
-    else:
-        play.setup.sentinels[0].command("SENTINEL", "FAILOVER", play.setup.name)
-    play.go_on_until(lambda: play.setup.master is not first, "no failover")
-    second = play.setup.master
-    play.go_on(X)
-    if how == "frozen":
-        first.thaw()  # it still takes itself for the master, and would answer every ping
-    play.go_on_until(lambda: play.links_on(second) == BOTH, "the links do not follow")
-    play.go_on_until(play.have_leases, "no lease from the new master")
-    hits = play.board.hits
-    play.go_on_until(lambda: play.board.hits > hits, "no copy from the new master is served")
-    play.go_on(2 * X)
-    assert play.board.worst <= X
-    assert all(node.figure("epochs") > before for node, before in zip(play.nodes, epochs, strict=True))
-    if how != "killed":
-        wait_until(lambda: play.links_on(first) == set(), "a link stays with the deposed master")
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_f13_no_session_is_lost_but_those_acknowledged_right_before_and_the_service_is_back(
+    own_cluster: ClusterSetup, fault: str, record_property: Callable[[str, object], None]
+) -> None:
+    whole, held = stores(own_cluster)
+    loads = [Load(whole, name="tasks"), Load(held.blocking_twin(), name="threads", writers=4)]
+    for load in loads:
+        load.start()
+    try:
+        wait_until(lambda: all(load.count > 1_000 for load in loads), "the writers do not begin")
+        victim = own_cluster.primary_of(KEYS.session_key(loads[0].all_ids[0]))
+        failed = time.monotonic()
+        victim.kill() if fault == "kill" else victim.freeze()
+        stopped = time.monotonic()
+        own_cluster.wait_for_failover(victim)
+        elected = time.monotonic()
+        wait_until(
+            lambda: all(load.written_since(elected, load.all_ids) for load in loads), "the service is not back", 60.0
+        )
+        back = time.monotonic() - failed
+        if fault == "freeze":
+            victim.thaw()
+            thawed = time.monotonic()
+            wait_until(
+                lambda: all(load.written_since(thawed, load.all_ids) for load in loads), "the service ends again", 60.0
+            )
+    finally:
+        for load in loads:
+            load.stop()
+    with_fresh_eyes = RedisStore.from_url(own_cluster.cluster_url, timeout=5.0, connect_timeout=5.0)
+    twin = with_fresh_eyes.blocking_twin()
+    try:
+        for load in loads:
+            outcome = load.judge(lambda id: drive(twin.load(id), StoreIO.BLOCKING))
+            record_property("acknowledged", outcome.acknowledged)
+            record_property("lost", len(outcome.lost))
+            assert load.refused
+            assert outcome.lost_after(stopped) == []
+            assert all(each.sent > failed - WINDOW for each in outcome.lost)
+            assert len(outcome.lost) <= 50
+    finally:
+        drive(twin.aclose(), StoreIO.BLOCKING)
+        drive(held.blocking_twin().aclose(), StoreIO.BLOCKING)
+    record_property("seconds", back)

@@ -1,132 +1,259 @@
-"""The local cache against a list, and its bounds."""
+"""The clustered store on a Redis Cluster: one link and one lease for each primary, whoever that is at the moment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sojourn.stores import Record
-from sojourn_store_redis.coherence.local_cache import ENTRY_BYTES, Entry, LocalCache
+from sojourn.stores import Deleted, Record, Replaced, StoreIO
+from sojourn.testing import make_id, make_record, make_write_id
+from sojourn.testing.driver import Driver, drive
+from sojourn_store_redis import ClusteredRedisStore, LocalCacheLimits
+from sojourn_store_redis.records import KeyNames
+from tests.servers import ClusterSetup, RedisServer, wait_until
+from tests.store_redis.cluster.move import Move
 
-IDS = st.sampled_from("abcdef")
-TTL = 10.0
-
-
-def _record(id: str, version: int = 1, size: int = 0) -> Record:
-    return Record(id, version, b"x" * size, 1e12, 1e12)
+KEYS = KeyNames.of("sojourn")
+X = 1.0
 
 
-class CacheMachine(RuleBasedStateMachine):
-    """The model is a list of ids, the least recently used first."""
+class Node:
+    """A process's store with plain calls."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.cache = LocalCache(max_size=4, max_bytes=4 * ENTRY_BYTES + 100, ttl=TTL)
-        self.model: list[tuple[str, int, int, float]] = []
-        self.now = 0.0
-        self.evicted = 0
+    def __init__(self, driver: Driver, whole: ClusteredRedisStore, io: StoreIO) -> None:
+        self.driver = driver
+        self.whole = whole
+        self.io = io
+        self.store: Any = whole if io is StoreIO.ASYNC else whole.blocking_twin()
+        self.writes = 0
 
-    @rule(id=IDS, version=st.integers(1, 9), size=st.sampled_from([0, 10, 60, 100, 10_000]))
-    def put(self, id: str, version: int, size: int) -> None:
-        self.cache.put(_record(id, version, size), 7, self.now)
-        self.model = [entry for entry in self.model if entry[0] != id]
-        if size <= self.cache.max_bytes - ENTRY_BYTES:
-            self.model.append((id, version, size, self.now + TTL))
-        while len(self.model) > 4 or sum(entry[2] + ENTRY_BYTES for entry in self.model) > self.cache.max_bytes:
-            del self.model[0]
-            self.evicted += 1
+    def run(self, awaitable: Any) -> Any:
+        return self.driver.run(awaitable) if self.io is StoreIO.ASYNC else drive(awaitable, self.io)
 
-    @rule(id=IDS)
-    def get(self, id: str) -> None:
-        entry = self.cache.get(id, self.now)
-        found = next((known for known in self.model if known[0] == id), None)
-        if found is not None:
-            self.model.remove(found)
-        if found is None or self.now >= found[3]:
-            assert entry is None
-        else:
-            self.model.append(found)
-            assert entry is not None
-            assert (entry.record.version, entry.epoch, entry.until) == (found[1], 7, found[3])
+    def load(self, id: str) -> Record | None:
+        record: Record | None = self.run(self.store.load(id))
+        return record
 
-    @rule(id=IDS)
-    def drop(self, id: str) -> None:
-        self.cache.drop(id)
-        self.model = [entry for entry in self.model if entry[0] != id]
+    def version(self, id: str) -> int:
+        record = self.load(id)
+        return 0 if record is None else record.version
 
-    @rule()
-    def clear(self) -> None:
-        self.cache.clear()
-        self.model.clear()
+    def create(self, id: str) -> None:
+        self.writes += 1
+        record = make_record(id, now=time.time())
+        self.run(self.store.create(record, write_id=make_write_id(f"{id} {self.writes}")))
 
-    @rule(seconds=st.sampled_from([1.0, 5.0, TTL]))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
+    def replace(self, id: str, version: int) -> Any:
+        self.writes += 1
+        record = make_record(id, version=version, now=time.time())
+        write_id = make_write_id(f"{id} {self.writes}")
+        return self.run(self.store.replace(record, expected=version - 1, write_id=write_id))
 
-    @invariant()
-    def size_bytes_and_evictions_are_counted(self) -> None:
-        assert len(self.cache) == len(self.model)
-        assert self.cache.bytes == sum(entry[2] + ENTRY_BYTES for entry in self.model)
-        assert self.cache.evictions == self.evicted
+    def figure(self, name: str) -> float:
+        return float(self.store.cache_stats()[name])
+
+    def is_kept(self, id: str) -> bool:
+        """Tell whether the next load is a hit, by making it one."""
+        before = self.figure("hits")
+        self.load(id)
+        return self.figure("hits") > before
 
 
-TestCache = CacheMachine.TestCase
+class Pair:
+    """Two nodes on a cluster, whose links are up."""
+
+    def __init__(self, setup: ClusterSetup, io: StoreIO) -> None:
+        self.setup = setup
+        self.driver = Driver()
+        limits = LocalCacheLimits(max_staleness=X)
+        self.nodes = [
+            Node(
+                self.driver,
+                ClusteredRedisStore.from_url(
+                    setup.cluster_url, limits=limits, node_id=name, timeout=2.0, connect_timeout=2.0
+                ),
+                io,
+            )
+            for name in ("one", "two")
+        ]
+        for node in self.nodes:
+            node.load(make_id("nothing"))
+        self.wait_until(lambda: all(node.figure("lease") for node in self.nodes))
+
+    def wait_until(self, is_so: Callable[[], Any], seconds: float = 20.0) -> None:
+        until = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < until, "it did not become so in time"
+            self.driver.run(asyncio.sleep(0.01))
+
+    def close(self) -> None:
+        for node in self.nodes:
+            self.driver.run(node.whole.aclose())
+        self.driver.__exit__()
 
 
-@given(size=st.integers(-1, 0))
-def test_a_cache_without_room_keeps_nothing(size: int) -> None:
-    cache = LocalCache(max_size=size, max_bytes=10_000, ttl=TTL)
-    cache.put(_record("a"), 1, 0.0)
-    assert cache.get("a", 0.0) is None
-    assert len(cache) == cache.bytes == 0
+@pytest.fixture
+def pair(setup: ClusterSetup, io: StoreIO) -> Iterator[Pair]:
+    pair = Pair(setup, io)
+    yield pair
+    pair.close()
 
 
-def test_looking_without_using_does_not_keep_a_copy_alive() -> None:
-    cache = LocalCache(max_size=2, max_bytes=10_000, ttl=TTL)
-    cache.put(_record("a"), 1, 0.0)
-    cache.put(_record("b"), 1, 0.0)
-    assert isinstance(cache.peek("a"), Entry)
-    cache.put(_record("c"), 1, 0.0)
-    assert cache.peek("a") is None
+def links(server: RedisServer) -> list[str]:
+    with server.client() as client:
+        return [each["name"] for each in client.client_list(_type="pubsub")]
 
 
-@pytest.mark.parametrize("action", ["hit", "miss", "fill", "evict"])
-def test_the_steps_of_an_operation_do_not_grow_with_the_size(action: str) -> None:
-    """Count the lines that run, which no other program on the machine can disturb."""
-    assert _lines(action, 10) == _lines(action, 5_000)
+def id_on(setup: ClusterSetup, server: RedisServer, *, skip: int = 0) -> str:
+    found = (id for id in map(make_id, range(1_000)) if setup.primary_of(KEYS.session_key(id)) is server)
+    for _ in range(skip):
+        next(found)
+    return next(found)
 
 
-def _lines(action: str, size: int) -> int:
-    import gc
-    import sys
+def test_each_primary_has_one_link_of_each_node_and_no_replica_has_any(pair: Pair) -> None:
+    wanted = ["sojourn-invalidations-one", "sojourn-invalidations-two"]
+    primaries = pair.setup.primaries()
 
-    cache = LocalCache(max_size=size, max_bytes=10**9, ttl=TTL)
-    full = size if action == "evict" else size - 1
-    for number in range(full):
-        cache.put(_record(str(number)), 1, 0.0)
-    work: dict[str, Callable[[], object]] = {
-        "hit": lambda: cache.get("3", 0.0),
-        "miss": lambda: cache.get("other", 0.0),
-        "fill": lambda: cache.put(_record("other"), 1, 0.0),
-        "evict": lambda: cache.put(_record("other"), 1, 0.0),
-    }
-    count = 0
+    def are_right() -> bool:
+        return all(sorted(links(node)) == (wanted if node in primaries else []) for node in pair.setup.nodes)
 
-    def trace(frame: object, event: str, argument: object) -> object:
-        nonlocal count
-        count += event == "line"
-        return trace
+    wait_until(are_right, "the links are others")
 
-    before = sys.gettrace()
-    gc.disable()  # what others do when it collects is not to be counted
-    sys.settrace(trace)  # type: ignore[arg-type]
-    try:
-        work[action]()
-    finally:
-        sys.settrace(before)
-        gc.enable()
-    return count
+
+def test_f12_what_one_node_writes_anywhere_the_other_hears_of(pair: Pair) -> None:
+    one, two = pair.nodes
+    ids = [id_on(pair.setup, server) for server in pair.setup.primaries()]
+    for id in ids:
+        one.create(id)
+    pair.wait_until(lambda: all(two.is_kept(id) for id in ids))
+    for id in ids:
+        assert one.replace(id, 2) is Replaced.OK
+    acknowledged = time.monotonic()
+    while any(two.version(id) == 1 for id in ids):
+        assert time.monotonic() <= acknowledged + 20.0
+    pair.wait_until(lambda: all(two.is_kept(id) for id in ids))
+    assert [two.version(id) for id in ids] == [2, 2, 2]
+    for id in ids:
+        assert one.run(one.store.delete(id)) is Deleted.OK
+    pair.wait_until(lambda: [two.version(id) for id in ids] == [0, 0, 0])
+
+
+def test_f12_a_link_that_is_lost_takes_only_the_copies_of_its_own_primary_along(pair: Pair) -> None:
+    one, two = pair.nodes
+    first, second, _ = pair.setup.primaries()
+    lost, kept = id_on(pair.setup, first), id_on(pair.setup, second)
+    for id in (lost, kept):
+        one.create(id)
+    pair.wait_until(lambda: two.is_kept(lost) and two.is_kept(kept))
+    epochs, losses = two.figure("epochs"), two.figure("losses")
+    coherence = two.whole._local.coherence
+    entry = coherence._copies.cache.peek(kept)
+    with first.client() as client:
+        for each in client.client_list(_type="pubsub"):
+            client.client_kill_filter(_id=each["id"])
+    pair.wait_until(lambda: two.figure("losses") > losses)
+    assert two.figure("losses") == losses + 1
+    assert coherence._copies.cache.peek(kept) is entry
+    assert two.is_kept(kept)
+    pair.wait_until(lambda: two.is_kept(lost))
+    assert two.figure("epochs") > epochs
+
+
+def test_f13_a_record_that_moved_is_not_served_from_before_its_next_write(pair: Pair) -> None:
+    one, two = pair.nodes
+    id = id_on(pair.setup, pair.setup.primaries()[0])
+    one.create(id)
+    pair.wait_until(lambda: two.is_kept(id))
+    with Move(pair.setup, KEYS.session_key(id)) as move:
+        move.whole()
+        assert one.replace(id, 2) is Replaced.OK
+        acknowledged = time.monotonic()
+        while two.version(id) == 1:
+            assert time.monotonic() <= acknowledged + 20.0
+        pair.wait_until(lambda: two.is_kept(id))
+        for version in (3, 4, 5):
+            assert one.replace(id, version) is Replaced.OK
+            while two.version(id) != version:
+                assert time.monotonic() <= acknowledged + 60.0
+
+
+def test_f13_nothing_is_kept_of_a_primary_that_is_giving_a_slot_away(pair: Pair) -> None:
+    one, two = pair.nodes
+    id = id_on(pair.setup, pair.setup.primaries()[0])
+    other = id_on(pair.setup, pair.setup.primaries()[0], skip=1)
+    for each in (id, other):
+        one.create(each)
+    pair.wait_until(lambda: two.is_kept(id) and two.is_kept(other))
+    with Move(pair.setup, KEYS.session_key(id)) as move:
+        move.begin()
+        pair.wait_until(lambda: not two.is_kept(id) and not two.is_kept(other))
+        assert move.move_keys() == 1
+        assert one.replace(id, 2) is Replaced.OK  # it is where the slot goes, and announced there
+        assert two.version(id) == 2
+        assert not two.is_kept(id)
+    one.create(other)  # the end of a move leaves the cluster empty
+    pair.wait_until(lambda: two.is_kept(other))
+
+
+def test_clear_is_heard_of_by_every_node(pair: Pair) -> None:
+    one, two = pair.nodes
+    ids = [make_id(at) for at in range(30)]
+    for id in ids:
+        one.create(id)
+    pair.wait_until(lambda: all(two.is_kept(id) for id in ids))
+    one.run(one.store.clear())
+    pair.wait_until(lambda: [two.version(id) for id in ids] == [0] * 30)
+
+
+def test_a_death_is_told_of(pair: Pair) -> None:
+    one, two = pair.nodes
+    dead: list[str] = []
+    two.store.on_dead(dead.append)
+    id = make_id("mortal")
+    one.create(id)
+    one.run(one.store.delete(id))
+    pair.wait_until(lambda: dead)
+    pair.wait_until(lambda: two.figure("announcements") >= 6)  # each of three links carries both
+    assert dead == [id]
+
+
+def test_f13_another_map_leaves_doubt_about_who_died_meanwhile(pair: Pair) -> None:
+    two = pair.nodes[1]
+    doubts: list[int] = []
+    two.store.on_dead(str, on_doubt=lambda: doubts.append(1))
+    with Move(pair.setup, KEYS.session_key(make_id("any"))) as move:
+        move.whole()
+        pair.wait_until(lambda: doubts)
+
+
+def test_a_store_that_was_closed_begins_anew(pair: Pair) -> None:
+    one, two = pair.nodes
+    id = make_id("again")
+    one.create(id)
+    pair.driver.run(two.whole.aclose())
+    wait_until(
+        lambda: not any("sojourn-invalidations-two" in links(node) for node in pair.setup.nodes), "links are left"
+    )
+    pair.wait_until(lambda: two.is_kept(id))
+
+
+def test_f13_a_primary_that_sends_a_call_on_loses_its_copies_alone(pair: Pair) -> None:
+    one, two = pair.nodes
+    first, second, _ = pair.setup.primaries()
+    sent_on, kept = id_on(pair.setup, first), id_on(pair.setup, second)
+    for id in (sent_on, kept):
+        one.create(id)
+    pair.wait_until(lambda: two.is_kept(sent_on) and two.is_kept(kept))
+    coherence, topology = two.whole._local.coherence, two.whole._topology
+    assert topology is not None
+    epochs = two.figure("epochs")
+    topology.point_away(("127.0.0.1", first.port))
+    assert two.figure("epochs") == epochs + 1
+    assert coherence.serve(sent_on, two.whole._local.monotonic(), time.time()) is None
+    assert two.is_kept(kept)
+    pair.wait_until(lambda: two.is_kept(sent_on))

@@ -1,4 +1,4 @@
-"""The published suite of a store, on the clustered store of either kind."""
+"""The published suite of a store, on a Redis Cluster, with local copies and without."""
 
 from __future__ import annotations
 
@@ -11,79 +11,91 @@ from hypothesis import settings
 from sojourn.stores import Clock, Store
 from sojourn.testing import StoreSuite, make_id
 from sojourn.testing.driver import drive
-from sojourn_store_redis import ClusteredRedisStore
-from tests.servers import RedisServer
+from sojourn_store_redis import ClusteredRedisStore, RedisStore, TwinnedRedisStore
+from tests.servers import ClusterSetup
+from tests.store_redis.cluster.conftest import PATIENT
+from tests.store_redis.local_cache.test_suite import WallClock
 
 
-class WallClock:
-    """The suite's wall clock for deadlines; leases go by the real time, in which the listener lives."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def time(self) -> float:
-        return self._clock.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-
-class _ClusteredSuite(StoreSuite):
+class _ClusterSuite(StoreSuite):
     indexed = True
     scannable = True
     tolerance = 0.0
-    schedules = 8
-    machine_settings = settings(max_examples=40)
-    server: RedisServer
+    schedules = 6
+    machine_settings = settings(max_examples=20)
+    server: ClusterSetup
     made: int
 
     @pytest.fixture(autouse=True)
-    def _on_a_server(self, redis_server: RedisServer) -> None:
-        redis_server.start_if_stopped()
-        redis_server.flush()
-        type(self).server = redis_server
+    def _on_a_cluster(self, setup: ClusterSetup) -> None:
+        type(self).server = setup
         type(self).made = 0
 
-    def store(self, clock: Clock, namespace: str) -> ClusteredRedisStore:
-        return ClusteredRedisStore.from_url(self.server.url, clock=WallClock(clock), namespace=namespace, timeout=5.0)
-
-
-class TestClusteredOverAsyncio(_ClusteredSuite):
-    async def make_store(self, clock: Clock) -> Store:
-        import asyncio
-
+    def make_store(self, clock: Clock) -> Store:
         type(self).made += 1
-        store = self.store(clock, f"suite-{self.made}")
-        await store.load(make_id("nothing"))
-        while not store.cache_stats()["lease"]:
-            await asyncio.sleep(0.005)
-        return store
+        return self.store(clock, f"suite-{self.made}")
 
     def make_neighbour(self, clock: Clock) -> Store:
         return self.store(clock, f"suite-{self.made}:session")
 
+    def store(self, clock: Clock, namespace: str) -> Store:
+        raise AssertionError
 
-class TestClusteredBlocking(_ClusteredSuite):
+    def whole(self, clock: Clock, namespace: str) -> TwinnedRedisStore:
+        return RedisStore.from_url(self.server.cluster_url, clock=clock, namespace=namespace, **PATIENT)
+
+
+class TestOnAClusterOverAsyncio(_ClusterSuite):
+    def store(self, clock: Clock, namespace: str) -> Store:
+        return self.whole(clock, namespace)
+
+
+class TestOnAClusterBlocking(_ClusterSuite):
+    def store(self, clock: Clock, namespace: str) -> Store:
+        return self.whole(clock, namespace).blocking_twin()
+
+
+class _ClusteredSuite(_ClusterSuite):
+    schedules = 4
+    machine_settings = settings(max_examples=12)
     stores: list[ClusteredRedisStore]
 
     @pytest.fixture(autouse=True)
     def _kept(self) -> Iterator[None]:
-        type(self).stores = []  # a twin alone would not keep its store, whose end ends the listener
+        type(self).stores = []  # a twin alone would not keep its store, whose end ends the links
         yield
         type(self).stores = []
 
-    def make_store(self, clock: Clock) -> Store:
-        type(self).made += 1
-        store = self.store(clock, f"suite-{self.made}")
+    def clustered(self, clock: Clock, namespace: str) -> ClusteredRedisStore:
+        store = ClusteredRedisStore.from_url(
+            self.server.cluster_url, clock=WallClock(clock), namespace=namespace, **PATIENT
+        )
         self.stores.append(store)
+        return store
+
+
+class TestClusteredOnAClusterOverAsyncio(_ClusteredSuite):
+    async def make_store(self, clock: Clock) -> Store:  # type: ignore[override]
+        import asyncio
+
+        type(self).made += 1
+        store = self.clustered(clock, f"suite-{self.made}")
+        await store.load(make_id("nothing"))
+        until = time.monotonic() + 20
+        while not store.cache_stats()["lease"] and time.monotonic() < until:
+            await asyncio.sleep(0.005)
+        return store
+
+    def store(self, clock: Clock, namespace: str) -> Store:
+        return self.clustered(clock, namespace)
+
+
+class TestClusteredOnAClusterBlocking(_ClusteredSuite):
+    def store(self, clock: Clock, namespace: str) -> Store:
+        store = self.clustered(clock, namespace)
         twin = store.blocking_twin()
         drive(twin.load(make_id("nothing")), twin.io)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 20
         while not store.cache_stats()["lease"] and time.monotonic() < until:
             time.sleep(0.005)
         return twin
-
-    def make_neighbour(self, clock: Clock) -> Store:
-        store = self.store(clock, f"suite-{self.made}:session")
-        self.stores.append(store)
-        return store.blocking_twin()

@@ -3,11 +3,11 @@
 The one rule: every write is one script on the server, every load one command.
 """
 
-from sojourn_store_redis.clients import Address
-from sojourn_store_redis.clustered import ClusteredRedisStore, LocalCacheLimits
+from sojourn_store_redis.address import Address
+from sojourn_store_redis.local_cache.process import LocalCacheLimits
+from sojourn_store_redis.local_cache.store import ClusteredRedisStore
 from sojourn_store_redis.plugin import sojourn_create_store
-from sojourn_store_redis.store import RedisStore
-from sojourn_store_redis.twinned import TwinnedRedisStore
+from sojourn_store_redis.store import RedisStore, TwinnedRedisStore
 
 __all__ = [
     "Address",

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sojourn.hookspecs import hookimpl
-from sojourn_store_redis.clustered import ClusteredRedisStore
-from sojourn_store_redis.twinned import TwinnedRedisStore
+from sojourn_store_redis.local_cache.store import ClusteredRedisStore
+from sojourn_store_redis.store import TwinnedRedisStore
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings

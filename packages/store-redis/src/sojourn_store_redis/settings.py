@@ -13,8 +13,8 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from sojourn.settings import Choice, Duration, OptionalText, PluginSettings, Presets
-from sojourn_store_redis.clients import Address
-from sojourn_store_redis.clustered import LocalCacheLimits
+from sojourn_store_redis.address import Address
+from sojourn_store_redis.local_cache.process import LocalCacheLimits
 from sojourn_store_redis.store import DEFAULT_MAX_BYTES
 
 _PATIENT: Final = MappingProxyType(

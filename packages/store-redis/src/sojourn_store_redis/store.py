@@ -1,7 +1,7 @@
-"""Sessions in Redis or Valkey.
+"""The store ``redis``: records in Redis or Valkey.
 
-The one rule: a write is one script, which decides on the server whether it may happen; a load is one GET. A clock that
-differs between node and server drops no session early: the server is told how long, not until when, plus a slack.
+A load is one GET. A write is one script, which decides on the server whether it may happen. Clocks of node and server may
+differ: the server is told how long to keep a record, not until when, plus a slack, so that no session ends early.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
-from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Partition, Record, Replaced, StoreIO
+from sojourn.errors import StoreUnavailableError
+from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Partition, Record, Replaced, Store, StoreIO
 from sojourn_store_redis import scripts
-from sojourn_store_redis.clients import Address
-from sojourn_store_redis.cluster.hints import Hints
-from sojourn_store_redis.cluster.partition import KeyPartition
-from sojourn_store_redis.cluster.survey import SpreadSurvey
-from sojourn_store_redis.durability import ConfirmedWrites, Durability, HeldUpTransport, OnUnconfirmed
-from sojourn_store_redis.handed import handed_in
-from sojourn_store_redis.inspection import InspectedTransport
+from sojourn_store_redis.address import Address
+from sojourn_store_redis.index import Hints, SpreadSurvey, Survey
 from sojourn_store_redis.records import (
     SLACK,
     SLOTS_BYTES,
@@ -36,19 +33,95 @@ from sojourn_store_redis.records import (
     require_room,
     unpack,
 )
-from sojourn_store_redis.shared.transport import SharedTransport
-from sojourn_store_redis.survey import Survey
-from sojourn_store_redis.transport import Argument, SpreadTransport, Transport
+from sojourn_store_redis.replication import ConfirmedWrites, Durability, HeldUpTransport, OnUnconfirmed
+from sojourn_store_redis.scripts import Script
+from sojourn_store_redis.transport.client import handed_in
+from sojourn_store_redis.transport.commands import Argument, SpreadTransport, Transport
+from sojourn_store_redis.transport.pipelined import SharedTransport
 
-if TYPE_CHECKING:
-    from sojourn_store_redis.twinned import TwinnedRedisStore
+_log = logging.getLogger("sojourn_store_redis")
+
+
+class InspectedTransport:
+    """A transport that, once it works, asks the server whether it evicts sessions.
+
+    *on_inspected* is called when it begins to ask: from then on the *transport* alone will do.
+    """
+
+    def __init__(self, transport: Transport, *, on_inspected: Callable[[], None]) -> None:
+        self.io = transport.io
+        self.address = transport.address
+        self._transport = transport
+        self._is_inspected = False
+        self._on_inspected = on_inspected
+
+    async def execute(self, *command: Argument) -> Any:
+        """Return the reply to one command."""
+        reply = await self._transport.execute(*command)
+        if not self._is_inspected:
+            await self._inspect()
+        return reply
+
+    async def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Return the replies to several commands."""
+        return await self._transport.execute_many(commands)
+
+    async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """Return the reply of a script."""
+        reply = await self._transport.eval(script, keys, arguments)
+        if not self._is_inspected:
+            await self._inspect()
+        return reply
+
+    async def aclose(self) -> None:
+        """Release idle connections."""
+        await self._transport.aclose()
+
+    async def _inspect(self) -> None:
+        self._is_inspected = True
+        self._on_inspected()
+        with suppress(StoreUnavailableError):  # it may be forbidden here; then there is nothing to say
+            transport = self._transport
+            for server in await transport.servers() if isinstance(transport, SpreadTransport) else (transport,):
+                policy = _policy_in(await server.execute("INFO", "memory"))
+                if policy not in {"", "noeviction"}:
+                    _log.warning(
+                        "redis at %s evicts keys when its memory is full (maxmemory-policy %s): sessions would end "
+                        "early; set maxmemory-policy noeviction there",
+                        server.address,
+                        policy,
+                    )
+
+
+def _policy_in(reply: object) -> str:
+    """Find the policy in the reply to INFO, which redis-py has parsed and other transports have not."""
+    if isinstance(reply, Mapping):
+        return str(cast("Mapping[str, object]", reply).get("maxmemory_policy", ""))
+    text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
+    _, _, rest = text.partition("maxmemory_policy:")
+    return rest.split(maxsplit=1)[0] if rest.strip() else ""
+
+
+class KeyPartition:
+    """The records and indexes of one namespace."""
+
+    def __init__(self, transport: SpreadTransport, keys: KeyNames) -> None:
+        self._server_of = transport.server_of
+        self._keys = keys
+
+    def server_of(self, id: str) -> str:
+        """Return host and port of the primary that serves the record; empty while no map is known."""
+        return self._server_of(self._keys.session_key(id))
+
+    def server_of_label(self, label: str) -> str:
+        """Return host and port of the primary that serves the index; empty while no map is known."""
+        return self._server_of(self._keys.index_key(label))
+
 
 DEFAULT_NAMESPACE = "sojourn"
 DEFAULT_MAX_BYTES = 16 * 1024 * 1024
 
 _REPLACED = {0: Replaced.GONE, -1: Replaced.CONFLICT}
-
-_log = logging.getLogger("sojourn_store_redis")
 
 
 class RedisStore:
@@ -104,8 +177,6 @@ class RedisStore:
     @classmethod
     def from_url(cls, url: str, **options: Any) -> TwinnedRedisStore:
         """Return a suspending store with its own connections; *options* are those of Address and of this class."""
-        from sojourn_store_redis.twinned import TwinnedRedisStore
-
         own = {name: options.pop(name) for name in ("namespace", "clock", "max_bytes", "encrypt") if name in options}
         return TwinnedRedisStore(Address(url=url, **options), **own)
 
@@ -247,3 +318,40 @@ class RedisStore:
             repr(now - SLACK),
             milliseconds_to_live(record.absolute_deadline, now),
         )
+
+
+class TwinnedRedisStore(RedisStore):
+    """A suspending RedisStore with its own connections; ``blocking_twin`` is the same over a blocking client."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        clock: Clock = SYSTEM_CLOCK,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        encrypt: bool | None = None,
+    ) -> None:
+        self._address = address
+        self._options: dict[str, Any] = {
+            "namespace": namespace,
+            "clock": clock,
+            "max_bytes": max_bytes,
+            "encrypt": encrypt,
+            "durability": address.durability(),
+        }
+        self._twin: RedisStore | None = None
+        self._topology = address.topology()
+        super().__init__(address.transport(StoreIO.ASYNC, self._topology), **self._options)
+
+    def blocking_twin(self) -> Store:
+        """Return the store over a blocking client on the same data, the same one each time."""
+        if self._twin is None:
+            self._twin = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
+        return self._twin
+
+    async def aclose(self) -> None:
+        """Release idle connections, the twin's too."""
+        if self._twin is not None:
+            await self._twin.aclose()
+        await super().aclose()

@@ -1,0 +1,1 @@
+"""The store ``clustered-redis``: records in Redis, and copies of them in each process."""

@@ -1,0 +1,351 @@
+"""The invalidation link of one primary: a connection of its own that subscribes, pings and listens, for ever.
+
+The one rule: whatever ends a connection ends its epoch before anything else is done; a loss is waited out with jitter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from sojourn_store_redis.cluster.topology import Topology
+from sojourn_store_redis.errors import CLIENT_ERRORS
+from sojourn_store_redis.local_cache.links import (
+    PINGS_WITHIN_STALENESS,
+    Action,
+    Announced,
+    Confirmed,
+    Died,
+    Doubt,
+    HangUp,
+    LinkStateError,
+    Message,
+    Ping,
+    Pong,
+)
+from sojourn_store_redis.local_cache.protocol import Coherence
+from sojourn_store_redis.transport.connection import NOTHING, Route, abandon, adopt, pack, reader
+from sojourn_store_redis.urls import Node
+
+_log = logging.getLogger("sojourn_store_redis")
+
+SHORTEST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+
+
+class Listener:
+    """Keep the link of *primary* up and hand what it says to the *coherence*.
+
+    *make_route* is called in the event loop that runs the listener; *seconds* bounds one attempt to connect. In a
+    cluster a *witness* questions the primary meanwhile, over a connection of its own.
+    """
+
+    def __init__(
+        self,
+        coherence: Coherence,
+        subscribers: Subscribers,
+        *,
+        primary: Hashable,
+        make_route: Callable[[], Route],
+        channel: bytes,
+        seconds: float,
+        monotonic: Callable[[], float],
+        witness: Callable[[Any], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        self._coherence = coherence
+        self._subscribers = subscribers
+        self._primary = primary
+        self._make_route = make_route
+        self._channel = channel
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._witness = witness
+        self._attempt = 0
+        self.is_stopped = False
+        """Set by whoever replaces this listener by another one."""
+
+    async def run(self) -> None:
+        """Listen until cancelled or stopped; connect again whenever the link is lost."""
+        route = self._make_route()
+        try:
+            while not self.is_stopped:
+                try:
+                    await self._live(route)
+                except (*CLIENT_ERRORS, LinkStateError) as error:
+                    self._report(error, route.address)
+                except Exception:  # noqa: BLE001 - a listener that ends leaves its process without a cache for ever
+                    _log.exception("the invalidation link failed in a way that is not foreseen; it begins anew")
+                if not self.is_stopped:
+                    self._subscribers.note_link(self._primary, is_up=False)
+                await asyncio.sleep(self._pause())
+        finally:
+            self._subscribers.note_link(self._primary, is_up=None)
+            await route.aclose()
+
+    async def _live(self, route: Route) -> None:
+        """Live through one connection; leaves only by an error."""
+        generation = route.generation
+        async with asyncio.timeout(self._seconds):
+            connection = await route.connect()
+        number = self._coherence.open(self._primary, self._monotonic())
+        subscription = Subscription(connection, lambda reply: self._hear(subscription, number, reply))
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            subscription.send("SUBSCRIBE", self._channel)
+            tasks.add(asyncio.create_task(self._keep_up(subscription, number, lambda: route.generation == generation)))
+            if self._witness is not None:
+                tasks.add(asyncio.create_task(self._bear_witness(route, self._witness)))
+            ends: set[asyncio.Future[Any]] = {subscription.lost, *tasks}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if subscription.lost.done():
+                raise subscription.lost.result()
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            self._coherence.lose(self._primary, number)
+            subscription.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # for the socket to be closed
+
+    def _hear(self, subscription: Subscription, number: int, reply: Any) -> None:
+        message = self._read(reply)
+        self._do(subscription, self._coherence.receive(self._primary, number, message, self._monotonic()))
+        if isinstance(message, Pong):
+            self._subscribers.note_link(self._primary, is_up=True)
+            if self._attempt:
+                self._attempt = 0
+                _log.info("the invalidation link is back")
+
+    async def _keep_up(self, subscription: Subscription, number: int, is_right: Callable[[], bool]) -> None:
+        longest = self._coherence.max_staleness / PINGS_WITHIN_STALENESS  # it may be confirmed meanwhile
+        while True:
+            seconds = self._coherence.next_check(self._primary) - self._monotonic()
+            await asyncio.sleep(min(max(0.0, seconds), longest))
+            if not is_right():
+                raise LinkLostError("another server has become the master")
+            self._do(subscription, self._coherence.check(self._primary, number, self._monotonic()))
+
+    async def _bear_witness(self, route: Route, witness: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        async with asyncio.timeout(self._seconds):
+            connection = await route.connect()
+        try:
+            await witness(connection)
+        finally:
+            abandon(connection)
+            await asyncio.sleep(0)  # for the socket to be closed
+
+    def _read(self, reply: Any) -> Message:
+        match reply:
+            case [b"message", channel, bytes() as data] if channel == self._channel:
+                return Announced(data)
+            case [b"pong", bytes() as nonce]:
+                return Pong(nonce)
+            case [b"subscribe", channel, int()] if channel == self._channel:
+                return Confirmed()
+            case Exception():
+                raise reply
+            case _:
+                raise LinkLostError("the server sent something that is no announcement")
+
+    def _do(self, subscription: Subscription, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Ping(nonce):
+                    subscription.send("PING", nonce)
+                case HangUp(reason):
+                    raise LinkLostError(reason)
+                case Died():
+                    self._subscribers.tell(action)
+                case Doubt():
+                    self._subscribers.tell(None)
+
+    def _pause(self) -> float:
+        """Return how long to wait before the next attempt: full jitter, doubling."""
+        longest = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2.0 ** min(self._attempt, 10))
+        self._attempt += 1
+        return random.uniform(0.0, longest)  # noqa: S311 - spreads the attempts of many processes, no secret
+
+    def _report(self, error: Exception, address: str) -> None:
+        level = logging.DEBUG if self.is_stopped or self._attempt else logging.WARNING
+        _log.log(
+            level,
+            "the invalidation link to redis at %s is down (%s); every load goes to the server until it is back",
+            address,
+            type(error).__name__ if not isinstance(error, LinkLostError) else error,
+        )
+
+
+_INTERVAL = 0.05
+"""Seconds between two looks at the generation of the topology."""
+
+
+class PrimaryListeners:
+    """Run what *make_listener* makes for each primary of the *topology*."""
+
+    def __init__(self, topology: Topology, make_listener: Callable[[Node], Listener]) -> None:
+        self.is_stopped = False
+        self._topology = topology
+        self._make_listener = make_listener
+        self._tasks: dict[Node, tuple[Listener, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        """Listen until cancelled or stopped."""
+        try:
+            while not self.is_stopped:
+                slots = self._topology.current()
+                await self._settle_on(() if slots is None else slots.primaries)
+                await asyncio.sleep(_INTERVAL)
+        finally:
+            await self._settle_on(())
+
+    async def _settle_on(self, primaries: tuple[Node, ...]) -> None:
+        ended: list[asyncio.Task[None]] = []
+        for node in set(self._tasks) - set(primaries):
+            listener, task = self._tasks.pop(node)
+            listener.is_stopped = True
+            task.cancel()
+            ended.append(task)
+        for node in primaries:
+            if node not in self._tasks:
+                listener = self._make_listener(node)
+                self._tasks[node] = listener, asyncio.create_task(listener.run())
+        await asyncio.gather(*ended, return_exceptions=True)
+
+
+class LinkLostError(ConnectionError):
+    """The link was given up, or said something that no link says."""
+
+
+class Subscription(asyncio.Protocol):
+    """Hand every reply on an opened asyncio *connection* to *hear*, in the callback of the socket: no task wakes up.
+
+    An announcement that comes alone costs a third less than with a task that reads.
+    """
+
+    def __init__(self, connection: Any, hear: Callable[[Any], None]) -> None:
+        self._connection = connection
+        self._hear = hear
+        self._reader = reader()
+        self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        """Done with what ended it: what *hear* raised, or that the connection is gone."""
+        self._transport = adopt(connection, self)
+
+    def send(self, *command: Any) -> None:
+        """Send a command; its reply comes among the others."""
+        self._transport.write(pack(command))
+
+    def close(self) -> None:
+        """Close the connection without a farewell: over TLS that would outlast an event loop that ends next."""
+        self._end(LinkLostError("it was closed"))
+        abandon(self._connection)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand over the replies in *data*."""
+        lost, gets, hear = self.lost, self._reader.gets, self._hear
+        if lost.done():
+            return
+        try:
+            self._reader.feed(data)
+            while (reply := gets()) is not NOTHING:
+                hear(reply)
+        except Exception as error:  # noqa: BLE001 - whoever keeps the link up says what is to be done
+            self._end(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell that it is over."""
+        self._end(LinkLostError("the server closed the connection") if exc is None else exc)
+
+    def _end(self, error: Exception) -> None:
+        if not self.lost.done():
+            self.lost.set_result(error)
+
+
+OnDead = Callable[[str], object]
+OnDoubt = Callable[[], object]
+OnLink = Callable[[bool, int], object]
+"""Is told whether a link works (again), and how many are down."""
+
+
+class Subscribers:
+    """The callbacks of one process."""
+
+    def __init__(self) -> None:
+        self._on_dead: tuple[OnDead, ...] = ()
+        self._on_doubt: tuple[OnDoubt, ...] = ()
+        self._on_link: tuple[OnLink, ...] = ()
+        self._links: dict[Hashable, bool] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._on_dead or self._on_doubt)
+
+    def add(self, on_dead: OnDead, on_doubt: OnDoubt | None) -> Callable[[], None]:
+        """Add callbacks; return what takes them away again."""
+        self._on_dead = (*self._on_dead, on_dead)
+        if on_doubt is not None:
+            self._on_doubt = (*self._on_doubt, on_doubt)
+
+        def remove() -> None:
+            with suppress(ValueError):
+                self._on_dead = _without(self._on_dead, on_dead)
+                if on_doubt is not None:
+                    self._on_doubt = _without(self._on_doubt, on_doubt)
+
+        return remove
+
+    def add_on_link(self, on_link: OnLink) -> Callable[[], None]:
+        """Add a callback for links; return what takes it away again. It alone is no reason to listen."""
+        self._on_link = (*self._on_link, on_link)
+
+        def remove() -> None:
+            with suppress(ValueError):
+                self._on_link = _without(self._on_link, on_link)
+
+        return remove
+
+    def note_link(self, primary: Hashable, is_up: bool | None) -> None:  # noqa: FBT001 - three states of one value
+        """Note how the link of a primary is, None when nobody wants it any more; a change is told."""
+        before = self._links.get(primary)
+        if is_up is before:
+            return
+        if is_up is None:
+            del self._links[primary]
+        else:
+            self._links[primary] = is_up
+        if before is not False and is_up is not False:  # it works for the first time, or is given up as it works
+            return
+        down = list(self._links.values()).count(False)
+        for linked in self._on_link:
+            _isolated(linked, is_up is not False, down)
+
+    def forget_links(self) -> None:
+        """Know nothing of any link, as in a child process."""
+        self._links = {}
+
+    def tell(self, action: Died | None) -> None:
+        """Tell of a death; None: of doubt."""
+        if action is None:
+            for doubtful in self._on_doubt:
+                _isolated(doubtful)
+        else:
+            for deadly in self._on_dead:
+                _isolated(deadly, action.id)
+
+
+def _isolated(callback: Callable[..., object], *arguments: object) -> None:
+    try:
+        callback(*arguments)
+    except Exception:  # noqa: BLE001 - FAILURES F22: isolate, report, go on
+        _log.exception("a callback for sessions that ended, or for links, raised; it is ignored")
+
+
+def _without(callbacks: tuple[Callable[..., object], ...], one: object) -> tuple[Callable[..., object], ...]:
+    remaining = list(callbacks)
+    remaining.remove(one)  # type: ignore[arg-type] # found by identity or equality, whatever it is
+    return tuple(remaining)

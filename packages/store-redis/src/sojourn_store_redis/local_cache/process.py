@@ -1,0 +1,311 @@
+"""How much a process keeps locally, and how old it may get.
+
+The one rule: a limit that would break the guarantee is refused at start-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine, Hashable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from sojourn.errors import ConfigurationError
+from sojourn.stores import SYSTEM_CLOCK, Clock, StoreIO
+from sojourn_store_redis.cluster.topology import Topology, Witness
+from sojourn_store_redis.local_cache.cache import LocalCache
+from sojourn_store_redis.local_cache.listener import Listener, PrimaryListeners, Subscribers
+from sojourn_store_redis.local_cache.protocol import Coherence, only_primary
+from sojourn_store_redis.transport.connection import Route
+from sojourn_store_redis.urls import Node
+
+LONGEST_TTL = 60.0
+"""Seconds that a copy may live at most, and that tombstones live at least."""
+SHORTEST_STALENESS = 0.05
+"""Seconds; below this, the round trips of the pings would take up the whole lease."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalCacheLimits:
+    """The limits of one process; times in seconds."""
+
+    enabled: bool = True
+    """Off: every load goes to the server; writes are announced all the same."""
+    max_size: int = 10_000
+    """The most copies."""
+    max_bytes: int = 64 * 1024 * 1024
+    """The most bytes that they take together, roughly."""
+    ttl: float = 30.0
+    """How long a copy is served without being read again."""
+    max_staleness: float = 1.0
+    """How long after a write was acknowledged an older copy may be served at most."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_size", "max_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(
+                    f"SOJOURN_REDIS_LOCAL_CACHE_{name.upper()} must be at least 1; turn the cache off with "
+                    "SOJOURN_REDIS_LOCAL_CACHE=false"
+                )
+        if not 0.0 < self.ttl <= LONGEST_TTL:
+            raise ConfigurationError(
+                f"SOJOURN_REDIS_LOCAL_CACHE_TTL must be over 0 and at most {LONGEST_TTL:g} seconds"
+            )
+        if not SHORTEST_STALENESS <= self.max_staleness <= LONGEST_TTL:
+            raise ConfigurationError(
+                f"SOJOURN_REDIS_MAX_STALENESS must be from {SHORTEST_STALENESS:g} to {LONGEST_TTL:g} seconds"
+            )
+
+    def coherence(self, primary_of: Callable[[str], Hashable]) -> Coherence:
+        """Return the state of one process, empty; *primary_of* says which primary holds an id."""
+        cache = LocalCache(max_size=self.max_size if self.enabled else 0, max_bytes=self.max_bytes, ttl=self.ttl)
+        return Coherence(cache, max_staleness=self.max_staleness, primary_of=primary_of)
+
+
+QUESTIONS_WITHIN_STALENESS = 3
+"""How often a primary of a cluster is questioned in the time that a lease lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What there is to know about records that are spread over several primaries."""
+
+    topology: Topology
+    primary_of: Callable[[str], Hashable]
+    make_route: Callable[[Node], Route]
+
+
+class Local:
+    """The local side of one process."""
+
+    def __init__(
+        self,
+        limits: LocalCacheLimits,
+        *,
+        make_route: Callable[[], Route],
+        channel: bytes,
+        seconds: float,
+        clock: Clock,
+        spread: Spread | None = None,
+    ) -> None:
+        self.limits = limits
+        self.coherence = limits.coherence(only_primary if spread is None else spread.primary_of)
+        self._spread = spread
+        if spread is not None:
+            spread.topology.follow(self._settle, self.coherence.distrust)
+        self.subscribers = Subscribers()
+        self.monotonic = lease_time(clock)
+        self.process = os.getpid()
+        """Whose state this is; whoever finds another number here calls ``after_fork`` first."""
+        self._make_route = make_route
+        self._channel = channel
+        self._seconds = seconds
+        self._host: Host | None = None
+        self._lock = threading.Lock()
+        self._inherited: list[Any] = []
+
+    def listen(self, io: StoreIO) -> None:
+        """See that a listener runs, if anybody has a use for it."""
+        host = self._host
+        if (host is not None and host.is_alive()) or not (self.limits.enabled or self.subscribers):
+            return
+        with self._lock:
+            if self._host is None or not self._host.is_alive():
+                if self._host is not None:
+                    self._host.stop()
+                listener = self._listening()
+                self._host = TaskHost(listener) if io is StoreIO.ASYNC else ThreadHost(listener)
+
+    def after_fork(self) -> None:
+        """Start over in a child process."""
+        # the parent still reads from the connection: neither closing nor collecting it may disturb its loop
+        self._inherited.append(self._host)
+        self._host = None
+        self._lock = threading.Lock()
+        self.coherence.after_fork()
+        self.subscribers.forget_links()
+        self.process = os.getpid()
+
+    def stop(self) -> None:
+        """Let the listener end, without waiting."""
+        host = self._take_host()
+        if host is not None:
+            host.stop()
+            if isinstance(host, ThreadHost):
+                host.join()
+
+    async def aclose(self) -> None:
+        """End the listener and drop every copy; the next call begins anew."""
+        host = self._take_host()
+        if host is not None:
+            host.stop()
+            await host.ended()
+        self.coherence.flush()
+
+    def _take_host(self) -> Host | None:
+        if self.process != os.getpid():
+            return None
+        host, self._host = self._host, None
+        return host
+
+    def _listening(self) -> Listening:
+        if self._spread is None:
+            return self._listener(None, self._make_route)
+        return PrimaryListeners(self._spread.topology, partial(self._listener_of, self._spread))
+
+    def _listener_of(self, spread: Spread, node: Node) -> Listener:
+        witness = Witness(
+            node,
+            spread.topology,
+            testify=self.coherence.testify,
+            interval=self.limits.max_staleness / QUESTIONS_WITHIN_STALENESS,
+            monotonic=self.monotonic,
+        )
+        return self._listener(node, lambda: spread.make_route(node), witness.question)
+
+    def _listener(
+        self,
+        primary: Hashable,
+        make_route: Callable[[], Route],
+        witness: Callable[[Any], Coroutine[Any, Any, None]] | None = None,
+    ) -> Listener:
+        return Listener(
+            self.coherence,
+            self.subscribers,
+            primary=primary,
+            make_route=make_route,
+            channel=self._channel,
+            seconds=self._seconds,
+            monotonic=self.monotonic,
+            witness=witness,
+        )
+
+    def _settle(self) -> None:
+        """Take notice of a new era: another map, or an election."""
+        topology = None if self._spread is None else self._spread.topology
+        if topology is not None and topology.slots is not None:
+            self.coherence.settle_on(topology.slots.primaries, topology.era)
+            self.subscribers.tell(None)
+
+
+def lease_time(clock: Clock) -> Callable[[], float]:
+    """Return what tells the time of leases: it goes on while the machine sleeps, where the system has such a clock."""
+    if clock is not SYSTEM_CLOCK or not hasattr(time, "CLOCK_BOOTTIME"):
+        return clock.monotonic
+    return _boot_time
+
+
+def _boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+_PATIENCE = 1.0
+"""Seconds that a thread gets to end."""
+
+
+class Listening(Protocol):
+    """What runs in a host: one listener, or several."""
+
+    is_stopped: bool
+
+    async def run(self) -> None:
+        """Listen until cancelled or stopped."""
+        ...
+
+
+class Host(Protocol):
+    """A place in which a listener runs."""
+
+    def is_alive(self) -> bool:
+        """Tell whether the listener makes progress."""
+        ...
+
+    def stop(self) -> None:
+        """Let the listener end soon; safe to call from any thread, and twice."""
+        ...
+
+    async def ended(self) -> None:
+        """Wait until it has ended, where that can be waited for here."""
+        ...
+
+
+class TaskHost:
+    """A task of the running event loop."""
+
+    def __init__(self, listener: Listening) -> None:
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(listener.run())
+
+    def is_alive(self) -> bool:
+        """Tell whether the task goes on, and its loop turns."""
+        return not self._task.done() and self._loop.is_running()
+
+    def stop(self) -> None:
+        """Cancel the task."""
+        self._listener.is_stopped = True
+        with suppress(RuntimeError):  # the loop is closed: the task has gone with it
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def ended(self) -> None:
+        """Wait for the task, in its own loop."""
+        if self._loop is _running_loop():
+            await asyncio.wait([self._task])
+
+
+class ThreadHost:
+    """A daemon thread."""
+
+    def __init__(self, listener: Listening) -> None:
+        self._listener = listener
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._work, name="sojourn-invalidations", daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Tell whether the thread runs."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Cancel the task in the thread's loop."""
+        self._listener.is_stopped = True
+        if self._loop is not None and self._task is not None:
+            with suppress(RuntimeError):  # the loop is closed: it has ended
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def ended(self) -> None:
+        """Wait for the thread, for a moment."""
+        self.join()
+
+    def join(self) -> None:
+        """Wait for the thread, for a moment; from within it there is nothing to wait for."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_PATIENCE)
+
+    def _work(self) -> None:
+        with suppress(asyncio.CancelledError):
+            asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        if not self._listener.is_stopped:
+            await self._listener.run()
+
+
+def is_in_a_loop() -> bool:
+    """Tell whether an event loop runs in this thread."""
+    return _running_loop() is not None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

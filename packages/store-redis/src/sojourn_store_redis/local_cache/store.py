@@ -1,0 +1,274 @@
+"""A store over one kind of client with the local copies of the process before it.
+
+The one rule: an own write drops the copy before it is sent, and what it stored is kept only if nothing came in between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import weakref
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
+
+from msgspec.structs import replace
+
+from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
+from sojourn_store_redis.address import Address
+from sojourn_store_redis.cluster.topology import Topology
+from sojourn_store_redis.local_cache.listener import OnDead, OnDoubt, OnLink
+from sojourn_store_redis.local_cache.process import Local, LocalCacheLimits, Spread, is_in_a_loop
+from sojourn_store_redis.records import KeyNames
+from sojourn_store_redis.replication import OnUnconfirmed
+from sojourn_store_redis.store import DEFAULT_MAX_BYTES, DEFAULT_NAMESPACE, RedisStore
+from sojourn_store_redis.transport.connection import Route
+
+_WRITTEN_NOW = 1
+
+
+class LocallyCachedStore:
+    """Serve loads from the *local* copies while a lease proves them fresh; everything else goes to *store*."""
+
+    def __init__(self, store: RedisStore, local: Local, *, clock: Clock) -> None:
+        self.io: StoreIO = store.io
+        self.encrypt = store.encrypt
+        self.partition = store.partition
+        self.spares_tasks = store.spares_tasks
+        self.longest_load = store.longest_load
+        self._store = store
+        self._local = local
+        self._clock = clock
+        self._monotonic = local.monotonic
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self._store!r}>"
+
+    async def load(self, id: str) -> Record | None:
+        """Return the record, from the local cache while that is certain to be fresh enough."""
+        local = self._local
+        if local.process != os.getpid():
+            local.after_fork()
+        coherence = local.coherence
+        record = coherence.serve(id, self._monotonic(), self._clock.time())
+        if record is not None and coherence.is_leased(id, self._monotonic()):
+            return record
+        return await self.load_fresh(id)
+
+    async def load_fresh(self, id: str) -> Record | None:
+        """Load past the local cache."""
+        coherence = self._listening().coherence
+        reading = coherence.begin_read(id, self._monotonic())
+        record = None
+        try:
+            record = await self._store.load(id)
+        finally:
+            coherence.finish_read(id, reading, record, self._monotonic())
+        return record
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        """Store a record that is absent so far; OK again for the same *write_id*."""
+        coherence = self._listening().coherence
+        writing = coherence.begin_write(record.id)
+        outcome = 0
+        try:
+            outcome = await self._store.try_create(record, write_id=write_id)
+        finally:
+            stored = _plain(record) if outcome == _WRITTEN_NOW else None
+            coherence.finish_write(record.id, writing, stored, self._monotonic())
+        return Created.OK if outcome else Created.EXISTS
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        """Replace the record whose version is *expected*; OK again for the same *write_id*."""
+        coherence = self._listening().coherence
+        writing = coherence.begin_write(record.id)
+        outcome = 0
+        try:
+            outcome = await self._store.try_replace(record, expected=expected, write_id=write_id)
+        finally:
+            stored = _plain(record) if outcome == _WRITTEN_NOW else None
+            coherence.finish_write(record.id, writing, stored, self._monotonic())
+        if outcome > 0:
+            return Replaced.OK
+        return Replaced.CONFLICT if outcome < 0 else Replaced.GONE
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        """Move the idle deadline forward; say whether the record is present. Nothing is announced."""
+        coherence = self._listening().coherence
+        entry = coherence.begin_touch(id)
+        is_present = False
+        try:
+            is_present = await self._store.touch(id, idle_deadline)
+        finally:
+            coherence.finish_touch(id, entry, idle_deadline if is_present else None)
+        return is_present
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        """Delete the record, if *expected* is given only at that version; every process hears of it."""
+        self._listening().coherence.begin_delete(id, self._monotonic())
+        return await self._store.delete(id, expected=expected)
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        """Return the ids of the live records with that index label, from the server."""
+        return await self._store.ids_of(label)
+
+    def scan(self) -> AsyncIterator[str]:
+        """Yield the id of every live record once, from the server."""
+        return self._store.scan()
+
+    async def count(self) -> int:
+        """Return the number of live records, by going through all of them."""
+        return await self._store.count()
+
+    async def clear(self) -> None:
+        """Delete every record of this namespace; every process hears of it."""
+        local = self._listening()
+        local.coherence.forget_all()
+        try:
+            await self._store.clear()
+        finally:
+            local.coherence.forget_all()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait as the client waits."""
+        await self._store.sleep(seconds)
+
+    async def evict(self, id: str) -> None:
+        """Drop this process's copy of one record."""
+        self._local.coherence.evict(id)
+
+    def cache_stats(self) -> Mapping[str, float]:
+        """Return figures of the local cache by name; docs/clustering.md says what they mean."""
+        return self._local.coherence.figures(self._monotonic())
+
+    def on_dead(self, callback: OnDead, *, on_doubt: OnDoubt | None = None) -> Callable[[], None]:
+        """Call *callback* with the id of every record that any process deletes; return what ends that.
+
+        *on_doubt* is called when deletions may have gone unnoticed: look again at whatever you hold open. Both are
+        called between messages, by the listener: they must return at once, and put work into a queue.
+        """
+        remove = self._local.subscribers.add(callback, on_doubt)
+        if self.io is StoreIO.BLOCKING or is_in_a_loop():
+            self._listening()
+        return remove
+
+    def on_link(self, callback: OnLink) -> Callable[[], None]:
+        """Call *callback* when an invalidation link is lost, and when it is back; return what ends that (F12).
+
+        It is told whether the link works, and how many links are down now; by the listener, as ``on_dead`` is.
+        """
+        return self._local.subscribers.add_on_link(callback)
+
+    def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
+        """Call *callback* with the id of each ended session whose end too few replicas confirmed, and their number."""
+        return self._store.on_unconfirmed(callback)
+
+    async def aclose(self) -> None:
+        """Release connections and drop every copy."""
+        await self._local.aclose()
+        await self._store.aclose()
+
+    def _listening(self) -> Local:
+        local = self._local
+        if local.process != os.getpid():
+            local.after_fork()
+        local.listen(self.io)
+        return local
+
+
+def _plain(record: Record) -> Record:
+    """Return the record as it is stored, but for the write ids, which are the server's."""
+    return replace(record, write_ids=()) if record.write_ids else record
+
+
+class ClusteredRedisStore(LocallyCachedStore):
+    """A suspending store with its own connections and a local cache; ``blocking_twin`` is the same for threads.
+
+    *node_id* names the process in CLIENT LIST. Every process that writes to *namespace* must use this store and the same
+    *channel*, or the others do not hear of its writes.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        clock: Clock = SYSTEM_CLOCK,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        encrypt: bool | None = None,
+        limits: LocalCacheLimits | None = None,
+        node_id: str | None = None,
+        channel: str | None = None,
+    ) -> None:
+        announced_on = channel_of(namespace) if channel is None else channel.encode()
+        self._address = address
+        self._twin: LocallyCachedStore | None = None
+        self._options: dict[str, Any] = {
+            "namespace": namespace,
+            "clock": clock,
+            "max_bytes": max_bytes,
+            "encrypt": encrypt,
+            "channel": announced_on,
+            "durability": address.durability(),
+        }
+        self._topology = topology = address.topology()
+        local = Local(
+            limits or LocalCacheLimits(),
+            make_route=lambda: route_of(address, node_id),
+            channel=announced_on,
+            seconds=min(address.connect_timeout, address.timeout),
+            clock=clock,
+            spread=None if topology is None else spread_over(topology, address, namespace, node_id),
+        )
+        store = RedisStore(address.transport(StoreIO.ASYNC, topology), **self._options)
+        super().__init__(store, local, clock=clock)
+        weakref.finalize(self, local.stop)
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """Return a store for one server; *options* are those of Address, of LocalCacheLimits and of this class."""
+        own_names = ("namespace", "clock", "max_bytes", "encrypt", "limits", "node_id", "channel")
+        own = {name: options.pop(name) for name in own_names if name in options}
+        return cls(Address(url=url, **options), **own)
+
+    def blocking_twin(self) -> Store:
+        """Return the store over a blocking client on the same data and the same copies, the same one each time."""
+        if self._twin is None:
+            store = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
+            self._twin = LocallyCachedStore(store, self._local, clock=self._clock)
+        return self._twin
+
+    async def aclose(self) -> None:
+        """Release connections, the twin's too, and drop every copy."""
+        if self._twin is not None:
+            await self._twin.aclose()
+        await super().aclose()
+
+
+def channel_of(namespace: str) -> bytes:
+    """Return the channel on which the writes to a namespace are announced, unless the settings name one."""
+    return namespace.encode() + b":invalidations"
+
+
+def route_of(address: Address, node_id: str | None) -> Route:
+    """Return a route of its own for a link: the link shares no connection, and no event loop, with the records."""
+    transport: Any = _link_address(address, node_id).transport(StoreIO.ASYNC)
+    route: Route = transport._route  # noqa: SLF001 - whatever leads to the records leads to their announcements
+    return route
+
+
+def spread_over(topology: Topology, address: Address, namespace: str, node_id: str | None) -> Spread:
+    """Return what a process needs to know about the primaries of a cluster."""
+    keys = KeyNames.of(namespace)
+
+    def primary_of(id: str) -> Hashable:
+        slots = topology.slots
+        return None if slots is None else slots.owner_of_key(keys.session_key(id))
+
+    return Spread(topology, primary_of, partial(_link_address(address, node_id).node_route, topology))
+
+
+def _link_address(address: Address, node_id: str | None) -> Address:
+    name = "-".join(part for part in (address.client_name, "invalidations", node_id) if part)
+    printable = "".join(character if "!" <= character <= "~" else "_" for character in name)
+    return dataclasses.replace(address, mode="shared", client_name=printable)

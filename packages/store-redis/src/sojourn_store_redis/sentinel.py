@@ -1,0 +1,299 @@
+"""Find the master, and hear when it is another one.
+
+The one rule: a connection is handed out only after the server has called itself master, and its generation ends when a
+sentinel names another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakMethod
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from sojourn_store_redis.errors import CLIENT_ERRORS
+from sojourn_store_redis.transport.connection import DEPOSED, opened, settled
+from sojourn_store_redis.urls import Node
+
+MakeConnection = Callable[[str, int], Any]
+
+
+class SentinelRoute:
+    """The server that the sentinels at *nodes* name as the master called *name*.
+
+    *make_server* and *make_sentinel* make connections of the transport's kind for a host and a port; a sentinel's has
+    time-outs of its own, so that one that is frozen leaves time for the next. *make_listener* makes asyncio ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        nodes: Sequence[Node],
+        address: str,
+        make_server: MakeConnection,
+        make_sentinel: MakeConnection,
+        make_listener: MakeConnection,
+    ) -> None:
+        self.address = address
+        self.generation = 0
+        self._name = name
+        self._nodes = list(nodes)
+        self._make_server = make_server
+        self._make_sentinel = make_sentinel
+        self._master: Node | None = None
+        self._named: Node | None = None
+        self._news = 0
+        self._lock = threading.Lock()
+        self._watch = MasterWatch(name=name, nodes=nodes, make_listener=make_listener, heard=self.hear)
+
+    async def connect(self) -> Any:
+        """Return an opened connection to the master; whatever redis-py raises."""
+        self._watch.start()
+        news = self._news
+        failure: Exception = RedisConnectionError(f"no sentinel knows a master called {self._name!r}")
+        refused: set[Node] = set()
+        for node in list(self._nodes):
+            try:
+                master = await ask_for_master(self._make_sentinel(*node), self._name)
+            except CLIENT_ERRORS as error:
+                failure = error
+                self._put(node, last=True)
+                continue
+            if master is None or master in refused:
+                continue
+            try:
+                connection = await self._connect_to(master)
+            except CLIENT_ERRORS as error:
+                failure = error
+                refused.add(master)
+                continue
+            if self._settle_on(master, news):
+                return connection
+            await settled(connection.disconnect(nowait=True))
+            failure = RedisConnectionError(DEPOSED)
+        raise failure
+
+    def leave(self, generation: int) -> None:
+        """End *generation*, unless that has happened already: the server refuses writes."""
+        with self._lock:
+            if generation == self.generation:
+                self._master = None
+                self.generation += 1
+
+    def hear(self, node: Node, master: Node) -> None:
+        """Take notice that the sentinel at *node* names *master*; safe from any thread."""
+        with self._lock:
+            self._named, self._news = master, self._news + 1
+            if self._master is None or master == self._master:
+                return
+            self._master = None
+            self.generation += 1
+        self._put(node, last=False)
+
+    async def aclose(self) -> None:
+        """Stop watching."""
+        self._watch.stop()
+
+    def _settle_on(self, master: Node, news: int) -> bool:
+        """Take *master*, unless a sentinel named another one since *news*, while it was connected to.
+
+        Who finds another master before its news come ends the generation: other connections lead to the former one.
+        """
+        with self._lock:
+            if news != self._news and master != self._named:
+                return False
+            if self._master not in {None, master}:
+                self.generation += 1
+            self._master = master
+            return True
+
+    def _put(self, node: Node, *, last: bool) -> None:
+        others = [each for each in self._nodes if each != node]
+        self._nodes = [*others, node] if last else [node, *others]
+
+    async def _connect_to(self, master: Node) -> Any:
+        connection = await opened(self._make_server(*master))
+        try:
+            await settled(connection.send_command("ROLE"))
+            _require_master(await settled(connection.read_response()), master)
+        except BaseException:
+            await settled(connection.disconnect(nowait=True))
+            raise
+        return connection
+
+
+def _require_master(role: Any, node: Node) -> None:
+    if bytes(role[0]) != b"master":
+        raise RedisConnectionError(f"the server at {node[0]}:{node[1]} is not the master any more")
+
+
+CHANNEL = "+switch-master"
+INTERVAL = 1.0
+"""Seconds between two signs of life that are asked of a sentinel; it is left after as many without one."""
+_PAUSES = (0.1, 0.2, 0.5, 1.0)
+
+
+class MasterWatch:
+    """Call *heard* with the sentinel and the master it names; ends with the object that *heard* is a method of.
+
+    *make_listener* makes asyncio connections of redis-py.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        nodes: Sequence[Node],
+        make_listener: Callable[[str, int], Any],
+        heard: Callable[[Node, Node], None],
+        interval: float = INTERVAL,
+    ) -> None:
+        self._name = name
+        self._nodes = tuple(nodes)
+        self._make_listener = make_listener
+        self._heard = WeakMethod(heard)
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._process = 0
+        self._stop: Callable[[], object] = bool
+
+    def start(self) -> None:
+        """Begin to listen, unless this process does already."""
+        if self._process == os.getpid():
+            return
+        with self._lock:
+            if self._process == os.getpid():
+                return
+            listening = _Listening(self._name, self._nodes, self._make_listener, self._heard, self._interval)
+            self._stop = listening.stop
+            self._thread = threading.Thread(target=listening.run, name="sojourn sentinel watch", daemon=True)
+            self._thread.start()
+            self._process = os.getpid()
+
+    def stop(self) -> None:
+        """Listen no more; ``start`` begins anew."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is None or self._process != os.getpid():
+                return
+            self._process = 0
+            self._stop()
+        thread.join(self._interval)
+
+
+class _Listening:
+    """One life of the thread; it holds nothing of the watch, so that the watch can be forgotten."""
+
+    def __init__(
+        self,
+        name: str,
+        nodes: Sequence[Node],
+        make_listener: Callable[[str, int], Any],
+        heard: WeakMethod[Callable[[Node, Node], None]],
+        interval: float,
+    ) -> None:
+        self._name = name
+        self._nodes = nodes
+        self._make_listener = make_listener
+        self._heard = heard
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._is_stopped = False
+
+    def run(self) -> None:
+        """Listen until stopped or forgotten."""
+        try:
+            asyncio.run(self._listen())
+        except asyncio.CancelledError:
+            return
+
+    def stop(self) -> None:
+        """End the thread soon; from another thread."""
+        with self._lock:
+            self._is_stopped = True
+            if self._loop is not None and self._main is not None:
+                self._loop.call_soon_threadsafe(self._main.cancel)
+
+    async def _listen(self) -> None:
+        with self._lock:
+            if self._is_stopped:
+                return
+            self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+        try:
+            await asyncio.gather(*(self._follow(node) for node in self._nodes))
+        finally:
+            with self._lock:
+                self._loop = None
+
+    async def _follow(self, node: Node) -> None:
+        failures = 0
+        while self._heard() is not None:
+            try:
+                connection = await self._opened(node)
+                try:
+                    await self._subscribe(connection)
+                    self._tell(node, await ask_for_master(self._make_listener(*node), self._name))
+                    failures = 0
+                    await self._hear_out(node, connection)
+                finally:
+                    await connection.disconnect(nowait=True)
+            except CLIENT_ERRORS:
+                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+                failures += 1
+
+    async def _hear_out(self, node: Node, connection: Any) -> None:
+        """Listen until the connection breaks, the sentinel falls silent or nobody wants to hear of it any more."""
+        is_asked = False
+        while self._heard() is not None:
+            message = await connection.read_response(timeout=self._interval)
+            if message is not None:
+                is_asked = False
+                if message[0] == b"message":
+                    self._tell(node, new_master(message[2], self._name))
+            elif is_asked:
+                raise RedisConnectionError("the sentinel is silent")
+            else:
+                await connection.send_command("PING", check_health=False)
+                is_asked = True
+
+    async def _opened(self, node: Node) -> Any:
+        async with asyncio.timeout(self._interval):
+            return await opened(self._make_listener(*node))
+
+    async def _subscribe(self, connection: Any) -> None:
+        async with asyncio.timeout(self._interval):
+            await connection.send_command("SUBSCRIBE", CHANNEL)
+            await connection.read_response()
+
+    def _tell(self, node: Node, master: Node | None) -> None:
+        heard = self._heard()
+        if heard is not None and master is not None:
+            heard(node, master)
+
+
+async def ask_for_master(connection: Any, name: str) -> Node | None:
+    """Open the *connection* to a sentinel, ask it where the master is, and close it; None when it knows no such name.
+
+    How long that may take is the connection's own matter.
+    """
+    await opened(connection)
+    try:
+        await settled(connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name))
+        answer = await settled(connection.read_response())
+    finally:
+        await settled(connection.disconnect(nowait=True))
+    return None if answer is None else (bytes(answer[0]).decode(), int(answer[1]))
+
+
+def new_master(message: bytes, name: str) -> Node | None:
+    """Read ``<name> <old host> <old port> <new host> <new port>``; None when it is about another master."""
+    words = message.decode(errors="replace").split(" ")
+    return (words[3], int(words[4])) if len(words) == 5 and words[0] == name else None

@@ -1,0 +1,213 @@
+"""The blocking transport: a connection is held by one thread for the time of a call and kept for the next one.
+
+The one rule: the deadline is for the whole call, and the wait for one of the few connections is part of it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from sojourn.stores import StoreIO
+from sojourn_store_redis.deadlines import BlockingBounds
+from sojourn_store_redis.errors import CLIENT_ERRORS, StrayReplyError, is_refusal, mapped
+from sojourn_store_redis.transport.commands import Commands
+from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, reader, socket_of
+
+
+class HeldTransport(Commands):
+    """Carry the commands of each thread over a connection of its own, opened on first use.
+
+    *make_bounds* returns the deadline and the most connections of this process. With *asks_elsewhere* a server that
+    refuses is left, and the route is asked for another one; without, the caller gets the refusal.
+    """
+
+    io = StoreIO.BLOCKING
+
+    def __init__(self, route: Route, *, make_bounds: Callable[[], BlockingBounds], asks_elsewhere: bool = True) -> None:
+        super().__init__(route.address)
+        self._asks_elsewhere = asks_elsewhere
+        self._route = route
+        self._make_bounds = make_bounds
+        self._bounds = make_bounds()
+        self._idle: deque[Held] = deque()
+        self._process = os.getpid()
+        self._inherited: list[Any] = []
+
+    async def aclose(self) -> None:
+        """Close idle connections; the next call opens new ones."""
+        if self._process == os.getpid():
+            while (held := self._pop()) is not None:
+                held.close()
+            await self._route.aclose()
+
+    def apart(self) -> HeldTransport:
+        """Return this one: each call has its connection for itself."""
+        return self
+
+    def abandon(self) -> None:
+        """Close idle connections at once; a call in flight closes its own when its route has changed."""
+        if self._process == os.getpid():
+            while (held := self._pop()) is not None:
+                held.close()
+
+    async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
+        """Return a reply or an error; a server that refuses is left, and another one is asked once."""
+        if self._process != os.getpid():
+            self._leave_to_the_parent()
+        bounds = self._bounds
+        try:
+            until = bounds.enter()
+            try:
+                held = self._kept() or await self._opened(until)
+                reply = held.ask(packed, batch, until)
+                if self._asks_elsewhere and is_refusal(reply):
+                    held.close()
+                    self._route.leave(held.generation)
+                    held = self._kept() or await self._opened(until)
+                    reply = held.ask(packed, batch, until)
+                if held.generation != self._route.generation:
+                    held.close()
+                    raise RedisConnectionError(DEPOSED)  # whatever it said: it may be forgotten
+                self._idle.append(held)
+                return reply
+            finally:
+                bounds.leave()
+        except CLIENT_ERRORS as error:
+            raise mapped(error, operation=operation, address=self.address) from error
+
+    def _kept(self) -> Held | None:
+        """Return the connection that was used last, if it is as good as new."""
+        while (held := self._pop()) is not None:
+            if held.generation == self._route.generation and held.is_usable():
+                return held
+            held.close()
+        return None
+
+    async def _opened(self, until: float) -> Held:
+        generation = self._route.generation
+        with self._bounds.opening(until):
+            return Held(await self._route.connect(), generation)
+
+    def _pop(self) -> Held | None:
+        try:
+            return self._idle.pop()
+        except IndexError:  # also when another thread was faster
+            return None
+
+    def _leave_to_the_parent(self) -> None:
+        # the parent still reads from these sockets; its threads, which hold slots, do not run here
+        self._inherited.append(self._idle)
+        self._idle, self._bounds, self._process = deque(), self._make_bounds(), os.getpid()
+
+
+_CHUNK = 65_536
+_QUIET = 0.05
+"""Seconds after which a connection is looked at before it is used: the server may have closed it meanwhile."""
+_SHARE = 0.75
+"""How much of what is left the time-out of a socket becomes; less than all, so that it will do for the next call."""
+
+
+class Held:
+    """One connection, used by one thread at a time.
+
+    The time-out stays on the socket from call to call while it is not too long. One that ends too early is set anew
+    from what is then left, so a short one, left over from a call in a hurry, costs the next call a turn and no error.
+    """
+
+    __slots__ = ("_connection", "_reader", "_socket", "_timeout", "_used", "generation")
+
+    def __init__(self, connection: Any, generation: int) -> None:
+        self.generation = generation
+        self._connection = connection
+        self._socket = socket_of(connection)
+        self._reader = reader()
+        self._timeout = math.inf
+        self._used = time.monotonic()
+
+    def ask(self, packed: bytes, batch: int | None, until: float) -> Any:
+        """Return the reply, or the list of *batch* replies, by *until* on ``time.monotonic``.
+
+        The connection is closed when that fails or is interrupted.
+        """
+        try:
+            self._send(packed, until)
+            reply = self._reply(until) if batch is None else [self._reply(until) for _ in range(batch)]
+            self._refuse_more()
+        except BaseException:
+            self.close()
+            raise
+        return reply
+
+    def is_usable(self) -> bool:
+        """Tell whether nothing happened on a connection that was quiet; an end, or bytes, would make it readable."""
+        if time.monotonic() - self._used < _QUIET:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        """Close the connection; nothing is waited for."""
+        with suppress(RedisError, OSError):
+            self._connection.disconnect()
+
+    def _send(self, packed: bytes, until: float) -> None:
+        rest: bytes | memoryview = packed
+        while True:
+            self._bound(until)
+            try:
+                sent = self._socket.send(rest)
+            except TimeoutError as error:
+                self._go_on(error)
+                continue
+            if sent == len(rest):
+                return
+            rest = memoryview(rest)[sent:]
+
+    def _reply(self, until: float) -> Any:
+        reader = self._reader
+        while (reply := reader.gets()) is NOTHING:
+            reader.feed(self._received(until))
+        return reply
+
+    def _refuse_more(self) -> None:
+        if self._reader.has_data():
+            raise StrayReplyError("a reply came that nobody had asked for")
+
+    def _received(self, until: float) -> bytes:
+        while True:
+            self._bound(until)
+            try:
+                data: bytes = self._socket.recv(_CHUNK)
+            except TimeoutError as error:
+                self._go_on(error)
+                continue
+            if not data:
+                raise RedisConnectionError("the server closed the connection")
+            return data
+
+    def _bound(self, until: float) -> None:
+        """See to it that the socket waits no longer than *until*; TimeoutError when that has passed."""
+        self._used = now = time.monotonic()
+        left = until - now
+        if left < self._timeout:
+            if left <= 0.0:
+                raise TimeoutError("the deadline of the call has passed")
+            self._timeout = left * _SHARE
+            self._socket.settimeout(self._timeout)
+
+    def _go_on(self, error: TimeoutError) -> None:
+        """Have the time-out that ended a wait set anew; raise *error* when it was the system's, not the socket's."""
+        if error.errno is not None:
+            raise error  # TCP itself gave the connection up
+        self._timeout = math.inf

@@ -1,0 +1,130 @@
+"""The way to the server: all that a store knows about a client, be it blocking or asyncio.
+
+The one rule: nothing redis-py raises leaves from here unmapped, and no connection is used by two processes or two
+event loops (FAILURES F21).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from redis.exceptions import NoScriptError
+
+from sojourn.stores import StoreIO
+from sojourn_store_redis.errors import first_error, mapped
+from sojourn_store_redis.scripts import Script
+from sojourn_store_redis.transport.connection import pack
+
+Argument = bytes | str | int | float
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """Carry commands to the server that holds the records.
+
+    Every method raises StoreUnavailableError or StoreTimeoutError, and CancelledError when it is cancelled; then the
+    reply is never given to anybody else.
+    """
+
+    io: StoreIO
+    address: str
+    """Host and port, or the path of the socket; for messages, so without credentials."""
+
+    async def execute(self, *command: Argument) -> Any:
+        """Return the reply to one command."""
+        ...
+
+    async def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Return the replies to several commands that were sent together; nothing else is atomic about them."""
+        ...
+
+    async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """Return the reply of a script, which the server is taught when it does not know it."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release idle connections; the next call opens new ones."""
+        ...
+
+
+@runtime_checkable
+class SpreadTransport(Transport, Protocol):
+    """Carry commands to several servers, each of which holds some of the keys."""
+
+    @property
+    def generation(self) -> int:
+        """Rises whenever keys have moved from one server to another."""
+        ...
+
+    def server_of(self, key: bytes) -> str:
+        """Return the name of the server that holds *key*, without asking; empty while that is not known."""
+        ...
+
+    async def servers(self) -> Sequence[Transport]:
+        """Return a transport to each server; for commands without a key."""
+        ...
+
+
+def pack_wait(
+    script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
+) -> bytes:
+    """Return the bytes of a script and of a WAIT for what it wrote; a script that the server may not know yet."""
+    command = ("EVAL", script.source, len(keys), *keys, *arguments)
+    return pack(command) + pack(("WAIT", replicas, milliseconds))
+
+
+class Commands:
+    """Turn calls into bytes, and replies into results or errors of the contract."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    async def execute(self, *command: Argument) -> Any:
+        """Return the reply to one command."""
+        reply = await self.ask(str(command[0]), pack(command))
+        if isinstance(reply, Exception):
+            raise mapped(reply, operation=str(command[0]), address=self.address) from reply
+        return reply
+
+    async def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Return the replies to several commands that were sent together."""
+        if not commands:
+            return []
+        operation = f"{commands[0][0]!s} x {len(commands)}"
+        replies = await self.ask(operation, b"".join(pack(tuple(each)) for each in commands), len(commands))
+        if (error := first_error(replies)) is not None:
+            raise mapped(error, operation=operation, address=self.address) from error
+        found: list[Any] = replies
+        return found
+
+    async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """Return the reply of a script, which the server is taught when it does not know it."""
+        reply = await self.ask(script.name, pack(("EVALSHA", script.digest, len(keys), *keys, *arguments)))
+        return await self.taught(script, keys, arguments, reply) if isinstance(reply, Exception) else reply
+
+    async def taught(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], reply: Exception
+    ) -> Any:
+        """Return the reply of a script once the server was taught it, if that is what the first *reply* asked for."""
+        answer: Any = reply
+        if isinstance(reply, NoScriptError):
+            answer = await self.ask(script.name, pack(("EVAL", script.source, len(keys), *keys, *arguments)))
+        if isinstance(answer, Exception):
+            raise mapped(answer, operation=script.name, address=self.address) from answer
+        return answer
+
+    async def eval_and_wait(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
+    ) -> tuple[Any, int]:
+        """Return the reply of a script, and how many replicas have confirmed it."""
+        replies = await self.ask(script.name, pack_wait(script, keys, arguments, replicas, milliseconds), 2)
+        reply, confirmed = (replies, 0) if isinstance(replies, Exception) else replies
+        if isinstance(reply, Exception):
+            raise mapped(reply, operation=script.name, address=self.address) from reply
+        return reply, confirmed if isinstance(confirmed, int) else 0
+
+    @abstractmethod
+    async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
+        """Return the reply, which may be an error, or a list of *batch* replies."""

@@ -1,0 +1,200 @@
+"""Connections of redis-py, made from an address and connected to nothing yet.
+
+The one rule: none retries by itself, and no error quotes the URL, for it may hold a password.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlencode
+
+import redis
+import redis.asyncio
+import redis.asyncio.connection
+import redis.asyncio.retry
+import redis.backoff
+import redis.connection
+import redis.retry
+
+from sojourn.errors import ConfigurationError
+from sojourn_store_redis.deadlines import Deadline, DeadlineSocket
+
+Node: TypeAlias = tuple[str, int]
+"""Host and port of a server."""
+
+SCHEMES = ("redis", "rediss", "unix")
+_NODE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>\d{1,5}))?")
+
+
+def read_url(url: str, *, is_async: bool) -> dict[str, Any]:
+    """Return what redis-py reads in *url*, with the class of its connections; ConfigurationError."""
+    kind: Any = redis.asyncio.connection if is_async else redis.connection
+    found: Mapping[str, Any] = {}
+    is_readable = url.split(":", 1)[0] in SCHEMES
+    if is_readable:
+        try:
+            found = kind.parse_url(url)
+        except ValueError:
+            is_readable = False
+    if not is_readable:  # outside the handler: what urllib raises quotes the url
+        raise unreadable()
+    if found.get("decode_responses"):
+        raise ConfigurationError("SOJOURN_REDIS_URL must not ask for decode_responses: records are bytes")
+    return {"connection_class": kind.Connection, **found}
+
+
+def unreadable() -> ConfigurationError:
+    """Return the error for a URL of no known form."""
+    return ConfigurationError(
+        "SOJOURN_REDIS_URL cannot be read; write it as redis://user:password@host:6379/0, rediss://... for TLS, "
+        "unix:///path/to/redis.sock?db=0, redis+sentinel://host:26379,host:26379/name-of-the-master/0 or "
+        "redis+cluster://host:6379,host:6379/ (rediss+sentinel, rediss+cluster for TLS)"
+    )
+
+
+def read_node(text: str, port: int) -> Node:
+    """Return host and port of ``host[:port]``, where *port* stands for one that is missing; ValueError."""
+    found = _NODE.fullmatch(text)
+    if found is None:
+        raise ValueError("no host and port")
+    return found["host"].strip("[]"), int(found["port"] or port)
+
+
+def maker(connection_class: type[Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return what makes a connection with the *options* of a pool; ConfigurationError when one is unknown."""
+    unfit = {"connection_class", "max_connections"}
+    kind: Callable[..., Any] = connection_class
+    make = partial(kind, **{name: value for name, value in options.items() if name not in unfit})
+    try_out(make)
+    return make
+
+
+def try_out(make: Callable[[], object]) -> None:
+    """Make a connection, which connects to nothing; ConfigurationError when redis-py does not know an option."""
+    try:
+        make()
+    except (TypeError, redis.RedisError):
+        is_usable = False
+    else:
+        is_usable = True
+    if not is_usable:  # outside the handler: what it raises may quote the url
+        raise ConfigurationError(
+            "SOJOURN_REDIS_URL has an option after ? that redis-py does not know; see its documentation of from_url"
+        )
+
+
+def no_retry(*, is_async: bool) -> Any:
+    """Return a retry that never retries: the manager does, within its budget."""
+    kind: Any = redis.asyncio.retry.Retry if is_async else redis.retry.Retry
+    return kind(redis.backoff.NoBackoff(), 0)
+
+
+def describe(options: Mapping[str, Any]) -> str:
+    """Return host and port, or the path of the socket, for messages."""
+    if "path" in options:
+        return str(options["path"])
+    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+
+def within(connection_class: type[Any], deadline: Deadline) -> type[Any]:
+    """Return the *connection_class* with sockets that keep to the *deadline*."""
+
+    class DeadlineConnection(connection_class):  # type: ignore[misc] # TCP, TLS or unix: known by the url alone
+        def _connect(self) -> Any:
+            deadline.remaining()  # raises when waiting for a connection took all of the time
+            parent: Any = super()
+            return DeadlineSocket(parent._connect(), deadline)  # noqa: SLF001 - super() under a name that has a type
+
+    return DeadlineConnection
+
+
+SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
+_SENTINEL_PORT: Final = 26_379
+_SENTINEL_URL: Final = re.compile(
+    r"(?P<scheme>rediss?)\+sentinel://(?:(?P<userinfo>[^@/?]*)@)?(?P<nodes>[^@/?]+)/(?P<name>[^/?]+)"
+    r"(?:/(?P<db>\d*))?(?:\?(?P<query>.*))?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentinelGroup:
+    """A master by its name, and who knows where it is."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    server_url: str = field(repr=False)
+    """How to speak to the master, under a host that is replaced by the one the sentinels name."""
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    """For the sentinels themselves."""
+
+    @classmethod
+    def parse(cls, url: str) -> SentinelGroup:
+        """Read ``redis+sentinel://[user:password@]host:port,host:port/name[/db][?options]``; ValueError."""
+        found = _SENTINEL_URL.fullmatch(url)
+        if found is None:
+            raise ValueError("no redis+sentinel url")
+        options = dict(parse_qsl(found["query"] or "", strict_parsing=bool(found["query"])))
+        username, password = options.pop("sentinel_username", None), options.pop("sentinel_password", None)
+        userinfo = "" if found["userinfo"] is None else found["userinfo"] + "@"
+        query = "?" + urlencode(options) if options else ""
+        return cls(
+            name=unquote(found["name"]),
+            nodes=tuple(read_node(each, _SENTINEL_PORT) for each in found["nodes"].split(",")),
+            server_url=f"{found['scheme']}://{userinfo}master:6379/{found['db'] or 0}{query}",
+            username=username,
+            password=password,
+        )
+
+    @property
+    def address(self) -> str:
+        """Name the master and the sentinels, for messages."""
+        return f"{self.name} of the sentinels at {', '.join(f'{host}:{port}' for host, port in self.nodes)}"
+
+
+CLUSTER_SCHEMES: Final = ("redis+cluster", "rediss+cluster")
+_CLUSTER_PORT: Final = 6379
+_CLUSTER_URL: Final = re.compile(
+    r"(?P<scheme>rediss?)\+cluster://(?:(?P<userinfo>[^@/?]*)@)?(?P<nodes>[^@/?]+)"
+    r"(?:/(?P<db>\d*))?(?:\?(?P<query>.*))?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterGroup:
+    """A cluster by some of its nodes; the others are learnt from these."""
+
+    nodes: tuple[Node, ...]
+    server_url: str = field(repr=False)
+    """How to speak to a node, under a host that is replaced by the node's."""
+
+    @classmethod
+    def parse(cls, url: str) -> ClusterGroup:
+        """Read ``redis+cluster://[user:password@]host:port,host:port/[?options]``; ValueError.
+
+        ConfigurationError when it names a database: a cluster has only number 0.
+        """
+        found = _CLUSTER_URL.fullmatch(url)
+        if found is None:
+            raise ValueError("no redis+cluster url")
+        query = found["query"]
+        databases = [found["db"], *(value for name, value in parse_qsl(query or "") if name == "db")]
+        if any(int(each) for each in databases if each):
+            raise ConfigurationError(
+                "SOJOURN_REDIS_URL names a database other than 0, which a Redis Cluster does not have; end it with "
+                "/0 or /, and set SOJOURN_REDIS_NAMESPACE to keep applications apart"
+            )
+        userinfo = "" if found["userinfo"] is None else found["userinfo"] + "@"
+        return cls(
+            nodes=tuple(read_node(each, _CLUSTER_PORT) for each in found["nodes"].split(",")),
+            server_url=f"{found['scheme']}://{userinfo}node:{_CLUSTER_PORT}/0" + ("" if query is None else "?" + query),
+        )
+
+    @property
+    def address(self) -> str:
+        """Name the cluster by the nodes that were given, for messages."""
+        return f"the cluster at {', '.join(f'{host}:{port}' for host, port in self.nodes)}"

@@ -1,0 +1,47 @@
+"""The protocol against the omniscient model: what holds for it must fail for every planted defect."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.store_redis.local_cache import planted
+from tests.store_redis.local_cache.machine import CoherenceMachine, MakeNode
+from tests.store_redis.local_cache.world import right_node
+
+
+def _run(make_node: MakeNode, examples: int, steps: int) -> None:
+    class Machine(CoherenceMachine):
+        def __init__(self) -> None:
+            super().__init__(make_node)
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.slow
+def test_nothing_is_served_longer_than_the_staleness_after_a_newer_write_and_the_cache_recovers() -> None:
+    _run(right_node, max(150, settings().max_examples), 60)
+
+
+@pytest.mark.parametrize(
+    "make_node",
+    [
+        planted.without_epochs,
+        planted.with_cached_absence,
+        planted.with_one_subscriber,
+        planted.without_tombstones,
+    ],
+)
+def test_the_machine_finds_defects_by_itself(make_node: MakeNode) -> None:
+    with pytest.raises(AssertionError, match="served"):
+        _run(make_node, 3_000, 60)

@@ -1,0 +1,172 @@
+"""The line of those who wait on one connection: whatever happens in whatever order, nobody gets another's reply."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from sojourn_store_redis.errors import LineFullError, StrayReplyError
+from sojourn_store_redis.transport.pipelined import ReplyLine
+
+SECONDS = 10.0
+LIMIT = 12
+LOST = redis.ConnectionError("lost")
+
+
+class Caller:
+    """Wait as a future does; giving up is final."""
+
+    def __init__(self, commands: list[int], *, is_batch: bool) -> None:
+        self.wanted: Any = commands if is_batch else commands[0]
+        self.results: list[Any] = []
+        self.gave_up = False
+
+    def done(self) -> bool:
+        return self.gave_up or bool(self.results)
+
+    def set_result(self, result: Any, /) -> None:
+        assert not self.gave_up, "a caller that has given up was called back"
+        self.results.append(result)
+
+
+class Connection:
+    """A line with the server at its other end, which answers each command with its own number."""
+
+    def __init__(self) -> None:
+        self.line = ReplyLine(seconds=SECONDS, limit=LIMIT)
+        self.unanswered: deque[int] = deque()
+        self.joined: list[tuple[Caller, float]] = []
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Sends, replies, cancellations, time-outs, disconnections and late replies in any order."""
+
+    callers = Bundle("callers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.commands = 0
+        self.connection = Connection()
+        self.everybody: list[Caller] = []
+
+    @rule(
+        target=callers, batch=st.none() | st.integers(1, 4), patience=st.none() | st.sampled_from([0.0, 1.0, 4.0, 15.0])
+    )
+    def a_caller_sends(self, batch: int | None, patience: float | None) -> Caller:
+        numbers = list(range(self.commands, self.commands + (batch or 1)))
+        caller = Caller(numbers, is_batch=batch is not None)
+        line = self.connection.line
+        if len(line) >= LIMIT:
+            with pytest.raises(LineFullError, match="12 calls"):
+                line.join(caller, self.now, batch=batch, patience=patience)
+            caller.gave_up = True
+            return caller
+        due = line.join(caller, self.now, batch=batch, patience=patience)
+        assert due == self.now + (SECONDS if patience is None else min(patience, SECONDS))
+        self.commands += len(numbers)
+        self.connection.unanswered.extend(numbers)
+        self.connection.joined.append((caller, due))
+        self.everybody.append(caller)
+        return caller
+
+    @precondition(lambda self: self.connection.unanswered)
+    @rule()
+    def the_server_replies(self) -> None:
+        self.connection.line.receive(self.connection.unanswered.popleft())
+
+    @precondition(lambda self: not self.connection.unanswered)
+    @rule()
+    def the_server_says_what_nobody_asked_for(self) -> None:
+        with pytest.raises(StrayReplyError):
+            self.connection.line.receive("stray")
+        self.the_connection_breaks()
+
+    @rule(caller=consumes(callers))
+    def a_caller_is_cancelled(self, caller: Caller) -> None:
+        caller.gave_up = caller.gave_up or not caller.results
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 3.0, 7.0, 11.0]))
+    def time_passes(self, seconds: float) -> None:
+        deadline = self.connection.line.next_deadline()
+        self.now += seconds
+        if deadline is None or deadline > self.now:
+            before = [len(caller.results) for caller in self.everybody]
+            assert not self.connection.line.expire(self.now), "given up before anybody's deadline"
+            assert [len(caller.results) for caller in self.everybody] == before
+            return
+        if self.connection.line.expire(self.now):
+            self.the_connection_breaks()
+        for caller, due in self.connection.joined:
+            assert caller.done() or due > self.now, "a caller waits beyond its deadline"
+
+    @rule()
+    def the_connection_breaks(self) -> None:
+        self.connection.line.break_off(LOST)
+        assert all(caller.done() for caller in self.everybody), "somebody waits on a connection that is gone"
+        assert len(self.connection.line) == 0
+        assert self.connection.line.next_deadline() is None
+        self.connection = Connection()
+
+    @invariant()
+    def everybody_has_their_own_reply_or_an_error(self) -> None:
+        for caller in self.everybody:
+            assert len(caller.results) <= 1
+            for result in caller.results:
+                assert isinstance(result, redis.ConnectionError | redis.TimeoutError) or result == caller.wanted
+
+    def teardown(self) -> None:
+        while self.connection.unanswered:
+            self.the_server_replies()
+        assert all(caller.done() for caller in self.everybody)
+        assert len(self.connection.line) == 0
+
+
+TestInterleavings = Interleavings.TestCase
+
+
+def test_an_error_among_the_replies_of_a_batch_is_one_of_them() -> None:
+    line = ReplyLine(seconds=1.0, limit=1)
+    caller = Caller([1, 2], is_batch=True)
+    line.join(caller, 0.0, batch=2)
+    error = redis.ResponseError("ERR")
+    line.receive(error)
+    assert not caller.done()
+    line.receive(2)
+    assert caller.results == [[error, 2]]
+
+
+def test_the_first_in_line_decides_when_the_connection_is_given_up() -> None:
+    line = ReplyLine(seconds=10.0, limit=5)
+    first, second = Caller([1], is_batch=False), Caller([2], is_batch=False)
+    line.join(first, 0.0)
+    line.join(second, 5.0)
+    first.gave_up = True  # its place still counts
+    assert line.expire(9.0) is False
+    assert line.expire(10.0) is True
+    line.receive(1)
+    assert line.expire(10.0) is False
+    assert line.next_deadline() == 15.0
+    line.break_off(LOST)
+    assert second.results == [LOST]
+
+
+def test_a_less_patient_caller_gives_up_alone() -> None:
+    line = ReplyLine(seconds=1.0, limit=5)
+    patient, hasty = Caller([1], is_batch=False), Caller([2], is_batch=False)
+    line.join(patient, 0.0)
+    assert line.join(hasty, 0.0, patience=0.25) == 0.25
+    assert line.next_deadline() == 0.25
+    assert line.expire(0.25) is False
+    assert [type(result) for result in hasty.results] == [redis.TimeoutError]
+    assert not patient.done()
+    assert line.next_deadline() == 1.0
+    line.receive(1)
+    line.receive(2)
+    assert patient.results == [1]
+    assert len(hasty.results) == 1
