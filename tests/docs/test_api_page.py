@@ -17,7 +17,15 @@ from sojourn.manager.manager import BlockingManager
 from tests.docs.pages import blocks, page, rows, section, sections
 
 PAGE = page("docs/api.md")
-MODULES = ("sojourn", "sojourn.asgi", "sojourn.wsgi", "sojourn.settings", "sojourn.hookspecs", "sojourn.testing")
+MODULES = (
+    "sojourn",
+    "sojourn.asgi",
+    "sojourn.wsgi",
+    "sojourn.settings",
+    "sojourn.hookspecs",
+    "sojourn.stores.deadline",
+    "sojourn.testing",
+)
 _NAME = re.compile(r"^`(\w+)`$")
 _ROW = re.compile(r"^`(\w+)(\(.*\))?`$")
 INHERITED_FROM_PYDANTIC = {"model_config", "model_post_init", "presets"}

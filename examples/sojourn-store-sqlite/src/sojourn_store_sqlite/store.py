@@ -1,6 +1,6 @@
 """Sessions in one SQLite file, for several threads and processes on one machine.
 
-The one rule: a write looks and acts in one transaction that holds the write lock from its beginning.
+A write reads and writes in one transaction that holds the write lock from its beginning.
 """
 
 from __future__ import annotations

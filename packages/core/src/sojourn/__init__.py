@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sojourn.session import CookieAction, CookieChange, LoadOutcome, Session, SessionState
     from sojourn.stores import (
         AnnouncingStore,
+        AtRestStore,
+        BoundedStore,
         CachingStore,
         ClientSideStore,
         Clock,
@@ -48,6 +50,8 @@ __version__ = "0.1.0"
 
 _HOMES: Final = {
     "AnnouncingStore": "sojourn.stores",
+    "AtRestStore": "sojourn.stores",
+    "BoundedStore": "sojourn.stores",
     "CachingStore": "sojourn.stores",
     "Cipher": "sojourn.crypto",
     "Client": "sojourn.binding",
@@ -91,6 +95,8 @@ _HOMES: Final = {
 
 __all__ = [
     "AnnouncingStore",
+    "AtRestStore",
+    "BoundedStore",
     "CachingStore",
     "Cipher",
     "Client",

@@ -263,6 +263,25 @@ class WaitingStore(Protocol):
         ...
 
 
+@runtime_checkable
+class BoundedStore(Protocol):
+    """A store whose loads end by themselves, by its own time-outs.
+
+    The manager sets the deadline of the request for a load only where that is the earlier one.
+    """
+
+    longest_load: float
+    """The seconds after which ``load`` has ended, with StoreTimeoutError if not otherwise."""
+
+
+@runtime_checkable
+class AtRestStore(Protocol):
+    """A store that decides whether its payloads are encrypted while ``SOJOURN_ENCRYPT`` is ``auto``."""
+
+    encrypt: bool | None
+    """None leaves it to the manager, which encrypts."""
+
+
 class Partition(Protocol):
     """Tells which of several servers a record is on, as far as it is known; asked before each call, so it never waits."""
 
