@@ -18,11 +18,11 @@ from benchmarks.staleness.board import Board
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import Deleted, Record, Replaced, StoreIO
 from sojourn.testing import make_id, make_write_id
-from sojourn.testing.driver import drive
 from sojourn_store_redis import Address, ClusteredRedisStore, LocalCacheLimits
 from sojourn_store_redis.local_cache.links import Announced
 from sojourn_store_redis.local_cache.protocol import Coherence
 from sojourn_store_redis.local_cache.store import route_of
+from sojourn_testing.bench import drive
 
 FAR = 4e9
 PLANTS = ("", "deaf", "lease-of-receipt", "no-epoch")

@@ -14,8 +14,8 @@ from sojourn.manager.request import Exchange
 from sojourn.stores import Created, Deleted, Record, Replaced, StoreIO
 from sojourn.testing import FakeClock, Fault, RecordingObserver
 from tests.core.models import make_manager
-from tests.core.plain_stores import TokenStore
 from tests.core.rivals import Rivals
+from tests.testing.plain_stores import TokenStore
 
 
 def asked(manager: SessionManager[Any], token: str) -> Exchange[Any]:

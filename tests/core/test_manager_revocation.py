@@ -11,7 +11,7 @@ from sojourn.errors import SessionConflictError
 from sojourn.manager.manager import BlockingManager
 from sojourn.testing import FakeClock, Fault, FaultyStore
 from tests.core.models import make_manager
-from tests.core.plain_stores import TokenStore
+from tests.testing.plain_stores import TokenStore
 
 
 class Nodes:

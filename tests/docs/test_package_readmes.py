@@ -9,7 +9,7 @@ from sojourn.testing import client
 from tests.docs.pages import ROOT, blocks, page, run
 
 PACKAGES = sorted(file.parent.name for file in ROOT.glob("packages/*/pyproject.toml"))
-WITH_AN_EXAMPLE = {"core", "contrib-azu-like", "store-redis"}
+WITH_AN_EXAMPLE = {"core", "contrib-azu-like", "store-redis", "testing"}
 
 
 @pytest.mark.parametrize("folder", PACKAGES)
@@ -38,6 +38,10 @@ def test_the_example_of_endpoints_lets_readers_in(monkeypatch: pytest.MonkeyPatc
         signed_in = browser.post("/signin", json={"user": "ada"})
         assert (signed_in.status, signed_in.header("location")) == (303, "/books")
         assert browser.get("/books").json() == []
+
+
+def test_the_example_of_the_test_kit_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, "kit", *blocks(page("packages/testing/README.md"))).test_a_cart_is_kept_for_five_idle_minutes()
 
 
 @pytest.mark.anyio

@@ -23,8 +23,8 @@ from sojourn.session import LoadOutcome
 from sojourn.settings import SessionSettings
 from sojourn.stores import StoreIO
 from sojourn.testing import FakeClock, make_id, make_record, make_write_id
-from sojourn.testing.driver import Driver
 from sojourn_store_redis import RedisStore
+from sojourn_testing.bench import Driver
 from tests.core.models import Visit
 from tests.faults.proxy import Fault, FaultProxy, schedule
 from tests.servers import LOOPBACK, RedisServer, SentinelSetup, free_port

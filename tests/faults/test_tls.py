@@ -14,9 +14,9 @@ from redis.asyncio.connection import SSLConnection
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import Created
 from sojourn.testing import make_id, make_record, make_write_id
-from sojourn.testing.driver import Driver
 from sojourn_store_redis import RedisStore
 from sojourn_store_redis.transport.connection import opened
+from sojourn_testing.bench import Driver
 from tests.faults.certificates import write_certificate
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers import RedisServer

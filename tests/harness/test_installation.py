@@ -23,5 +23,6 @@ def test_all_distributions_carry_one_version():
         "sojourn-metrics-statsd",
         "sojourn-store-cookie",
         "sojourn-store-redis",
+        "sojourn-testing",
     ]
     assert len({version(name) for name in names}) == 1

@@ -17,7 +17,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("core", "store-cookie", "store-redis", "metrics-statsd", "contrib-azu-like")
+PACKAGES = ("core", "store-cookie", "store-redis", "metrics-statsd", "contrib-azu-like", "testing")
 
 
 def build_wheels(target: Path) -> dict[str, Path]:
@@ -90,12 +90,14 @@ def write_commands(environment: Environment) -> None:
 def third_parties_of(*names: str) -> set[str]:
     """Return the distributions that *names* need on this interpreter, themselves included, ours excluded."""
     found: set[str] = set()
+    seen: set[tuple[str, frozenset[str]]] = set()
     waiting = [Requirement(name) for name in names]
     while waiting:
         requirement = waiting.pop()
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        if name in found:
+        if (name, frozenset(requirement.extras)) in seen:
             continue
+        seen.add((name, frozenset(requirement.extras)))
         found.add(name)
         for line in distribution(name).requires or ():
             needed = Requirement(line)

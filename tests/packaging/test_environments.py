@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.packaging.environments import PACKAGES, Environment, lay_distribution
+from tests.packaging.environments import PACKAGES, Environment, lay_distribution, make_environment, third_parties_of
 
 pytestmark = pytest.mark.slow
 
 HEAVY = ["pydantic_settings", "pydantic", "asyncio", "redis", "hypothesis", "pytest", "ssl"]
 PLUGINS = ["sojourn_store_cookie", "sojourn_store_redis", "sojourn_metrics_statsd", "sojourn_contrib_azu_like"]
+KITS = ["sojourn_testing"]
 
 
 def loaded(environment: Environment, code: str, **variables: str) -> list[str]:
     """Return which of the heavy modules and plugins are loaded after *code* ran."""
-    names = HEAVY + PLUGINS
+    names = HEAVY + PLUGINS + KITS
     script = f"{code}\nimport sys, json; print(json.dumps([n for n in {names!r} if n in sys.modules]))"
     found: list[str] = environment.answer(script, **variables)
     return found
@@ -97,6 +98,20 @@ def test_the_command_is_installed_with_the_core(core_alone: Environment) -> None
     refused = core_alone.run(str(script), "config", "check", code=1, SOJOURN_PRESET="production")
     assert "sojourn keygen" in refused.stderr
     core_alone.run(str(script), "config", code=2)
+
+
+def test_the_test_kit_is_no_part_of_the_core(core_alone: Environment) -> None:
+    for code in ("from sojourn.testing import client", "import sojourn.testing\nsojourn.testing.StoreSuite"):
+        kind, text = message(core_alone, code)
+        assert (kind, 'pip install "sojourn[testing]"' in text) == ("ModuleNotFoundError", True)
+
+
+def test_the_test_client_and_the_fakes_need_no_hypothesis(wheels: dict[str, Path], tmp_path: Path) -> None:
+    kit = make_environment(tmp_path / "kit", [wheels["core"], wheels["testing"]], third_parties_of("sojourn"))
+    code = "from sojourn.testing import FakeClock, FaultyStore, RecordingMetrics, client, make_record"
+    assert loaded(kit, code + "; make_record()") == ["sojourn_testing"]
+    kind, text = message(kit, "from sojourn.testing import StoreSuite")
+    assert (kind, text) == ("ModuleNotFoundError", 'StoreSuite needs hypothesis: pip install "sojourn-testing[suite]"')
 
 
 def test_production_without_a_secret_refuses_to_start(core_alone: Environment) -> None:

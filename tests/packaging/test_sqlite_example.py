@@ -37,7 +37,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """Hold the core, the example and what their tests need."""
     third_parties = third_parties_of("sojourn[testing]", "pytest")
-    return make_environment(tmp_path_factory.mktemp("installed"), [wheels["core"], wheel], third_parties)
+    return make_environment(
+        tmp_path_factory.mktemp("installed"), [wheels["core"], wheels["testing"], wheel], third_parties
+    )
 
 
 @pytest.mark.slow

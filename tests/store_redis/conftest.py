@@ -13,8 +13,8 @@ from redis.retry import Retry
 
 from sojourn.stores import StoreIO
 from sojourn.testing import FakeClock
-from sojourn.testing.driver import Driver
 from sojourn_store_redis import RedisStore
+from sojourn_testing.bench import Driver
 from tests.servers import RedisServer
 
 KINDS = ["own asyncio", "own blocking", "pool asyncio", "pool blocking", "handed asyncio", "handed blocking"]

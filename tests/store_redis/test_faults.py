@@ -19,9 +19,9 @@ import redis.asyncio
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import Created, StoreIO
 from sojourn.testing import make_id, make_label, make_record, make_write_id
-from sojourn.testing.driver import drive
 from sojourn_store_redis import RedisStore
 from sojourn_store_redis.errors import mapped
+from sojourn_testing.bench import drive
 from tests.servers import wait_until
 
 W1, W2 = make_write_id(1), make_write_id(2)

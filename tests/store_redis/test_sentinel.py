@@ -14,10 +14,10 @@ import redis
 from sojourn.errors import ConfigurationError, StoreUnavailableError
 from sojourn.stores import Created, StoreIO
 from sojourn.testing import make_id, make_record, make_write_id
-from sojourn.testing.driver import Driver, drive
 from sojourn_store_redis import Address, RedisStore
 from sojourn_store_redis.sentinel import MasterWatch, SentinelRoute, new_master
 from sojourn_store_redis.urls import SentinelGroup
+from sojourn_testing.bench import Driver, drive
 from tests.servers import RedisServer, SentinelSetup, engines, wait_until
 
 W1 = make_write_id(1)

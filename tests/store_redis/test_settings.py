@@ -22,12 +22,12 @@ from sojourn.errors import ConfigurationError
 from sojourn.settings import SessionSettings
 from sojourn.stores import Created, Store, StoreIO, TwinnedStore
 from sojourn.testing import make_id, make_record, make_write_id
-from sojourn.testing.driver import Driver, drive
 from sojourn_store_redis import Address, RedisStore, TwinnedRedisStore, sojourn_create_store
 from sojourn_store_redis.settings import RedisSettings
 from sojourn_store_redis.transport.blocking import HeldTransport
 from sojourn_store_redis.transport.client import ClientTransport
 from sojourn_store_redis.transport.pipelined import SharedTransport
+from sojourn_testing.bench import Driver, drive
 from tests.servers import RedisServer
 
 W1 = make_write_id(1)

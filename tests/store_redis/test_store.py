@@ -10,11 +10,11 @@ import pytest
 from sojourn.errors import StoreTimeoutError
 from sojourn.stores import Deleted, Replaced, StoreIO
 from sojourn.testing import FakeClock, make_id, make_label, make_record, make_write_id
-from sojourn.testing.driver import Driver
 from sojourn_store_redis import RedisStore
 from sojourn_store_redis.records import pack
 from sojourn_store_redis.scripts import DELETE, REPLACE, UNINDEX, Script
 from sojourn_store_redis.transport.commands import Transport
+from sojourn_testing.bench import Driver
 
 W1 = make_write_id(1)
 

@@ -9,8 +9,8 @@ import pytest
 
 from sojourn.stores import StoreIO
 from sojourn.testing import FakeClock
-from sojourn.testing.driver import Driver
 from sojourn_store_redis import RedisStore
+from sojourn_testing.bench import Driver
 from tests.servers import ClusterSetup, RedisServer
 
 PATIENT = {"timeout": 5.0, "connect_timeout": 5.0}  # for a machine that does other things too

@@ -16,7 +16,7 @@ from typing import Any
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import Record, Replaced, StoreIO
 from sojourn.testing import make_id, make_write_id
-from sojourn.testing.driver import drive
+from sojourn_testing.bench import drive
 
 FAR = 4e9
 

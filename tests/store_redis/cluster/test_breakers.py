@@ -23,10 +23,10 @@ from sojourn.resilience import BreakerState
 from sojourn.settings import SessionSettings
 from sojourn.stores import PartitionedStore, Patience, Waiting, patience_left
 from sojourn.testing import RecordingMetrics, make_id, make_label, make_record
-from sojourn.testing.driver import Driver
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
 from sojourn_store_redis.index import AFTERTHOUGHT, Hints
 from sojourn_store_redis.records import KeyNames
+from sojourn_testing.bench import Driver
 from tests.servers import LOOPBACK, ClusterSetup, RedisServer, engines, wait_until
 from tests.store_redis.cluster.conftest import MakeSite, Site
 

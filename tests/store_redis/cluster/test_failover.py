@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sojourn.stores import StoreIO
-from sojourn.testing.driver import drive
 from sojourn_store_redis import RedisStore, TwinnedRedisStore
 from sojourn_store_redis.records import KeyNames
+from sojourn_testing.bench import drive
 from tests.servers import ClusterSetup, engines, wait_until
 from tests.store_redis.cluster.load import Load
 

@@ -11,9 +11,9 @@ import pytest
 
 from sojourn.stores import Deleted, Record, Replaced, StoreIO
 from sojourn.testing import make_id, make_record, make_write_id
-from sojourn.testing.driver import Driver, drive
 from sojourn_store_redis import ClusteredRedisStore, LocalCacheLimits
 from sojourn_store_redis.records import KeyNames
+from sojourn_testing.bench import Driver, drive
 from tests.servers import ClusterSetup, RedisServer, wait_until
 from tests.store_redis.cluster.move import Move
 

@@ -12,8 +12,8 @@ import pytest
 from sojourn import SessionManager, new_secret
 from sojourn.settings import SessionSettings
 from sojourn.testing import RecordingMetrics
-from sojourn.testing.driver import Driver
 from sojourn_store_redis import ClusteredRedisStore
+from sojourn_testing.bench import Driver
 from tests.core.models import Visit
 from tests.servers import ClusterSetup
 

@@ -16,8 +16,8 @@ from benchmarks.staleness.on_cluster import prove_on_cluster
 from benchmarks.staleness.verdict import Histories
 from sojourn.stores import StoreIO
 from sojourn.testing import make_id, make_record, make_write_id
-from sojourn.testing.driver import Driver, drive
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
+from sojourn_testing.bench import Driver, drive
 from tests.servers import ClusterSetup
 from tests.store_redis.cluster.conftest import PATIENT
 

@@ -10,8 +10,8 @@ from hypothesis import settings
 
 from sojourn.stores import Clock, Store
 from sojourn.testing import StoreSuite, make_id
-from sojourn.testing.driver import drive
 from sojourn_store_redis import ClusteredRedisStore, RedisStore, TwinnedRedisStore
+from sojourn_testing.bench import drive
 from tests.servers import ClusterSetup
 from tests.store_redis.cluster.conftest import PATIENT
 from tests.store_redis.local_cache.test_suite import WallClock

@@ -13,8 +13,8 @@ import pytest
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import Created, Deleted, StoreIO
 from sojourn.testing import make_id, make_label, make_record, make_write_id
-from sojourn.testing.driver import Driver
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
+from sojourn_testing.bench import Driver
 from tests.faults.certificates import write_certificate
 from tests.faults.proxy import FaultProxy
 from tests.servers import LOOPBACK, RedisServer, wait_until

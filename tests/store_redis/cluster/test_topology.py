@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from sojourn.errors import ConfigurationError, StoreUnavailableError
 from sojourn.stores import StoreIO
 from sojourn.testing import FakeClock
-from sojourn.testing.driver import drive
 from sojourn_store_redis import Address, RedisStore
 from sojourn_store_redis.cluster.topology import FORGOTTEN, SlotMap, Topology, read_map, slot_of
 from sojourn_store_redis.urls import ClusterGroup, Node
+from sojourn_testing.bench import drive
 from tests.servers import ClusterSetup, wait_until
 
 A, B, C, D = (("10.0.0.1", 6379), ("10.0.0.2", 6379), ("10.0.0.3", 6379), ("10.0.0.4", 6379))

@@ -22,10 +22,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import Patience, StoreIO, Waiting, patience_left
-from sojourn.testing.driver import drive
 from sojourn_store_redis.cluster.topology import SlotMap
 from sojourn_store_redis.cluster.transport import ClusterTransport
 from sojourn_store_redis.urls import Node
+from sojourn_testing.bench import drive
 from tests.store_redis.cluster.test_topology import A, B, slots
 
 KEY_OF_A, KEY_OF_B = b"{b}", b"{a}"  # slots 3300 and 15495

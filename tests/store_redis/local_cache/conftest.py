@@ -11,8 +11,8 @@ import pytest
 
 from sojourn.stores import Record, StoreIO
 from sojourn.testing import make_id, make_record, make_write_id
-from sojourn.testing.driver import Driver, drive
 from sojourn_store_redis import ClusteredRedisStore
+from sojourn_testing.bench import Driver, drive
 from tests.servers import RedisServer
 
 

@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 
 from sojourn import SessionManager, new_secret
 from sojourn.asgi import RevocationMiddleware, SessionMiddleware
-from sojourn.testing.driver import Driver
+from sojourn_testing.bench import Driver
 from tests.servers import RedisServer, free_port, wait_until
 
 LONG = 20.0

@@ -12,9 +12,9 @@ import pytest
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import Record, Replaced, StoreIO
 from sojourn.testing import make_id, make_write_id
-from sojourn.testing.driver import Driver, drive
 from sojourn_store_redis import ClusteredRedisStore
 from sojourn_store_redis.local_cache.process import LocalCacheLimits
+from sojourn_testing.bench import Driver, drive
 from tests.servers import RedisServer, SentinelSetup, wait_until
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ from sojourn import SessionManager, new_secret
 from sojourn.settings import SessionSettings
 from sojourn.stores import StoreIO
 from sojourn.testing import RecordingMetrics, RecordingObserver
-from sojourn.testing.driver import Driver
 from sojourn_store_redis import ClusteredRedisStore
+from sojourn_testing.bench import Driver
 from tests.core.models import Visit
 from tests.servers import RedisServer
 

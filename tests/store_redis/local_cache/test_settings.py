@@ -16,10 +16,10 @@ from sojourn.errors import ConfigurationError
 from sojourn.settings import SessionSettings
 from sojourn.stores import SYSTEM_CLOCK, CachingStore, StoreIO, TwinnedStore
 from sojourn.testing import FakeClock
-from sojourn.testing.driver import Driver
 from sojourn_store_redis import ClusteredRedisStore, LocalCacheLimits, RedisStore, sojourn_create_store
 from sojourn_store_redis.local_cache.process import lease_time
 from sojourn_store_redis.settings import RedisSettings
+from sojourn_testing.bench import Driver
 from tests.servers import RedisServer
 
 

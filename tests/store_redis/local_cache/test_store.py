@@ -15,8 +15,8 @@ import pytest
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import CachingStore, Deleted, IndexedStore, Replaced, ScannableStore, TwinnedStore
 from sojourn.testing import make_id, make_label, make_write_id
-from sojourn.testing.driver import Driver
 from sojourn_store_redis.local_cache.cache import ENTRY_BYTES
+from sojourn_testing.bench import Driver
 from tests.servers import RedisServer
 from tests.store_redis.local_cache.conftest import Cluster, Node
 from tests.store_redis.local_cache.proxy import Proxy

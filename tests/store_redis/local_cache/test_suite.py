@@ -10,8 +10,8 @@ from hypothesis import settings
 
 from sojourn.stores import Clock, Store
 from sojourn.testing import StoreSuite, make_id
-from sojourn.testing.driver import drive
 from sojourn_store_redis import ClusteredRedisStore
+from sojourn_testing.bench import drive
 from tests.servers import RedisServer
 
 

@@ -17,10 +17,10 @@ import pytest
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import PATIENCE, Patience, StoreIO
-from sojourn.testing.driver import drive
 from sojourn_store_redis import Address
 from sojourn_store_redis.deadlines import BlockingBounds, Deadline
 from sojourn_store_redis.transport.blocking import Held, HeldTransport
+from sojourn_testing.bench import drive
 from tests.faults.certificates import write_certificate
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers import LOOPBACK, RedisServer

@@ -13,10 +13,10 @@ import pytest
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import PATIENCE, Patience, StoreIO
-from sojourn.testing.driver import drive
 from sojourn_store_redis import Address
 from sojourn_store_redis.transport.blocking import HeldTransport
 from sojourn_store_redis.transport.pipelined import SharedTransport
+from sojourn_testing.bench import drive
 from tests.faults.proxy import Fault, FaultProxy, schedule
 from tests.servers import RedisServer
 

@@ -23,12 +23,10 @@ from sojourn.testing import (
     make_record,
     make_write_id,
 )
-from sojourn.testing.calls import Create, Load
-from sojourn.testing.model import StoreModel
-from sojourn.testing.programs import PAIRS, Done, Pair, is_explained, orders
-from sojourn.testing.schedules import explore
-from tests.core import broken_stores as broken
-from tests.core.plain_stores import PlainStore
+from sojourn_testing.model import Create, Load, StoreModel
+from sojourn_testing.races import PAIRS, Done, Pair, explore, is_explained, orders
+from tests.testing import broken_stores as broken
+from tests.testing.plain_stores import PlainStore
 
 MACHINE = "test_any_calls_in_any_order_agree_with_the_model"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "stores.md"
@@ -147,8 +145,8 @@ class HesitantStore(PlainStore):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_right_store_passes_although_the_machine_holds_up_some_of_its_answers(monkeypatch, seed) -> None:
     monkeypatch.setattr(HesitantStore, "draw", random.Random(seed))
-    monkeypatch.setattr("sojourn.testing.schedules._QUIET", 0.0005)
-    monkeypatch.setattr("sojourn.testing.races.PAIRS", [Pair("start", "touch", present=False)])
+    monkeypatch.setattr("sojourn_testing.races._QUIET", 0.0005)
+    monkeypatch.setattr("sojourn_testing.races.PAIRS", [Pair("start", "touch", present=False)])
     suite_of(HesitantStore)().test_s20_two_programs_meet_in_the_middle_of_their_calls()
 
 

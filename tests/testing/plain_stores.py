@@ -1,4 +1,4 @@
-"""Two plain stores that keep every rule; tests/core/broken_stores.py breaks them, one rule at a time."""
+"""Two plain stores that keep every rule; tests/testing/broken_stores.py breaks them, one rule at a time."""
 
 from __future__ import annotations
 

@@ -1,25 +1,38 @@
-"""A store beside its model: every call is made on both, and every difference names the rule it breaks.
+"""The bench on which the suites try a store: its author's settings, a way to run it, and a model beside it.
 
-The one rule: after each call the record is loaded again, so that a wrong effect is found where it happens.
+Each example gets an empty store, which is closed afterwards. Every call is made on the store and on the model, and the
+record is loaded again after it, so that a wrong effect is found where it happens.
 """
 
 from __future__ import annotations
 
+import inspect
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from sojourn import Clock, IndexedStore, Record, ScannableStore, Store, StoreIO
 from sojourn.errors import StoreTimeoutError
-from sojourn.stores.contract import IndexedStore, Record, ScannableStore, Store, StoreIO
-from sojourn.testing.calls import Answer, Call, Create, Delete, Load, Replace, Touch, show
-from sojourn.testing.clocks import FakeClock
-from sojourn.testing.driver import Driver, RealClock
-from sojourn.testing.faults import Fault, FaultyStore
-from sojourn.testing.model import StoreModel
-from sojourn.testing.rules import violated
-from sojourn.testing.verdicts import Case
+from sojourn_testing.fakes import FakeClock, Fault, FaultyStore, make_id
+from sojourn_testing.model import (
+    Answer,
+    Call,
+    Case,
+    Create,
+    Delete,
+    Load,
+    Replace,
+    StoreModel,
+    Touch,
+    show,
+    violated,
+)
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 T = TypeVar("T")
 _SLACK = 0.02  # seconds: rounding of deadlines, and how late a server may expire what it forgets by itself
@@ -27,12 +40,95 @@ _MARGIN = 0.1  # seconds that one call may take without passing a deadline
 _FIELDS = tuple(field.name for field in fields(Record) if field.name != "write_ids")
 
 
+class RealClock:
+    """The real time, for stores that expire records by themselves."""
+
+    def time(self) -> float:
+        """Return wall-clock seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards."""
+        return time.monotonic()
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+async def _collected(items: AsyncIterator[T]) -> list[T]:
+    return [item async for item in items]
+
+
+def drive(awaitable: Awaitable[T], io: StoreIO) -> T:
+    """Run a coroutine that must not suspend: a store that says so gets no event loop, and a suspension is found at once."""
+    coroutine = _awaited(awaitable)
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        answer: T = finished.value
+        return answer
+    coroutine.close()
+    return violated("S21", f"io is {io.name} and a call suspended; that is for io ASYNC only")
+
+
+class Driver:
+    """Runs the coroutines of a store as its ``io`` allows, from synchronous tests.
+
+    The event loop is made when a store first needs one, and closed at the end of the block.
+    """
+
+    def __init__(self) -> None:
+        self._loop: AbstractEventLoop | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._loop is not None:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+            self._loop = None
+
+    def run(self, awaitable: Awaitable[T], io: StoreIO = StoreIO.ASYNC) -> T:
+        """Run *awaitable* to its end and return what it returns."""
+        if io is not StoreIO.ASYNC:
+            return drive(awaitable, io)
+        if self._loop is None:
+            import asyncio
+
+            self._loop = asyncio.new_event_loop()
+        return self._loop.run_until_complete(_awaited(awaitable))
+
+    def collect(self, items: AsyncIterator[T], io: StoreIO) -> list[T]:
+        """Return everything that an asynchronous iterator yields."""
+        return self.run(_collected(items), io)
+
+    def wait(self, clock: FakeClock | RealClock, seconds: float) -> None:
+        """Let *seconds* pass: at once on a fake clock, else really, with the loop running."""
+        if isinstance(clock, FakeClock):
+            clock.advance(seconds)
+        elif self._loop is None:
+            time.sleep(seconds)
+        else:
+            self.run(self._sleep(seconds))
+
+    @staticmethod
+    def _sleep(seconds: float) -> Coroutine[Any, Any, None]:
+        import asyncio
+
+        return asyncio.sleep(seconds)
+
+
 def _values(record: Record) -> tuple[object, ...]:
     return tuple(getattr(record, name) for name in (*_FIELDS, "write_ids"))
 
 
 class CheckedStore:
-    """Make calls on *store* and on a model of it; *tolerance* is how much of a deadline may be lost, in seconds."""
+    """A store beside its model: every call is made on both, and a difference names the rule that is broken.
+
+    *tolerance* is how much of a deadline may be lost, in seconds.
+    """
 
     def __init__(self, store: Store, driver: Driver, clock: FakeClock | RealClock, *, tolerance: float = 0.001) -> None:
         self.store = store
@@ -60,7 +156,7 @@ class CheckedStore:
         self._driver.wait(self._clock, seconds)
 
     def run(self, awaitable: Awaitable[T], io: StoreIO | None = None) -> T:
-        """Run something else in the way of the store, or of another *io*."""
+        """Run *awaitable* as the ``io`` of the store allows, or as another *io* does."""
         return self._driver.run(awaitable, io or self.store.io)
 
     def collect(self, items: AsyncIterator[T]) -> list[T]:
@@ -161,7 +257,7 @@ class CheckedStore:
             violated("S18", f"count answered {count} where {len(live)} are live", self.history)
 
     def clear(self) -> None:
-        """Clear both, and see that nothing is left."""
+        """Clear both, and check that nothing is left."""
         if not isinstance(self.store, ScannableStore):
             return
         self._settle()
@@ -174,13 +270,13 @@ class CheckedStore:
         self.check_scan()
 
     def check_copies(self) -> None:
-        """See that nothing which was handed in or out has changed since."""
+        """Check that nothing which was handed in or out has changed since."""
         for kept, values in self._kept:
             if (_values(kept) if isinstance(kept, Record) else tuple(kept)) != values:
                 violated("S14", f"a value that was handed over earlier changed to {show(kept)}", self.history)
 
     def _settle(self) -> None:
-        """Keep real time away from deadlines: wait until those that are near have passed."""
+        """Wait until the deadlines that are near have passed, where time is real: a call must not meet one on its way."""
         while isinstance(self._clock, RealClock):
             near = [d - self.now for r in self.model.records.values() for d in (r.idle_deadline, r.absolute_deadline)]
             near = [seconds for seconds in near if -_SLACK < seconds < _MARGIN]
@@ -220,7 +316,7 @@ class CheckedStore:
         return right == found
 
     def _note(self, call: Call) -> None:
-        """Remember what a call handed over."""
+        """Note the write id, the label and the record that a call hands over."""
         if isinstance(call, Create | Replace):
             self._used.setdefault(call.id, set()).add(call.write_id)
             self._kept.append((call.record, _values(call.record)))
@@ -230,3 +326,84 @@ class CheckedStore:
 
 def _some(ids: set[str]) -> str:
     return ", ".join(sorted(id[:6] for id in ids))
+
+
+class StoreBench:
+    """How stores are made and what they can do, for a suite to subclass; see docs/stores.md."""
+
+    indexed: bool | None = None
+    """Whether the store is an ``IndexedStore``; None: look."""
+    scannable: bool | None = None
+    """Whether the store is a ``ScannableStore``; None: look."""
+    real_time: bool = False
+    """Whether the store, or its server, goes by the real time whatever clock it is given."""
+    tolerance: float = 0.001
+    """How much of a deadline the store may lose, in seconds."""
+    max_payload: int = 4_096
+    """The largest payload tried, in bytes."""
+    schedules: int = 40
+    """How many interleavings of each two programs a suspending store is run under."""
+    patience: float = 5.0
+    """How many seconds two calls may hang under a scheduler before they count as deadlocked."""
+
+    def make_store(self, clock: Clock) -> Store | Awaitable[Store]:
+        """Return an empty store that goes by *clock*, or a coroutine that does; called many times for one test."""
+        del clock
+        raise TypeError(f"{type(self).__name__} must define make_store(self, clock) and return an empty store from it")
+
+    def make_neighbour(self, clock: Clock) -> Store | Awaitable[Store | None] | None:
+        """Return a store beside the last one: on the same server, in another namespace; None where there is no such thing."""
+        del clock
+        return None
+
+    def remove_store(self, store: Store) -> Awaitable[None] | None:
+        """Remove what a store left behind, after it was closed."""
+        del store
+        return None
+
+    @property
+    def tick(self) -> float:
+        """Return the unit of time of the tests, in seconds; short where it really has to pass."""
+        return 0.25 if self.real_time else 16.0
+
+    @contextmanager
+    def bench(self, driver: Driver | None = None) -> Generator[CheckedStore]:
+        """Make a store, yield it beside its model, check that nothing handed over has changed, and close it."""
+        if driver is None:
+            with Driver() as own, self.bench(own) as checked:
+                yield checked
+            return
+        clock = RealClock() if self.real_time else FakeClock()
+        made = self.make_store(clock)
+        store = driver.run(made) if inspect.isawaitable(made) else made
+        checked = CheckedStore(store, driver, clock, tolerance=self.tolerance)
+        try:
+            yield checked
+            checked.check_copies()
+        finally:
+            checked.close()
+            removed = self.remove_store(store)
+            if removed is not None:
+                driver.run(removed)
+
+    def record(
+        self,
+        checked: CheckedStore,
+        name: object = "a",
+        version: int = 1,
+        *,
+        payload: bytes | None = None,
+        idle: float = 500.0,
+        absolute: float = 1_000.0,
+        label: str | None = None,
+    ) -> Record:
+        """Return a record; *idle* and *absolute* are ticks from now."""
+        now = round(checked.now, 3)
+        return Record(
+            id=make_id(name),
+            version=version,
+            payload=f"{name} {version}".encode() if payload is None else payload,
+            idle_deadline=now + idle * self.tick,
+            absolute_deadline=now + absolute * self.tick,
+            index_label=label,
+        )

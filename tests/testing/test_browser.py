@@ -12,7 +12,7 @@ import pytest
 
 from sojourn.stores import MemoryStore, StoreIO
 from sojourn.testing import client
-from sojourn.testing.wires import AsgiWire
+from sojourn_testing.browser import AsgiTransport
 from tests.core.models import make_manager
 
 
@@ -93,11 +93,11 @@ def test_a_wire_whose_application_fails_leaves_no_event_loop(phase: str) -> None
             await send({"type": f"lifespan.{kind}.{'failed' if kind == phase else 'complete'}"})
 
     browser = client(app, make_manager())
-    wire = browser._wire
-    assert isinstance(wire, AsgiWire)
+    transport = browser._transport
+    assert isinstance(transport, AsgiTransport)
     with pytest.raises(RuntimeError, match=f"failed at {phase}"), browser:
-        assert wire.is_open
-    assert not wire.is_open
+        assert transport.is_open
+    assert not transport.is_open
 
 
 def test_a_manager_that_fails_to_close_leaves_no_event_loop() -> None:
@@ -108,11 +108,11 @@ def test_a_manager_that_fails_to_close_leaves_no_event_loop() -> None:
             raise OSError("the network is gone")
 
     browser = client(speechless, make_manager(Failing()))
-    wire = browser._wire
-    assert isinstance(wire, AsgiWire)
+    transport = browser._transport
+    assert isinstance(transport, AsgiTransport)
     with pytest.raises(OSError, match="the network is gone"), browser:
         pass
-    assert not wire.is_open
+    assert not transport.is_open
 
 
 @pytest.mark.parametrize("used", [False, True])

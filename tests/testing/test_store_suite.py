@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from sojourn.stores.contract import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn.testing import ClientSideStoreSuite, StoreSuite
-from tests.core.plain_stores import PlainStore, TokenStore
+from tests.testing.plain_stores import PlainStore, TokenStore
 
 
 class TestPlainStore(StoreSuite):

@@ -1,6 +1,10 @@
-"""The published contract of a client-side store, as a pytest class to subclass.
+"""The published contracts of a store and of a client-side store, as pytest classes to subclass.
 
-The one rule: a store is asked for packing alone; whether a token is authentic is the codec's to say.
+    class TestMyStore(StoreSuite):
+        def make_store(self, clock):
+            return MyStore(clock=clock)
+
+A failure names the rule of docs/stores.md that is broken. This module and `machine` need hypothesis, the others do not.
 """
 
 from __future__ import annotations
@@ -14,13 +18,32 @@ from typing import TypeVar
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sojourn.stores.contract import ClientSideStore, Clock, Record, is_client_side
-from sojourn.testing.clocks import FakeClock
-from sojourn.testing.driver import Driver
-from sojourn.testing.records import make_id, make_label, make_record, make_write_id
-from sojourn.testing.rules import violated
+from sojourn import ClientSideStore, Clock, Record
+from sojourn_testing.bench import Driver
+from sojourn_testing.contract import CapabilityRules, DeadlineRules, WriteRules
+from sojourn_testing.fakes import FakeClock, make_id, make_label, make_record, make_write_id
+from sojourn_testing.machine import run_machine
+from sojourn_testing.model import violated
+from sojourn_testing.races import RaceRules
 
 T = TypeVar("T")
+
+
+class StoreSuite(WriteRules, DeadlineRules, CapabilityRules, RaceRules):
+    """The rules S1 to S25 as tests of a store; ``make_store`` is all that a subclass needs."""
+
+    machine_settings: settings | None = None
+    """Settings of the state machine; None: the profile's, or few and short examples where time really passes."""
+
+    def test_any_calls_in_any_order_agree_with_the_model(self) -> None:
+        """The state machine makes any calls, repeated writes, faults and waits, in any order."""
+        chosen = self.machine_settings
+        if chosen is None:
+            chosen = settings(max_examples=15, stateful_step_count=12) if self.real_time else settings()
+        with Driver() as driver:
+            run_machine(lambda: self.bench(driver), self.tick, chosen)
+
+
 _COOKIE_CHARACTERS = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('",;\\')
 
 _RECORDS = st.builds(
@@ -52,7 +75,7 @@ class _Asked:
 
 
 class ClientSideStoreSuite:
-    """Try a client-side store against the rules C1 to C5; ``make_store`` is all it needs."""
+    """The rules C1 to C5 as tests of a client-side store; ``make_store`` is all that a subclass needs."""
 
     tolerance: float = 0.001
     """How much of a deadline the token may lose, in seconds."""
@@ -74,7 +97,7 @@ class ClientSideStoreSuite:
     def test_s24_the_store_says_that_it_is_client_side(self) -> None:
         """``client_side`` is true."""
         with self._asked() as asked:
-            if not is_client_side(asked.store):
+            if not getattr(asked.store, "client_side", False):
                 violated("S24", "client_side is not True")
 
     def test_c1_a_token_carries_the_whole_record(self) -> None:

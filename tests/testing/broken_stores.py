@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import force_setattr
 
 from sojourn.stores.contract import Clock, Created, Deleted, Record, Replaced, Store, StoreIO
-from tests.core.plain_stores import PlainStore, TokenStore
+from tests.testing.plain_stores import PlainStore, TokenStore
 
 
 class OverwritingCreate(PlainStore):

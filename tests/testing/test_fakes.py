@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-import sojourn.testing
+import sojourn_testing
 from sojourn.errors import StoreTimeoutError
 from sojourn.hookspecs import Event
 from sojourn.stores import (
@@ -20,7 +20,7 @@ from sojourn.stores import (
     StoreIO,
     WaitingStore,
 )
-from sojourn.testing import (
+from sojourn_testing import (
     FakeClock,
     Fault,
     FaultyStore,
@@ -30,7 +30,7 @@ from sojourn.testing import (
     make_record,
     make_write_id,
 )
-from sojourn.testing.driver import Driver, RealClock
+from sojourn_testing.bench import Driver, RealClock
 
 
 class PlainStore:
@@ -99,11 +99,11 @@ def run(coroutine):
 
 
 def test_every_public_name_can_be_imported_and_no_other() -> None:
-    for name in sojourn.testing.__all__:
-        assert getattr(sojourn.testing, name)
-    assert dir(sojourn.testing) == sorted(sojourn.testing.__all__)
+    for name in sojourn_testing.__all__:
+        assert getattr(sojourn_testing, name)
+    assert dir(sojourn_testing) == sorted(sojourn_testing.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Clock'"):
-        sojourn.testing.Clock  # noqa: B018
+        sojourn_testing.Clock  # noqa: B018
 
 
 def test_a_fake_clock_moves_only_when_told_to() -> None:
@@ -147,7 +147,7 @@ def test_a_fake_clock_refuses_to_run_backwards() -> None:
 def test_made_values_have_the_form_of_real_ones_and_follow_from_their_names() -> None:
     assert len(make_id("a")) == 43
     assert make_id("a") == make_id("a") != make_id("b")
-    assert len(sojourn.testing.make_label("a")) == 22
+    assert len(sojourn_testing.make_label("a")) == 22
     assert len(make_write_id("a")) == 8
     assert make_record().deadline == FakeClock().time() + 3_600
 

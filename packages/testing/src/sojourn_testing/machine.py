@@ -1,6 +1,6 @@
 """The hypothesis state machine: any calls in any order, on a store and on the model.
 
-Its one rule: a rule draws values and makes one checked call; what is right and wrong is the model's to say.
+A rule draws values and makes one checked call; the model decides what is right.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from sojourn.stores.contract import Record
-from sojourn.testing.checked import CheckedStore
-from sojourn.testing.faults import Fault
-from sojourn.testing.records import make_id, make_label, make_write_id
+from sojourn import Record
+from sojourn_testing.bench import CheckedStore
+from sojourn_testing.fakes import Fault, make_id, make_label, make_write_id
 
 Bench = Callable[[], AbstractContextManager[CheckedStore]]
 
@@ -31,7 +30,7 @@ Faults = tuple[Fault, ...]
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Make calls on two ids under two labels; deadlines and waits are counted in ticks."""
+    """Makes calls on two ids under two labels; deadlines and waits are counted in ticks."""
 
     def __init__(self, bench: Bench, tick: float) -> None:
         super().__init__()
@@ -134,7 +133,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def copies_are_independent(self) -> None:
-        """See that nothing handed over earlier has changed."""
+        """Check that nothing handed over earlier has changed."""
         self.checked.check_copies()
 
 
