@@ -140,7 +140,7 @@ def test_r18_scripts_and_other_sites_do_not_get_the_cookie(shop: Shop, open_page
     page = open_page(java_script_enabled=True)
     put_into_cart(page, shop)
     (cookie,) = page.context.cookies()
-    assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == ("session", True, "Lax", "/")
+    assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == ("sojourn", True, "Lax", "/")
     assert page.evaluate("document.cookie") == ""
 
 

@@ -34,15 +34,15 @@ def test_a_login_names_the_user_and_its_flash_is_seen_once(client):
 
 def test_a_logout_ends_the_session(client):
     sign_in(client)
-    assert client.post("/signout").headers["set-cookie"].startswith("session=;")
+    assert client.post("/signout").headers["set-cookie"].startswith("sojourn=;")
     assert client.get("/").text == "None False None"
 
 
 def test_r8_a_login_moves_the_session_under_a_fresh_token(client):
     sign_in(client)
-    before = client.cookies["session"]
+    before = client.cookies["sojourn"]
     sign_in(client)
-    assert client.cookies["session"] != before
+    assert client.cookies["sojourn"] != before
 
 
 def test_reading_the_session_sets_no_cookie_and_varies_by_it(client):
@@ -100,7 +100,7 @@ def test_a_part_of_the_name_of_a_role_is_not_that_role(client):
 
     with visitor(Archive) as other:
         sign_in(client)
-        other.cookies.set("session", client.cookies["session"])
+        other.cookies.set("sojourn", client.cookies["sojourn"])
         assert other.get("/archive").status_code == 403
 
 

@@ -54,7 +54,7 @@ class Bench:
 def make_scope(token: str | None = None, *, path: str = "/", kind: str = "http", **headers: str) -> dict[str, Any]:
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     if token is not None:
-        pairs.append((b"cookie", f"session={token}".encode()))
+        pairs.append((b"cookie", f"sojourn={token}".encode()))
     return {"type": kind, "method": "GET", "scheme": "ws" if kind == "websocket" else "http", "path": path} | {
         "headers": pairs
     }

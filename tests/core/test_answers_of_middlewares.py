@@ -123,7 +123,7 @@ def test_r22_of_two_cookies_none_is_believed_while_the_store_cannot_be_asked_for
             return found
 
         monkeypatch.setattr(MemoryStore, "load", halting)
-        answer = browser.get("/", headers={"cookie": f"session={token}; session={'B' * 42}A"})
+        answer = browser.get("/", headers={"cookie": f"sojourn={token}; sojourn={'B' * 42}A"})
         assert (answer.status, answer.header("set-cookie")) == (503, None)
 
 

@@ -285,7 +285,7 @@ async def test_f5_a_handler_may_commit_and_the_middleware_only_adds_the_cookie(b
     sent = await bench.send(app)
     assert changes[0].action is CookieAction.SET
     (line,) = headers_of(sent[0], "set-cookie")
-    assert line.startswith(f"session={changes[0].token};")
+    assert line.startswith(f"sojourn={changes[0].token};")
     assert bench.store.calls == []
 
 

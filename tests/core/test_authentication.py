@@ -34,7 +34,7 @@ async def accepting(scope: Any, receive: Any, send: Any) -> None:
 def socket_to(path: str, cookie: str | None = None) -> dict[str, Any]:
     headers = [(b"host", b"shop.example"), (b"origin", b"http://shop.example")]
     if cookie is not None:
-        headers.append((b"cookie", f"session={cookie}".encode()))
+        headers.append((b"cookie", f"sojourn={cookie}".encode()))
     return {"type": "websocket", "scheme": "ws", "path": path, "headers": headers}
 
 

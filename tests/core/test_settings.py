@@ -406,13 +406,13 @@ def test_r18_the_cookie_of_real_presets_is_locked_down(preset: str) -> None:
 @pytest.mark.parametrize("preset", ["development", "testing"])
 def test_r18_relaxed_presets_use_a_cookie_that_works_over_http(preset: str) -> None:
     policy = SessionSettings(preset=preset).cookie_policy()
-    assert (policy.name, policy.secure, policy.http_only, policy.same_site) == ("session", False, True, "lax")
+    assert (policy.name, policy.secure, policy.http_only, policy.same_site) == ("sojourn", False, True, "lax")
 
 
 @pytest.mark.parametrize("preset", ["production", "high_security", "clustered"])
 def test_r19_secure_off_is_refused_outside_relaxed_presets(preset: str) -> None:
     with pytest.raises(ConfigurationError, match=f"SOJOURN_COOKIE_SECURE cannot be turned off in the {preset} preset"):
-        SessionSettings(preset=preset, cookie_secure=False, cookie_name="session")
+        SessionSettings(preset=preset, cookie_secure=False, cookie_name="sojourn")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ async def test_the_session_is_committed_at_accept(bench: Bench) -> None:
 async def test_a_new_session_gets_its_cookie_with_the_accept(bench: Bench) -> None:
     sent = await bench.send(chat(bench, before=bump), kind="websocket", **SAME)
     (line,) = headers_of(sent[0], "set-cookie")
-    assert (await bench.read(line.partition(";")[0].removeprefix("session="))).data.count == 1
+    assert (await bench.read(line.partition(";")[0].removeprefix("sojourn="))).data.count == 1
 
 
 async def test_an_untouched_handshake_gets_nothing(bench: Bench) -> None:

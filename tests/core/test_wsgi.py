@@ -99,7 +99,7 @@ def make_environ(token: str | None = None, **more: Any) -> dict[str, Any]:
         "wsgi.run_once": False,
     }
     if token is not None:
-        environ["HTTP_COOKIE"] = f"session={token}"
+        environ["HTTP_COOKIE"] = f"sojourn={token}"
     return environ | more
 
 
@@ -143,7 +143,7 @@ def test_a_read_opens_once_and_varies(bench: Bench) -> None:
 
 def test_the_first_write_sets_a_cookie_that_leads_to_the_session(bench: Bench) -> None:
     (line,) = bench.send(app_of(bench.sessions, bump)).all("set-cookie")
-    assert bench.read(line.partition(";")[0].removeprefix("session=")).data.count == 1
+    assert bench.read(line.partition(";")[0].removeprefix("sojourn=")).data.count == 1
 
 
 def test_lazy_mode_opens_nothing_until_it_is_asked_to(bench: Bench) -> None:
@@ -324,7 +324,7 @@ def test_r6_what_a_request_meets_shows_no_token(bench: Bench) -> None:
         start_response("200 OK", list(TEXT))
         return [b""]
 
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_COOKIE": f"session={token}"}
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_COOKIE": f"sojourn={token}"}
     list(SessionMiddleware(app, bench.sessions)(environ, lambda *_: lambda _: None))
     assert len(seen) == 2
     assert all("Exchange" in text and token not in text for text in seen)

@@ -169,7 +169,7 @@ def test_sessions_are_shown_and_ended_without_an_event_loop(monkeypatch: pytest.
             with one.session() as session:
                 session.login("ada")
     flask_browser = app.test_client()
-    flask_browser.set_cookie("session", browser.token)
+    flask_browser.set_cookie("sojourn", browser.token)
     assert len(flask_browser.get("/account/sessions").json) == 2
     assert flask_browser.delete("/account/sessions").json == 1
     assert len(flask_browser.get("/account/sessions").json) == 1

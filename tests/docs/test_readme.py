@@ -5,7 +5,13 @@ import tomllib
 from collections.abc import Callable
 from typing import Any
 
+import flask
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware.sessions import SessionMiddleware as StarletteSession
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from sojourn.testing import client
 from sojourn.wsgi import SessionMiddleware
@@ -49,13 +55,64 @@ def test_the_flask_example_counts_logs_in_and_out(monkeypatch: pytest.MonkeyPatc
     home = run(monkeypatch, "home", blocks(section(README, "Start with Flask"))[0])
     browser = home.app.test_client()
     assert [browser.get("/").text, browser.get("/").text] == ["stranger, visit 1", "stranger, visit 2"]
-    before = browser.get_cookie("session").value
+    before = browser.get_cookie("sojourn").value
     assert browser.post("/login", data={"name": "ada"}).status_code == 204
-    assert browser.get_cookie("session").value != before
+    assert browser.get_cookie("sojourn").value != before
     assert browser.get("/").text == "ada, visit 3"
     assert browser.post("/logout").status_code == 204
-    assert browser.get_cookie("session") is None
+    assert browser.get_cookie("sojourn") is None
     assert browser.get("/").text == "stranger, visit 1"
+
+
+def test_r18_the_flask_example_keeps_its_session_beside_the_one_of_flask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flask's own session, where ``flash`` keeps what it shows, is a cookie named ``session``."""
+    home = run(monkeypatch, "home", blocks(section(README, "Start with Flask"))[0])
+    home.app.secret_key = "of Flask's own session"
+
+    @home.app.post("/say")
+    def say() -> str:
+        flask.flash("saved")
+        flask.session["seen"] = flask.session.get("seen", 0) + 1
+        return str(home.home())
+
+    @home.app.get("/said")
+    def said() -> dict[str, object]:
+        return {"ours": home.home(), "flashed": flask.get_flashed_messages(), "seen": flask.session.get("seen")}
+
+    browser = home.app.test_client()
+    browser.post("/login", data={"name": "ada"})
+    assert [browser.post("/say").text, browser.post("/say").text] == ["ada, visit 1", "ada, visit 2"]
+    assert browser.get("/said").json == {"ours": "ada, visit 3", "flashed": ["saved", "saved"], "seen": 2}
+    assert browser.post("/logout").status_code == 204
+    assert browser.get("/said").json == {"ours": "stranger, visit 1", "flashed": [], "seen": 2}
+
+
+@pytest.mark.parametrize("outer", ["ours", "Starlette's"])
+def test_r18_the_fastapi_example_keeps_its_session_beside_the_one_of_starlette(
+    monkeypatch: pytest.MonkeyPatch, outer: str
+) -> None:
+    """Starlette's own session, which admin pages such as those of sqladmin log in with, is a cookie named ``session``."""
+    home = run(monkeypatch, "home", blocks(section(README, "Start with FastAPI or Starlette"))[0])
+
+    async def admin(request: Request) -> JSONResponse:
+        request.session["operator"] = request.session.get("operator", 0) + 1
+        return JSONResponse({"operator": request.session["operator"]})
+
+    def starlettes(app: Any) -> StarletteSession:
+        return StarletteSession(app, secret_key="of Starlette's own session")
+
+    app = home.app
+    if outer == "ours":
+        app.mount("/admin", starlettes(Starlette(routes=[Route("/", admin)])))
+    else:
+        app.add_route("/admin/", admin)
+        app = starlettes(app)
+    with client(app, home.sessions) as browser:
+        browser.post("/login?name=ada")
+        assert [browser.get("/admin/").json(), browser.get("/").json()] == [{"operator": 1}, "ada, visit 1"]
+        assert [browser.get("/admin/").json(), browser.get("/").json()] == [{"operator": 2}, "ada, visit 2"]
+        browser.post("/logout")
+        assert [browser.get("/admin/").json(), browser.get("/").json()] == [{"operator": 3}, "stranger, visit 1"]
 
 
 def test_every_example_of_the_readme_is_run() -> None:

@@ -14,7 +14,7 @@ ANONYMOUS: dict[str, object] = {"principal": None, "count": 0, "cart": [], "extr
 
 def seen(site: Site, *, by: str | None = None) -> dict[str, object]:
     """Return what /read says, without the outcome."""
-    reply = site.browser.get("/read", headers={} if by is None else {"cookie": f"session={by}"})
+    reply = site.browser.get("/read", headers={} if by is None else {"cookie": f"sojourn={by}"})
     assert reply.status == 200
     body: dict[str, object] = reply.json()
     body.pop("outcome")
@@ -43,7 +43,7 @@ def test_r18_the_first_write_sets_the_cookie_with_its_attributes(site: Site) -> 
     reply = site.browser.get("/count")
     (line,) = reply.all("set-cookie")
     pair, *attributes = line.split("; ")
-    assert pair == f"session={site.browser.token}"
+    assert pair == f"sojourn={site.browser.token}"
     age = next(one for one in attributes if one.startswith("Max-Age="))
     assert 3590 <= int(age.removeprefix("Max-Age=")) <= 3600
     attributes.remove(age)
@@ -101,7 +101,7 @@ def test_r13_logout_removes_the_record_and_clears_the_cookie(site: Site) -> None
     set_line = site.browser.get("/login?42").all("set-cookie")[0]
     old = site.browser.token
     (line,) = site.browser.get("/logout").all("set-cookie")
-    assert line.startswith("session=; Max-Age=0; ")
+    assert line.startswith("sojourn=; Max-Age=0; ")
     attributes = {one for one in set_line.split("; ")[1:] if not one.startswith("Max-Age")}
     assert attributes == set(line.split("; ")[3:])
     assert site.browser.token is None
@@ -193,7 +193,7 @@ def test_r4_a_cookie_that_leads_nowhere_is_anonymous_and_nothing_is_lost(site: S
     site.browser.get("/count")
     token = site.browser.token or ""
     value = JUNK[junk]
-    reply = site.browser.get("/read", headers={"cookie": f"session={token[:-1] if value is None else value}"})
+    reply = site.browser.get("/read", headers={"cookie": f"sojourn={token[:-1] if value is None else value}"})
     assert reply.status == 200
     assert reply.json()["count"] == 0
     assert reply.all("set-cookie") == []
@@ -202,14 +202,14 @@ def test_r4_a_cookie_that_leads_nowhere_is_anonymous_and_nothing_is_lost(site: S
 
 def test_r4_a_malformed_cookie_reaches_no_store(site: Site) -> None:
     before = site.io()
-    site.browser.get("/read", headers={"cookie": "session=" + "A" * 100_000})
-    site.browser.get("/read", headers={"cookie": "session=short"})
+    site.browser.get("/read", headers={"cookie": "sojourn=" + "A" * 100_000})
+    site.browser.get("/read", headers={"cookie": "sojourn=short"})
     assert site.io() == before
 
 
 def test_r3_a_token_that_the_store_does_not_know_is_never_adopted(site: Site) -> None:
     fixed = JUNK["a wrong one"] or ""
-    site.browser.get("/count", headers={"cookie": f"session={fixed}"})
+    site.browser.get("/count", headers={"cookie": f"sojourn={fixed}"})
     assert site.browser.token not in {None, fixed}
     assert seen(site, by=fixed) == ANONYMOUS
     assert seen(site)["count"] == 1
@@ -219,25 +219,25 @@ def test_r22_with_two_cookies_only_a_single_match_counts(site: Site) -> None:
     site.browser.get("/count")
     own = site.browser.token
     strange = JUNK["a wrong one"]
-    for pair in (f"session={own}; session={strange}", f"session={strange}; session={own}"):
+    for pair in (f"sojourn={own}; sojourn={strange}", f"sojourn={strange}; sojourn={own}"):
         assert site.browser.get("/read", headers={"cookie": pair}).json()["count"] == 1
     other = site.browser.another()
     other.get("/login?7")
-    for pair in (f"session={own}; session={other.token}", f"session={other.token}; session={own}"):
+    for pair in (f"sojourn={own}; sojourn={other.token}", f"sojourn={other.token}; sojourn={own}"):
         assert site.browser.get("/read", headers={"cookie": pair}).json() == {**ANONYMOUS, "outcome": "unknown"}
 
 
 def test_r22_the_same_cookie_twice_is_one(site: Site) -> None:
     site.browser.get("/count")
     own = site.browser.token
-    assert site.browser.get("/read", headers={"cookie": f"session={own}; session={own}"}).json()["count"] == 1
+    assert site.browser.get("/read", headers={"cookie": f"sojourn={own}; sojourn={own}"}).json()["count"] == 1
 
 
 def test_r22_of_three_cookies_none_is_believed(site: Site) -> None:
     site.browser.get("/count")
     own, strange = site.browser.token or "", JUNK["a wrong one"] or ""
     third = "B" + strange[1:]
-    reply = site.browser.get("/read", headers={"cookie": f"session={own}; session={strange}; session={third}"})
+    reply = site.browser.get("/read", headers={"cookie": f"sojourn={own}; sojourn={strange}; sojourn={third}"})
     assert reply.json()["count"] == 0
 
 
@@ -245,11 +245,11 @@ def test_r5_a_token_anywhere_but_in_the_cookie_is_ignored(site: Site) -> None:
     site.browser.get("/login?42")
     stranger, token = site.browser.another(), site.browser.token or ""
     replies = [
-        stranger.get(f"/read?session={token}"),
-        stranger.post("/read", form={"session": token}),
-        stranger.post("/read", json={"session": token}),
-        stranger.get("/read", headers={"authorization": f"Bearer {token}", "x-session": token, "session": token}),
-        stranger.get("/read", headers={"set-cookie": f"session={token}", "cookie2": f"session={token}"}),
+        stranger.get(f"/read?sojourn={token}"),
+        stranger.post("/read", form={"sojourn": token}),
+        stranger.post("/read", json={"sojourn": token}),
+        stranger.get("/read", headers={"authorization": f"Bearer {token}", "x-session": token, "sojourn": token}),
+        stranger.get("/read", headers={"set-cookie": f"sojourn={token}", "cookie2": f"sojourn={token}"}),
     ]
     assert [reply.json()["principal"] for reply in replies] == [None] * 5
 

@@ -199,7 +199,7 @@ def _check_safety(policy: CookiePolicy) -> None:
     if name.startswith(_SECURE_PREFIXES):
         msg = (
             f"SOJOURN_COOKIE_SECURE is false, but browsers drop {policy.name!r} without Secure; serve https, or set "
-            "SOJOURN_COOKIE_NAME to 'session' for development"
+            "SOJOURN_COOKIE_NAME to 'sojourn' for development"
         )
         raise ConfigurationError(msg)
     if policy.same_site == "none":

@@ -27,6 +27,7 @@ from sojourn.manager.request import (
 )
 
 R = TypeVar("R")
+_REPLACED = (type(None), SessionMapping)
 _FORBIDDEN = 1008  # RFC 6455 7.4.1, policy violation; before the accept a server turns it into 403
 _TRY_AGAIN_LATER = 1013
 
@@ -106,7 +107,9 @@ class SessionMiddleware:
             scope[SCOPE_KEY] = {gate.key: exchange}
         else:
             others[gate.key] = exchange
-        scope["session"] = SessionMapping(exchange)
+        # A session of another library around this middleware, Starlette's for one, wants its own back at the end.
+        if scope.get("session").__class__ in _REPLACED:
+            scope["session"] = SessionMapping(exchange)
         return exchange
 
     def _is_excluded(self, scope: Scope) -> bool:

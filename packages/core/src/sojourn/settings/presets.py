@@ -30,7 +30,7 @@ SESSION_PRESETS: Final[Presets] = MappingProxyType(
             {
                 "idle_timeout": timedelta(minutes=30),
                 "absolute_timeout": timedelta(hours=24),
-                "cookie_name": "session",
+                "cookie_name": "sojourn",
                 "cookie_secure": False,
                 "compress": False,
                 "breaker": False,
@@ -41,7 +41,7 @@ SESSION_PRESETS: Final[Presets] = MappingProxyType(
             {
                 "idle_timeout": timedelta(minutes=5),
                 "absolute_timeout": timedelta(hours=1),
-                "cookie_name": "session",
+                "cookie_name": "sojourn",
                 "cookie_secure": False,
                 "compress": False,
                 "breaker": False,
