@@ -13,7 +13,7 @@ COMMAND = """#!{python}
 import sys
 
 sys.path[:0] = {paths!r}
-from sojourn.cli import main
+from sojourn_cli import main
 
 sys.exit(main())
 """

@@ -306,7 +306,8 @@ def test_r30_a_guessable_secret_is_refused_and_not_shown(secret: str | bytes, re
         with pytest.raises(ConfigurationError) as caught:
             KeyRing(secrets, salt=SALT)
         assert str(caught.value) == (
-            f"{name} {reason}: run `sojourn keygen` and put its 43 characters into SOJOURN_SECRET"
+            f"{name} {reason}: run `sojourn keygen`, or "
+            '`python -c "import secrets; print(secrets.token_urlsafe(32))"`, and put the 43 characters into SOJOURN_SECRET'
         )
         assert caught.value.__cause__ is caught.value.__context__ is None
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from sojourn.settings import SESSION_PRESETS, SessionSettings
-from sojourn.settings.writing import UNSET, write_value
+from sojourn.settings import SESSION_PRESETS, SessionSettings, write_value
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -15,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 def written(name: str, value: object) -> str:
     """Write a default the way the page does."""
     text = write_value(SessionSettings, name, value)
-    return text if text == UNSET else f"`{text}`"
+    return text if text == "-" else f"`{text}`"
 
 
 def row_of(name: str) -> str:

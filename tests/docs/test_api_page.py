@@ -23,6 +23,7 @@ MODULES = (
     "sojourn.wsgi",
     "sojourn.settings",
     "sojourn.hookspecs",
+    "sojourn.plugins",
     "sojourn.stores.deadline",
     "sojourn.testing",
 )

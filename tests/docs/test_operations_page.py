@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from typing import Any
 import pytest
 
 from sojourn import LoadOutcome, MemoryStore, SessionManager
-from sojourn.cli import main
 from sojourn.crypto import new_secret
-from sojourn.settings import SessionSettings
-from sojourn.settings.writing import write_value
+from sojourn.settings import SessionSettings, write_value
 from sojourn.testing import FakeClock, client
 from sojourn.wsgi import SessionMiddleware
+from sojourn_cli import main
+from sojourn_cli.command import root
 from tests.docs.pages import ROOT, page, rows, section
 
 PAGE = page("docs/operations.md")
@@ -148,12 +147,4 @@ def test_the_commands_of_the_page_are_those_of_the_program(capsys: pytest.Captur
 
 def offered() -> set[str]:
     """Return the commands and options that the program's parser knows."""
-    from sojourn.cli import _parser
-
-    found: set[str] = set()
-    for action in _parser()._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            found |= set(action.choices)
-        else:
-            found |= set(action.option_strings)
-    return found - {"-h", "--help"}
+    return {*root.commands, *(option for one in root.params for option in one.opts)}

@@ -19,6 +19,7 @@ def test_each_plugin_is_found_by_its_entry_point(name):
 def test_all_distributions_carry_one_version():
     names = [
         "sojourn",
+        "sojourn-cli",
         "sojourn-contrib-azu-like",
         "sojourn-metrics-statsd",
         "sojourn-store-cookie",

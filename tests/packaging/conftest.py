@@ -29,5 +29,5 @@ def everything(wheels: Wheels, tmp_path_factory: pytest.TempPathFactory) -> Envi
 
 @pytest.fixture
 def fresh(wheels: Wheels, tmp_path: Path) -> Environment:
-    """Hold the core, for a test to add to."""
-    return make_environment(tmp_path / "fresh", [wheels["core"]], third_parties_of("sojourn"))
+    """Hold the core and the command, for a test to add to."""
+    return make_environment(tmp_path / "fresh", [wheels["core"], wheels["cli"]], third_parties_of("sojourn-cli"))

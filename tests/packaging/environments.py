@@ -17,7 +17,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("core", "store-cookie", "store-redis", "metrics-statsd", "contrib-azu-like", "testing")
+PACKAGES = ("core", "store-cookie", "store-redis", "metrics-statsd", "contrib-azu-like", "cli", "testing")
 
 
 def build_wheels(target: Path) -> dict[str, Path]:

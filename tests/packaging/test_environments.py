@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 HEAVY = ["pydantic_settings", "pydantic", "asyncio", "redis", "hypothesis", "pytest", "ssl"]
 PLUGINS = ["sojourn_store_cookie", "sojourn_store_redis", "sojourn_metrics_statsd", "sojourn_contrib_azu_like"]
-KITS = ["sojourn_testing"]
+KITS = ["sojourn_cli", "sojourn_testing", "click", "rich"]
 
 
 def loaded(environment: Environment, code: str, **variables: str) -> list[str]:
@@ -92,12 +92,19 @@ def test_naming_a_store_that_is_not_installed_says_how_to_install_it(name: str, 
     assert text == f"no store is called {name!r}; try: pip install {distribution} (installed: memory)"
 
 
-def test_the_command_is_installed_with_the_core(core_alone: Environment) -> None:
-    script = core_alone.folder / "bin" / "sojourn"
-    assert core_alone.run(str(script), "keygen").stdout.strip()
-    refused = core_alone.run(str(script), "config", "check", code=1, SOJOURN_PRESET="production")
+def test_the_command_is_no_part_of_the_core(core_alone: Environment) -> None:
+    assert not (core_alone.folder / "bin" / "sojourn").exists()
+    refused = core_alone.run("-m", "sojourn", "keygen", code=1)
+    assert refused.stderr == 'the command is in the distribution sojourn-cli: pip install "sojourn[cli]"\n'
+
+
+def test_the_command_is_installed_with_its_distribution(fresh: Environment) -> None:
+    script = fresh.folder / "bin" / "sojourn"
+    assert fresh.run(str(script), "keygen").stdout.strip()
+    refused = fresh.run(str(script), "config", "check", code=1, SOJOURN_PRESET="production")
     assert "sojourn keygen" in refused.stderr
-    core_alone.run(str(script), "config", code=2)
+    fresh.run(str(script), "config", code=2)
+    assert fresh.run("-m", "sojourn", "--version").stdout == fresh.run(str(script), "--version").stdout
 
 
 def test_the_test_kit_is_no_part_of_the_core(core_alone: Environment) -> None:
@@ -118,7 +125,10 @@ def test_production_without_a_secret_refuses_to_start(core_alone: Environment) -
     code = "from sojourn.settings import SessionSettings\nSessionSettings().key_ring()"
     kind, text = message(core_alone, code, SOJOURN_PRESET="production")
     assert kind == "ConfigurationError"
-    assert "run `sojourn keygen` and put its 43 characters into SOJOURN_SECRET" in text
+    assert (
+        'run `sojourn keygen`, or `python -c "import secrets; print(secrets.token_urlsafe(32))"`, and put the 43'
+        in text
+    )
 
 
 def test_workers_in_development_agree_on_the_secret_they_make(core_alone: Environment, tmp_path: Path) -> None:
@@ -190,7 +200,7 @@ def test_two_distributions_that_claim_one_name_are_refused(fresh: Environment) -
     assert kind == "PluginConflictError"
     assert text == "2 distributions offer store-queue: other-store and queue-store; uninstall all but one"
     assert message(fresh, code + "find_store('memory', SessionSettings())\nraise LookupError")[0] == "LookupError"
-    assert "CONFLICT" in fresh.run("-m", "sojourn.cli", "plugins", code=1).stdout
+    assert "CONFLICT" in fresh.run("-m", "sojourn", "plugins", code=1).stdout
 
 
 def test_a_strangers_store_is_found_by_its_name(fresh: Environment) -> None:

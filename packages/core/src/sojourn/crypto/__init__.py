@@ -6,11 +6,12 @@ All algorithms come from `cryptography`, `hmac` and `hashlib` (SECURITY, Cryptog
 from __future__ import annotations
 
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS, AesCbcHmac, AesGcm, Box, Cipher, CryptoError
-from sojourn.crypto.keys import KEY_ID_BYTES, Key, KeyRing, new_secret
+from sojourn.crypto.keys import HOW_TO_MAKE_A_SECRET, KEY_ID_BYTES, Key, KeyRing, new_secret
 from sojourn.crypto.tokens import TOKEN_LENGTH, TOKEN_PATTERN, decode_bytes, encode_bytes, is_token, new_token, token_id
 
 __all__ = [
     "BUILTIN_CIPHERS",
+    "HOW_TO_MAKE_A_SECRET",
     "KEY_ID_BYTES",
     "TOKEN_LENGTH",
     "TOKEN_PATTERN",

@@ -30,7 +30,10 @@ _LABEL_BYTES: Final = 16
 _KEPT_DERIVATIONS: Final = 64
 _KEPT_BOXES: Final = 128
 _RELAXED_SALT: Final = b"sojourn without a salt"
-_KEYGEN: Final = "run `sojourn keygen` and put its 43 characters into SOJOURN_SECRET"
+HOW_TO_MAKE_A_SECRET: Final = (
+    'run `sojourn keygen`, or `python -c "import secrets; print(secrets.token_urlsafe(32))"`, and put the 43 characters '
+    "into SOJOURN_SECRET"
+)
 # 32 random bytes have fewer different values than this once in 10^33 draws.
 _DISTINCT: Final = 8
 # The characters that must be left of a passphrase without the words of tutorials.
@@ -97,7 +100,7 @@ class KeyRing(Unprintable):
         if isinstance(secrets, str | bytes) or isinstance(retired, str | bytes):
             raise ConfigurationError("secrets and retired secrets are lists, not one string; put [ ] around it")
         if not secrets:
-            raise ConfigurationError(f"there is no secret: {_KEYGEN}")
+            raise ConfigurationError(f"there is no secret: {HOW_TO_MAKE_A_SECRET}")
         if not allow_weak and iterations < MINIMUM_ITERATIONS:
             raise ConfigurationError(f"a passphrase takes at least {MINIMUM_ITERATIONS} iterations, not {iterations}")
         raw_salt = salt.encode("utf-8", "surrogatepass") if isinstance(salt, str) else salt
@@ -195,12 +198,12 @@ def _label(key: Key, purpose: str, text: str) -> str:
 def _secret_bytes(name: str, secret: str | bytes, salt: bytes | None, iterations: int, *, allow_weak: bool) -> bytes:
     """Return the key material of one secret; raise ConfigurationError for a weak one (SECURITY R28, R30)."""
     if not secret:
-        raise ConfigurationError(f"{name} is empty: {_KEYGEN}")
+        raise ConfigurationError(f"{name} is empty: {HOW_TO_MAKE_A_SECRET}")
     if isinstance(secret, bytes) and secret.isascii() and secret.decode("ascii").isprintable():
         secret = secret.decode("ascii")
     reason = None if allow_weak else weakness(secret)
     if reason is not None:
-        raise ConfigurationError(f"{name} {reason}: {_KEYGEN}")
+        raise ConfigurationError(f"{name} {reason}: {HOW_TO_MAKE_A_SECRET}")
     if isinstance(secret, bytes) and len(secret) >= KEY_BYTES:
         return secret
     if isinstance(secret, str) and is_token(secret):
@@ -208,7 +211,7 @@ def _secret_bytes(name: str, secret: str | bytes, salt: bytes | None, iterations
     if not allow_weak and (salt is None or len(salt) < MINIMUM_SALT_BYTES):
         raise ConfigurationError(
             f"{name} is a passphrase and needs SOJOURN_SALT, at least {MINIMUM_SALT_BYTES} bytes, the same on every "
-            f"node; or {_KEYGEN}"
+            f"node; or {HOW_TO_MAKE_A_SECRET}"
         )
     phrase = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
     return pbkdf2_hmac("sha256", phrase, salt or _RELAXED_SALT, iterations, KEY_BYTES)

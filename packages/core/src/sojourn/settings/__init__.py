@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sojourn.settings.presets import RELAXED_PRESETS, SESSION_PRESETS, PresetName
 from sojourn.settings.session import PluginSettings, SessionSettings
-from sojourn.settings.sources import LayeredSettings, Origin, Presets, Surroundings
+from sojourn.settings.sources import LayeredSettings, Origin, Presets, Surroundings, write_value
 from sojourn.settings.types import (
     Choice,
     Duration,
@@ -45,4 +45,5 @@ __all__ = [
     "SecretList",
     "SessionSettings",
     "Surroundings",
+    "write_value",
 ]

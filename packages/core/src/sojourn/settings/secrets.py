@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from sojourn.crypto import KeyRing, is_token, new_secret
+from sojourn.crypto import HOW_TO_MAKE_A_SECRET, KeyRing, is_token, new_secret
 from sojourn.errors import ConfigurationError
 from sojourn.settings.presets import RELAXED_PRESETS, PresetName
 
@@ -33,9 +33,8 @@ def build_key_ring(preset: PresetName, secrets: Sequence[str], *, retired: Seque
             return KeyRing.ephemeral()
         if preset != "development":
             raise ConfigurationError(
-                f"the {preset} preset needs a secret and none is set: run `sojourn keygen` and put its 43 "
-                "characters into SOJOURN_SECRET, the same on every node. For work on your own machine set "
-                "SOJOURN_PRESET=development"
+                f"the {preset} preset needs a secret and none is set: {HOW_TO_MAKE_A_SECRET}, the same on every node. "
+                "For work on your own machine set SOJOURN_PRESET=development"
             )
         secrets = [development_secret(Path(DEVELOPMENT_DIRECTORY))]
     return KeyRing(secrets, retired=retired, salt=salt, allow_weak=preset in RELAXED_PRESETS)

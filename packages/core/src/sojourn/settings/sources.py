@@ -11,8 +11,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, TypeAlias, cast, get_args
 
 from pydantic import PrivateAttr, SecretBytes, SecretStr, ValidationError
 from pydantic_settings import (
@@ -26,7 +27,7 @@ from pydantic_settings import (
 )
 
 from sojourn.errors import ConfigurationError
-from sojourn.settings.types import HOW_TO_WRITE_A_DURATION
+from sojourn.settings.types import HOW_TO_WRITE_A_DURATION, write_duration
 
 Origin: TypeAlias = Literal["code", "environment", ".env", "secrets file", "preset", "default"]
 ORIGINS: Final[tuple[Origin, ...]] = get_args(Origin)
@@ -49,6 +50,7 @@ _PLACES: Final = {
 }
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://.*", re.IGNORECASE | re.DOTALL)
 _LONGEST_SHOWN: Final = 60
+_NOT_SET: Final = "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,3 +299,39 @@ def _nearest(value: object, choices: list[str]) -> list[str]:
     word = value.strip().lower()
     longer = [choice for choice in choices if word and choice.startswith(word)]
     return longer or difflib.get_close_matches(word, choices, n=1)
+
+
+# Values for people who look at settings.
+
+
+def write_value(model: type[BaseSettings], name: str, value: object) -> str:
+    """Return *value* of the field *name* as a variable holds it: ``30m``, ``true``, ``a,b``, ``auto``, ``off``.
+
+    A secret is written as ``(set)`` (SECURITY R6), what is not set as ``-``.
+    """
+    if value is None:
+        return _word_for_none(model, name)
+    members = _members(value)
+    if is_secret(model, name):
+        return "(set)" if members is None else f"({len(members)} set)" if members else _NOT_SET
+    if members is not None:
+        return ",".join(map(str, members)) or _NOT_SET
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case timedelta():
+            return write_duration(value)
+        case _:
+            return str(value)
+
+
+def _members(value: object) -> tuple[object, ...] | None:
+    return cast("tuple[object, ...]", value) if isinstance(value, tuple) else None
+
+
+def _word_for_none(model: type[BaseSettings], name: str) -> str:
+    """Return the word that reads as None: a choice is left to the store, a limit is off, text is not set."""
+    choices = str(get_args(model.model_fields[name].annotation))
+    if "bool" in choices:
+        return "auto"
+    return "off" if "timedelta" in choices or "int" in choices else _NOT_SET

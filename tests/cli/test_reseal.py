@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from sojourn import SessionManager, new_secret
-from sojourn.cli import main, resealing
 from sojourn.manager import BlockingManager
 from sojourn.settings import SessionSettings
+from sojourn_cli import command, main
 from tests.servers import RedisServer
 
 Output = pytest.CaptureFixture[str]
 OLD, NEW = new_secret(), new_secret()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 @dataclass
@@ -87,13 +94,24 @@ def test_r26_the_command_reseals_every_session_without_the_model(
 def test_r6_the_command_tells_how_far_it_is_on_standard_error_and_no_token(
     server: RedisServer, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resealing, "_EVERY", 2)
+    monkeypatch.setattr(command, "_EVERY", 2)
     tokens = begin(5)
     assert main(["sessions", "reseal", "--json"]) == 0
     output = capsys.readouterr()
     assert output.err.splitlines() == ["2 sealed anew, going on", "4 sealed anew, going on"]
     assert json.loads(output.out) == {"resealed": 5}
     assert not any(secret in output.out + output.err for secret in (*tokens, OLD, NEW))
+
+
+def test_a_terminal_shows_how_far_the_command_is_and_nothing_of_it_in_the_result(
+    server: RedisServer, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    begin(3)
+    assert main(["sessions", "reseal"]) == 0
+    assert "3 sealed anew" in screen.getvalue()
+    assert capsys.readouterr().out == "3 sealed anew\n"
 
 
 def test_a_store_that_does_not_answer_is_told_and_the_command_exits_with_1(server: RedisServer, capsys: Output) -> None:
@@ -123,4 +141,4 @@ def test_sessions_out_of_reach_are_told_and_the_command_exits_with_1(
 
 def test_sessions_alone_is_misuse(capsys: Output) -> None:
     assert main(["sessions"]) == 2
-    assert "usage: sojourn sessions" in capsys.readouterr().err
+    assert "Usage: sojourn sessions" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.cli import main
 from sojourn.crypto import is_token, new_secret
 from sojourn.settings import SessionSettings
+from sojourn_cli import command, main
 
 Output = pytest.CaptureFixture[str]
 
@@ -54,7 +55,7 @@ def test_a_command_that_is_misused_exits_with_2_and_tells_how(arguments: list[st
     assert main(arguments) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert "usage: sojourn" in output.err
+    assert "Usage: sojourn" in output.err
 
 
 def test_help_is_no_error(capsys: Output) -> None:
@@ -168,8 +169,8 @@ def test_config_check_tries_everything_and_reports_every_problem(
 
 def test_wrong_settings_are_told_on_standard_error(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOJOURN_PRESET", "prod")
-    for command in ("show", "check"):
-        assert main(["config", command]) == 1
+    for action in ("show", "check"):
+        assert main(["config", action]) == 1
         output = capsys.readouterr()
         assert output.out == ""
         assert output.err.startswith("error: SOJOURN_PRESET = 'prod' (from the environment): choose")
@@ -186,7 +187,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPat
         raise BrokenPipeError
 
     closed: list[tuple[int, int]] = []
-    monkeypatch.setattr("builtins.print", refuse)
+    monkeypatch.setattr("click.echo", refuse)
     monkeypatch.setattr("os.dup2", lambda source, target: closed.append((source, target)))
     assert main(["keygen"]) == 0
     assert [target for _, target in closed] == [sys.stdout.fileno()]
@@ -194,12 +195,12 @@ def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("name", "code"), [("__main__", 2), ("imported", None)])
-def test_the_package_runs_as_a_module(name: str, code: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_core_runs_the_command_as_a_module(name: str, code: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["sojourn"])
-    monkeypatch.delitem(sys.modules, "sojourn.cli.__main__", raising=False)
+    monkeypatch.delitem(sys.modules, "sojourn.__main__", raising=False)
     stopped: object = None
     try:
-        runpy.run_module("sojourn.cli.__main__", run_name=name)
+        runpy.run_module("sojourn.__main__", run_name=name)
     except SystemExit as stop:
         stopped = stop.code
     assert stopped == code
@@ -207,7 +208,65 @@ def test_the_package_runs_as_a_module(name: str, code: int | None, monkeypatch: 
 
 def test_the_command_runs_as_a_process_and_survives_a_closed_pipe() -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = f"'{sys.executable}' -m sojourn.cli config show | head -n 1"
+    command = f"'{sys.executable}' -m sojourn config show | head -n 1"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.split() == ["VARIABLE", "VALUE", "FROM"]
     assert done.stderr == ""
+
+
+def test_without_the_command_the_core_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sojourn_cli", None)
+    monkeypatch.delitem(sys.modules, "sojourn.__main__", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("sojourn", run_name="__main__")
+    assert stop.value.code == 'the command is in the distribution sojourn-cli: pip install "sojourn[cli]"'
+
+
+def test_what_the_command_itself_misses_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sojourn_cli")
+    monkeypatch.delitem(sys.modules, "sojourn_cli.command")
+    monkeypatch.setitem(sys.modules, "click", None)
+    with pytest.raises(ModuleNotFoundError, match="import of click halted"):
+        runpy.run_module("sojourn", run_name="__main__")
+
+
+def test_a_command_that_is_interrupted_exits_as_shells_expect(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "new_secret", interrupt)
+    assert main(["keygen"]) == 130
+    assert capsys.readouterr().out == ""
+
+
+class Terminal(io.StringIO):
+    """What a command takes for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_table_is_never_cut_nor_padded_where_no_terminal_shows_it(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = ",".join(f"10.{number}.0.0/16" for number in range(200))
+    monkeypatch.setenv("SOJOURN_TRUSTED_PROXIES", networks)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["config", "show"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["SOJOURN_TRUSTED_PROXIES", networks, "environment"] in [line.split() for line in lines]
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_a_terminal_gets_every_character_of_a_long_value_and_takes_none_for_markup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "dumb")  # which has 80 columns
+    monkeypatch.setenv("SOJOURN_NODE_ID", f"[bold]:smile:{'x' * 100}[/bold]")
+    assert main(["config", "show", "--changed"]) == 0
+    shown = screen.getvalue()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "[bold]:smile:" in shown
+    assert shown.count("x") >= 100

@@ -1,0 +1,281 @@
+"""The commands, their options and what they print: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import click
+
+from sojourn import SessionManager, new_secret
+from sojourn.errors import ConfigurationError, SessionUnavailableError
+
+WELL: Final = 0
+WRONG: Final = 1
+MISUSED: Final = 2
+INTERRUPTED: Final = 130
+
+_EVERY: Final = 1000
+"""How many sessions are sealed between two lines of progress, where no terminal shows it."""
+_WIDE: Final = 1_000_000
+"""The width of a table that nobody looks at, in columns: more than its lines have."""
+_NOT_SET: Final = "-"
+"""How a value that is not set is written."""
+
+_for_programs = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with *arguments*, those of the process unless given; return the exit code."""
+    try:
+        with _warnings_on_standard_error():
+            code: int | None = root.main(arguments, prog_name="sojourn", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    except ConfigurationError as error:
+        _tell(f"error: {error}")
+        return WRONG
+    return code or WELL
+
+
+@contextmanager
+def _warnings_on_standard_error() -> Generator[None]:
+    """Show the warnings of sojourn as plain lines while a command runs."""
+    logger = logging.getLogger("sojourn")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Commands(click.Group):
+    """A group of commands whose output may be read by one that stops early, such as ``head``."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is still buffered goes nowhere, so that Python does not fail to write it when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return WELL
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sojourn", prog_name="sojourn", message="%(prog)s %(version)s")
+def root() -> None:
+    """Typed, pluggable web sessions."""
+
+
+@root.command()
+def keygen() -> None:
+    """Print a new secret for SOJOURN_SECRET."""
+    click.echo(new_secret())  # 43 characters (SECURITY R30)
+
+
+@root.command()
+@_for_programs
+def plugins(*, as_json: bool) -> int:
+    """List what settings may name, and where it comes from."""
+    from sojourn.plugins import BUILT_IN, installed
+
+    found = installed()  # reads metadata, imports no plugin
+    code = WRONG if any(plugin.conflict for plugin in found) else WELL
+    if as_json:
+        built_in = {kind: list(names) for kind, names in BUILT_IN.items()}
+        click.echo(json.dumps({"built_in": built_in, "installed": [asdict(plugin) for plugin in found]}, indent=2))
+        return code
+    rows: list[tuple[str, ...]] = [
+        (kind, name, "sojourn", "built in") for kind, names in BUILT_IN.items() for name in names
+    ]
+    for plugin in found:
+        note = "CONFLICT: uninstall all distributions but one" if plugin.conflict else ""
+        if plugin.kind not in BUILT_IN:
+            note = f"nothing asks for a {plugin.kind!r}"
+        rows.append((plugin.kind, plugin.name, f"{plugin.distribution} {plugin.version}", note))
+    _print_table(("KIND", "NAME", "FROM", ""), rows)
+    return code
+
+
+@root.group()
+def config() -> None:
+    """Show or check the settings."""
+
+
+@config.command()
+@_for_programs
+@click.option("--changed", is_flag=True, help="Leave out what has its default.")
+def show(*, as_json: bool, changed: bool) -> None:
+    """Print every setting and its origin; secrets are masked."""
+    from sojourn.plugins import warn_about_unknown_variables
+    from sojourn.settings import SessionSettings, write_value
+
+    settings = SessionSettings()
+    rows = [
+        (
+            settings.variable_of(name),
+            write_value(type(settings), name, getattr(settings, name)),
+            settings.origin_of(name),
+        )
+        for name in type(settings).model_fields
+        if not (changed and settings.origin_of(name) == "default")
+    ]
+    theirs = _variables_of_plugins()
+    if as_json:
+        listed = {
+            variable: {"value": None if value == _NOT_SET else value, "from": origin}
+            for variable, value, origin in rows
+        }
+        click.echo(json.dumps({"settings": listed, "plugins": dict(theirs)}, indent=2))
+    else:
+        _print_table(("VARIABLE", "VALUE", "FROM"), rows)
+        if theirs:
+            click.echo("\nread by plugins:")
+            _print_table(("VARIABLE", "PLUGIN"), theirs)
+    warn_about_unknown_variables()
+
+
+def _variables_of_plugins() -> list[tuple[str, str]]:
+    """Return the variables of the environment under the prefix of an installed plugin, without their values."""
+    from sojourn.plugins import installed
+    from sojourn.settings import SessionSettings
+
+    known = {SessionSettings.variable_of(name) for name in SessionSettings.model_fields}
+    found: list[tuple[str, str]] = []
+    for variable in sorted({name.upper() for name in os.environ} - known):
+        owners = [plugin.entry_point for plugin in installed() if variable.startswith(plugin.prefix)]
+        if owners:
+            found.append((variable, owners[0]))
+    return found
+
+
+@config.command()
+def check() -> int:
+    """Try everything that start-up does, short of connecting."""
+    from sojourn.plugins import PluginLoader, warn_about_unknown_variables
+    from sojourn.settings import SessionSettings
+
+    settings = SessionSettings()
+    warn_about_unknown_variables()
+    loader = PluginLoader(settings)
+    revocation_store = settings.revocation_store
+    steps: list[tuple[str, Callable[[], object]]] = [
+        ("settings", settings.cookie_policy),
+        ("secret", settings.key_ring),
+        ("store", lambda: loader.store(settings.store)),
+        ("revocation store", lambda: revocation_store and loader.store(revocation_store)),
+        ("serializer", lambda: loader.serializer(settings.serializer)),
+        ("cipher", lambda: loader.cipher(settings.cipher)),
+        ("metrics", lambda: loader.metrics(settings.metrics)),
+        ("observers", loader.observers),
+        ("client", lambda: (settings.make_binding(), settings.make_trusted_proxies())),
+    ]
+    # Every step runs, so that all problems are told at once.
+    passed = [_passes(name, step) for name, step in steps]
+    return WELL if all(passed) else WRONG
+
+
+def _passes(name: str, step: Callable[[], object]) -> bool:
+    try:
+        step()
+    except ConfigurationError as error:
+        _tell(f"error  {name}: {error}")
+        return False
+    click.echo(f"ok     {name}")
+    return True
+
+
+@root.group()
+def sessions() -> None:
+    """Work on all sessions of the store."""
+
+
+@dataclass
+class _AnyModel:
+    """Stands in for the model of the application: resealing never looks into a session's data."""
+
+
+@sessions.command()
+@_for_programs
+def reseal(*, as_json: bool) -> int:
+    """Seal every session with the first secret, before an older one goes."""
+    from sojourn.settings import SessionSettings
+
+    settings = SessionSettings()
+    if settings.store == "memory":
+        msg = (
+            "the store is memory: those sessions are in the process of the application, and only that can reach them; "
+            "call sessions.reseal() there, or set SOJOURN_STORE to the store that the application uses"
+        )
+        raise ConfigurationError(msg)
+    manager = SessionManager.from_settings(_AnyModel, settings, serializer="json").blocking
+    done = 0
+    try:
+        with _progress() as show_progress:
+
+            def count(number: int) -> None:
+                nonlocal done
+                done = number
+                show_progress(number)
+
+            manager.reseal(count)
+    except SessionUnavailableError as error:
+        _tell(f"error: {error}; {done} sealed anew, run the command again for the rest")
+        return WRONG
+    finally:
+        manager.close()
+    click.echo(json.dumps({"resealed": done}) if as_json else f"{done} sealed anew")
+    return WELL
+
+
+@contextmanager
+def _progress() -> Generator[Callable[[int], None]]:
+    """Show how far a long command is: as it goes on a terminal, else a line now and then; on standard error."""
+    if not sys.stderr.isatty():
+        yield lambda number: None if number % _EVERY else _tell(f"{number} sealed anew, going on")
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed} sealed anew"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda number: progress.update(task, completed=number)
+
+
+def _print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print *rows* under *heading* in columns; a terminal folds long cells, other readers get a line for each row."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in heading:
+        table.add_column(Text(title), overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # as text: whatever a value holds, it is no markup
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    wide = Console(width=_WIDE)
+    with wide.capture() as capture:
+        wide.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
