@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import resource
+import select
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,6 +226,103 @@ def test_f17_a_signal_that_raises_closes_the_connection(pair: Pair) -> None:
     assert pair.near.fileno() == -1
 
 
+@pytest.fixture(params=["poll", "select"])
+def look(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a system tells whether a connection that was quiet is as good as new; Windows has no poll, nor has eventlet."""
+    if request.param == "select":
+        monkeypatch.delattr(select, "poll")
+    return str(request.param)
+
+
+def test_a_connection_that_was_quiet_is_used_again_unless_something_happened_on_it(pair: Pair, look: str) -> None:
+    del look
+    pair.serve(lambda far: far.sendall(OK if far.recv(100) else b""))
+    assert pair.ask(b"PING", GENEROUS) == b"OK"
+    pair.held._used -= 1.0
+    assert pair.held.is_usable()
+    pair.serve(lambda far: far.sendall(OK))
+    assert _waits(pair.near), "the reply that nobody asked for came"
+    assert not pair.held.is_usable()
+
+
+def test_a_connection_whose_server_left_is_not_used_again(pair: Pair, look: str) -> None:
+    del look
+    pair.held._used -= 1.0
+    pair.serve(lambda far: far.close())
+    assert _waits(pair.near), "the end came"
+    assert not pair.held.is_usable()
+
+
+def test_a_connection_beyond_what_select_can_look_at_is_replaced_and_poll_sees_it(look: str) -> None:
+    near, far = socket.socketpair()
+    with near, far, _many_descriptors(), socket.socket(fileno=fcntl.fcntl(near.fileno(), fcntl.F_DUPFD, 1024)) as high:
+        held = Held(Connection(high), 0)
+        assert held.is_usable(), "it was used just now"
+        held._used -= 1.0
+        assert held.is_usable() is (look == "poll")
+
+
+def test_a_transport_leaves_connections_that_the_server_closed(clean_redis: RedisServer, look: str) -> None:
+    del look
+    with _transport(clean_redis.url) as transport:
+        first = _ask(transport, "CLIENT", "ID")
+        for held in transport._idle:
+            held._used -= 1.0
+        assert _ask(transport, "CLIENT", "ID") == first
+        _ask(transport, "CLIENT", "KILL", "ID", first, "SKIPME", "no")  # it ends after this reply
+        for held in transport._idle:
+            held._used -= 1.0
+        assert _ask(transport, "CLIENT", "ID") != first
+
+
+EVENTLET = """
+import eventlet
+eventlet.monkey_patch()
+import select, sys
+from dataclasses import dataclass
+from sojourn import SessionManager
+
+@dataclass
+class Visit:
+    count: int = 0
+
+assert not hasattr(select, "poll"), "eventlet leaves poll alone now: look for another witness"
+sessions = SessionManager.from_env(Visit).blocking
+
+def visit(number):
+    session, token = sessions.open(None), None
+    for _ in range(3):
+        session.data.count += 1
+        token = sessions.commit(session).token or token
+        eventlet.sleep(0.1)  # longer than a connection may be quiet without being looked at
+        session = sessions.open(token)
+    return session.data.count
+
+print(list(eventlet.GreenPool().imap(visit, range(5))))
+"""
+
+
+def test_an_application_patched_by_eventlet_keeps_its_sessions_in_redis(clean_redis: RedisServer) -> None:
+    settings = {"SOJOURN_PRESET": "testing", "SOJOURN_STORE": "redis", "SOJOURN_REDIS_URL": clean_redis.url}
+    done = subprocess.run(
+        [sys.executable, "-c", EVENTLET], env={**os.environ, **settings}, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("[3, 3, 3, 3, 3]\n", 0), done.stderr
+
+
+def _waits(connected: socket.socket) -> bool:
+    return bool(select.select([connected], [], [], GENEROUS)[0])
+
+
+@contextmanager
+def _many_descriptors() -> Iterator[None]:
+    """Allow descriptors beyond 1024, as a server with many connections does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.fixture
 def proxy(clean_redis: RedisServer) -> Iterator[FaultProxy]:
     clean_redis.command("SET", "a", "of a")
@@ -238,7 +341,7 @@ def _transport(url: str, **options: Any) -> Iterator[HeldTransport]:
     drive(transport.aclose(), transport.io)
 
 
-def _ask(transport: HeldTransport, *command: str) -> Any:
+def _ask(transport: HeldTransport, *command: Any) -> Any:
     return drive(transport.execute(*command), transport.io)
 
 

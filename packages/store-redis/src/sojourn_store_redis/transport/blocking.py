@@ -152,9 +152,7 @@ class Held:
         """Tell whether nothing happened on a connection that was quiet; an end, or bytes, would make it readable."""
         if time.monotonic() - self._used < _QUIET:
             return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)
+        return not _is_readable(self._socket)
 
     def close(self) -> None:
         """Close the connection; nothing is waited for."""
@@ -211,3 +209,18 @@ class Held:
         if error.errno is not None:
             raise error  # TCP itself gave the connection up
         self._timeout = math.inf
+
+
+def _is_readable(connected: Any) -> bool:
+    """Tell, without waiting, whether bytes have come or the connection has ended; True where that cannot be told."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(connected, select.POLLIN)
+        return bool(poll.poll(0))
+    # Windows has no poll, and eventlet takes it out of the module to put a select of its own there.
+    try:
+        return bool(select.select([connected], [], [], 0)[0])
+    except ValueError:
+        # The descriptor is beyond what select can look at, 1024 on most systems. A new connection for each call that
+        # follows a pause is slower, and right.
+        return True
