@@ -192,7 +192,7 @@ class _Watch:
             pause = self._longest_pause()
             if found.outcome is LoadOutcome.UNAVAILABLE:
                 pause = min(pause, _AFTER_AN_OUTAGE)
-            elif found.record is None:
+            elif found.outcome is not LoadOutcome.LOADED or found.record is None:
                 return
             else:
                 if self._enter(found.record.id):

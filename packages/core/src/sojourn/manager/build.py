@@ -112,7 +112,13 @@ def build_context(
         cookies=settings.cookie_policy(),
         binding=settings.make_binding(),
         revocations=(
-            Revocations(make_calls(revocation_store, settings, signals, clock), ring, clock, longest=longest)
+            Revocations(
+                make_calls(revocation_store, settings, signals, clock),
+                _index_codec(settings, ring, cipher, longest),
+                ring,
+                clock,
+                longest=longest,
+            )
             if revocation_store is not None and client_side
             else None
         ),
@@ -168,7 +174,7 @@ def _codec(
 ) -> Codec:
     wish: bool | None = getattr(store, "encrypt", None) if settings.encrypt is None else settings.encrypt
     sealed = not isinstance(store, MemoryStore) if wish is None else wish
-    suite = cipher or next(one for one in BUILTIN_CIPHERS if one.name == settings.cipher)
+    suite = cipher or _suite(settings)
     compress = not client_side if settings.compress is None else settings.compress
     return Codec(
         ring,
@@ -180,6 +186,21 @@ def _codec(
         max_payload=settings.max_payload,
         max_lifetime=max(longest, settings.absolute_timeout.total_seconds()),
     )
+
+
+def _index_codec(settings: SessionSettings, ring: KeyRing, cipher: Cipher | None, longest: float) -> Codec:
+    """Return what seals the entries of a revocation index: no cookie is made of one, nor the other way round."""
+    return Codec(
+        ring,
+        cipher or _suite(settings),
+        openers=BUILTIN_CIPHERS,
+        purpose=f"revocations:{settings.cookie_name}:{settings.namespace}",
+        max_lifetime=max(longest, settings.absolute_timeout.total_seconds()),
+    )
+
+
+def _suite(settings: SessionSettings) -> Cipher:
+    return next(one for one in BUILTIN_CIPHERS if one.name == settings.cipher)
 
 
 def _longest(settings: SessionSettings) -> float:

@@ -101,12 +101,13 @@ class Committer(Generic[T]):
         while draft.doomed:
             record, _ = draft.doomed[-1]
             try:
-                await context.end(record)
+                ended = await context.end(record)
             except SessionUnavailableError as error:
                 draft.unavailable = error
                 raise
             draft.doomed = draft.doomed[:-1]
-            context.signals.event("deleted", record.id, reason="logout")
+            for id_ in dict.fromkeys((record.id, *ended)):
+                context.signals.event("deleted", id_, reason="logout")
         return draft.cookie
 
     def _refuse_silent_loss(self, draft: Draft[T]) -> None:
@@ -121,6 +122,7 @@ class Committer(Generic[T]):
             raise ResponseStartedError(msg)
         await self._make_room(draft)
         context.bind(draft)
+        await context.admit(draft)
         payload = draft.compose()
         record = context.seal(draft.identify(), 1, payload, draft.deadlines(context.clock.time()))
         token = draft.token
@@ -140,18 +142,18 @@ class Committer(Generic[T]):
         if record is None or not draft.is_touch_due(context.clock.time()):
             return
         idle, _ = draft.deadlines(context.clock.time())
-        if context.client_side:
-            if not draft.head_sent and draft.loaded is not None:
-                await self._replacer.reseal(draft, draft.loaded)
-            return
         left = patience_left()
         try:
             with Waiting(Patience(TOUCH_PATIENCE if left is None else min(left, TOUCH_PATIENCE))):
-                await context.calls.touch(record.id, idle)
+                if not context.client_side:
+                    await context.calls.touch(record.id, idle)
+                elif not draft.head_sent and draft.loaded is not None:
+                    await self._replacer.reseal(draft, draft.loaded)
         except SessionUnavailableError:
             _log.warning("the idle deadline of session %s could not be moved; it is served all the same", record.id)
         else:
-            draft.record, draft.touch_wanted = replace(record, idle_deadline=idle), False
+            if not context.client_side:
+                draft.record, draft.touch_wanted = replace(record, idle_deadline=idle), False
 
     def _is_due(self, draft: Draft[T]) -> bool:
         """Tell whether the token or the idle deadline is to be renewed; the cheap questions come first."""

@@ -104,7 +104,7 @@ class Replacer(Generic[T]):
         raise SessionConflictError(msg)
 
     async def reseal(self, draft: Draft[T], payload: Payload) -> None:
-        """Write the session into a new cookie: it lives there and nowhere else."""
+        """Write the session into a new cookie, unless it was revoked: it lives there and nowhere else."""
         context, record = self._context, draft.record
         if draft.head_sent or record is None:
             msg = "the session lives in the cookie and was changed after the response started; change it before"
@@ -115,6 +115,11 @@ class Replacer(Generic[T]):
         else:
             token = await context.client_store.replace(written, expected=record.version, write_id=b"")
         context.require_fitting_cookie(token)
+        index = context.revocations
+        # last of all, so that a slow request does not put a revoked cookie in the place of the one of a login since
+        if index is not None and draft.loaded is not None and await index.is_revoked(record, draft.loaded, fresh=True):
+            self.lose(draft)
+            return
         draft.adopt(written, payload, token, keep=True)
         draft.cookie = CookieChange(CookieAction.SET, token, max_age(context, written))
 

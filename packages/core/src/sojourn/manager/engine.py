@@ -81,12 +81,22 @@ class Context(Generic[T]):
         """Raise CookieTooLargeError when no browser would keep the cookie (SECURITY R20)."""
         self.cookies.set_header(token, None)
 
-    async def end(self, record: Record) -> None:
-        """End one session for good: delete its record, or enter it in the revocation index (SECURITY R13, R16)."""
+    async def end(self, record: Record) -> list[str]:
+        """End one session for good: delete its record, or enter it in the revocation index (SECURITY R13, R16).
+
+        Return the ids that this ended, as far as that is known.
+        """
         if not self.client_side:
-            await self.end_id(record.id, counted=False)
-        elif self.revocations is not None:
-            await self.revocations.revoke(record.id, record.absolute_deadline)
+            return [record.id] if await self.end_id(record.id, counted=False) else []
+        if self.revocations is None:
+            return [record.id]
+        return await self.revocations.end(record.id, record.absolute_deadline)
+
+    async def admit(self, draft: Draft[T]) -> None:
+        """Note what revocations a session that begins in a cookie outlives (SECURITY R39)."""
+        if self.revocations is not None and draft.facts.principal is not None:
+            facts = draft.change()
+            facts.outlives = (await self.revocations.standing("", facts)).outlives
 
     def label(self, principal: str | None) -> str | None:
         """Return the index label of a principal under the first key (SECURITY R25)."""

@@ -18,6 +18,7 @@ from sojourn.errors import ConfigurationError, SerializationError, SessionUnavai
 from sojourn.manager.engine import FINGERPRINT, Context
 from sojourn.manager.guarded_store import SUSPENDED, run_blocking
 from sojourn.session import (
+    CLOCK_TOLERANCE,
     EMPTY,
     CookieAction,
     CookieChange,
@@ -109,7 +110,7 @@ class Fetcher(Generic[T]):
     async def _followed(self, found: Found, token: str, *, fresh: bool = False) -> Found:
         """Return what is found where a renewal's stub leads, or after a look into the revocation index."""
         if self._has_revocations:
-            return await self._judge_revoked(found)
+            return await self._judge_revoked(found, fresh=fresh)
         current = token
         for is_last in (*(False,) * (_MOST_RENEWALS - 1), True):
             record = found.record
@@ -133,7 +134,7 @@ class Fetcher(Generic[T]):
             return Found(LoadOutcome.EXPIRED, sent)
         return Found(LOADED, sent, current, record)
 
-    async def _judge_revoked(self, found: Found) -> Found:
+    async def _judge_revoked(self, found: Found, *, fresh: bool) -> Found:
         """Look a cookie's session up in the revocation index (SECURITY R16)."""
         revocations = self._context.revocations
         if revocations is None or found.record is None:
@@ -142,8 +143,9 @@ class Fetcher(Generic[T]):
             payload = self.read(found.record)
         except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
             return found
-        covered = await revocations.covers(found.record, payload)
-        return Found(LoadOutcome.UNKNOWN, found.sent_token) if covered else found
+        if await revocations.is_revoked(found.record, payload, fresh=fresh):
+            return Found(LoadOutcome.UNKNOWN, found.sent_token, record=found.record)  # the event of it names the id
+        return found
 
     def follow(self, token: str, stub: Record) -> str | None:
         """Return the successor that an authentic stub leads to."""
@@ -157,11 +159,6 @@ class Fetcher(Generic[T]):
         if flags & STUB:
             raise CorruptEnvelopeError
         return decode_payload(plain)
-
-
-CLOCK_TOLERANCE: Final = 60.0
-"""Seconds by which the clocks of nodes may differ; a session from further ahead is over, for a clock that was put back
-would lengthen its absolute lifetime (FAILURES F18)."""
 
 
 class Opener(Generic[T]):

@@ -13,6 +13,7 @@ from typing import Generic, TypeAlias, TypeVar, cast
 
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
+from sojourn.manager.client_side import Revocations
 from sojourn.manager.engine import PRINCIPAL, Context
 from sojourn.manager.opening import Fetcher
 from sojourn.metrics import ACTIVE_COUNT
@@ -78,24 +79,21 @@ class Queries(Generic[T]):
         """End one session; tell whether it was there."""
         context = self._context
         if context.client_side:
-            self._require_revocations("revoke")
             with self._waiting():
-                await context.revocations.revoke(id, context.clock.time() + context.limits.max_lifetime)  # type: ignore[union-attr]
-            ended = True
+                ended = await self._require_revocations("revoke").end(id)
         else:
             with self._waiting():
-                ended = await context.end_id(id, counted=counted)
-        if ended:
-            context.signals.event("deleted", id, reason="revoked")
-        return ended
+                ended = [id] if await context.end_id(id, counted=counted) else []
+        for id_ in ended:
+            context.signals.event("deleted", id_, reason="revoked")
+        return bool(ended)
 
     async def revoke_all(self, principal: str, except_id: str | None = None, progress: Progress = None) -> int:
         """End every session of a principal but one; return how many were ended (-1: unknown, a client-side store)."""
         context = self._context
         if context.client_side:
-            self._require_revocations("revoke_all")
             with self._waiting():
-                await context.revocations.revoke_all(principal, [except_id] if except_id else [])  # type: ignore[union-attr]
+                await self._require_revocations("revoke_all").revoke_all(principal, except_id)
             context.signals.revocations.notify_doubt()
             return -1
         self._require_index("revoke_all")
@@ -206,10 +204,11 @@ class Queries(Generic[T]):
             )
             raise ConfigurationError(msg)
 
-    def _require_revocations(self, what: str) -> None:
+    def _require_revocations(self, what: str) -> Revocations:
         if self._context.revocations is None:
             msg = f"{what}() of sessions kept in cookies needs SOJOURN_REVOCATION_STORE; set it to memory or redis"
             raise ConfigurationError(msg)
+        return self._context.revocations
 
 
 def _name(store: object) -> str:

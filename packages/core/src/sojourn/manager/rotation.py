@@ -40,14 +40,11 @@ class Rotation(Generic[T]):
         if old is None:
             return
         context.bind(draft)
+        if context.client_side:
+            await self._move_cookie(draft, old)
+            return
         payload = draft.compose()
         record = context.seal(draft.identify(), 1, payload, draft.deadlines(context.clock.time()))
-        if context.client_side:
-            token = await context.client_store.create(record, write_id=b"")
-            context.require_fitting_cookie(token)
-            await context.end(old)
-            self._finish(draft, old, record, payload, token, merged=False)
-            return
         created = await context.calls.create(record, write_id=secrets.token_bytes(WRITE_ID_BYTES))
         if created is Created.EXISTS:
             msg = "the store says that a fresh random id exists already; is it answering for another key?"
@@ -65,6 +62,53 @@ class Rotation(Generic[T]):
             return
         record, payload, merged = ended
         self._finish(draft, old, record, payload, draft.token, merged=merged)
+
+    async def _move_cookie(self, draft: Draft[T], old: Record) -> None:
+        """Seal the session into a cookie under a new id; where there is an index, only if the old one had not ended."""
+        context, index, merged = self._context, self._context.revocations, False
+        if draft.logged_in:
+            await context.admit(draft)
+        elif index is not None and draft.facts.principal is not None:
+            draft.change().outlives = context.clock.time()  # what it is, is known later; it takes as much room
+        payload = draft.compose()
+        record, token = await self._seal_cookie(draft, payload)
+        # from here on the old cookie is worth nothing, so whatever else can fail has not
+        if index is not None and draft.logged_in:
+            if not await self._end_before(draft, old) and draft.descends:
+                # somebody else ended it: the login counts all the same, what the session held does not come back
+                payload, merged = self._replacer.merge(draft, None), True
+                record, token = await self._seal_cookie(draft, payload)
+        elif index is not None:
+            loaded = draft.loaded or payload
+            standing = None
+            if await index.move(old.id, old.absolute_deadline, record.id):
+                standing = await index.standing(old.id, loaded)
+            if standing is None or standing.is_revoked:
+                self._replacer.lose(draft)
+                return
+            draft.change().outlives = payload.outlives = standing.outlives
+            record, token = await self._seal_cookie(draft, payload)
+        self._finish(draft, old, record, payload, token, merged=merged)
+
+    async def _seal_cookie(self, draft: Draft[T], payload: Payload) -> tuple[Record, str]:
+        """Return the session under its new id, and the cookie that holds it. Raise CookieTooLargeError."""
+        context = self._context
+        record = context.seal(draft.identify(), 1, payload, draft.deadlines(context.clock.time()))
+        token = await context.client_store.create(record, write_id=b"")
+        context.require_fitting_cookie(token)
+        return record, token
+
+    async def _end_before(self, draft: Draft[T], old: Record) -> bool:
+        """End the session before a login, and wherever a rotation moved it; tell whether it was alive."""
+        context, index = self._context, self._context.revocations
+        ended = await context.end(old)
+        for id_ in ended:
+            if id_ != old.id:
+                context.signals.event("deleted", id_, reason="login")
+        loaded = draft.loaded
+        if index is None or loaded is None or not ended:
+            return bool(ended)
+        return not (await index.standing(old.id, loaded)).is_revoked
 
     async def _end_old(
         self, draft: Draft[T], old: Record, record: Record, payload: Payload

@@ -1,13 +1,14 @@
 """The session a handler holds, and the pure state behind it."""
 
 from sojourn.session.model import Migrate, Shape
-from sojourn.session.payload import EMPTY, Payload, decode_payload, encode_payload, unpack_map
+from sojourn.session.payload import EMPTY, Moment, Payload, decode_payload, encode_payload, unpack_map
 from sojourn.session.session import Session, draft_of
-from sojourn.session.state import CLEAR, KEEP, CookieAction, CookieChange, Draft, Limits, Terms
+from sojourn.session.state import CLEAR, CLOCK_TOLERANCE, KEEP, CookieAction, CookieChange, Draft, Limits, Terms
 from sojourn.session.transitions import TRANSITIONS, LoadOutcome, Move, SessionState
 
 __all__ = [
     "CLEAR",
+    "CLOCK_TOLERANCE",
     "EMPTY",
     "KEEP",
     "TRANSITIONS",
@@ -17,6 +18,7 @@ __all__ = [
     "Limits",
     "LoadOutcome",
     "Migrate",
+    "Moment",
     "Move",
     "Payload",
     "Session",

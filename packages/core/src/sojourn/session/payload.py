@@ -35,6 +35,8 @@ class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     """A short human label of the client, for the list of a user's sessions."""
     extras: bytes = EMPTY
     flash: bytes = EMPTY
+    outlives: Moment | None = None
+    """The moment of the latest `revoke_all` that does not concern this session; kept in cookies alone (SECURITY R39)."""
 
 
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)  # text that is no UTF-8 is a ValueError

@@ -81,6 +81,11 @@ class Terms(Generic[T]):
     client_side: bool
 
 
+CLOCK_TOLERANCE: Final = 60.0
+"""Seconds by which the clocks of nodes may differ; a session from further ahead is over, for a clock that was put back
+would lengthen its absolute lifetime (FAILURES F18)."""
+
+
 def deadlines(limits: Limits, facts: Payload, record: Record | None, now: float) -> tuple[float, float]:
     """Return the idle and the absolute deadline of what is written *now* over *record*, which it goes on with."""
     lifetime = facts.lifetime
@@ -416,6 +421,7 @@ class Draft(Struct, Generic[T], eq=False):
         """Become what a session is that somebody else ended during this request (FAILURES F7)."""
         self.move(Move.LOSE)
         self._forget()
+        self.cookie = KEEP
 
     def deadlines(self, now: float) -> tuple[float, float]:
         """Return the idle and the absolute deadline of a record written *now* (SECURITY R10)."""

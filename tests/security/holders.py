@@ -1,0 +1,266 @@
+"""Several requests that hold one session, and an oracle that says which cookies may still be worth something.
+
+A *line* is what a visitor takes for one session: it begins with a login, or with the first write of somebody
+anonymous, and goes on through rotations and renewals under other ids and tokens. The oracle knows only what was
+acknowledged, so it does not care in which order concurrent commits reach the store:
+
+* a line that somebody ended (logout, destroy, login over it, revoke, revoke_all) has no cookie that opens;
+* a line that nobody ended has exactly one id that opens, and the cookie issued for that id last opens it;
+* a commit issues no cookie for a line that had ended before the commit began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sojourn import CookieAction, MemoryStore, Session, new_secret
+from sojourn.errors import SessionStateError
+from sojourn.manager import BlockingManager, run_blocking
+from sojourn.stores import Store
+from sojourn.testing import FakeClock, Fault, FaultyStore
+from sojourn_store_cookie import CookieStore
+from tests.core.models import make_manager
+
+MOVES: Final = ("change", "touch", "rotate", "login", "login as another", "logout", "destroy")
+"""What a request can do to the session that it holds, before it commits."""
+HOLDERS: Final = 3
+OFFSETS: Final = (0.0, 60.0, 30.0)
+"""By how many seconds the clock of each holder's node is ahead: any two differ by the tolerated 60 at most."""
+
+
+class OffsetClock:
+    """The wall clock of a node that is ahead of the others."""
+
+    def __init__(self, clock: FakeClock, offset: float) -> None:
+        self._clock = clock
+        self._offset = offset
+
+    def time(self) -> float:
+        return self._clock.time() + self._offset
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+
+class Deployment:
+    """Nodes with clocks of their own over one store on a server, or over cookies with a revocation index there.
+
+    *make* opens the store of the server for a node with a clock.
+    """
+
+    def __init__(self, make: Callable[[Any], Store], *, client_side: bool, **settings: Any) -> None:
+        self.client_side = client_side
+        self.clock = FakeClock()
+        self._make = make
+        self._settings = {"encrypt": True, "retry_attempts": 0, "secret": new_secret(), **settings}
+        self.server = make(self.clock)
+        self.nodes: list[tuple[BlockingManager[Any], FaultyStore]] = [self._node(offset) for offset in OFFSETS]
+        self.onlooker = self._node(30.0)[0]
+
+    def _node(self, offset: float) -> tuple[BlockingManager[Any], FaultyStore]:
+        """Return a node, and the store whose calls are counted and interrupted."""
+        clock: Any = OffsetClock(self.clock, offset)
+        store = FaultyStore(self.server if isinstance(self.server, MemoryStore) else self._make(clock))
+        if self.client_side:
+            manager = make_manager(CookieStore(), clock=clock, revocation_store=store, settings=self._settings)
+        else:
+            manager = make_manager(store, clock=clock, settings=self._settings)
+        return manager.blocking, store
+
+    def clear(self) -> None:
+        """Forget everything, for the next example."""
+        run_blocking(self.server.clear())  # type: ignore[attr-defined]
+        for _, store in self.nodes:
+            store.follow(())
+            store.calls.clear()
+
+
+@dataclass(eq=False)
+class Line:
+    """One session as a visitor sees it."""
+
+    principal: str | None
+    ended: bool = False
+    is_certain: bool = True
+    """Whether it must be alive as long as nobody ended it."""
+    ids: list[str] = field(default_factory=list)
+    """The latest is the one that must open."""
+    tokens: list[tuple[str, str]] = field(default_factory=list)
+    """Every cookie that was issued, after the id that it was issued for."""
+
+    def add(self, id: str, token: str) -> None:
+        if id not in self.ids:
+            self.ids.append(id)
+        self.tokens.append((id, token))
+
+    @property
+    def token(self) -> str:
+        """The cookie that opens the session, if it is alive."""
+        return [token for id, token in self.tokens if id == self.ids[-1]][-1]
+
+
+@dataclass(eq=False)
+class Holder:
+    """One request: the session that it opened, and what its commit is going to do."""
+
+    node: BlockingManager[Any]
+    store: FaultyStore
+    session: Session[Any] | None = None
+    line: Line | None = None
+    """What it holds; None when what it stores next begins a line."""
+    ends: list[Line] = field(default_factory=list)
+    """What its next commit ends."""
+    moves: list[str] = field(default_factory=list)
+
+
+class Site:
+    """A deployment, the requests under way, and everything that was ever issued."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        deployment.clear()
+        self.holders = [Holder(node, store) for node, store in deployment.nodes]
+        self.lines: list[Line] = []
+        self.log: list[str] = []
+        self._began_in: list[Line] | None = None
+
+    def begin(self, principal: str | None, at: int = 0) -> Line:
+        """Let somebody come by who has no cookie."""
+        holder = self.holders[at]
+        self.open(at, None)
+        assert holder.session is not None
+        holder.session.data.note = "begun"
+        if principal is not None:
+            holder.session.login(principal)
+            holder.moves.append("login")
+        self.commit(at)
+        holder.session = holder.line = None
+        return self.lines[-1]
+
+    def open(self, at: int, token: str | None) -> None:
+        """Begin a request with a cookie."""
+        holder = self.holders[at]
+        holder.session, holder.line, holder.ends, holder.moves = holder.node.open(token), None, [], []
+        if holder.session.outcome.value == "loaded":
+            holder.line = next(line for line in self.lines if token in {issued for _, issued in line.tokens})
+        self.log.append(f"{at} opens {self.name(holder.line)}")
+
+    def move(self, at: int, move: str) -> None:
+        """Let a request do something to its session."""
+        holder = self.holders[at]
+        session = holder.session
+        if session is None:
+            return
+        try:
+            match move:
+                case "change":
+                    session.data.count += 1
+                case "touch":
+                    session.touch()
+                case "rotate":
+                    session.rotate()
+                case "login" | "login as another":
+                    session.login("1" if move == "login" else "2")
+                case "logout":
+                    session.logout()
+                case _:
+                    session.destroy()
+        except SessionStateError:
+            return
+        if move in {"login", "login as another", "logout", "destroy"}:
+            holder.ends += [holder.line] if holder.line is not None else []
+            holder.line = None
+        holder.moves.append(move)
+        self.log.append(f"{at} {move}")
+
+    def commit(self, at: int, *, before: int = 0, meanwhile: Callable[[], object] | None = None) -> int:
+        """Let a request commit, and something happen before one of its calls; return how many calls it made."""
+        holder = self.holders[at]
+        if holder.session is None:
+            return 0
+        held = holder.line
+        had_ended = held is not None and held.ended
+        holder.store.calls.clear()
+        with self._interrupted(holder.store, before, meanwhile) as began:
+            change = holder.node.commit(holder.session)
+        made = len(holder.store.calls)
+        for line in holder.ends:
+            line.ended = True
+        holder.ends = []
+        self.log.append(f"{at} commits {self.name(held)}: {change.action.value} after {holder.store.calls}")
+        token = change.token
+        if change.action is CookieAction.SET and token is not None and not self._is_known(token):
+            self.require(not had_ended, "a cookie was issued for a session that had ended")
+            id = holder.session.id
+            if held is None:
+                # a revoke_all() during the commit of a login may come before or after it
+                line = Line(holder.session.principal, is_certain="revoke all" not in self.log_since(began))
+                self.lines.append(line)
+                held = holder.line = line
+            held.add(id, token)
+            self.log[-1] += f" -> {self.name(held)}"
+        holder.moves = []
+        return made
+
+    @contextmanager
+    def _interrupted(self, store: FaultyStore, before: int, meanwhile: Callable[[], object] | None) -> Iterator[int]:
+        began, done = len(self.log), meanwhile is None
+
+        def plan(_: str) -> Fault:
+            nonlocal done
+            if not done and len(store.calls) == before + 1:
+                done = True
+                assert meanwhile is not None
+                meanwhile()
+            return Fault.NONE
+
+        store.follow(plan)
+        yield began
+        store.follow(())
+
+    def log_since(self, began: int) -> str:
+        return "\n".join(self.log[began:])
+
+    def _is_known(self, token: str) -> bool:
+        return any(token == issued for line in self.lines for _, issued in line.tokens)
+
+    def revoke(self, id: str, at: int = 0) -> None:
+        """End one session by an id that it has or had."""
+        self.holders[at].node.revoke(id)
+        for line in self.lines:
+            line.ended = line.ended or id in line.ids
+        self.log.append(f"{at} revoke {self.name(next((line for line in self.lines if id in line.ids), None))}")
+
+    def revoke_all(self, principal: str, spared: str | None = None, at: int = 0) -> None:
+        """End all sessions of a principal but one."""
+        self.holders[at].node.revoke_all(principal, except_id=spared)
+        for line in self.lines:
+            line.ended = line.ended or (line.principal == principal and spared not in line.ids)
+        self.log.append(f"{at} revoke all of {principal}")
+
+    def check(self) -> None:
+        """Open every cookie that was ever issued."""
+        for line in self.lines:
+            opened = {}
+            for _, token in line.tokens:
+                session = self.deployment.onlooker.open(token)
+                if session.outcome.value == "loaded":
+                    opened[token] = session.id
+                    self.require(session.principal == line.principal, f"{self.name(line)} is somebody else's")
+            self.require(not (line.ended and opened), f"{self.name(line)} has ended, and a cookie of it opens")
+            if not line.ended:
+                self.require(set(opened.values()) <= {line.ids[-1]}, f"{self.name(line)} opens under an older id")
+                self.require(
+                    not line.is_certain or line.token in opened, f"{self.name(line)} was lost, and nobody ended it"
+                )
+
+    def name(self, line: Line | None) -> str:
+        return "nothing" if line is None else f"line {self.lines.index(line)} of {line.principal}"
+
+    def require(self, holds: bool, what: str) -> None:
+        """Fail, telling everything that happened."""
+        if not holds:
+            raise AssertionError("\n  ".join([f"{what}, after", *self.log]))

@@ -1,0 +1,172 @@
+"""Requests that hold one session at the same time: whatever they do to it, and in whatever order (R39).
+
+Two holders meet in every pair of moves, in both orders and with the second commit before each call of the first one;
+three of them do anything at all in a state machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from sojourn import MemoryStore
+from sojourn_store_redis import RedisStore
+from tests.security.holders import HOLDERS, MOVES, Deployment, Site
+from tests.servers import RedisServer
+
+REVOCATIONS = ("revoke", "revoke all", "revoke all others")
+
+
+@pytest.fixture(scope="module", params=["cookie, index in memory", "cookie, index in redis"])
+def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """Yield a deployment on each kind of store."""
+    client_side = "cookie" in request.param
+    if "memory" in request.param:
+        yield Deployment(lambda clock: MemoryStore(clock=clock), client_side=client_side)
+        return
+    server: RedisServer = request.getfixturevalue("redis_server")
+    server.start_if_stopped()
+    server.flush()
+    with server.client() as client:
+        yield Deployment(lambda clock: RedisStore(client, clock=clock), client_side=client_side)
+
+
+def act(site: Site, at: int, move: str) -> Callable[[], object]:
+    """Prepare a move of one holder; return what carries it out."""
+    line = site.lines[0]
+    if move == "revoke":
+        return lambda: site.revoke(line.ids[0], at)
+    if move in REVOCATIONS:
+        return lambda: site.revoke_all("1", line.ids[0] if move == "revoke all others" else None, at)
+    site.open(at, line.token)
+    site.move(at, move)
+    return lambda: site.commit(at)
+
+
+@pytest.mark.parametrize("first", [*MOVES, *REVOCATIONS])
+def test_r39_two_holders_meet_in_every_pair_of_moves(deployment: Deployment, first: str) -> None:
+    for second, principal in product([*MOVES, *REVOCATIONS], [None, "1"]):
+        site = Site(deployment)
+        site.begin(principal, at=1)
+        works = [act(site, 0, first), act(site, 1, second)]
+        works[0]()
+        site.check()
+        works[1]()
+        site.check()
+
+
+@pytest.mark.parametrize("first", MOVES)
+def test_r39_two_holders_meet_in_the_middle_of_a_commit(deployment: Deployment, first: str) -> None:
+    for second, principal in product([*MOVES, *REVOCATIONS], [None, "1"]):
+        before, made = 0, 1
+        while before < made:
+            site = Site(deployment)
+            site.begin(principal, at=1)
+            act(site, 0, first)
+            made = site.commit(0, before=before, meanwhile=act(site, 1, second))
+            site.check()
+            before += 1
+
+
+@pytest.mark.parametrize("last", [*MOVES, *REVOCATIONS])
+def test_r39_a_holder_from_before_two_rotations_ends_what_they_led_to(deployment: Deployment, last: str) -> None:
+    site = Site(deployment)
+    line = site.begin("1", at=1)
+    work = act(site, 0, last)
+    for _ in range(2):
+        act(site, 1, "rotate")()
+    work()
+    site.check()
+    if last not in {"logout", "destroy", "login", "login as another", "revoke", "revoke all"}:
+        assert not line.ended
+
+
+class Holders(RuleBasedStateMachine):
+    """Three requests at a time, on one visitor's cookies."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        super().__init__()
+        self.site = Site(deployment)
+
+    @initialize(principal=st.sampled_from(["1", None]))
+    def begin(self, principal: str | None) -> None:
+        """Let a visitor come by."""
+        self.site.begin(principal)
+
+    @rule(at=st.integers(0, HOLDERS - 1), back=st.sampled_from([0, 0, 0, 1, 2]))
+    def open(self, at: int, back: int) -> None:
+        """Begin a request with the cookie that was issued last, or an older one."""
+        issued = [token for line in self.site.lines for _, token in line.tokens]
+        self.site.open(at, issued[-1 - back % len(issued)])
+
+    @rule(at=st.integers(0, HOLDERS - 1), move=st.sampled_from(MOVES))
+    def move(self, at: int, move: str) -> None:
+        """Do something to the session."""
+        self.site.move(at, move)
+
+    @rule(at=st.integers(0, HOLDERS - 1))
+    def commit(self, at: int) -> None:
+        """End a request."""
+        self.site.commit(at)
+
+    @rule(at=st.integers(0, HOLDERS - 1), other=st.integers(1, HOLDERS - 1), before=st.integers(0, 4))
+    def commit_two(self, at: int, other: int, before: int) -> None:
+        """End two requests at the same time."""
+        second = (at + other) % HOLDERS
+        self.site.commit(at, before=before, meanwhile=lambda: self.site.commit(second))
+
+    @rule(at=st.integers(0, HOLDERS - 1), line=st.integers(0, 9), back=st.integers(0, 2), before=st.integers(0, 4))
+    def revoke(self, at: int, line: int, back: int, before: int) -> None:
+        """Revoke a session by an id, beside a commit."""
+        ids = self.site.lines[line % len(self.site.lines)].ids
+        work = lambda: self.site.revoke(ids[-1 - back % len(ids)], (at + 1) % HOLDERS)  # noqa: E731
+        self._beside(at, before, work)
+
+    @rule(
+        at=st.integers(0, HOLDERS - 1),
+        principal=st.sampled_from(["1", "1", "2"]),
+        spared=st.integers(-3, 9),
+        back=st.integers(0, 2),
+        before=st.integers(0, 4),
+    )
+    def revoke_all(self, at: int, principal: str, spared: int, back: int, before: int) -> None:
+        """Revoke all sessions of a principal but one, beside a commit."""
+        ids = self.site.lines[spared % len(self.site.lines)].ids
+        kept = ids[-1 - back % len(ids)] if spared >= 0 else None
+        self._beside(at, before, lambda: self.site.revoke_all(principal, kept, (at + 1) % HOLDERS))
+
+    def _beside(self, at: int, before: int, work: Callable[[], object]) -> None:
+        done: list[object] = []
+        self.site.commit(at, before=before, meanwhile=lambda: done.append(work()))
+        if not done:
+            work()
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 20.0]))
+    def wait(self, seconds: float) -> None:
+        """Let a little time pass; no session expires."""
+        self.site.deployment.clock.advance(seconds)
+
+    @invariant()
+    def what_ended_has_ended_and_nothing_else(self) -> None:
+        """Open every cookie."""
+        self.site.check()
+
+
+def test_r39_whatever_three_holders_do_what_ended_has_ended_and_nothing_else(deployment: Deployment) -> None:
+    examples: Any = settings().max_examples
+    if not isinstance(deployment.server, MemoryStore):
+        examples = max(1, examples // 10)
+
+    class Bound(Holders):
+        def __init__(self) -> None:
+            super().__init__(deployment)
+
+    run_state_machine_as_test(
+        Bound, settings=settings(max_examples=examples, suppress_health_check=list(HealthCheck), deadline=None)
+    )
