@@ -7,16 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import prove_3, prove_5
-from benchmarks.history.checker import Checker
-from benchmarks.history.faults import Done
-from benchmarks.history.model import View, digest_of, name_of
-from benchmarks.history.outages import judge_recoveries, judge_times, recoveries, split_losses
-from benchmarks.history.plan import Sizes, steps
-from benchmarks.history.recorder import CONFLICT, LOST, UNAVAILABLE, UNKNOWN, Row
-from benchmarks.history.reports import Report, Reports, judge_back, load, sessions_back
-from benchmarks.history.switches import joined
-from benchmarks.history.verdict import Violation
 from sojourn import Event, LoadOutcome, SessionManager
 from sojourn.crypto import token_id
 from sojourn.errors import SessionUnavailableError, StoreTimeoutError
@@ -24,6 +14,17 @@ from sojourn.settings import SessionSettings
 from sojourn.stores import MemoryStore, Record, Replaced, StoreIO
 from sojourn.testing import FakeClock
 from tests.core.models import Visit
+from verification.faults import prove as prove_faults
+from verification.history.checker import Checker
+from verification.history.faults import Done
+from verification.history.model import View, digest_of, name_of
+from verification.history.outages import judge_recoveries, judge_times, recoveries, split_losses
+from verification.history.plan import Sizes, steps
+from verification.history.recorder import CONFLICT, LOST, UNAVAILABLE, UNKNOWN, Row
+from verification.history.reports import Report, Reports, judge_back, load, sessions_back
+from verification.history.switches import joined
+from verification.history.verdict import Violation
+from verification.races import prove as prove_races
 
 
 class OvertakenStore(MemoryStore):
@@ -135,11 +136,11 @@ async def test_f6_a_write_whose_reply_was_lost_is_never_applied_twice(applies: b
 
 # -- histories of real clients ------------------------------------------------------------------------------------------
 
-SLACK = 10.0  # tests share their machine; `./dev prove 5` is strict
+SLACK = 10.0  # tests share their machine; `./dev prove faults` is strict
 
 
 def test_threads_that_share_the_memory_store_lose_nothing() -> None:
-    result = prove_3.prove("memory", seed=1, operations=3_000, processes=4, browsers=8)
+    result = prove_races("memory", seed=1, operations=3_000, processes=4, browsers=8)
     assert result.verdict.violations == []
     assert len(result.rows) == 3_000
     assert result.verdict.checked["acknowledged writes"] > 100
@@ -149,14 +150,14 @@ def test_threads_that_share_the_memory_store_lose_nothing() -> None:
 @pytest.mark.slow
 def test_processes_lose_nothing_while_the_server_dies_and_replies_get_lost() -> None:
     faults = ("kill", "freeze", "lose-reply", "mute")
-    result = prove_5.prove(seed=1, operations=1_200, processes=2, browsers=8, chosen=faults, longest=0.6, slack=SLACK)
+    result = prove_faults(seed=1, operations=1_200, processes=2, browsers=8, chosen=faults, longest=0.6, slack=SLACK)
     assert [violation.text for violation in result.verdict.violations] == []
     assert {row.result for row in result.rows} >= {"done", "unknown"}
     assert set(result.figures()["recovery_s_after"]) == {"kill", "freeze", "lose reply", "mute"}
 
 
 def test_a_store_that_brings_back_what_is_gone_is_found() -> None:
-    result = prove_3.prove("memory", seed=1, operations=3_000, processes=4, browsers=8, plant="upsert")
+    result = prove_races("memory", seed=1, operations=3_000, processes=4, browsers=8, plant="upsert")
     assert "resurrection" in {violation.kind for violation in result.verdict.violations}
 
 
@@ -172,7 +173,7 @@ def test_a_store_that_brings_back_what_is_gone_is_found() -> None:
 def test_a_planted_bug_is_found(plant: str, fault: str, share: float, kind: str) -> None:
     found = set[str]()
     for seed in (2, 3, 4):  # whom a fault hits is a matter of microseconds: a history in twenty may show nothing
-        result = prove_5.prove(
+        result = prove_faults(
             seed=seed,
             operations=900,
             processes=2,

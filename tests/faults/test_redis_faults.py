@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from benchmarks.history.pulse import Pulse
 from sojourn import SessionManager, new_secret
 from sojourn.errors import SessionUnavailableError, StoreUnavailableError
 from sojourn.session import LoadOutcome
@@ -28,6 +27,7 @@ from sojourn_testing.bench import Driver
 from tests.core.models import Visit
 from tests.faults.proxy import Fault, FaultProxy, schedule
 from tests.servers import LOOPBACK, RedisServer, SentinelSetup, free_port
+from verification.history.pulse import Pulse
 
 R = TypeVar("R")
 

@@ -1,4 +1,4 @@
-"""An OWASP-style checklist for sessions, worked through over real HTTP: what `make prove-4` prints.
+"""An OWASP-style checklist for sessions, worked through over real HTTP: what `./dev prove security` prints.
 
 Sources: OWASP Session Management cheat sheet, ASVS 5.0 chapter 7. Its one rule: every point is asked of a server on a
 socket, never of the library.

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.staleness.failovers import Fault
-from benchmarks.staleness.on_cluster import prove_on_cluster
-from benchmarks.staleness.verdict import Histories
 from sojourn.stores import StoreIO
 from sojourn.testing import make_id, make_record, make_write_id
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
 from sojourn_testing.bench import Driver, drive
 from tests.servers import ClusterSetup
 from tests.store_redis.cluster.conftest import PATIENT
+from verification.caches.failovers import Fault
+from verification.caches.on_cluster import prove_on_cluster
+from verification.caches.verdict import Histories
 
 
 def in_a_child(work: object) -> int:
