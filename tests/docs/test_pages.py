@@ -64,6 +64,20 @@ def test_contributing_names_folders_and_commands_that_exist() -> None:
     assert set(re.findall(r"\bmake (\w+)", section(text, "Set up"))) <= set(targets)
 
 
+@pytest.mark.parametrize(("word", "name"), [("SECURITY R", "SECURITY.md"), ("FAILURES F", "docs/operations.md")])
+def test_every_rule_and_fault_that_the_code_names_stands_on_a_page(word: str, name: str) -> None:
+    letter = word[-1]
+    known = set(re.findall(rf"^\| ({letter}\d+) \|", page(name), re.MULTILINE))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("packages/*/src/**/*.py"))
+    named = {
+        number
+        for found in re.findall(rf"{word[:-1]}((?:(?:, |-)?{letter}\d+)+)", code)
+        for number in re.findall(rf"{letter}\d+", found)
+    }
+    assert named
+    assert named <= known
+
+
 def test_the_changelog_begins_with_what_is_not_released() -> None:
     assert re.findall(r"^## (.*)$", page("CHANGELOG.md"), re.MULTILINE)[0] == "[Unreleased]"
 

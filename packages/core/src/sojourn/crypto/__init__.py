@@ -1,6 +1,6 @@
 """Tokens, keys and authenticated encryption; nothing else in sojourn touches cryptography.
 
-All algorithms come from `cryptography`, `hmac` and `hashlib` (SECURITY, Cryptography).
+All algorithms come from `cryptography`, `hmac` and `hashlib`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Circuit breakers: leave a failing store or server alone for a while, then probe it (FAILURES, Circuit breaker).
+"""Circuit breakers: leave a failing store or server alone for a while, then probe it (docs/operations.md).
 
 States and transitions are data: a move that is not in TRANSITIONS does not exist. Nothing here sleeps, reads a clock or
 does I/O; the caller passes monotonic seconds.
@@ -117,7 +117,7 @@ class Permit(Struct, gc=False, eq=False):
 
 
 class CircuitBreaker:
-    """Refuses calls while too many fail in a sliding window; thread-safe, times in seconds (FAILURES, Circuit breaker).
+    """Refuses calls while too many fail in a sliding window; thread-safe, times in seconds.
 
     It opens when of at least *minimum_calls* calls in the last *window* seconds the share *failure_rate* failed or took
     *slow_call* seconds or longer. It stays open for *open_for* seconds, doubling at each failed attempt to close and

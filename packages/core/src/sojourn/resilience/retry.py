@@ -1,4 +1,4 @@
-"""Whether and when to try a failed call again (FAILURES, Retry).
+"""Whether and when to try a failed call again (docs/operations.md, Circuit breaker and retries).
 
 A retry fits both the deadline of the request and the retry budget of the process.
 """
