@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).resolve().parent
 METADATA = HERE / "metadata.json"
+NAME = re.compile(r"^[A-Za-z0-9._-]+", re.MULTILINE)
 ENTRY = re.compile(r"^(?P<requirement>[^\s#][^\\\n]*)(?P<hashes>(?: \\\n +--hash=\S+)+)", re.MULTILINE)
 
 
@@ -54,7 +55,14 @@ def write_lock(lock: dict[str, Any], index: list[str]) -> None:
     command += ["--python-version", lock["pythons"][0], "--no-strip-extras", "--generate-hashes"]
     command += ["--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links"]
     command += [*index, *shlex.split(os.environ.get("UV_ARGUMENTS", "")), *lock.get("arguments", [])]
-    subprocess.run([*command, *lock["inputs"], "--output-file", lock["file"]], check=True, cwd=HERE)
+    with tempfile.NamedTemporaryFile("w") as constraints:
+        if "current" in lock:
+            names = set(NAME.findall((HERE / lock["current"]).read_text()))
+            tested = [entry["requirement"] for entry in ENTRY.finditer((HERE / "python/lock.txt").read_text())]
+            constraints.writelines(f"{pin}\n" for pin in tested if names.intersection(NAME.findall(pin)))
+            constraints.flush()
+            command += ["--constraints", constraints.name]
+        subprocess.run([*command, *lock["inputs"], "--output-file", lock["file"]], check=True, cwd=HERE)
 
 
 def needed(lock: Path, python: str, systems: Iterable[Any]) -> Iterable[tuple[str, str, str]]:
