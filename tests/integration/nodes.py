@@ -68,7 +68,7 @@ class Town:
         inner = (
             self._memory
             if self.server is None
-            else RedisStore.from_url(self.server.url, clock=self.clock, timeout=5.0, connect_timeout=5.0)
+            else RedisStore.from_url(self.server.url, clock=self.clock, timeout=20.0, connect_timeout=20.0)
         )
         store, observer = FaultyStore(inner), RecordingObserver()
         store.io = StoreIO.ASYNC  # what never waits is never tried again

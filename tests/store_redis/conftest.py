@@ -42,7 +42,7 @@ class Bench:
     def store(self, kind: str, **options: Any) -> RedisStore:
         options = {"clock": self.clock, **options}
         if not kind.startswith("handed"):
-            options = {"timeout": 5.0, "connect_timeout": 5.0, **options}  # for a machine that does other things too
+            options = {"timeout": 20.0, "connect_timeout": 20.0, **options}  # for a machine that does other things too
             if kind.startswith("pool"):
                 options["mode"] = "pool"
             own = RedisStore.from_url(options.pop("url", self.server.url), **options)
@@ -53,7 +53,7 @@ class Bench:
             self._at_end.append(lambda: self.run(client.aclose()))
             return RedisStore(client, **options)
         blocking = redis.Redis.from_url(
-            options.pop("url", self.server.url), socket_timeout=5.0, retry=Retry(NoBackoff(), 0)
+            options.pop("url", self.server.url), socket_timeout=20.0, retry=Retry(NoBackoff(), 0)
         )
         self._at_end.append(blocking.close)
         return RedisStore(blocking, **options)

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +21,7 @@ from sojourn.testing import make_id, make_label, make_record, make_write_id
 from sojourn_store_redis import RedisStore
 from sojourn_store_redis.errors import mapped
 from sojourn_testing.bench import drive
+from tests.beats import lasts
 from tests.servers import wait_until
 
 W1, W2 = make_write_id(1), make_write_id(2)
@@ -63,12 +63,10 @@ def test_a_frozen_server_is_given_up_in_time(make: Callable[..., Any], kind: str
         store.load(make_id())
     store.bench.server.freeze()
     for name in ("load", "create", "touch", "delete"):
-        began = time.monotonic()
-        with pytest.raises(StoreTimeoutError, match="did not answer"):
+        with lasts(at_least=0.25, at_most=1.5), pytest.raises(StoreTimeoutError, match="did not answer"):
             CALLS[name](store)
-        assert 0.25 < time.monotonic() - began < 1.5
     store.bench.server.thaw()
-    again = make(timeout=5.0)
+    again = make(timeout=20.0)
     again.create(make_record("after"), write_id=W1)
     assert again.load("after").payload == b"payload"
 
@@ -89,7 +87,7 @@ def test_f6_a_write_whose_reply_was_lost_is_repeated_without_a_second_effect(mak
     with pytest.raises(StoreTimeoutError):
         store.create(make_record(), write_id=W1)
     store.bench.server.thaw()
-    again = make(timeout=5.0)
+    again = make(timeout=20.0)
     assert again.create(make_record(), write_id=W1) is Created.OK
     assert again.load(make_id()).write_ids == (W1,)
 
@@ -131,10 +129,8 @@ def _dribbling_server(reply: bytes, pause: float) -> Iterator[int]:
 def test_a_reply_that_dribbles_does_not_stretch_the_deadline(make: Callable[..., Any]) -> None:
     with _dribbling_server(b"$20\r\nxxxxxxxxxxxxxxxxxxxx\r\n", pause=0.1) as port:
         store = make(url=f"redis://127.0.0.1:{port}/0", timeout=0.4)
-        began = time.monotonic()
-        with pytest.raises(StoreTimeoutError):
+        with lasts(at_most=1.5), pytest.raises(StoreTimeoutError):
             store.load(make_id())
-        assert time.monotonic() - began < 1.5
         store.aclose()
 
 
@@ -266,7 +262,7 @@ def test_f17_a_cancelled_call_never_leaves_its_reply_to_the_next_one(bench: Any,
 
 @pytest.mark.parametrize("kind", ["own asyncio", "pool asyncio"])
 def test_f17_a_call_cancelled_on_a_frozen_server_drops_its_connection(bench: Any, kind: str) -> None:
-    store = bench.store(kind, timeout=5.0)
+    store = bench.store(kind, timeout=20.0)
 
     async def cancel() -> None:
         await store.create(make_record(make_id("one"), payload=b"one"), write_id=W1)
@@ -285,7 +281,7 @@ def test_f17_a_call_cancelled_on_a_frozen_server_drops_its_connection(bench: Any
 
 @pytest.mark.parametrize("kind", ["own asyncio", "pool asyncio"])
 def test_more_tasks_than_connections_wait_for_their_turn(bench: Any, kind: str) -> None:
-    store = bench.store(kind, max_connections=3, timeout=5.0)
+    store = bench.store(kind, max_connections=3, timeout=20.0)
 
     async def crowd() -> list[Any]:
         await store.create(make_record(), write_id=W1)
@@ -297,7 +293,7 @@ def test_more_tasks_than_connections_wait_for_their_turn(bench: Any, kind: str) 
 
 @pytest.mark.parametrize("kind", ["own blocking", "pool blocking"])
 def test_more_threads_than_connections_wait_for_their_turn(bench: Any, kind: str) -> None:
-    store = bench.store(kind, max_connections=3, timeout=5.0)
+    store = bench.store(kind, max_connections=3, timeout=20.0)
     drive(store.create(make_record(), write_id=W1), store.io)
     found: list[Any] = []
 
@@ -320,27 +316,25 @@ def test_waiting_for_a_free_connection_ends_in_time(bench: Any, kind: str) -> No
     bench.run(store.load(make_id()), store.io)
     bench.server.freeze()
     failures: list[BaseException] = []
-    began = time.monotonic()
-    if store.io is StoreIO.ASYNC:
 
-        async def crowd() -> list[Any]:
-            return await asyncio.gather(*(store.load(make_id()) for _ in range(3)), return_exceptions=True)
+    async def crowd() -> list[Any]:
+        return await asyncio.gather(*(store.load(make_id()) for _ in range(3)), return_exceptions=True)
 
-        failures = bench.run(crowd())
-    else:
+    def work() -> None:
+        try:
+            drive(store.load(make_id()), store.io)
+        except StoreUnavailableError as error:
+            failures.append(error)
 
-        def work() -> None:
-            try:
-                drive(store.load(make_id()), store.io)
-            except StoreUnavailableError as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=work) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert time.monotonic() - began < 2.0
+    with lasts(at_most=2.0):
+        if store.io is StoreIO.ASYNC:
+            failures = bench.run(crowd())
+        else:
+            threads = [threading.Thread(target=work) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
     assert [type(error) for error in failures] == [StoreTimeoutError] * 3
 
 

@@ -18,6 +18,7 @@ from sojourn_store_redis import Address, RedisStore
 from sojourn_store_redis.sentinel import MasterWatch, SentinelRoute, new_master
 from sojourn_store_redis.urls import SentinelGroup
 from sojourn_testing.bench import Driver, drive
+from tests.beats import lasts
 from tests.servers import RedisServer, SentinelSetup, engines, wait_until
 
 W1 = make_write_id(1)
@@ -319,16 +320,15 @@ def test_f13_a_store_over_sentinels_serves_both_kinds(engine: str) -> None:
 def test_sentinels_that_are_all_gone_are_an_outage_that_ends_in_time() -> None:
     with RedisServer(sentinel=True) as sentinel:
         url = f"redis+sentinel://127.0.0.1:{sentinel.port},127.0.0.1:1/m"
-        store = RedisStore.from_url(url, timeout=0.5)
+        store = RedisStore.from_url(url, timeout=1.0)
         twin = store.blocking_twin()
         with Driver() as driver:
             for freeze in (False, True):
                 if freeze:
                     sentinel.freeze()
                 for each in (store, twin):
-                    began = time.monotonic()
-                    with pytest.raises(StoreUnavailableError, match="m of the sentinels"):
+                    # less than twice the time-out: the second sentinel gets what the first one left
+                    with lasts(at_most=1.7), pytest.raises(StoreUnavailableError, match="m of the sentinels"):
                         driver.run(each.load(make_id()), each.io)
-                    assert time.monotonic() - began < 0.8
             sentinel.thaw()
             driver.run(store.aclose())

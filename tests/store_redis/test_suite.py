@@ -42,12 +42,12 @@ class TestOverItsOwnAsyncioClient(_RedisSuite):
     schedules = 20
 
     def store(self, clock: Clock, namespace: str) -> Store:
-        return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=5.0)
+        return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=20.0)
 
 
 class TestOverItsOwnBlockingClient(_RedisSuite):
     def store(self, clock: Clock, namespace: str) -> Store:
-        return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=5.0).blocking_twin()
+        return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=20.0).blocking_twin()
 
 
 class TestOverAPoolOfAsyncioConnections(_RedisSuite):
@@ -55,7 +55,7 @@ class TestOverAPoolOfAsyncioConnections(_RedisSuite):
     machine_settings = settings(max_examples=20)
 
     def store(self, clock: Clock, namespace: str) -> Store:
-        return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=5.0, mode="pool")
+        return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=20.0, mode="pool")
 
 
 class TestOverAnAsyncioClientHandedIn(_RedisSuite):
@@ -70,5 +70,5 @@ class TestOverABlockingClientHandedIn(_RedisSuite):
     machine_settings = settings(max_examples=20)
 
     def store(self, clock: Clock, namespace: str) -> Store:
-        client = redis.Redis.from_url(self.server.url, socket_timeout=5.0, retry=Retry(NoBackoff(), 0))
+        client = redis.Redis.from_url(self.server.url, socket_timeout=20.0, retry=Retry(NoBackoff(), 0))
         return RedisStore(client, clock=clock, namespace=namespace)

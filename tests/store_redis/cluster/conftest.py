@@ -13,7 +13,7 @@ from sojourn_store_redis import RedisStore
 from sojourn_testing.bench import Driver
 from tests.servers import ClusterSetup, RedisServer
 
-PATIENT = {"timeout": 5.0, "connect_timeout": 5.0}  # for a machine that does other things too
+PATIENT = {"timeout": 20.0, "connect_timeout": 20.0}  # for a machine that does other things too
 
 
 class Site:

@@ -60,7 +60,7 @@ def test_f13_no_session_is_lost_but_those_acknowledged_right_before_and_the_serv
     finally:
         for load in loads:
             load.stop()
-    with_fresh_eyes = RedisStore.from_url(own_cluster.cluster_url, timeout=5.0, connect_timeout=5.0)
+    with_fresh_eyes = RedisStore.from_url(own_cluster.cluster_url, timeout=20.0, connect_timeout=20.0)
     twin = with_fresh_eyes.blocking_twin()
     try:
         for load in loads:

@@ -25,7 +25,7 @@ class Node:
     def __init__(self, driver: Driver, url: str) -> None:
         self.driver = driver
         self.metrics = RecordingMetrics()
-        store = ClusteredRedisStore.from_url(url, timeout=5.0, connect_timeout=5.0)
+        store = ClusteredRedisStore.from_url(url, timeout=20.0, connect_timeout=20.0)
         settings = SessionSettings(_env_file=None, preset="testing", secret=SECRET)
         self.sessions = SessionManager(Visit, store, settings=settings, metrics=self.metrics)
         self.ended: list[str] = []

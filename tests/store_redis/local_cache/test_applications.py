@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +103,6 @@ def test_a_socket_on_one_node_is_closed_when_another_node_ends_its_session(
             bob.send("hello")
             assert ada.recv(LONG) == "ada: hello"
             assert bob.recv(LONG) == "bob: hello"
-            began = time.monotonic()
             if how == "revoke":
                 assert driver.run(elsewhere.revoke(id))
             elif how == "logout":
@@ -117,15 +115,16 @@ def test_a_socket_on_one_node_is_closed_when_another_node_ends_its_session(
                 ada.recv(LONG)
             assert closed.value.rcvd is not None
             assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "session ended")
-            assert time.monotonic() - began < LONG
             bob.send("still here")
             assert bob.recv(LONG) == "bob: still here"
         driver.run(elsewhere.aclose())
 
 
 def test_of_a_hundred_requests_to_two_nodes_in_turn_three_ask_the_server(
-    make_node: Callable[[], SessionManager[Visitor]], redis_server: RedisServer
+    make_node: Callable[[], SessionManager[Visitor]], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SOJOURN_REDIS_MAX_STALENESS", "20s")  # a lease that a busy machine does not let run out
+
     async def visit() -> None:
         nodes = [make_node(), make_node()]
         clients = [

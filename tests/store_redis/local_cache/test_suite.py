@@ -45,7 +45,7 @@ class _ClusteredSuite(StoreSuite):
         type(self).made = 0
 
     def store(self, clock: Clock, namespace: str) -> ClusteredRedisStore:
-        return ClusteredRedisStore.from_url(self.server.url, clock=WallClock(clock), namespace=namespace, timeout=5.0)
+        return ClusteredRedisStore.from_url(self.server.url, clock=WallClock(clock), namespace=namespace, timeout=20.0)
 
 
 class TestClusteredOverAsyncio(_ClusteredSuite):

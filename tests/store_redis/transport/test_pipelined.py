@@ -17,6 +17,7 @@ from sojourn_store_redis import Address
 from sojourn_store_redis.transport.blocking import HeldTransport
 from sojourn_store_redis.transport.pipelined import SharedTransport
 from sojourn_testing.bench import drive
+from tests.beats import lasts
 from tests.faults.proxy import Fault, FaultProxy, schedule
 from tests.servers import RedisServer
 
@@ -111,11 +112,9 @@ def test_a_connection_that_is_lost_is_told_to_all_at_once_and_replaced(proxy: Fa
             proxy.fault = Fault.MUTE
             waiting = [asyncio.ensure_future(transport.execute("GET", f"key-{n}")) for n in range(20)]
             await asyncio.sleep(0.05)
-            began = time.monotonic()
             proxy.disconnect()
             answers = await asyncio.gather(*waiting, return_exceptions=True)
-            assert time.monotonic() - began < 1.0, "nobody waits for a deadline"
-            assert {type(answer) for answer in answers} == {StoreUnavailableError}
+            assert {type(answer) for answer in answers} == {StoreUnavailableError}, "nobody waits for a deadline"
             proxy.heal()
             assert await transport.execute("GET", "key-7") == _value(7)
             assert proxy.connections == 2
@@ -128,12 +127,11 @@ def test_the_deadline_of_the_first_in_line_ends_the_connection_for_all(proxy: Fa
         async with _shared(proxy, timeout=0.5) as transport:
             await transport.execute("PING")
             proxy.fault = Fault.BLACKHOLE
-            began = time.monotonic()
-            waiting = [asyncio.ensure_future(transport.execute("GET", f"key-{n}")) for n in range(5)]
-            await asyncio.sleep(0.2)
-            waiting.append(asyncio.ensure_future(transport.execute("GET", "key-9")))
-            answers = await asyncio.gather(*waiting, return_exceptions=True)
-            assert 0.4 < time.monotonic() - began < 2.0
+            with lasts(at_least=0.4, at_most=2.0):
+                waiting = [asyncio.ensure_future(transport.execute("GET", f"key-{n}")) for n in range(5)]
+                await asyncio.sleep(0.2)
+                waiting.append(asyncio.ensure_future(transport.execute("GET", "key-9")))
+                answers = await asyncio.gather(*waiting, return_exceptions=True)
             assert {type(answer) for answer in answers} == {StoreTimeoutError}
             proxy.heal()
             assert await transport.execute("GET", "key-7") == _value(7)
@@ -149,13 +147,12 @@ def test_f10_a_caller_with_little_patience_leaves_the_others_their_connection(pr
     async def work() -> None:
         async with _shared(proxy) as transport:
             await transport.execute("PING")
-            proxy.pause = 0.4
+            proxy.pause = 1.0
             proxy.fault = Fault.DELAY
-            began = time.monotonic()
             other = asyncio.ensure_future(transport.execute("GET", "key-2"))
             with pytest.raises(StoreTimeoutError):
                 await asyncio.create_task(hasty(transport))
-            assert time.monotonic() - began < 0.35
+            assert not other.done(), "the call was given up before the delayed replies came"
             assert await other == _value(2)
             assert await transport.execute("GET", "key-3") == _value(3)
             assert proxy.connections == 1
@@ -168,10 +165,8 @@ def test_f10_a_held_connection_keeps_to_the_patience_of_the_request(held: HeldTr
     proxy.fault = Fault.BLACKHOLE
     token = PATIENCE.set(Patience(0.05))
     try:
-        began = time.monotonic()
-        with pytest.raises(StoreTimeoutError):
+        with lasts(at_most=1.5), pytest.raises(StoreTimeoutError):
             drive(held.execute("GET", "key-1"), held.io)
-        assert time.monotonic() - began < 0.5
     finally:
         PATIENCE.reset(token)
 
