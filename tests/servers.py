@@ -4,6 +4,7 @@ A missing server is an error, never a skipped test.
 """
 
 import atexit
+import fcntl
 import importlib.util
 import os
 import random
@@ -24,6 +25,8 @@ from redis.retry import Retry
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(10_240, 22_767)  # below the ephemeral ports, and the cluster bus (port + 10,000) as well
+UNMARKED = "SOJOURN_TEST_UNMARKED"
+"""The environment variable that names the running test while it is not marked as one that needs a server."""
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
 
@@ -66,13 +69,63 @@ def find_program(engine: str) -> str:
     raise ServerMissingError(message)
 
 
+class UnmarkedTestError(RuntimeError):
+    """A test that is not marked as one that needs a server starts one."""
+
+
+def require_mark() -> None:
+    """Raise UnmarkedTestError while a test runs that is not marked as one that needs a server."""
+    if test := os.environ.get(UNMARKED):
+        message = f"{test} starts a server: mark it with pytest.mark.server, so that `make test-fast` leaves it out"
+        raise UnmarkedTestError(message)
+
+
 def free_port() -> int:
-    """Return a port that is free now, and whose cluster bus port is free too."""
-    for port in random.sample(PORTS, k=200):
-        if _is_free(port) and _is_free(port + 10_000):
-            return port
+    """Return a port that is free, its cluster bus port too, and stays this process's until `release_port`."""
+    # hypothesis seeds the global generator alike in every process
+    for port in random.SystemRandom().sample(PORTS, k=200):
+        if _claims.take(port):
+            if _is_free(port) and _is_free(port + 10_000):
+                return port
+            release_port(port)
     message = "no free port found for a server"
     raise ServerStartError(message)
+
+
+class _Claims:
+    """The ports that this process has taken: each locks its own byte of a file, also while its server is down."""
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        self._ports: set[int] = set()
+
+    def take(self, port: int) -> bool:
+        """Tell whether no other test, of this or of another process, has the port."""
+        if self._file is None:
+            path = Path(tempfile.gettempdir(), f"sojourn-ports-{os.getuid()}")
+            self._file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        if port in self._ports:
+            return False
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except (BlockingIOError, PermissionError):
+            return False
+        self._ports.add(port)
+        return True
+
+    def release(self, port: int) -> None:
+        """Let another test take the port, if it was this process's."""
+        if self._file is not None and port in self._ports:
+            self._ports.remove(port)
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, port)
+
+
+_claims = _Claims()
+
+
+def release_port(port: int) -> None:
+    """Let another test take a port that `free_port` returned."""
+    _claims.release(port)
 
 
 def _is_free(port: int) -> bool:
@@ -138,16 +191,19 @@ class RedisServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+        release_port(self._port)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
         """Start the process and wait until it, and no other one, answers on the port."""
+        require_mark()
         for _ in range(5):
             self._port = self._port or free_port()
             if self._start_once():
                 return
             if self._wanted_port is None:
-                self._port = 0  # somebody else took it in between
+                release_port(self._port)  # somebody else took it in between
+                self._port = 0
         message = f"{self.engine} did not start:\n{self._read_log()}"
         raise ServerStartError(message)
 
@@ -208,6 +264,7 @@ class RedisServer:
 
     def flush(self) -> None:
         """Remove every key, function and script."""
+        require_mark()
         self.command("FLUSHALL")
         self.command("FUNCTION", "FLUSH")
         self.command("SCRIPT", "FLUSH")

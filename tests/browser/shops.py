@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,13 +11,14 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from tests.servers import LOOPBACK, free_port, release_port, require_mark
+
 if TYPE_CHECKING:  # names what the process needs, for the build; nothing of it is imported here
     import uvicorn  # noqa: F401
 
     from shop import app  # noqa: F401
 
 SOURCES = Path(__file__).parents[2] / "examples" / "shop" / "src"
-LOOPBACK = "127.0.0.1"
 START_SECONDS = 30.0
 
 
@@ -33,7 +33,7 @@ class Shop:
         self.folder = folder
         self.log = folder / "shop.log"
         self.variables = variables
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -45,6 +45,7 @@ class Shop:
         return self.variables.get("SOJOURN_STORE", "memory")
 
     def start(self) -> None:
+        require_mark()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SOJOURN_")}
         paths = os.pathsep.join([str(SOURCES), *(str(Path(entry).resolve()) for entry in sys.path if entry)])
         environment = {**inherited, "PYTHONPATH": paths, "SOJOURN_PRESET": "development", **self.variables}
@@ -103,10 +104,4 @@ class Shop:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-    return port
+        release_port(self.port)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Self
 
-from tests.servers import LOOPBACK, free_port
+from tests.servers import LOOPBACK, free_port, release_port
 
 CHUNK = 65_536
 CONTROL_SECONDS = 5.0
@@ -99,6 +99,7 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CONTROL_SECONDS)
         self._loop.close()
+        release_port(self.port)
 
     @property
     def url(self) -> str:

@@ -18,6 +18,8 @@ from typing import Self
 
 import pytest
 
+from tests.servers import free_port, release_port, require_mark
+
 LOOPBACK = "127.0.0.1"
 VERSION = "0.9.0"
 
@@ -93,18 +95,16 @@ class StatsdServer:
     def __init__(self, folder: Path) -> None:
         self.program = _installed_statsd()
         self.folder = folder
-        with Agent.udp() as agent:
-            self.port = agent.port
+        self.port, self.management_port = free_port(), free_port()
         self.output = folder / "console.txt"
 
     def __enter__(self) -> Self:
-        with socket.create_server((LOOPBACK, 0)) as listener:
-            management_port = listener.getsockname()[1]
+        require_mark()
         configuration = {
             "address": LOOPBACK,
             "port": self.port,
             "mgmt_address": LOOPBACK,
-            "mgmt_port": management_port,
+            "mgmt_port": self.management_port,
             "backends": ["./backends/console"],
             "flushInterval": 100,
         }
@@ -123,6 +123,8 @@ class StatsdServer:
     ) -> None:
         self.process.kill()
         self.process.wait()
+        for port in (self.port, self.management_port):
+            release_port(port)
 
     def wait_for(self, condition, seconds: float = 20.0) -> None:
         deadline = time.monotonic() + seconds
