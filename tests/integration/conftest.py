@@ -49,7 +49,7 @@ def dress(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["memory", "cookie", pytest.param("redis", marks=pytest.mark.server)])
 def store(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -98,7 +98,9 @@ async def town(place: RedisServer | None, anyio_backend: str) -> AsyncIterator[T
         yield town
 
 
-@pytest.fixture(params=["memory", "redis_server", "valkey_server"])
+@pytest.fixture(
+    params=["memory", *(pytest.param(name, marks=pytest.mark.server) for name in ("redis_server", "valkey_server"))]
+)
 def place(request: pytest.FixtureRequest) -> RedisServer | None:
     """Return the server of the nodes, None for memory."""
     server: RedisServer | None = None if request.param == "memory" else request.getfixturevalue(request.param)

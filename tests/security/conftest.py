@@ -9,13 +9,13 @@ import pytest
 from tests.security.houses import House
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.server)])
 def server_house(request: pytest.FixtureRequest) -> Iterator[House]:
     """Yield a deployment whose sessions live on a server, sealed."""
     yield from _open(str(request.param), request)
 
 
-@pytest.fixture(params=["memory", "redis", "cookie"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.server), "cookie"])
 def house(request: pytest.FixtureRequest) -> Iterator[House]:
     """Yield a deployment on each kind of store, sealed."""
     yield from _open(str(request.param), request)

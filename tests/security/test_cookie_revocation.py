@@ -22,7 +22,7 @@ from tests.servers import RedisServer
 Build = Callable[..., SessionManager[Any]]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.server)])
 def index(request: pytest.FixtureRequest, cookie_house: House) -> Iterator[Callable[[], Store]]:
     """Return what opens the index's store; every node has its own connection."""
     if request.param == "memory":

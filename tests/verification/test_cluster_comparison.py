@@ -11,6 +11,7 @@ from verification.cluster_comparison import compare, plan_of
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("skew", "writes", "size"), [(1.0, 0.05, 200), (1.2, 0.2, 2_000)])
+@pytest.mark.server
 def test_a_small_plan_has_the_same_shares_simulated_and_on_a_server(skew: float, writes: float, size: int) -> None:
     results = []
     for seed in range(1, 4):  # a machine that stalls lets leases run out, which is no fault of the simulation

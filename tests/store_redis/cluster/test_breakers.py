@@ -252,6 +252,16 @@ async def outage(service: Service, servers: set[str], victim: RedisServer, fault
     assert told == {sick}
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [RedisStore, ClusteredRedisStore])
+@pytest.mark.parametrize("victim", range(3))
+def test_f1_whichever_primary_is_frozen_its_breaker_opens_alone(
+    patient_cluster: ClusterSetup, victim: int, kind: type[RedisStore | ClusteredRedisStore]
+) -> None:
+    servers = {name_of(node) for node in patient_cluster.primaries()}
+    asyncio.run(outage(Service(patient_cluster, kind), servers, patient_cluster.primaries()[victim], "freeze"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "kind"), [("freeze", RedisStore), ("kill", RedisStore), ("kill", ClusteredRedisStore)]
