@@ -17,26 +17,26 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("core", "store-cookie", "store-redis", "metrics-statsd", "contrib-azu-like", "cli", "testing")
+PACKAGES = tuple(sorted(file.parent.name for file in ROOT.glob("packages/*/pyproject.toml")))
 
 
-def build_wheels(target: Path) -> dict[str, Path]:
-    """Build the wheel of every package, unless a build system has laid them beside the tests; return them by folder."""
+def import_name(package: str) -> str:
+    """Return the name under which what is in a folder of packages/ is imported."""
+    return "sojourn" if package == "core" else f"sojourn_{package.replace('-', '_')}"
+
+
+def build_packages(target: Path) -> Path:
+    """Build all packages into *target*, unless a build system has laid them beside the tests; return where they are."""
     if any(ROOT.glob("sojourn-*.whl")):
-        target = ROOT
-    else:
-        for name in PACKAGES:
-            build_wheel(ROOT / "packages" / name, target)
-    found: dict[str, Path] = {}
+        return ROOT
     for name in PACKAGES:
-        stem = "sojourn" if name == "core" else f"sojourn_{name.replace('-', '_')}"
-        (found[name],) = target.glob(f"{stem}-[0-9]*.whl")
-    return found
+        build(ROOT / "packages" / name, target)
+    return target
 
 
-def build_wheel(source: Path, target: Path) -> None:
-    """Build one wheel with what is installed here, without a network."""
-    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(source)])
+def build(source: Path, target: Path) -> None:
+    """Build the sdist and the wheel of one package with what is installed here, without a network."""
+    run([sys.executable, "-m", "hatchling", "build", "--directory", str(target)], folder=source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +89,20 @@ def write_commands(environment: Environment) -> None:
 
 def third_parties_of(*names: str) -> set[str]:
     """Return the distributions that *names* need on this interpreter, themselves included, ours excluded."""
-    found: set[str] = set()
-    seen: set[tuple[str, frozenset[str]]] = set()
+    found: set[tuple[str, str]] = set()
     waiting = [Requirement(name) for name in names]
     while waiting:
         requirement = waiting.pop()
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        if (name, frozenset(requirement.extras)) in seen:
-            continue
-        seen.add((name, frozenset(requirement.extras)))
-        found.add(name)
-        for line in distribution(name).requires or ():
-            needed = Requirement(line)
-            extras = requirement.extras or {""}
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
-                waiting.append(needed)
-    return {name for name in found if not name.startswith("sojourn")}
+        for extra in {"", *requirement.extras}:
+            if (name, extra) in found:
+                continue
+            found.add((name, extra))
+            for line in distribution(name).requires or ():
+                needed = Requirement(line)
+                if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                    waiting.append(needed)
+    return {name for name, _ in found if not name.startswith("sojourn")}
 
 
 def link(name: str, site: Path) -> None:

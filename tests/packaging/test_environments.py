@@ -1,19 +1,38 @@
 from __future__ import annotations
 
 import email
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-from tests.packaging.environments import PACKAGES, Environment, lay_distribution, make_environment, third_parties_of
+from tests.packaging.environments import (
+    PACKAGES,
+    ROOT,
+    Environment,
+    import_name,
+    lay_distribution,
+    make_environment,
+    third_parties_of,
+)
 
 pytestmark = pytest.mark.slow
 
 HEAVY = ["pydantic_settings", "pydantic", "asyncio", "redis", "hypothesis", "pytest", "ssl"]
-PLUGINS = ["sojourn_store_cookie", "sojourn_store_redis", "sojourn_metrics_statsd", "sojourn_contrib_azu_like"]
+PLUGINS = [import_name(name) for name in PACKAGES if name.startswith(("contrib-", "metrics-", "store-"))]
 KITS = ["sojourn_cli", "sojourn_testing", "click", "rich"]
+# What each package brings along when nothing else is asked for, beside the core.
+NEEDS = {
+    "cli": {"click", "rich"},
+    "contrib-azu-like": {"msgspec", "starlette"},
+    "core": {"cryptography", "msgspec", "pluggy", "pydantic-settings"},
+    "metrics-statsd": {"datadog"},
+    "store-cookie": set(),
+    "store-redis": {"redis"},
+    "testing": set(),
+}
 
 
 def loaded(environment: Environment, code: str, **variables: str) -> list[str]:
@@ -43,13 +62,29 @@ except Exception as error:
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_a_wheel_is_typed_licensed_and_holds_one_import_name(name: str, wheels: dict[str, Path]) -> None:
-    imported = "sojourn" if name == "core" else f"sojourn_{name.replace('-', '_')}"
+    imported = import_name(name)
     with zipfile.ZipFile(wheels[name]) as wheel:
         names = wheel.namelist()
+        (licence,) = (wheel.read(entry) for entry in names if entry.endswith(".dist-info/licenses/LICENSE"))
+    assert licence == (ROOT / "LICENSE").read_bytes()
     assert f"{imported}/py.typed" in names
     tops = {entry.split("/")[0] for entry in names}
     assert tops == {imported, next(top for top in tops if top.endswith(".dist-info"))}
     assert not [entry for entry in names if "test_" in entry or entry.endswith((".pyc", "BUILD"))]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_an_sdist_holds_the_sources_and_the_licence_and_nothing_else(name: str, sdists: dict[str, Path]) -> None:
+    with tarfile.open(sdists[name]) as sdist:
+        files = {entry.name.partition("/")[2]: entry for entry in sdist if entry.isfile()}
+        licence = sdist.extractfile(files["LICENSE"])
+        assert licence is not None
+        assert licence.read() == (ROOT / "LICENSE").read_bytes()
+    modules = {path for path in files if path.startswith(f"src/{import_name(name)}/") and path.endswith(".py")}
+    typed = f"src/{import_name(name)}/py.typed"
+    # hatchling adds the ignored names, so that a build from the sdist leaves out the same files.
+    assert set(files) - modules - {".gitignore"} == {"LICENSE", "PKG-INFO", "README.md", "pyproject.toml", typed}
+    assert modules
 
 
 def test_all_wheels_carry_one_version_and_need_what_the_design_allows(wheels: dict[str, Path]) -> None:
@@ -61,11 +96,7 @@ def test_all_wheels_carry_one_version_and_need_what_the_design_allows(wheels: di
         versions.add(str(fields["Version"]))
         lines = map(str, fields.get_all("Requires-Dist", []))
         needed = {Requirement(line).name for line in lines if "extra ==" not in line}
-        if name == "core":
-            assert needed == {"cryptography", "msgspec", "pluggy", "pydantic-settings"}
-        else:
-            assert "sojourn" in needed
-            assert not {other for other in needed if other.startswith("sojourn-")}
+        assert needed == NEEDS[name] | ({"sojourn"} if name != "core" else set())
     assert len(versions) == 1
 
 

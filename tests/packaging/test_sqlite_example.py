@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sojourn import hookspecs
-from tests.packaging.environments import ROOT, Environment, build_wheel, make_environment, third_parties_of
+from tests.packaging.environments import ROOT, Environment, build, make_environment, third_parties_of
 
 EXAMPLE = ROOT / "examples" / "sojourn-store-sqlite"
 PAGE = (ROOT / "docs" / "write-a-plugin.md").read_text()
@@ -28,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example")
     source = folder / "source"
     shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__", ".*", "dist"))
-    build_wheel(source, folder)
+    build(source, folder)
     (built,) = folder.glob("*.whl")
     return built
 
