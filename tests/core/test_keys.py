@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import hmac
@@ -9,6 +10,7 @@ import inspect
 import json
 import pickle
 import pprint
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +20,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sojourn.crypto import BUILTIN_CIPHERS, AesGcm, Box, CryptoError, Key, KeyRing, decode_bytes, is_token, new_secret
+from sojourn.crypto import (
+    BUILTIN_CIPHERS,
+    AesGcm,
+    Box,
+    CryptoError,
+    Key,
+    KeyRing,
+    decode_bytes,
+    encode_bytes,
+    is_token,
+    keys,
+    new_secret,
+)
 from sojourn.crypto.keys import weakness
 from sojourn.errors import ConfigurationError
 
@@ -293,7 +307,7 @@ WEAK = [
     ("0123456789abcdefghijklmnopqrstuvwxyz", "is a well-known value"),
     ("correct horse battery staple", "is a well-known value"),
     ("Please change this secret key!", "is a well-known value"),
-    ("django-insecure-secret-key", "is a well-known value"),
+    ("django-insecure-secret-key", "was made by `django-admin startproject`, which marks it as insecure"),
     ("a very long secret random string 123", "is a well-known value"),
     ("your_secret_key_goes_here_1234", "is a well-known value"),
     ("SUPER-SECRET-PASSWORD-FOR-PRODUCTION", "is a well-known value"),
@@ -310,6 +324,47 @@ def test_r30_a_guessable_secret_is_refused_and_not_shown(secret: str | bytes, re
             '`python -c "import secrets; print(secrets.token_urlsafe(32))"`, and put the 43 characters into SOJOURN_SECRET'
         )
         assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+INSECURE = "was made by `django-admin startproject`, which marks it as insecure"
+SPELT = "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"
+
+
+@pytest.mark.parametrize(
+    ("secret", "reason"),
+    [
+        ("your-256-bit-secret-your-256-bit", "is a well-known value"),
+        ("django-insecure-" + hashlib.sha256(b"drawn").hexdigest(), INSECURE),
+        ("Django-Insecure-" + hashlib.sha256(b"drawn").hexdigest(), INSECURE),
+        (bytes.fromhex(SPELT), "is a well-known value"),
+        (bytes.fromhex(SPELT + SPELT[:20]), "is a well-known value"),
+        (encode_bytes(bytes.fromhex(SPELT)), "is a well-known value"),
+        (base64.b64encode(bytes.fromhex(SPELT)).decode(), "is a well-known value"),
+        (encode_bytes(bytes(range(32))), "is counted, not drawn"),
+        (bytes(range(32)).hex(), "is counted, not drawn"),
+        (encode_bytes(bytes(range(100, 116)) * 2), "repeats itself"),
+        ("hunter2-hunter2_Hunter2!", "repeats itself"),
+    ],
+)
+def test_r47_what_everybody_can_read_is_refused_as_a_key_and_as_a_passphrase(secret: str | bytes, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^secret 1 {re.escape(reason)}: run") as caught:
+        KeyRing([secret], salt=SALT)
+    assert str(secret) not in str(caught.value)
+
+
+@given(
+    st.sampled_from(keys._PUBLISHED),
+    st.sampled_from([str, str.upper, str.lower, str.title, str.swapcase]),
+    st.integers(1, 3),
+    st.sampled_from(["", "-", " ", "_", '"', "."]),
+)
+def test_r47_a_published_key_is_refused_in_any_case_repeated_and_with_other_punctuation(
+    value: str, case: Callable[[str], str], times: int, mark: str
+) -> None:
+    letters = case(mark.join(value.replace("-", mark)) if len(value) < 40 else value)
+    repeated = f"{mark}{mark.join([letters] * times)}{mark}"
+    assert weakness(repeated) is not None
+    assert weakness(repeated + repeated[: len(repeated) // 2]) is not None
 
 
 def test_r30_retired_secrets_are_held_to_the_same() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import pbkdf2_hmac
 from itertools import pairwise
-from typing import Final, Self
+from typing import AnyStr, Final, Self
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -47,6 +47,39 @@ _WORDS: Final = re.compile(
     "|random|secret|string|secure|should|please|before|change|insert|super|least|hello|value|world|server|your|this"
     "|that|with|must|test|long|very|some|text|here|goes|admin|token|words|word|make|dont|salt|bytes|byte|app|dev|key|the"
     "|not|for|use|put|you|and|top|so|to|do|in|is|it|be|of|or|at|my|me|an|a"
+)
+_DJANGO: Final = "django-insecure-"
+_TO_URL_ALPHABET: Final = str.maketrans("+/", "-_")
+# What is shorter may be words by chance.
+_SPELT_BYTES: Final = 16
+# Keys that everybody can read, and that people copy; tutorials of words alone are left to the words above.
+_PUBLISHED: Final = (
+    # FastAPI, the tutorial on OAuth2
+    "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    # Flask, the pages on configuration and sessions, now and before
+    "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
+    "5f352379324c22463451387a0aec5d2f",
+    "A0Zr98j/3yX R~XHH!jmN]LWX/,?RT",
+    # tutorials of Flask
+    "you-will-never-guess",
+    "sseug-reven-lliw-uoy",
+    "5791628bb0b13ce0c676dfde280ba245",
+    "7d441f27d441f27567d441f2b6176a",
+    # jwt.io
+    "your-256-bit-secret",
+    "your-384-bit-secret",
+    "your-512-bit-secret",
+    "a-string-secret-at-least-256-bits-long",
+    # RFC 7515 A.1, RFC 7520 3.5 and 3.6, RFC 8037 A.1 (RFC 8032 7.1), RFC 8439 A.5
+    "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
+    "hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg",
+    "AAPapAv4LbFbiVawEjagUBluYqN5rhna-8nuldDvOx8",
+    "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+    "1c9240a5eb55d38af333888604f6b5f0473917c1402b80099dca5cbc207075c0",
+    # the specification of Fernet; NIST SP 800-38A, keys of 128 and 256 bits
+    "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=",
+    "2b7e151628aed2a6abf7158809cf4f3c",
+    "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
 )
 
 
@@ -157,24 +190,66 @@ def new_secret() -> str:
 
 
 def weakness(secret: str | bytes) -> str | None:
-    """Return what makes *secret* guessable, or None; the answer never quotes it (SECURITY R6, R30).
+    """Return what makes *secret* guessable, or None; the answer never quotes it (SECURITY R6, R30, R47).
 
-    Text is a key or a passphrase, bytes are a random key.
+    Text is a key or a passphrase, bytes are a random key. Text that spells bytes is held to what bytes are.
     """
     if len(secret) < MINIMUM_PASSPHRASE:
         return f"has fewer than {MINIMUM_PASSPHRASE} characters"
     if len(set(secret)) < _DISTINCT:
         return f"has fewer than {_DISTINCT} different characters"
-    if any(secret[period:] == secret[:-period] for period in range(1, len(secret) // 2 + 1)):
-        return "repeats itself"
-    codes = secret if isinstance(secret, bytes) else [ord(character) for character in secret]
-    if len({following - code for code, following in pairwise(codes)}) == 1:
-        return "is counted, not drawn"
-    if isinstance(secret, str):
-        letters = _NOT_LETTERS.sub("", secret.casefold())
-        if len(_WORDS.sub("", letters)) < _UNKNOWN:
-            return "is a well-known value"
-    return None
+    spelt = _spelt(secret) if isinstance(secret, str) else []
+    for reading in (secret, *spelt):
+        if _repeats(reading):
+            return "repeats itself"
+        codes = reading if isinstance(reading, bytes) else [ord(character) for character in reading]
+        if len({following - code for code, following in pairwise(codes)}) == 1:
+            return "is counted, not drawn"
+    if isinstance(secret, bytes):
+        return "is a well-known value" if _once(secret) in _known() else None
+    if secret.casefold().startswith(_DJANGO):
+        return "was made by `django-admin startproject`, which marks it as insecure"
+    letters = _letters(secret)
+    if len(_WORDS.sub("", letters)) < _UNKNOWN or _once(letters) in _known() or not _known().isdisjoint(spelt):
+        return "is a well-known value"
+    return "repeats itself" if _repeats(letters) else None
+
+
+def _letters(text: str) -> str:
+    return _NOT_LETTERS.sub("", text.casefold())
+
+
+def _repeats(value: str | bytes) -> bool:
+    """Tell whether *value* is a part of it twice or more, perhaps with the beginning of another one at the end."""
+    return any(value[period:] == value[:-period] for period in range(1, len(value) // 2 + 1))
+
+
+def _once(value: AnyStr) -> AnyStr:
+    """Return what *value* repeats, to the end of it or not."""
+    return next((value[:period] for period in range(1, len(value)) if value[period:] == value[:-period]), value)
+
+
+def _spelt(text: str) -> list[bytes]:
+    """Return the bytes that *text* may spell: in hexadecimal, or in base64 of either alphabet."""
+    found: list[bytes] = []
+    packed = text.strip().rstrip("=").translate(_TO_URL_ALPHABET)
+    for read, written in ((bytes.fromhex, text), (decode_bytes, packed)):
+        try:
+            raw = read(written)
+        except ValueError:
+            continue
+        if len(raw) >= _SPELT_BYTES:
+            found.append(raw)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _known() -> frozenset[str | bytes]:
+    """Return the letters of all well-known values, and the bytes that they spell."""
+    values: set[str | bytes] = set()
+    for value in _PUBLISHED:
+        values.update((_once(_letters(value)), *_spelt(value)))
+    return frozenset(values)
 
 
 def _deriver(secret: bytes) -> Callable[[str, bytes], bytes]:
