@@ -582,7 +582,70 @@ def test_a_damaged_development_secret_says_what_to_do(tmp_path: Path) -> None:
 def test_a_development_secret_is_not_read_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text(new_secret())
     (tmp_path / "secret").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigurationError, match="set SOJOURN_SECRET"):
+    with pytest.raises(ConfigurationError, match=r"is no regular file; .* or set SOJOURN_SECRET"):
+        development_secret(tmp_path)
+
+
+def make_foreign(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
+    """Let these, and no others, belong to another user; only root could really give them away."""
+    genuine = os.lstat, os.stat, os.fstat
+    foreign = {genuine[0](path).st_ino for path in paths}
+
+    def seen(found: os.stat_result) -> os.stat_result:
+        fields = list(found)
+        fields[stat.ST_UID] = os.geteuid() + (found.st_ino in foreign)
+        return os.stat_result(fields)
+
+    for name, function in zip(("lstat", "stat", "fstat"), genuine, strict=True):
+        monkeypatch.setattr(os, name, lambda *at, function=function, **how: seen(function(*at, **how)))
+
+
+def test_a_development_secret_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    development_secret(tmp_path)
+    make_foreign(monkeypatch, tmp_path / "secret")
+    with pytest.raises(ConfigurationError, match=r"secret belongs to another user; delete it .* or set SOJOURN_SECRET"):
+        development_secret(tmp_path)
+
+
+def test_no_secret_is_made_in_the_directory_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, link = tmp_path / "theirs", tmp_path / "link"
+    theirs.mkdir()
+    link.symlink_to(tmp_path)
+    make_foreign(monkeypatch, theirs, link)
+    for directory in (theirs, link):
+        with pytest.raises(ConfigurationError, match=f"{directory.name} belongs to another user"):
+            development_secret(directory)
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["link", "theirs"]
+
+
+@pytest.mark.parametrize("is_foreign", [False, True], ids=["a link of one's own", "a link of somebody else"])
+@pytest.mark.parametrize("is_there", [False, True], ids=["to nothing yet", "to a file"])
+def test_what_git_ignores_is_not_written_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_there: bool, is_foreign: bool
+) -> None:
+    directory, precious = tmp_path / ".sojourn", tmp_path / "precious"
+    directory.mkdir()
+    (directory / ".gitignore").symlink_to(precious)
+    if is_there:
+        precious.write_text("kept")
+    if is_foreign:
+        make_foreign(monkeypatch, directory / ".gitignore")
+    fault = "belongs to another user" if is_foreign else "is no regular file"
+    with pytest.raises(ConfigurationError, match=f"gitignore {fault}; delete it"):
+        development_secret(directory)
+    assert precious.read_text() == "kept" if is_there else not precious.exists()
+    assert sorted(entry.name for entry in directory.iterdir()) == [".gitignore"]
+
+
+def test_what_git_shall_ignore_is_kept_as_the_user_wrote_it(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("secret\n")
+    development_secret(tmp_path)
+    assert (tmp_path / ".gitignore").read_text() == "secret\n"
+
+
+def test_a_pipe_in_the_place_of_the_secret_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "secret")
+    with pytest.raises(ConfigurationError, match="is no regular file"):
         development_secret(tmp_path)
 
 

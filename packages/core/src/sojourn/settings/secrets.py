@@ -20,6 +20,8 @@ _log = logging.getLogger("sojourn.settings")
 
 DEVELOPMENT_DIRECTORY: Final = ".sojourn"
 """Made in the working directory, with its own .gitignore."""
+# Windows has no such flag.
+_NOT_THROUGH_LINKS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def build_key_ring(preset: PresetName, secrets: Sequence[str], *, retired: Sequence[str], salt: str | None) -> KeyRing:
@@ -43,11 +45,12 @@ def build_key_ring(preset: PresetName, secrets: Sequence[str], *, retired: Seque
 def development_secret(directory: Path) -> str:
     """Return the secret in *directory*, made when there is none; processes that start together agree on one.
 
-    Raises ``ConfigurationError`` when it cannot be kept or is damaged.
+    Raises ``ConfigurationError`` when it cannot be kept or is damaged, and when another user could have chosen it:
+    nothing is read, and nothing written, through what is not one's own.
     """
     path = directory / "secret"
     try:
-        made = not path.exists() and _make(directory, path)
+        made = not os.path.lexists(path) and _make(directory, path)
         secret = _read(path)
     except OSError as error:
         raise ConfigurationError(
@@ -66,7 +69,14 @@ def development_secret(directory: Path) -> str:
 def _make(directory: Path, path: Path) -> bool:
     """Make a new secret and link it to *path*, in which only one of several processes succeeds; return whether it did."""
     directory.mkdir(mode=0o700, exist_ok=True)
-    (directory / ".gitignore").write_text("*\n", encoding="ascii")
+    for status in (directory.lstat(), directory.stat()):
+        _require_own(directory, status)
+    ignored = directory / ".gitignore"
+    try:
+        # O_EXCL follows no link: through one, any file of ours could be overwritten.
+        _write(ignored, "*")
+    except FileExistsError:
+        _require_own_file(ignored, ignored.lstat())
     draft = directory / f"secret.{os.getpid()}.{new_secret()[:8]}"
     _write(draft, new_secret())
     try:
@@ -85,9 +95,30 @@ def _write(path: Path, text: str) -> None:
 
 
 def _read(path: Path) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    _require_own_file(path, path.lstat())
+    descriptor = os.open(path, os.O_RDONLY | _NOT_THROUGH_LINKS)
     with os.fdopen(descriptor, "rb") as file:
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+        status = os.fstat(descriptor)
+        _require_own_file(path, status)  # it may be another one by now
+        if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o077:
             os.fchmod(descriptor, 0o600)
             _log.warning("%s could be read by others; its mode is 0600 now", path)
         return file.read(256).decode("ascii", "replace").strip()
+
+
+def _require_own_file(path: Path, status: os.stat_result) -> None:
+    """Raise ConfigurationError for a file of another user, and for what only leads to one: a link, a pipe."""
+    _require_own(path, status)
+    if not stat.S_ISREG(status.st_mode):
+        raise _refused(path, "is no regular file")
+
+
+def _require_own(path: Path, status: os.stat_result) -> None:
+    if os.name == "posix" and status.st_uid != os.geteuid():
+        raise _refused(path, "belongs to another user")
+
+
+def _refused(path: Path, fault: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} {fault}; delete it and start again, or set SOJOURN_SECRET to what `sojourn keygen` prints"
+    )
