@@ -120,7 +120,7 @@ async def _grow(kind: str) -> tuple[float, float]:
         for user in range(COUNT):
             await _create(sessions, str(user) if kind == "sojourn" else None)
         grown = _resident() - before
-        store = sessions.gate.opener._context.calls.store
+        store = sessions.engine.opener.engine.store.store
         payload = mean([len((await store.load(id_)).payload) for id_ in (await sessions.all_session_ids())[:500]])
         return grown / COUNT, payload
     data = [secrets.token_bytes(JSON_BYTES) for _ in range(100)]

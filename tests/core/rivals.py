@@ -42,7 +42,7 @@ class Rivals:
     def accessed(self, token: str) -> Session[Any]:
         """Open a session as a middleware does once a handler has asked for it."""
         session = self.ours.open(token)
-        session._draft.accessed = True
+        session._state.accessed = True
         return session
 
     def change(self, token: str, **data: Any) -> str:

@@ -147,7 +147,7 @@ def test_an_outage_raised_after_the_head_has_begun_leaves_the_head_that_was_sent
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         sessions.of(environ).data.count += 1
-        start_response("200 OK", [])
+        start_response("200 OK", [])(b"begun")
         raise SessionUnavailableError("too late")
 
     heads: list[str] = []
@@ -197,4 +197,4 @@ def test_the_mapping_of_a_request_can_be_copied_and_inspected_without_pretending
 
     with client(wsgi.SessionMiddleware(app, sessions), sessions) as browser:
         assert browser.get("/").status == 200
-    assert seen == ["<SessionMapping>", False, 0, False, {}]
+    assert seen == ["<BlockingRequestSession>", False, 0, False, {}]

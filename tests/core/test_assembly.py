@@ -55,8 +55,8 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 )
 def test_a_manager_without_settings_reads_the_environment(build: Any) -> None:
     sessions = build()
-    assert sessions.gate.cookies.name == "visit"
-    assert sessions.gate.settings.preset == "production"
+    assert sessions.engine.cookies.name == "visit"
+    assert sessions.engine.settings.preset == "production"
 
 
 def test_high_security_refuses_a_store_that_was_told_not_to_seal() -> None:

@@ -94,8 +94,8 @@ def test_an_operation_within_a_request_takes_from_what_that_has_left() -> None:
 
 def test_stores_that_never_wait_need_no_deadline() -> None:
     manager = make_manager()
-    assert manager.gate.new_patience() is None
-    with manager.gate.waiting():
+    assert manager.engine.new_deadline() is None
+    with manager.engine.deadline_scope():
         assert seconds_left() is None
 
 

@@ -59,7 +59,7 @@ def test_f22_a_sink_or_an_observer_that_raises_breaks_nothing_and_is_counted(
     manager = make_manager(**parts)
     assert live(manager.blocking) is LoadOutcome.UNKNOWN
     manager.blocking.close()
-    signals = manager._context.signals
+    signals = manager.engine.events
     assert signals.dropped >= 5
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1  # the first alone is logged, all are counted
@@ -71,7 +71,7 @@ def test_f22_each_observer_is_told_although_the_one_before_raised() -> None:
     manager = make_manager(observers=[broken_observer, observer, broken_observer])
     live(manager.blocking)
     assert observer.names == ["started", "loaded", "regenerated", "loaded", "loaded", "deleted", "rejected"]
-    assert manager._context.signals.dropped == 2 * len(observer.names)
+    assert manager.engine.events.dropped == 2 * len(observer.names)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_f22_each_observer_is_told_although_the_one_before_raised() -> None:
     ],
 )
 def test_f22_every_figure_that_a_sink_refuses_counts_once(figure: str, call: Callable[[Any], None]) -> None:
-    signals = make_manager(metrics=BrokenSink())._context.signals
+    signals = make_manager(metrics=BrokenSink()).engine.events
     call(signals)
     assert signals.dropped == 1, figure
 
@@ -94,7 +94,7 @@ def test_f22_a_sink_that_cannot_be_closed_is_left_alone() -> None:
     manager = make_manager(metrics=metrics)
     manager.blocking.close()
     manager.blocking.close()
-    assert manager._context.signals.dropped == 0
+    assert manager.engine.events.dropped == 0
 
 
 def test_a_sink_is_told_how_long_each_call_took_and_of_which_kind_a_failure_was() -> None:

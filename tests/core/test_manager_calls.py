@@ -51,7 +51,7 @@ class Bench:
 
     @property
     def calls(self) -> Any:
-        return self.manager._context.calls
+        return self.manager.engine.store
 
     @property
     def breaker(self) -> str:
@@ -202,7 +202,7 @@ def test_a_store_is_told_of_a_patience_exactly_when_it_might_wait_longer(left: f
     store = Listening(clock, patience, takes, fails)
     manager = make_manager(store, clock=clock, settings={"breaker": False, "retry_deadline": "1h"})
     with contextlib.suppress(SessionUnavailableError):
-        run_blocking(manager._context.calls.load("A" * 43, patience=patience))
+        run_blocking(manager.engine.store.load("A" * 43, deadline=patience))
     for before, told in store.told:
         assert told == (None if before >= store.longest_load else before)
     assert CURRENT_DEADLINE.get() is None
@@ -244,10 +244,10 @@ def test_a_blocking_store_is_driven_by_who_offloads_it_retries_and_waits_include
         """Wait for nothing."""
 
     bench.store.sleep = sleep
-    assert bench.manager.gate.opens_on_access
-    bench.manager.gate.offload_to(offload)
-    assert not bench.manager.gate.opens_on_access
-    assert not bench.manager.gate.blocks_already
+    assert bench.manager.engine.opens_on_access
+    bench.manager.engine.offload_to(offload)
+    assert not bench.manager.engine.opens_on_access
+    assert not bench.manager.engine.blocks_already
     bench.store.follow([Fault.BEFORE])
     assert run_blocking(bench.manager.open("A" * 43)).outcome is LoadOutcome.UNKNOWN
     assert driven == ["load", "sleep", "load"]

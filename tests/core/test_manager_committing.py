@@ -20,6 +20,7 @@ from sojourn.errors import (
     SessionUnavailableError,
     TooManySessionsError,
 )
+from sojourn.manager.committing import is_unchanged
 from sojourn.session import SessionState
 from sojourn.stores import Created, Record
 from sojourn.testing import Fault
@@ -60,14 +61,14 @@ def test_r17_a_session_that_is_said_to_rest_is_committed_without_a_write(
     rivals.clock.advance(idle)
     for move in moves:
         MOVES[move](session)
-    rests = rivals.manager.gate.rests(session._draft)
-    cookie = session._draft.cookie
+    rests = is_unchanged(rivals.manager.engine, session._state)
+    cookie = session._state.cookie
     rivals.store.calls.clear()
     change = rivals.ours.commit(session)
     if rests:
         assert not WRITES & set(rivals.store.calls)
         assert change is cookie
-    assert rivals.manager.gate.rests(session._draft)  # and whatever was committed rests from then on
+    assert is_unchanged(rivals.manager.engine, session._state)  # and whatever was committed rests from then on
 
 
 @pytest.mark.parametrize("moves", [["read", "read the cart", "read an extra"], ["read a flash message"], []])
@@ -78,9 +79,9 @@ def test_r17_a_session_that_is_only_read_rests_until_a_touch_is_due(moves: Seque
     for move in moves:
         MOVES[move](session)
     rivals.clock.advance(359.0)
-    assert rivals.manager.gate.rests(session._draft)
+    assert is_unchanged(rivals.manager.engine, session._state)
     rivals.clock.advance(1.0)
-    assert not rivals.manager.gate.rests(session._draft)
+    assert not is_unchanged(rivals.manager.engine, session._state)
 
 
 def test_a_session_that_cannot_be_encoded_does_not_rest() -> None:
@@ -89,7 +90,7 @@ def test_a_session_that_cannot_be_encoded_does_not_rest() -> None:
     session["list"] = []
     rivals.ours.commit(session)
     session["list"].append(object())
-    assert not rivals.manager.gate.rests(session._draft)
+    assert not is_unchanged(rivals.manager.engine, session._state)
 
 
 def test_a_fresh_id_that_is_said_to_exist_starts_no_session() -> None:
@@ -103,7 +104,7 @@ def test_a_fresh_id_that_is_said_to_exist_starts_no_session() -> None:
     with pytest.raises(SessionUnavailableError, match="exists already"):
         manager.commit(session)
     assert session.state is SessionState.NEW
-    assert session._draft.cookie.action is CookieAction.KEEP
+    assert session._state.cookie.action is CookieAction.KEEP
 
 
 def test_a_rotation_to_an_id_that_is_said_to_exist_leaves_the_old_session_alone() -> None:
@@ -128,7 +129,7 @@ def test_a_rotation_to_an_id_that_is_said_to_exist_leaves_the_old_session_alone(
 def test_f20_a_session_begun_after_the_head_is_refused_and_nothing_is_stored() -> None:
     rivals = Rivals()
     session = rivals.ours.open(None)
-    session._draft.head_sent = True
+    session._state.head_sent = True
     session.data.note = "late"
     with pytest.raises(ResponseStartedError, match="write before"):
         rivals.ours.commit(session)
@@ -139,7 +140,7 @@ def test_f20_a_change_after_the_head_is_stored_under_the_same_token() -> None:
     rivals = Rivals()
     token = rivals.begin()
     session = rivals.accessed(token)
-    session._draft.head_sent = True
+    session._state.head_sent = True
     session.data.note = "late"
     assert rivals.ours.commit(session).action is CookieAction.KEEP
     assert rivals.ours.open(token).data.note == "late"
@@ -153,7 +154,7 @@ def test_f16_a_session_that_is_too_large_is_refused_and_its_last_good_state_kept
     session.data.note = "x" * 500
     with pytest.raises(SessionTooLargeError, match="SOJOURN_MAX_PAYLOAD"):
         rivals.ours.commit(session)
-    assert session._draft.cookie.action is CookieAction.KEEP
+    assert session._state.cookie.action is CookieAction.KEEP
     assert not WRITES & set(rivals.store.calls)
     assert rivals.count == int(begun)
     assert not begun or rivals.ours.open(token).data.note == "good"
@@ -182,7 +183,7 @@ def test_f2_a_change_during_an_outage_raises_at_the_commit_and_writes_nothing() 
     rivals.store.calls.clear()
     with pytest.raises(SessionUnavailableError, match="cannot be written now"):
         rivals.ours.commit(session)
-    assert isinstance(session._draft.unavailable, SessionUnavailableError)
+    assert isinstance(session._state.unavailable, SessionUnavailableError)
     assert rivals.store.calls == []
 
 
@@ -280,7 +281,7 @@ def test_f9_each_session_that_was_ended_is_ended_once_although_an_outage_came_be
     with pytest.raises(SessionUnavailableError):
         rivals.ours.commit(session)
     assert rivals.count == 1
-    assert session._draft.doomed
+    assert session._state.pending_deletes
     rivals.store.follow(())
     change = rivals.ours.commit(session)
     assert rivals.observer.names.count("deleted") == 1
@@ -293,21 +294,21 @@ def test_f9_when_the_second_of_two_logouts_fails_the_first_is_not_repeated() -> 
     session = rivals.ours.open(rivals.begin())
     session.logout()
     session.data.note = "second"
-    draft = session._draft
+    draft = session._state
     rivals.fail(delete=[Fault.BEFORE])
     with pytest.raises(SessionUnavailableError):
         rivals.ours.commit(session)
-    first = draft.doomed[0][0].id
+    first = draft.pending_deletes[0][0].id
     other = rivals.ours.open(rivals.begin())
     other.logout()
-    draft.doomed = (*draft.doomed, *other._draft.doomed)
+    draft.pending_deletes = (*draft.pending_deletes, *other._state.pending_deletes)
     rivals.fail(delete=[Fault.NONE, Fault.BEFORE])
     with pytest.raises(SessionUnavailableError):
         rivals.ours.commit(session)
-    assert [record.id for record, _ in draft.doomed] == [first]
+    assert [record.id for record, _ in draft.pending_deletes] == [first]
     rivals.store.follow(())
     rivals.ours.commit(session)
-    assert draft.doomed == ()
+    assert draft.pending_deletes == ()
     assert rivals.observer.names.count("deleted") == 2
     assert rivals.count == 1  # what was written after the logout
 
@@ -423,7 +424,7 @@ def test_f5_a_write_that_an_outage_refused_is_remembered_for_the_answer() -> Non
     session = rivals.ours.open(token)
     with pytest.raises(SessionUnavailableError) as refused:
         session["extra"] = 1
-    assert session._draft.unavailable is refused.value
+    assert session._state.unavailable is refused.value
 
 
 def test_r31_a_rotation_leaves_the_session_bound_to_the_client_that_began_it() -> None:

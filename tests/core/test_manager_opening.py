@@ -10,7 +10,7 @@ import pytest
 from sojourn import LoadOutcome, MemoryStore, SessionManager
 from sojourn.errors import ConfigurationError
 from sojourn.manager import run_blocking
-from sojourn.manager.request import Exchange
+from sojourn.manager.request import AsyncRequestSession
 from sojourn.stores import Created, Deleted, Record, Replaced, StoreIO
 from sojourn.testing import FakeClock, Fault, RecordingObserver
 from tests.core.models import make_manager
@@ -18,9 +18,9 @@ from tests.core.rivals import Rivals
 from tests.testing.plain_stores import TokenStore
 
 
-def asked(manager: SessionManager[Any], token: str) -> Exchange[Any]:
-    """Return the exchange of a request that brings *token*."""
-    return Exchange(manager.gate, f"{manager.gate.cookies.name}={token}", None)
+def asked(manager: SessionManager[Any], token: str) -> AsyncRequestSession[Any]:
+    """Return the session of a request that brings *token*."""
+    return manager.begin(None, f"{manager.engine.cookies.name}={token}")
 
 
 class Bare:
@@ -65,18 +65,18 @@ def test_r9_a_stub_is_followed_in_the_same_way_when_a_handler_opens_the_session(
     token = rivals.begin(note="mine")
     rivals.clock.advance(700)
     renewed = rivals.ours.commit(rivals.accessed(token)).token
-    exchange = asked(rivals.manager, token)
-    session = exchange.of()
+    request = asked(rivals.manager, token)
+    session = request.session
     assert session.data.note == "mine"
-    assert session._draft.cookie.token == renewed
+    assert session._state.cookie.token == renewed
 
 
 def test_f1_an_outage_is_the_same_in_the_short_way_and_in_the_long_one() -> None:
     rivals = Rivals(on_unavailable="degraded")
     token = rivals.begin()
     rivals.fail(load=[Fault.BEFORE, Fault.BEFORE])
-    exchange = asked(rivals.manager, token)
-    assert exchange.of().outcome is LoadOutcome.UNAVAILABLE
+    request = asked(rivals.manager, token)
+    assert request.session.outcome is LoadOutcome.UNAVAILABLE
 
 
 def test_a_store_that_suspends_although_it_says_that_it_never_waits_is_named() -> None:
@@ -88,9 +88,9 @@ def test_a_store_that_suspends_although_it_says_that_it_never_waits_is_named() -
             return None
 
     manager = make_manager(Suspending())
-    exchange = asked(manager, "A" * 43)
+    request = asked(manager, "A" * 43)
     with pytest.raises(ConfigurationError, match="suspended"):
-        exchange.of()
+        _ = request.session
     with pytest.raises(ConfigurationError, match="suspended"):
         manager.blocking.open("A" * 43)
 
@@ -267,10 +267,10 @@ def test_what_the_store_lacks_is_refused_at_start_up(store: Any, settings: dict[
 
 
 def test_a_serializer_is_named_made_or_handed_in_and_an_unknown_one_is_refused() -> None:
-    made = make_manager(serializer="msgpack")._context.shape.serializer
+    made = make_manager(serializer="msgpack").engine.model.serializer
     assert made.name == "msgpack"
-    assert make_manager(serializer=made)._context.shape.serializer is made
-    assert make_manager(serializer=lambda model: made)._context.shape.serializer is made
+    assert make_manager(serializer=made).engine.model.serializer is made
+    assert make_manager(serializer=lambda model: made).engine.model.serializer is made
     with pytest.raises(ConfigurationError, match="no serializer is built in under the name 'yaml'"):
         make_manager(serializer="yaml")
 

@@ -36,7 +36,7 @@ def put(rivals: Rivals, record: Record) -> None:
 
 def renewed(rivals: Rivals, token: str) -> str:
     """Return the token of the successor of *token* under the first key."""
-    successor = rivals.manager._context.successor(token)
+    successor = rivals.manager.engine.successor(token)
     assert successor is not None
     return successor[0]
 
@@ -157,7 +157,7 @@ def test_f8_a_request_whose_session_was_renewed_meanwhile_follows_and_says_the_n
     def renew() -> None:
         rivals.clock.advance(601)
         other = rivals.theirs.open(token)
-        other._draft.accessed = True
+        other._state.accessed = True
         rivals.theirs.commit(other)
 
     rivals.before("replace", renew)
@@ -171,12 +171,12 @@ def test_f20_a_request_that_can_say_no_new_token_any_more_does_not_write_under_o
     token = rivals.begin()
     session = rivals.ours.open(token)
     session.data.note = "ours"
-    session._draft.head_sent = True
+    session._state.head_sent = True
 
     def renew() -> None:
         rivals.clock.advance(601)
         other = rivals.theirs.open(token)
-        other._draft.accessed = True
+        other._state.accessed = True
         rivals.theirs.commit(other)
 
     rivals.before("replace", renew)
@@ -365,7 +365,7 @@ def test_r9_a_reader_who_comes_second_joins_the_renewal_of_the_first() -> None:
     rivals.clock.advance(700)
     session = rivals.accessed(token)
     other = rivals.theirs.open(token)
-    other._draft.accessed = True
+    other._state.accessed = True
     rivals.theirs.commit(other)
     change = rivals.ours.commit(session)
     assert (change.action, change.token) == (CookieAction.SET, renewed(rivals, token))
@@ -413,7 +413,7 @@ def test_r13_a_logout_ends_the_successor_of_a_renewal_that_it_did_not_see() -> N
     session = rivals.ours.open(token)
     rivals.clock.advance(700)
     other = rivals.theirs.open(token)
-    other._draft.accessed = True
+    other._state.accessed = True
     newer = rivals.theirs.commit(other).token
     session.logout()
     assert rivals.ours.commit(session).action is CookieAction.CLEAR
@@ -441,7 +441,7 @@ def test_r8_a_login_ends_the_successor_of_a_renewal_that_it_did_not_see() -> Non
     def renew() -> None:
         other = rivals.theirs.open(token)
         other.data.count = 5
-        other._draft.accessed = True
+        other._state.accessed = True
         rivals.theirs.commit(other)
 
     rivals.before("replace", renew)

@@ -10,7 +10,7 @@ import pytest
 
 from sojourn import AnnouncingStore, MemoryStore
 from sojourn.events import RevocationListeners
-from sojourn.session import draft_of
+from sojourn.session import state_of
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
 from sojourn_store_cookie import CookieStore
 from tests.core.models import make_manager
@@ -96,7 +96,7 @@ def test_a_renewal_ends_nothing_and_a_revocation_names_both_ids() -> None:
     heard = Heard(manager)
     clock.advance(601)
     session = manager.open(token)
-    draft_of(session).accessed = True
+    state_of(session).accessed = True
     session.data.count += 1
     manager.commit(session)
     assert session.id != id
@@ -192,7 +192,7 @@ def test_f22_a_subscriber_that_raises_is_counted_and_the_others_are_told() -> No
     assert manager.blocking.revoke(id)
     manager.blocking.clear()
     assert (heard.ids, heard.doubts) == ([id], 1)
-    assert manager._context.signals.dropped == 2
+    assert manager.engine.events.dropped == 2
 
 
 def test_a_store_that_announces_is_listened_to_while_somebody_wants_to_know() -> None:

@@ -10,7 +10,6 @@ from sojourn import CookieAction, CookieChange, LoadOutcome, SessionManager
 from sojourn.crypto import token_id
 from sojourn.errors import SessionUnavailableError
 from sojourn.manager import run_blocking
-from sojourn.manager.gate import Gate
 from sojourn.manager.manager import BlockingManager
 from sojourn.stores import MemoryStore, StoreIO
 from sojourn.testing import FakeClock, Fault, FaultyStore
@@ -93,7 +92,7 @@ def other(manager: SessionManager[Visit], store: FaultyStore) -> BlockingManager
     """Return another node, whose calls do not fail."""
     sound = FaultyStore(store.inner)
     sound.io = store.io
-    return manager._over(Gate(manager.gate.context.over(sound, None), manager.gate.settings, object())).blocking
+    return manager._over(manager.engine.over(sound)).blocking
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -120,7 +119,7 @@ def test_what_a_rotation_leaves_is_gone_soon_but_not_before_its_last_try() -> No
     left = run_blocking(store.load(token_id(token)))
     assert left is not None
     assert (left.is_end, left.index_label, left.payload) == (True, None, b"")
-    clock = manager.gate.context.clock
+    clock = manager.engine.clock
     assert isinstance(clock, FakeClock)
     assert left.deadline - clock.time() == pytest.approx(10.25)
     assert left.idle_deadline == left.absolute_deadline
@@ -130,7 +129,7 @@ def test_what_a_rotation_leaves_is_gone_soon_but_not_before_its_last_try() -> No
 
 def test_what_a_rotation_leaves_does_not_outlive_the_session() -> None:
     manager, store, token = prepared(retries=2, waits=True)
-    clock = manager.gate.context.clock
+    clock = manager.engine.clock
     assert isinstance(clock, FakeClock)
     old = run_blocking(store.load(token_id(token)))
     assert old is not None

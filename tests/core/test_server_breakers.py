@@ -110,7 +110,7 @@ class Bench:
 
     @property
     def calls(self) -> Any:
-        return self.manager._context.calls
+        return self.manager.engine.store
 
     @property
     def breakers(self) -> ServerBreakers:
@@ -480,14 +480,14 @@ def test_a_store_on_one_server_has_one_breaker_as_ever() -> None:
     store.io = StoreIO.BLOCKING
     assert not isinstance(store, PartitionedStore)
     manager = make_manager(store, clock=clock, settings={"breaker": True})
-    assert manager._context.calls._servers is None
+    assert manager.engine.store.servers is None
     spread: Any = SpreadStore(clock)
     spread.partition = None
     manager = make_manager(spread, clock=clock, settings={"breaker": True})
-    assert manager._context.calls._servers is None
-    assert manager._context.calls.breaker is not None
+    assert manager.engine.store.servers is None
+    assert manager.engine.store.breaker is not None
     off = make_manager(SpreadStore(clock), clock=clock, settings={"breaker": False})
-    assert off._context.calls.breaker is None
+    assert off.engine.store.breaker is None
     off.reset_breaker()
 
 

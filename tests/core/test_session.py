@@ -20,7 +20,7 @@ from sojourn.errors import (
     SessionStateError,
 )
 from sojourn.manager import SessionManager, run_blocking
-from sojourn.session import TRANSITIONS, Move, draft_of
+from sojourn.session import TRANSITIONS, Move, state_of
 from sojourn.session.transitions import after
 from sojourn.stores import MemoryStore
 from sojourn.testing import FakeClock
@@ -277,7 +277,7 @@ def test_f20_moves_that_need_a_cookie_are_refused_after_the_head() -> None:
     manager, session, _ = opened()
     session.data.note = "x"
     manager.blocking.commit(session)
-    draft_of(session).head_sent = True
+    state_of(session).head_sent = True
     for move in (lambda: session.login("1"), session.rotate):
         with pytest.raises(ResponseStartedError):
             move()
@@ -295,7 +295,7 @@ def test_r6_no_repr_shows_token_or_data() -> None:
     session.flash["x"] = "private-thing"
     change = manager.blocking.commit(session)
     token = change.token or ""
-    for shown in (repr(session), str(session), repr(change), repr(session.flash), repr(draft_of(session))):
+    for shown in (repr(session), str(session), repr(change), repr(session.flash), repr(state_of(session))):
         assert token not in shown
         assert "private-thing" not in shown
 

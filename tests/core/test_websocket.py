@@ -58,7 +58,7 @@ async def test_an_untouched_handshake_gets_nothing(bench: Bench) -> None:
     assert bench.store.calls == []
 
 
-async def test_after_the_accept_a_change_is_stored_by_an_explicit_commit_only(bench: Bench) -> None:
+async def test_after_the_accept_a_change_is_stored_by_an_explicit_commit_or_at_the_end(bench: Bench) -> None:
     token = await bench.begin()
 
     async def change(session: Any) -> None:
@@ -69,9 +69,10 @@ async def test_after_the_accept_a_change_is_stored_by_an_explicit_commit_only(be
         await bench.sessions.commit(session)
 
     await bench.send(chat(bench, after=change), token, kind="websocket", **SAME)
-    assert (await bench.read(token)).data.count == 1
-    await bench.send(chat(bench, after=save), token, kind="websocket", **SAME)
     assert (await bench.read(token)).data.count == 2
+    await bench.send(chat(bench, after=save), token, kind="websocket", **SAME)
+    assert (await bench.read(token)).data.count == 3
+    assert bench.store.calls.count("replace") == 2
 
 
 @pytest.mark.parametrize("opened_before", [True, False])

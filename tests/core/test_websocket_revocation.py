@@ -14,7 +14,7 @@ from sojourn import MemoryStore, SessionManager, StoreIO, new_secret
 from sojourn.asgi import RevocationMiddleware, SessionMiddleware
 from sojourn.asgi import websockets as revocation_module
 from sojourn.errors import ConfigurationError
-from sojourn.session import draft_of
+from sojourn.session import state_of
 from sojourn.testing import FakeClock, Fault, FaultyStore
 from sojourn_store_cookie import CookieStore
 from tests.core.asgi_bench import make_scope
@@ -275,7 +275,7 @@ async def test_a_renewal_is_followed_to_the_new_id(monkeypatch: pytest.MonkeyPat
     async with opened(sessions, token) as socket:
         clock.advance(601)
         session = await sessions.open(token)
-        draft_of(session).accessed = True
+        state_of(session).accessed = True
         await sessions.commit(session)
         assert session.id not in {None, id}
         await until(lambda: session.id in socket.app._watches)
@@ -331,7 +331,7 @@ async def test_a_socket_that_cannot_be_watched_is_closed(
 ) -> None:
     sessions = make_manager()
     token, _ = await begin(sessions)
-    monkeypatch.setattr(revocation_module, "Waiting", None)
+    monkeypatch.setattr(revocation_module, "look_up", None)
     async with opened(sessions, token) as socket:
         await until(lambda: not socket.is_open)
     assert "could not be watched" in caplog.text

@@ -256,11 +256,15 @@ def test_f5_a_500_that_a_framework_made_of_an_outage_leaves_as_503(bench: Bench)
     assert (sent.status, sent.all("retry-after")) == (503, ["1"])
 
 
-def test_f23_a_second_start_response_never_commits_twice(bench: Bench) -> None:
+def starts_twice(bench: Bench, *, has_left: bool) -> Any:
+    """Return an application that answers 500 in the place of its first head, which *has_left* or was held back."""
+
     def app(environ: Any, start_response: Any) -> Iterable[bytes]:
         session = bench.sessions.of(environ)
         bump(session)
-        start_response("200 OK", list(TEXT))
+        write = start_response("200 OK", list(TEXT))
+        if has_left:
+            write(b"begun")
         try:
             session.data.count += 100
             fails()
@@ -268,8 +272,12 @@ def test_f23_a_second_start_response_never_commits_twice(bench: Bench) -> None:
             start_response("500 Internal Server Error", list(TEXT), sys.exc_info())
         return [b"sorry"]
 
+    return app
+
+
+def test_f23_a_second_start_response_never_commits_twice(bench: Bench) -> None:
     token = bench.begin()
-    sent = bench.send(app, token)
+    sent = bench.send(starts_twice(bench, has_left=True), token)
     assert [start[0] for start in sent.starts] == ["200 OK", "500 Internal Server Error"]
     assert bench.store.calls.count("replace") == 1
     assert bench.read(token).data.count == 2
@@ -277,19 +285,17 @@ def test_f23_a_second_start_response_never_commits_twice(bench: Bench) -> None:
 
 def test_f23_a_second_start_response_repeats_the_cookie(bench: Bench) -> None:
     """The server forgets the first head when it is given a second one: the session that was stored keeps its cookie."""
-
-    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
-        bump(bench.sessions.of(environ))
-        start_response("200 OK", list(TEXT))
-        try:
-            fails()
-        except ZeroDivisionError:
-            start_response("500 Internal Server Error", list(TEXT), sys.exc_info())
-        return [b"sorry"]
-
-    sent = bench.send(app)
+    sent = bench.send(starts_twice(bench, has_left=True))
     assert bench.store.calls == ["create"]
     assert len(sent.all("set-cookie")) == 1
+
+
+def test_f23_a_head_that_is_replaced_before_it_left_commits_nothing(bench: Bench) -> None:
+    token = bench.begin()
+    sent = bench.send(starts_twice(bench, has_left=False), token)
+    assert [start[0] for start in sent.starts] == ["500 Internal Server Error"]
+    assert "replace" not in bench.store.calls
+    assert bench.read(token).data.count == 1
 
 
 @pytest.mark.parametrize("is_generator", [False, True])
@@ -318,16 +324,16 @@ def test_r6_what_a_request_meets_shows_no_token(bench: Bench) -> None:
     seen: list[str] = []
 
     def app(environ: Any, start_response: Any) -> Iterable[bytes]:
-        seen.append(repr((start_response, environ["sojourn.exchanges"], environ["sojourn.session"])))
+        seen.append(repr((start_response, environ["sojourn.requests"], environ["sojourn.session"])))
         assert bench.sessions.of(environ).data.count == 1
-        seen.append(repr((start_response, environ["sojourn.exchanges"], environ["sojourn.session"])))
+        seen.append(repr((start_response, environ["sojourn.requests"], environ["sojourn.session"])))
         start_response("200 OK", list(TEXT))
         return [b""]
 
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_COOKIE": f"sojourn={token}"}
     list(SessionMiddleware(app, bench.sessions)(environ, lambda *_: lambda _: None))
     assert len(seen) == 2
-    assert all("Exchange" in text and token not in text for text in seen)
+    assert all("RequestSession" in text and token not in text for text in seen)
 
 
 # -- after the head ----------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def test_r16_an_entry_that_cannot_be_read_is_an_outage(cookie_house: House, inde
     cookie_house.clock.advance(1)
     node.revoke_all("42")
     store = index()
-    key = _key("not-before", manager.gate.context.ring.label("not-before", "42"))
+    key = _key("not-before", manager.engine.ring.label("not-before", "42"))
     entry = run_blocking(store.load(key))
     assert entry is not None
     run_blocking(store.replace(copy_of(entry, version=2, payload=b"\xc1"), expected=1, write_id=bytes(8)))
@@ -356,7 +356,7 @@ def test_r39_a_rotation_whose_reply_was_lost_does_not_take_a_logout_for_its_own(
 
     def plan(called: str) -> Fault:
         if called == "create":
-            other.revoke(session._draft.record.id)  # type: ignore[union-attr]
+            other.revoke(session._state.record.id)  # type: ignore[union-attr]
             return Fault.BEFORE
         return Fault.NONE
 

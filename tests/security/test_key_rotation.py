@@ -74,7 +74,7 @@ def test_r25_revoke_all_finds_a_session_that_is_indexed_anew_meanwhile(server_ho
     old, new = server_house.node(secrets=[A]), server_house.node(secrets=[B, A])
     token = begin(old.blocking, principal="42")
     mover = server_house.node(secrets=[B, A]).blocking
-    store = new.gate.context.calls.server
+    store = new.engine.store.server
     ids_of = store.ids_of  # type: ignore[attr-defined]
     asked: list[str] = []
 
@@ -96,14 +96,14 @@ def test_r25_revoke_all_finds_a_session_that_is_indexed_anew_meanwhile(server_ho
 def test_r26_resealing_changes_nothing_but_the_seal(server_house: House) -> None:
     old = server_house.node(secrets=[A])
     token = begin(old.blocking, principal="42")
-    before = run_blocking(old.gate.context.calls.server.load(token_id(token)))
+    before = run_blocking(old.engine.store.server.load(token_id(token)))
     assert before is not None
     server_house.clock.advance(60)
     new = server_house.node(secrets=[B, A])
     told: list[int] = []
     assert new.blocking.reseal(told.append) == 1
     assert told == [1]
-    after = run_blocking(new.gate.context.calls.server.load(token_id(token)))
+    after = run_blocking(new.engine.store.server.load(token_id(token)))
     assert after is not None
     assert (after.idle_deadline, after.absolute_deadline) == (before.idle_deadline, before.absolute_deadline)
     assert after.version == before.version + 1
@@ -122,7 +122,7 @@ def test_r26_resealing_leaves_what_it_cannot_read_and_what_was_ended_meanwhile(s
     stranger = server_house.raw(token_id(foreign))
     server_house.write_raw(token_id(foreign), stranger[:7] + bytes(8) + stranger[15:])
     new = server_house.node(secrets=[B, A])
-    calls = new.gate.context.calls
+    calls = new.engine.store
     replace = type(calls).replace
     seen: set[str] = set()
 

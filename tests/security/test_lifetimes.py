@@ -60,7 +60,7 @@ def test_r10_a_record_past_its_absolute_deadline_is_no_session_even_if_the_store
 def test_r10_a_store_that_forgets_to_expire_gives_no_session(house: House) -> None:
     node = house.node()
     token = begin(node.blocking)
-    store: Any = node.gate.context.calls.store
+    store: Any = node.engine.store.store
     if not house.is_client_side:
         store._clock = type(house.clock)(house.clock.time())
     house.clock.advance(2 * HOUR)
@@ -124,7 +124,7 @@ def test_r9_a_renewed_token_works_for_the_grace_leads_to_the_new_record_and_exte
 
 def test_r9_a_successor_cannot_be_worked_out_without_the_key(server_house: House) -> None:
     node = server_house.node(renew_after="10m").blocking
-    stranger = House("memory", None).node(renew_after="10m").gate.context
+    stranger = House("memory", None).node(renew_after="10m").engine
     old = begin(node)
     server_house.clock.advance(601)
     session = node.open(old)

@@ -350,7 +350,7 @@ def test_r11_a_login_under_a_real_preset_gives_what_it_promises(interface: type[
     cookie = cookie_of(response)
     elsewhere = site.request(headers=[cookie], peer=STRANGER).body
     assert elsewhere == ("binding None" if preset == "high_security" else "loaded 42")
-    sealed = next(iter(site.sessions.gate.context.calls.store._blobs.values()))  # type: ignore[union-attr]
+    sealed = next(iter(site.sessions.engine.store.store._blobs.values()))  # type: ignore[union-attr]
     assert (b'"note"' in sealed) is (preset == "production"), "memory is sealed where the preset demands it"
 
 

@@ -99,7 +99,7 @@ def test_r6_no_path_says_a_token_a_secret_or_data(house: House, ears: Ears) -> N
             ears.attempt(partial(_quietly, move, session))
         ears.attempt(lambda: node.commit(session))
         ears.said += [repr(session), repr(session.flash), str(session)]
-        new = session._draft.token
+        new = session._state.token
         if new is not None and new not in tokens:
             tokens.append(new)
         return new or token
@@ -154,7 +154,7 @@ def test_r6_no_path_says_a_token_a_secret_or_data(house: House, ears: Ears) -> N
     visit(token, lambda session: session.destroy(), write)
     house.clock.advance(1e6)
     visit(token)
-    ears.said += [repr(manager), repr(node), repr(store), repr(manager.gate.context.ring), repr(manager.gate.settings)]
+    ears.said += [repr(manager), repr(node), repr(store), repr(manager.engine.ring), repr(manager.engine.settings)]
     said = ears.everything(house)
     assert len(ears.caplog.records) > 8
     assert len(tokens) > 2

@@ -129,7 +129,7 @@ def test_r25_the_absolute_deadline_cannot_be_moved(server_house: House) -> None:
     node = server_house.node()
     token = begin(node.blocking)
     id = token_id(token)
-    store = node.gate.context.calls.server
+    store = node.engine.store.server
     record = run_blocking(store.load(id))
     assert record is not None
     run_blocking(store.delete(id))
@@ -159,7 +159,7 @@ def test_r25_a_stored_session_does_not_open_as_a_cookie_nor_a_cookie_in_a_store(
     cookies.secret, cookies.clock = server_house.secret, server_house.clock
     server, browser = server_house.node(), cookies.node().blocking
     stored = begin(server.blocking, principal="42")
-    record = run_blocking(server.gate.context.calls.server.load(token_id(stored)))
+    record = run_blocking(server.engine.store.server.load(token_id(stored)))
     assert record is not None
     assert outcome(browser, pack(record)) == "corrupt"
     cookie = unpack(begin(browser, principal="42"))

@@ -60,7 +60,7 @@ class _Group:
         self._process = process
         self._shared = shared
         self._sessions = sessions
-        self._name = sessions.gate.cookies.name
+        self._name = sessions.engine.cookies.name
         self.rows: list[Row] = []
         self.pulse = Pulse()
 

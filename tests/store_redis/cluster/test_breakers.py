@@ -144,7 +144,7 @@ class Service:
         return [event for event in self.events if event.name == "breaker"]
 
     def states(self) -> dict[str, BreakerState]:
-        breakers: Any = self.sessions._context.calls._servers
+        breakers: Any = self.sessions.engine.store.servers
         return {server: breaker.state for server, breaker in breakers._known.items()}
 
     def server_of(self, token: str) -> str:

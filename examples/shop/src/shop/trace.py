@@ -1,6 +1,6 @@
 """What the session layer did for a request, for the panel at the foot of every page.
 
-An ordinary application needs nothing of this: it looks behind the session to show what is usually nobody's business.
+`session.decisions` says it all; an ordinary application would log it, if anything.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from shop.model import ShopSession
-from sojourn import CookieAction, Event, Session, SessionManager
-from sojourn.session import draft_of
-from sojourn.stores import Record
+from sojourn import CookieAction, Decisions, Event, Session, SessionManager
 
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
@@ -54,7 +52,6 @@ class Trace:
         self._session = session
         self._request = request
         self._outcome = session.outcome.value
-        self._before = draft_of(session).record
         self._reasons: list[str] = []
 
     def because(self, reason: str) -> None:
@@ -66,20 +63,19 @@ class Trace:
         started = time.perf_counter()
         change = await sessions.commit(self._session)
         took = (time.perf_counter() - started) * 1000
-        before, after = self._before, draft_of(self._session).record
-        write = _write(before, after)
-        reasons = self._reasons if before is not after else []
-        if write.startswith("touch"):
-            reasons = ["a tenth of the idle timeout has passed since the deadline was moved last"]
+        decisions = self._session.decisions
+        reasons = self._reasons if decisions.written not in {"nothing", "touched"} else []
+        if decisions.written == "touched":
+            reasons = [decisions.why_written]
         return Report(
             request=self._request,
             outcome=self._outcome,
             state=self._session.state.value,
-            id=None if after is None else after.id,
-            version=None if after is None else after.version,
-            idle_deadline=None if after is None else datetime.fromtimestamp(after.idle_deadline, UTC),
-            absolute_deadline=None if after is None else datetime.fromtimestamp(after.absolute_deadline, UTC),
-            write=write,
+            id=None if decisions.version is None else self._session.id,
+            version=decisions.version,
+            idle_deadline=decisions.idle_deadline,
+            absolute_deadline=decisions.absolute_deadline,
+            write=_write(decisions),
             reasons=tuple(reasons) or (_nothing(self._outcome),),
             cookie=_COOKIES[change.action],
             events=tuple(_name(event) for event in _events.get() or ()),
@@ -87,18 +83,21 @@ class Trace:
         )
 
 
-def _write(before: Record | None, after: Record | None) -> str:
-    if after is None:
-        return "nothing" if before is None else "delete: the record is gone"
-    if before is None:
-        return "create: a new record, version 1"
-    if before.id != after.id:
-        return "create the new record, then delete the old one"
-    if before.version != after.version:
-        return f"replace: version {before.version} became {after.version}"
-    if before.idle_deadline != after.idle_deadline:
-        return "touch: the idle deadline moved, nothing else"
-    return "nothing"
+def _write(decisions: Decisions) -> str:
+    match decisions.written:
+        case "created":
+            return "create: a new record, version 1"
+        case "replaced" | "merged":
+            version = decisions.version or 0
+            return f"{decisions.written[:-1]}: version {version - 1} became {version}"
+        case "rotated" | "renewed":
+            return "create the new record, then delete the old one"
+        case "touched":
+            return "touch: the idle deadline moved, nothing else"
+        case "deleted":
+            return "delete: the record is gone"
+        case other:
+            return other
 
 
 def _nothing(outcome: str) -> str:
@@ -127,8 +126,7 @@ class Recent:
 
     def take(self, session: Session[ShopSession]) -> Report | None:
         """Return the report that waits for this session."""
-        record = draft_of(session).record
-        return None if record is None else self._reports.pop(record.id, None)
+        return None if session.is_new else self._reports.pop(session.id, None)
 
 
 def observe(event: Event) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sojourn.merge import Merge
     from sojourn.metrics import Metrics
     from sojourn.serializers import Serializer, SerializerFactory
-    from sojourn.session import CookieAction, CookieChange, LoadOutcome, Session, SessionState
+    from sojourn.session import CookieAction, CookieChange, Decisions, LoadOutcome, Session, SessionState
     from sojourn.stores import (
         AnnouncingStore,
         AtRestStore,
@@ -61,6 +61,7 @@ _HOMES: Final = {
     "CookieAction": "sojourn.session",
     "CookieChange": "sojourn.session",
     "Created": "sojourn.stores",
+    "Decisions": "sojourn.session",
     "Deleted": "sojourn.stores",
     "Event": "sojourn.events",
     "Flash": "sojourn.flash",
@@ -106,6 +107,7 @@ __all__ = [
     "CookieAction",
     "CookieChange",
     "Created",
+    "Decisions",
     "Deleted",
     "Event",
     "Flash",

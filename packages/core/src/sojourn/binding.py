@@ -91,6 +91,18 @@ def _first_named(names: Iterable[tuple[str, str]], text: str) -> str | None:
     return next((name for mark, name in names if mark in text), None)
 
 
+class Peer(Struct, frozen=True):
+    """What a request says of its sender, as received; trusted proxies are resolved by the manager (SECURITY R31)."""
+
+    address: str | None = None
+    """The address of the peer of the connection, without a port; None for a unix socket."""
+    user_agent: str | None = None
+    x_forwarded_for: Sequence[str] = ()
+    """Every X-Forwarded-For line, in order."""
+    forwarded: Sequence[str] = ()
+    """Every Forwarded line (RFC 7239), in order."""
+
+
 ClientOf: TypeAlias = Callable[[], Client | None] | None
 """Returns the client of a request when called: working it out costs more than reading a session."""
 

@@ -120,10 +120,10 @@ class CookiePolicy:
             return match[1]
         return None
 
-    def set_header(self, value: str, max_age: int | None) -> str:
+    def set_header(self, value: str, max_age: int | None, *, persistent: bool | None = None) -> str:
         """Return the value of a Set-Cookie header that gives the browser *value* for *max_age* seconds.
 
-        None, or a policy that is not persistent, leaves Max-Age out; more than 400 days is cut to 400 days
+        None, or a policy that is not persistent (*persistent* overrides it), leaves Max-Age out; more than 400 days is cut to 400 days
         (SECURITY R21). Raises ``CookieTooLargeError`` over 4096 bytes of name and value (SECURITY R20) and
         ``SerializationError`` for a character that no cookie may hold; neither message shows the value.
         """
@@ -139,7 +139,7 @@ class CookiePolicy:
                 "cookie-octet; a store must return tokens of base64url characters"
             )
             raise SerializationError(msg)
-        if max_age is None or not self.persistent:
+        if max_age is None or not (self.persistent if persistent is None else persistent):
             return self._opening + value + self._attributes
         seconds = MAX_AGE_LIMIT if max_age > MAX_AGE_LIMIT else int(max_age) if max_age > 0 else 0
         return f"{self._opening}{value}; Max-Age={seconds}{self._attributes}"

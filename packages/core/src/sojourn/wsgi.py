@@ -1,6 +1,8 @@
-"""The session middleware for WSGI: opens on first access, commits when the application starts its response.
+"""The middlewares for WSGI applications: Flask, Django, Pyramid, Bottle, plain WSGI.
 
-Its one rule: whatever the commit meets, ``start_response`` never raises because of it (FAILURES F5).
+The session opens on first access. The head of the response is held back until the application has returned its body,
+or begins to send it; then the commit decides what leaves. ``start_response`` never raises because of the commit
+(FAILURES F5).
 """
 
 from __future__ import annotations
@@ -12,21 +14,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
-from sojourn.binding import Client, ClientOf
+from sojourn.adapters import (
+    ACCESSED,
+    NOTHING,
+    BlockingRequestSession,
+    Ending,
+    Peer,
+    refuse_anonymous,
+    require_manager,
+    require_signin_path,
+)
 from sojourn.errors import ConfigurationError, SessionUnavailableError
-from sojourn.http import Answer, add_vary, cache_control, refuse_anonymous, require_signin_path, unavailable
-from sojourn.manager import ENVIRON_KEY, Exchange, SessionManager, SessionMapping, require_manager, run_blocking
-from sojourn.manager.gate import Gate
-from sojourn.manager.request import UNTOUCHED, Ending, finish, finish_at_rest, finish_failed, finish_late, rests_late
+from sojourn.manager import SessionManager
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+__all__ = ["AuthenticationMiddleware", "SessionMiddleware"]
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 _Headers = list[tuple[str, str]]
-_SERVER_ERROR = "5"
-"""No status that sorts before it says that the request failed."""
 
 
 class SessionMiddleware:
@@ -50,145 +57,139 @@ class SessionMiddleware:
             raise ConfigurationError(msg)
         self.app = app
         self.sessions = sessions
-        self._gate = sessions.blocking.manager.gate
-        self._lazy = load == "lazy"
+        self._begin = sessions.blocking.begin
+        self._is_lazy = load == "lazy"
         self._exclude = tuple(exclude)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        gate = self._gate
         look = environ.get
-        about = (look("REMOTE_ADDR"), look("HTTP_X_FORWARDED_FOR"), look("HTTP_FORWARDED"), look("HTTP_USER_AGENT"))
-        exchange = _WsgiExchange(gate, look("HTTP_COOKIE") or "", about)
-        if self._lazy:
-            exchange.lazy = True
-        others = look(ENVIRON_KEY)
-        if others is None:
-            environ[ENVIRON_KEY] = {gate.key: exchange}
-        else:
-            others[gate.key] = exchange
-        environ["sojourn.session"] = SessionMapping(exchange)
-        response = _Response(exchange, environ, start_response)
+        # What tells the peer is taken out of the environ, which holds the request.
+        about = (look("REMOTE_ADDR"), look("HTTP_USER_AGENT"), look("HTTP_X_FORWARDED_FOR"), look("HTTP_FORWARDED"))
+        request = self._begin(environ, look("HTTP_COOKIE") or "", partial(_peer, *about))
+        if self._is_lazy:
+            request.is_lazy = True
+        environ["sojourn.session"] = request
+        response = _Response(request, environ, start_response)
         try:
             body = self.app(environ, response.start)
-        except SessionUnavailableError as error:
-            run_blocking(finish_failed(exchange))
-            if response.started:
-                if response.answer is None:
-                    raise
-                return [response.answer.body]
-            return response.replace(unavailable(error.retry_after, environ.get("HTTP_ACCEPT", "")))
-        except BaseException:
-            run_blocking(finish_failed(exchange))
-            raise
-        if (
-            body.__class__ is list  # so that the application has nothing left to do, not even in close()
-            and response.started
-            and (exchange.draft is None or rests_late(exchange))
-        ):
-            return body if response.answer is None else [response.answer.body]
+        except BaseException as error:
+            ending = request.close(error)
+            if ending.error is not None and not response.has_left:
+                response.answer(ending)
+            if response.body is None or not isinstance(error, SessionUnavailableError):
+                raise
+            return response.body
+        if response.status is not None and not response.has_left:
+            response.send_head()
+        # After a list the application has nothing left to do, not even in close(): one comparison serves head and end.
+        if body.__class__ is list and response.has_left and request.is_at_rest():
+            return body if response.body is None else response.body
         return _Body(body, response)
 
 
-class _WsgiExchange(Exchange[Any]):
-    """The session of one WSGI request; keeps what it may be asked for, not the environ, which would keep it in turn."""
-
-    def sender(self) -> ClientOf:
-        """Return what tells who sent the request."""
-        return partial(_client, self.gate, *self._about)
-
-
-def _client(
-    gate: Gate[Any], peer: str | None, x_forwarded_for: str | None, forwarded: str | None, agent: str | None
-) -> Client:
-    """Return who sent the request, through trusted proxies only (SECURITY R31)."""
-    address = gate.client_address(
-        peer or None, [x_forwarded_for] if x_forwarded_for else [], [forwarded] if forwarded else []
-    )
-    return Client(address, agent)
-
-
 class _Response(Struct, eq=False):
-    """The response of one request: its head, and what replaced it."""
+    """The head of one response, as long as it is held back, and what became of it."""
 
-    _exchange: Exchange[Any]
+    _request: BlockingRequestSession[Any]
     _environ: WSGIEnvironment
     _start: StartResponse
-    started: bool = False
-    answer: Answer | None = None
-    _ending: Ending | None = None
+    status: str | None = None
+    """The status line that the application gave."""
+    _headers: _Headers | None = None
+    _exc_info: _ExcInfo | None = None
+    has_left: bool = False
+    """Whether the head was given to the server."""
+    body: list[bytes] | None = None
+    """The body of an answer of our own, which took the place of the application's."""
+    _write: Callable[[bytes], object] | None = None
 
     def __repr__(self) -> str:
         """Show no token (SECURITY R6)."""
         return f"<{type(self).__name__}>"
 
     def start(self, status: str, headers: _Headers, exc_info: _ExcInfo | None = None, /) -> Callable[[bytes], object]:
-        """Commit, then start the response; a second start (exc_info) never commits twice (FAILURES F23)."""
-        self.started = True
-        if self._ending is None:
-            ending = finish_at_rest(self._exchange, is_error=status >= _SERVER_ERROR)
-            if ending is None:
-                ending = run_blocking(finish(self._exchange, _code(status), self._accept))
-            self._ending = ending
-            if ending is UNTOUCHED:
-                return self._start(status, headers, exc_info)
-            self.answer = ending.answer
-        elif status >= _SERVER_ERROR and not self._exchange.gate.settings.commit_on_error:
-            self._exchange.refused = True
-        if self.answer is not None:
-            self._start(self.answer.status_line, list(self.answer.headers), exc_info)
-            return _discard
-        return self._start(status, _applied(headers, self._ending), exc_info)
+        """Hold the head back; one that follows another replaces it, or is the server's to judge when that has left."""
+        if self.has_left:
+            ending = self._request.finish(_code(status))
+            self._start(status, headers if ending is NOTHING else ending.apply(headers), exc_info)
+            return _discard if self.body is not None else self.write
+        if self.status is not None and exc_info is None:
+            raise AssertionError("start_response was called twice without exc_info (PEP 3333)")
+        self.status, self._headers, self._exc_info = status, headers, exc_info
+        return self.write
 
-    def replace(self, answer: Answer) -> Iterable[bytes]:
-        """Give an answer of our own."""
-        self.started, self.answer = True, answer
-        self._start(answer.status_line, list(answer.headers))
-        return [answer.body]
+    def write(self, chunk: bytes) -> None:
+        """Take a chunk of the body from an application that uses PEP 3333's write callable; the head goes before it."""
+        if not self.has_left:
+            self.send_head()
+        if self.body is None and self._write is not None:
+            self._write(chunk)
 
-    def _accept(self) -> str:
-        return str(self._environ.get("HTTP_ACCEPT", ""))
+    def send_head(self) -> None:
+        """Commit and start the response, or an answer in its place."""
+        status, headers = self.status or "500 Internal Server Error", self._headers or []
+        ending = self._request.finish(_code(status))
+        if ending.error is not None:
+            self.answer(ending)
+            return
+        self.has_left = True
+        if ending is not NOTHING:
+            headers = _with_vary(headers) if ending is ACCESSED else ending.apply(headers)
+        self._write = self._start(status, headers, self._exc_info) if self._exc_info else self._start(status, headers)
+        self._exc_info = None
 
-    def finish(self) -> None:
-        """Save what changed while the body was sent."""
-        if self._exchange.draft is not None and not rests_late(self._exchange):
-            run_blocking(finish_late(self._exchange))
+    def answer(self, ending: Ending) -> None:
+        """Start an answer of our own."""
+        answer = ending.answer(
+            str(self._environ.get("HTTP_ACCEPT", "")), str(self._environ.get("REQUEST_METHOD", "GET"))
+        )
+        if answer is not None:
+            self.has_left, self.body = True, [answer.body]
+            self._start(answer.status_line, list(answer.headers))
 
-    def fail(self) -> None:
-        """Carry out logout and destroy although the body failed; nothing else is stored any more."""
-        self._exchange.refused = True
-        run_blocking(finish_failed(self._exchange))
+    def close(self, error: BaseException | None = None) -> Ending:
+        """Store what changed while the body was sent, or with an *error* only logout and destroy."""
+        return self._request.close(error)
 
 
 class _Body:
-    """The application's body, or the answer's that replaced it; closing it ends the exchange."""
+    """The application's body, or an answer in its place; the head leaves before its first chunk."""
 
-    __slots__ = ("_body", "_response")
+    __slots__ = ("_body", "_is_failed", "_response")
 
     def __init__(self, body: Iterable[bytes], response: _Response) -> None:
         self._body = body
         self._response = response
+        self._is_failed = False
 
     def __iter__(self) -> Iterator[bytes]:
-        answered = False
+        response = self._response
+        is_answered = False
         try:
             for chunk in self._body:
-                if self._response.answer is None:
+                # A generator calls start_response when it is first asked for a chunk.
+                if not response.has_left and response.status is not None:
+                    response.send_head()
+                if response.body is None:
                     yield chunk
-                elif not answered:
-                    answered = True
-                    yield self._response.answer.body
-        except SessionUnavailableError as error:
-            self._response.fail()
-            if self._response.started:
-                raise
-            yield from self._response.replace(unavailable(error.retry_after))
-            return
-        except Exception:
-            self._response.fail()
+                elif not is_answered:
+                    is_answered = True
+                    yield from response.body
+        except GeneratorExit:
             raise
-        if self._response.answer is not None and not answered:
-            yield self._response.answer.body
+        except BaseException as error:
+            self._is_failed = True
+            ending = response.close(error)
+            if ending.error is None or response.has_left:
+                raise
+            response.answer(ending)
+            yield from response.body or ()
+            return
+        if not response.has_left and response.status is not None:
+            response.send_head()
+        if response.body is not None and not is_answered:
+            yield from response.body
 
     def close(self) -> None:
         """Close the application's body, then save what it changed (FAILURES F20)."""
@@ -197,7 +198,14 @@ class _Body:
             if closing is not None:
                 closing()
         finally:
-            self._response.finish()
+            if not self._is_failed:
+                self._response.close()
+
+
+def _peer(address: str | None, agent: str | None, x_forwarded_for: str | None, forwarded: str | None) -> Peer:
+    return Peer(
+        address or None, agent, (x_forwarded_for,) if x_forwarded_for else (), (forwarded,) if forwarded else ()
+    )
 
 
 def _code(status: str) -> int:
@@ -207,23 +215,10 @@ def _code(status: str) -> int:
         return 500
 
 
-def _applied(headers: _Headers, ending: Ending) -> _Headers:
-    """Return the head with what the session asks of it: Set-Cookie, Vary, Cache-Control (SECURITY R23)."""
-    if ending.set_cookie is not None:
-        headers = [*headers, ("Set-Cookie", ending.set_cookie)]
-        replaced = cache_control(_values(headers, "cache-control"))
-        if replaced is not None:
-            headers = [pair for pair in headers if pair[0].lower() != "cache-control"]
-            headers.append(("Cache-Control", replaced))
-    if ending.accessed:
-        vary = add_vary(_values(headers, "vary"))
-        if vary is not None:
-            headers = [*headers, ("Vary", vary)]
-    return headers
-
-
-def _values(headers: _Headers, name: str) -> list[str]:
-    return [value for key, value in headers if key.lower() == name]
+def _with_vary(headers: _Headers) -> _Headers:
+    if any(len(name) == 4 and name.lower() == "vary" for name, _ in headers):
+        return ACCESSED.apply(headers)
+    return [*headers, ("Vary", "Cookie")]
 
 
 def _discard(_: bytes) -> None:

@@ -48,8 +48,8 @@ class Browser(Generic[T]):
         else:
             self._open, self._commit = sessions.blocking.open, sessions.blocking.commit
         self._raise_errors = raise_errors
-        self._name = sessions.gate.cookies.name
-        self._scheme = "https" if sessions.gate.cookies.secure else "http"
+        self._name = sessions.settings.cookie_policy().name
+        self._scheme = "https" if sessions.settings.cookie_policy().secure else "http"
         self.cookies: dict[str, str] = {}
         """The jar: names and values."""
 
@@ -161,7 +161,7 @@ class Browser(Generic[T]):
         try:
             if (
                 isinstance(self._transport, AsgiTransport)
-                and self._sessions.gate.io is StoreIO.ASYNC
+                and self._sessions.io is StoreIO.ASYNC
                 and self._transport.is_open
             ):
                 self._transport.run(self._sessions.aclose())

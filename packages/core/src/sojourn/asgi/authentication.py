@@ -8,7 +8,7 @@ from typing import Any
 from sojourn.asgi.session import Application, Receive, Scope, Send, answer_with, header
 from sojourn.http import refuse_anonymous, require_signin_path
 from sojourn.manager import SessionManager
-from sojourn.session import draft_of
+from sojourn.session import state_of
 
 _FORBIDDEN = 1008
 
@@ -46,7 +46,7 @@ class AuthenticationMiddleware:
             signin_path=self.signin_path,
             allow=self.allow,
         )
-        if answer is None or draft_of(await self.sessions.get(scope)).facts.principal is not None:
+        if answer is None or state_of(await self.sessions.get(scope)).payload.principal is not None:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             await answer_with(send, answer)

@@ -1,35 +1,38 @@
-"""The session middleware for ASGI: opens before the handler what must be awaited, commits before the head leaves.
+"""The session middleware for ASGI: loads before the handler what must be awaited, commits before the head leaves.
 
-Its one rule: requests that do not use the session, and have no token to look up, cost no I/O and get no cookie.
+Requests that do not use the session, and have no token to look up, cost no I/O and get no cookie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, cast
 
-from sojourn.binding import Client, ClientOf
-from sojourn.errors import ConfigurationError, SessionUnavailableError
-from sojourn.http import Answer, add_vary, cache_control, path_matches, same_origin, unavailable
-from sojourn.manager import SCOPE_KEY, SessionManager, SessionMapping, require_manager, run_blocking
-from sojourn.manager.gate import Gate
-from sojourn.manager.request import (
-    SERVER_ERROR,
-    UNTOUCHED,
+from sojourn.adapters import (
+    ACCESSED,
+    NOTHING,
+    Answer,
+    AsyncRequestSession,
     Ending,
-    Exchange,
-    finish,
-    finish_at_rest,
-    finish_failed,
-    finish_late,
-    rests_late,
+    Peer,
+    RequestSession,
+    path_matches,
+    require_manager,
+    same_origin,
 )
+from sojourn.errors import ConfigurationError, SessionUnavailableError
+from sojourn.manager import SessionManager
 
-R = TypeVar("R")
-_REPLACED = (type(None), SessionMapping)
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 _FORBIDDEN = 1008  # RFC 6455 7.4.1, policy violation; before the accept a server turns it into 403
 _TRY_AGAIN_LATER = 1013
+_VARY = (b"vary", b"Cookie")
 
 
 class SessionMiddleware:
@@ -54,63 +57,71 @@ class SessionMiddleware:
             raise ConfigurationError(msg)
         self.app = app
         self.sessions = sessions
-        self._gate = sessions.gate
-        sessions.gate.offload_to(_in_a_thread)
-        self._lazy = load == "lazy"
+        self._is_lazy = load == "lazy"
         self._exclude = tuple(exclude)
-        self._prefetch = not self._lazy and not sessions.gate.opens_on_access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             await self._serve_other(scope, receive, send)
             return
-        exchange = self._exchange(scope)
-        if self._prefetch and exchange.tokens and not (self._exclude and self._is_excluded(scope)):
-            await exchange.fetch()
+        request = self._begin(scope)
+        if request.must_load and not self._is_lazy and not (self._exclude and self._is_excluded(scope)):
+            await request.load()
+        is_placed = scope["session"] is request
+        has_begun = is_answered = False
 
         def send_wrapped(message: Message) -> Awaitable[None]:
-            if not exchange.head_sent and message["type"] == "http.response.start":
-                ending = finish_at_rest(exchange, is_error=message["status"] >= SERVER_ERROR)
-                if ending is None:
-                    exchange.head_sent = True
-                    return _commit_and_send(exchange, message, send)
-                if ending is not UNTOUCHED:
-                    apply(message, ending)
-            elif exchange.answered:
-                return _nothing()
-            return send(message)
+            if not has_begun and message["type"] == "http.response.start":
+                return start(message)
+            return _nothing() if is_answered else send(message)
+
+        async def start(message: Message) -> None:
+            nonlocal has_begun, is_answered
+            has_begun = True
+            if is_placed and scope["session"] is not request:
+                request.before_commit(partial(_replace_extras, request, scope["session"]))
+            ending = await request.finish(message["status"])
+            if ending.error is not None:
+                is_answered = True
+                await _send_answer(send, ending, scope)
+                return
+            if ending is not NOTHING:
+                apply(message, ending)
+            await send(message)
 
         try:
             await self.app(scope, receive, send_wrapped)
-        except SessionUnavailableError as error:
-            await _uninterrupted(exchange, finish_failed(exchange))
-            if exchange.head_sent:
-                if not exchange.answered:
-                    raise
-                return
-            await answer_with(send, unavailable(error.retry_after, exchange.accept()))
-        except BaseException:
-            await _uninterrupted(exchange, finish_failed(exchange))
-            raise
+        except BaseException as error:
+            ending = await request.close(error)
+            if ending.error is None:
+                if is_answered and isinstance(error, SessionUnavailableError):
+                    return
+                raise
+            if not has_begun:
+                await _send_answer(send, ending, scope)
         else:
-            if exchange.draft is not None and not rests_late(exchange):
-                await _uninterrupted(exchange, finish_late(exchange))
+            await request.close()
 
-    def _exchange(self, scope: Scope) -> AsgiExchange:
-        gate = self._gate
-        exchange = AsgiExchange(gate, scope["headers"], scope.get("client"))
-        if self._lazy:
-            exchange.lazy = True
-        others = scope.get(SCOPE_KEY)
-        if others is None:
-            scope[SCOPE_KEY] = {gate.key: exchange}
-        else:
-            others[gate.key] = exchange
+    def _begin(self, scope: Scope) -> AsyncRequestSession[Any]:
+        cookies: str | list[str] = ""
+        for key, value in scope["headers"]:
+            if key == b"cookie":  # ASGI: names come in lower case; HTTP/2 may split the header (RFC 9113 8.2.3)
+                line = value.decode("latin-1")
+                if not cookies:
+                    cookies = line
+                elif isinstance(cookies, list):
+                    cookies.append(line)
+                else:
+                    cookies = [cookies, line]
+        # The peer is told by headers and address, not by the scope, which holds the request.
+        request = self.sessions.begin(scope, cookies, partial(_peer, scope["headers"], scope.get("client")))
+        if self._is_lazy:
+            request.is_lazy = True
         # A session of another library around this middleware, Starlette's for one, wants its own back at the end.
-        if scope.get("session").__class__ in _REPLACED:
-            scope["session"] = SessionMapping(exchange)
-        return exchange
+        if scope.get("session") is None or isinstance(scope["session"], RequestSession):
+            scope["session"] = request
+        return request
 
     def _is_excluded(self, scope: Scope) -> bool:
         return path_matches(scope.get("path", "/"), self._exclude)
@@ -125,38 +136,43 @@ class SessionMiddleware:
             await self.app(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = self._exchange(scope)
-        if exchange.tokens and not self._is_welcome(scope):
+        request = self._begin(scope)
+        if request.token is not None and not self._is_welcome(scope):
             await receive()
             await send({"type": "websocket.close", "code": _FORBIDDEN, "reason": "origin not allowed"})
             return
-        if self._prefetch and exchange.tokens and not self._is_excluded(scope):
-            await exchange.fetch()
-        accepted = refused = False
+        if request.must_load and not self._is_lazy and not self._is_excluded(scope):
+            await request.load()
+        is_accepted = is_refused = False
 
         async def send_wrapped(message: Message) -> None:
-            nonlocal accepted, refused
+            nonlocal is_accepted, is_refused
             if message["type"] == "websocket.accept":
-                ending = await _uninterrupted(exchange, finish(exchange, 101))
-                if ending.answer is not None:
-                    refused = True
+                ending = await request.finish(101)
+                if ending.error is not None:
+                    is_refused = True
                     await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
                     return
-                if ending is not UNTOUCHED:
+                is_accepted = True
+                if ending is not NOTHING:
                     apply(message, ending)
-            accepted = accepted or message["type"] == "websocket.accept"
-            if not refused:
+            elif message["type"] == "websocket.http.response.start":
+                ending = await request.finish(message["status"])
+                if ending is not NOTHING and ending.error is None:
+                    apply(message, ending)
+            if not is_refused:
                 await send(message)
 
         try:
             await self.app(scope, receive, send_wrapped)
-        except SessionUnavailableError:
-            if not accepted and not refused:
-                await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
-            elif not refused:
+        except BaseException as error:
+            ending = await request.close(error)
+            if ending.error is None:
                 raise
-        finally:
-            await _uninterrupted(exchange, finish_failed(exchange))
+            if not is_accepted and not is_refused:
+                await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
+        else:
+            await request.close()
 
     def _is_welcome(self, scope: Scope) -> bool:
         """Check the Origin of a handshake that carries the cookie (SECURITY R36)."""
@@ -166,7 +182,7 @@ class SessionMiddleware:
             origin[0] if len(origin) == 1 else None,
             scheme=scheme,
             host=host[0] if len(host) == 1 else "",
-            allowed=self._gate.settings.allowed_origins,
+            allowed=self.sessions.settings.allowed_origins,
         )
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -178,132 +194,20 @@ class SessionMiddleware:
         await self.app(scope, receive, send_wrapped)
 
 
-async def _commit_and_send(exchange: AsgiExchange, message: Message, send: Send) -> None:
-    """Commit, then send the head as the commit wants it, or an answer in the place of the application's."""
-    ending = await _uninterrupted(exchange, finish(exchange, message["status"], exchange.accept))
-    if ending.answer is not None:
-        exchange.answered = True
-        await answer_with(send, ending.answer)
+def apply(message: Message, ending: Ending) -> None:
+    """Add what the session asks of the head: Set-Cookie, Vary, Cache-Control (SECURITY R23)."""
+    headers = [*(message.get("headers") or ())]
+    if ending is ACCESSED and not any(len(key) == 4 and key.lower() == b"vary" for key, _ in headers):
+        headers.append(_VARY)
+        message["headers"] = headers
         return
-    if ending is not UNTOUCHED:
-        apply(message, ending)
-    await send(message)
-
-
-async def _nothing() -> None:
-    """Send nothing."""
-
-
-async def _in_a_thread(work: Coroutine[Any, Any, R]) -> R:
-    """Drive the coroutine of a blocking store in a worker thread."""
-    import asyncio
-
-    return await asyncio.to_thread(run_blocking, work)
-
-
-def _uninterrupted(exchange: Exchange[Any], work: Coroutine[Any, Any, R]) -> Awaitable[R]:
-    """Finish *work* although the client disconnects: a commit is never left half-way (FAILURES F17).
-
-    The time-outs of the store bound the wait.
-    """
-    gate = exchange.gate
-    if gate.never_waits or exchange.draft is None:
-        return work
-    return Completion(work) if gate.spares_tasks else _in_a_task(work)
-
-
-async def _in_a_task(work: Coroutine[Any, Any, R]) -> R:
-    import asyncio
-
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:  # some cancel again and again until they are heard
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return task.result()
-
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-_VARY = (b"vary", b"Cookie")
-_VARY_LENGTH = len(b"vary")
-_CONTROL_LENGTH = len(b"cache-control")
+    pairs = ending.apply([(key.decode("latin-1"), bytes(value).decode("latin-1")) for key, value in headers])
+    message["headers"] = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
 
 
 def header(scope: Scope, name: bytes) -> list[str]:
     """Return every value of a request header, in order."""
-    return _values(scope["headers"], name)
-
-
-class AsgiExchange(Exchange[Any]):
-    """The session of one ASGI request, made of its headers and the client's address.
-
-    It keeps what it may be asked for, not the scope, which would keep it in turn.
-    """
-
-    def sent_cookies(self) -> str:
-        """Return the Cookie header of the request; HTTP/2 may split it (RFC 9113 8.2.3)."""
-        # ASGI: names come in lower case. Joined in one go: to add line after line copies what was there each time.
-        return b"; ".join([value for key, value in self._sent if key == b"cookie"]).decode("latin-1")
-
-    def accept(self) -> str:
-        """Return the Accept header."""
-        return ",".join(_values(self._sent, b"accept"))
-
-    def sender(self) -> ClientOf:
-        """Return what tells who sent the request."""
-        return partial(_client, self.gate, self._sent, self._about)
-
-
-def _client(gate: Gate[Any], headers: Iterable[tuple[bytes, bytes]], peer: Sequence[Any] | None) -> Client:
-    """Return the client, through trusted proxies only (SECURITY R31)."""
-    told: dict[bytes, list[str]] = {b"user-agent": [], b"x-forwarded-for": [], b"forwarded": []}
-    for key, value in headers:
-        if key in told:  # ASGI: names come in lower case
-            told[key].append(value.decode("latin-1"))
-    agents, *claims = told.values()
-    address = gate.client_address(str(peer[0]) if peer else None, *claims)
-    agent = agents[0] if agents else None
-    return Client(address, agent)
-
-
-def apply(message: Message, ending: Ending) -> None:
-    """Add what the session asks of the head: Set-Cookie, Vary, Cache-Control (SECURITY R23)."""
-    headers: Headers = [*(message.get("headers") or ())]
-    varies: list[str] = []
-    controls: list[str] = []
-    for key, value in headers:
-        if len(key) == _VARY_LENGTH:
-            if key.lower() == b"vary":
-                varies.append(bytes(value).decode("latin-1"))
-        elif len(key) == _CONTROL_LENGTH and key.lower() == b"cache-control":
-            controls.append(bytes(value).decode("latin-1"))
-    if ending.set_cookie is not None:
-        headers.append((b"set-cookie", ending.set_cookie.encode("latin-1")))
-        replaced = cache_control(controls)
-        if replaced is not None:
-            if controls:
-                headers = [pair for pair in headers if pair[0].lower() != b"cache-control"]
-            headers.append((b"cache-control", replaced.encode("latin-1")))
-    if ending.accessed:
-        if not varies:
-            headers.append(_VARY)
-        elif (vary := add_vary(varies)) is not None:
-            headers.append((b"vary", vary.encode("latin-1")))
-    message["headers"] = headers
-
-
-def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
-    length = len(name)
-    return [bytes(value).decode("latin-1") for key, value in headers if len(key) == length and key.lower() == name]
+    return [bytes(value).decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
 async def answer_with(send: Send, answer: Answer) -> None:
@@ -313,61 +217,42 @@ async def answer_with(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-class Completion(Generic[R]):
-    """Await *work* to its end in the present task; a cancellation that came meanwhile is raised then.
+async def _send_answer(send: Send, ending: Ending, scope: Scope) -> None:
+    answer = ending.answer(",".join(header(scope, b"accept")), scope.get("method", "GET"))
+    if answer is not None:
+        await answer_with(send, answer)
 
-    That spares a second task, and three turns of the event loop.
+
+async def _nothing() -> None:
+    """Send nothing: an answer of our own took the place of the application's."""
+
+
+def _peer(headers: Iterable[tuple[bytes, bytes]], client: Sequence[Any] | None) -> Peer:
+    """Return what the request says of its sender."""
+    found: dict[bytes, list[str]] = {b"user-agent": [], b"x-forwarded-for": [], b"forwarded": []}
+    for key, value in headers:
+        if key in found:  # ASGI: names come in lower case
+            found[key].append(value.decode("latin-1"))
+    agents, x_forwarded_for, forwarded = found.values()
+    return Peer(str(client[0]) if client else None, agents[0] if agents else None, x_forwarded_for, forwarded)
+
+
+def _replace_extras(request: AsyncRequestSession[Any], value: object) -> None:
+    """Take what the application put in the place of ``scope["session"]``: a dict of new extras, or nothing at all.
+
+    An empty dict, None or Litestar's ``Empty`` is how applications and frameworks log out that way. A mapping of another
+    class is the session of another library inside this middleware, and none of ours.
     """
-
-    __slots__ = ("_work",)
-
-    def __init__(self, work: Coroutine[Any, Any, R]) -> None:
-        self._work = work
-
-    def __await__(self) -> Generator[Any, Any, R]:
-        """Drive the work step by step."""
-        work = self._work
-        cancelled: BaseException | None = None
-        failure: BaseException | None = None
-        while True:
-            try:
-                future = work.send(None) if failure is None else work.throw(failure)
-            except StopIteration as done:
-                if cancelled is not None:
-                    raise cancelled from None
-                result: R = done.value
-                return result
-            failure = None
-            try:
-                yield None if future is None else _Steadfast(future)
-            except BaseException as error:  # noqa: BLE001 - the work's to handle, unless it is a cancellation from outside
-                if _is_cancellation(error) and (future is None or not future.cancelled()):
-                    cancelled = error
-                else:
-                    failure = error
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    from asyncio import CancelledError
-
-    return isinstance(error, CancelledError)
-
-
-class _Steadfast:
-    """A future that a task can wait for and cannot cancel: the task is cancelled once it is done."""
-
-    __slots__ = ("_asyncio_future_blocking", "_future")
-
-    def __init__(self, future: Any) -> None:
-        future._asyncio_future_blocking = False  # noqa: SLF001 - what a task does with what it waits for
-        self._asyncio_future_blocking = True
-        self._future = future
-
-    def get_loop(self) -> Any:
-        return self._future.get_loop()
-
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Any = None) -> None:
-        self._future.add_done_callback(callback, context=context)
-
-    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
-        return False
+    if value is None or (isinstance(value, type) and value.__name__ == "Empty"):
+        request.session.logout()
+    elif type(value) is dict:
+        session, extras = request.session, cast("dict[str, Any]", value)
+        if not extras:
+            session.logout()
+            return
+        for name in [name for name in session if name not in extras]:
+            del session[name]
+        session.update(extras)
+    elif not isinstance(value, Mapping):
+        msg = f'scope["session"] was replaced by a {type(value).__name__}; assign a dict of extras, or an empty one'
+        raise TypeError(msg)

@@ -10,11 +10,11 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from sojourn.adapters import hears_of_every_end, is_client_side, look_up, require_manager
 from sojourn.asgi.session import Application, Message, Receive, Scope, Send
 from sojourn.crypto import token_id
-from sojourn.manager import SessionManager, require_manager
-from sojourn.session import LoadOutcome, draft_of
-from sojourn.stores import AnnouncingStore, StoreIO, Waiting
+from sojourn.manager import SessionManager
+from sojourn.session import LoadOutcome, state_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -58,7 +58,7 @@ class RevocationMiddleware:
             return
         if self._stop is None:
             self._stop = self.sessions.on_revoked(self._end, on_doubt=self._doubt)
-        draft = draft_of(await self.sessions.get(scope))
+        draft = state_of(await self.sessions.get(scope))
         watch = _Watch(self, receive, send)
 
         async def send_wrapped(message: Message) -> None:
@@ -182,22 +182,21 @@ class _Watch:
     async def _wait_for_the_end(self, token: str) -> None:
         import asyncio
 
-        gate = self._middleware.sessions.gate
-        if not gate.client_side:
+        sessions = self._middleware.sessions
+        if not is_client_side(sessions):
             self._enter(token_id(token))
         while not self._is_told:
             self._woken.clear()
-            with Waiting(gate.new_patience()):
-                found = await gate.fetch(token)
+            found = await look_up(sessions, token)
             pause = self._longest_pause()
             if found.outcome is LoadOutcome.UNAVAILABLE:
                 pause = min(pause, _AFTER_AN_OUTAGE)
-            elif found.outcome is not LoadOutcome.LOADED or found.record is None:
+            elif found.id is None:
                 return
             else:
-                if self._enter(found.record.id):
+                if self._enter(found.id):
                     continue  # it may have ended before anybody would have told us
-                pause = min(pause, max(_SHORTEST, found.record.deadline - gate.context.clock.time()))
+                pause = min(pause, max(_SHORTEST, found.seconds))
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if pause == math.inf else pause):
                     await self._woken.wait()
@@ -212,10 +211,8 @@ class _Watch:
 
     def _longest_pause(self) -> float:
         """Return how long nobody need look: a store that announces is believed, but it names no renewal."""
-        context = self._middleware.sessions.gate.context
-        store, revocations = context.calls.store, context.revocations
-        tells = isinstance(store, AnnouncingStore) or store.io is StoreIO.NONE
-        pause = math.inf if tells and revocations is None else _LOOK_EVERY
-        if context.limits.renew_after is not None:
-            pause = min(pause, max(_SHORTEST, context.limits.renew_grace / 2))
+        sessions = self._middleware.sessions
+        pause = math.inf if hears_of_every_end(sessions) else _LOOK_EVERY
+        if sessions.settings.renew_after is not None:
+            pause = min(pause, max(_SHORTEST, sessions.settings.renew_grace.total_seconds() / 2))
         return pause

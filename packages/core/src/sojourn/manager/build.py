@@ -1,11 +1,11 @@
-"""From settings and parts to the context of a manager: what is named is found, what does not fit is refused."""
+"""From settings and parts to the engine of a manager: what is named is found, what does not fit is refused."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sojourn.codec import Codec
 from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
@@ -13,13 +13,13 @@ from sojourn.errors import ConfigurationError
 from sojourn.events import EventDispatcher
 from sojourn.hookspecs import Observer
 from sojourn.manager.client_side import Revocations
-from sojourn.manager.engine import Context
-from sojourn.manager.guarded_store import Calls
+from sojourn.manager.engine import Engine
+from sojourn.manager.guarded_store import GuardedStore
 from sojourn.metrics import Metrics, NullMetrics
-from sojourn.plugins import PluginLoader
+from sojourn.plugins import PluginLoader, warn_about_unknown_variables
 from sojourn.resilience import BreakerState, CircuitBreaker, RetryBudget, ServerBreakers
 from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
-from sojourn.session import Limits, Migrate, Shape, Terms
+from sojourn.session import Lifetimes, Migrate, Model
 from sojourn.stores import (
     AnnouncingStore,
     ClientSideStore,
@@ -45,7 +45,7 @@ _LONGEST = {"high_security": 12 * 3600.0, "development": 400 * _DAY, "testing": 
 _LONGEST_ELSEWHERE = 30 * _DAY
 
 
-def build_context(
+def build_engine(
     model: type[T],
     store: Store | ClientSideStore,
     *,
@@ -58,11 +58,11 @@ def build_context(
     observers: Sequence[Observer],
     clock: Clock,
     revocation_store: Store | None,
-) -> Context[T]:
+) -> Engine[T]:
     """Return the parts of a manager. Raise ConfigurationError saying what does not fit and what to do."""
-    door = PluginLoader(settings)
-    cipher = door.cipher(cipher) if isinstance(cipher, str) else cipher
-    metrics = door.metrics(metrics) if isinstance(metrics, str) else metrics
+    loader = PluginLoader(settings)
+    cipher = loader.cipher(cipher) if isinstance(cipher, str) else cipher
+    metrics = loader.metrics(metrics) if isinstance(metrics, str) else metrics
     client_side = is_client_side(store)
     _refuse_what_the_store_lacks(store, settings, client_side=client_side)
     if client_side and revocation_store is None:
@@ -76,44 +76,43 @@ def build_context(
             "of the old one; a shorter SOJOURN_ABSOLUTE_TIMEOUT limits how long a copy is of use"
         )
     ring = settings.key_ring()
-    signals = EventDispatcher(
+    events = EventDispatcher(
         metrics or NullMetrics(),
         observers,
         clock,
         lambda principal: ring.label("event", principal),
         node=settings.node_id,
     )
-    _listen_to(store, signals)
+    _listen_to(store, events)
     longest = _longest(settings)
-    return Context(
-        terms=Terms(
-            shape=Shape(
-                model,
-                new=new or cast("Callable[[], T]", model),
-                serializer=_serializer(serializer, model),
-                migrate=migrate,
-            ),
-            limits=Limits(
-                idle_timeout=settings.idle_timeout.total_seconds(),
-                absolute_timeout=settings.absolute_timeout.total_seconds(),
-                touch_after=settings.idle_timeout.total_seconds() * settings.touch_after,
-                renew_after=settings.renew_after.total_seconds() if settings.renew_after is not None else None,
-                renew_grace=settings.renew_grace.total_seconds(),
-                max_lifetime=longest,
-            ),
-            clock=clock,
-            client_side=client_side,
+    return Engine(
+        settings=settings,
+        model=Model(
+            model,
+            new=new or cast("Callable[[], T]", model),
+            serializer=_serializer(serializer, model),
+            migrate=migrate,
         ),
+        lifetimes=Lifetimes(
+            idle_timeout=settings.idle_timeout.total_seconds(),
+            absolute_timeout=settings.absolute_timeout.total_seconds(),
+            touch_after=settings.idle_timeout.total_seconds() * settings.touch_after,
+            renew_after=settings.renew_after.total_seconds() if settings.renew_after is not None else None,
+            renew_grace=settings.renew_grace.total_seconds(),
+            max_lifetime=longest,
+        ),
+        clock=clock,
+        client_side=client_side,
         label_of=lru_cache(maxsize=_LABELS_KEPT)(ring.label),
-        calls=make_calls(store, settings, signals, clock),
+        store=guard(store, settings, events, clock),
         codec=_codec(store, settings, ring, cipher, longest, client_side=client_side),
         ring=ring,
-        signals=signals,
+        events=events,
         cookies=settings.cookie_policy(),
         binding=settings.make_binding(),
         revocations=(
             Revocations(
-                make_calls(revocation_store, settings, signals, clock),
+                guard(revocation_store, settings, events, clock),
                 _index_codec(settings, ring, cipher, longest),
                 ring,
                 clock,
@@ -123,32 +122,29 @@ def build_context(
             else None
         ),
         indexed=isinstance(store, IndexedStore) and not client_side,
-        on_conflict=settings.on_conflict,
-        max_sessions=settings.max_sessions,
-        max_sessions_policy=settings.max_sessions_policy,
     )
 
 
-def make_calls(
-    store: Store | ClientSideStore, settings: SessionSettings, signals: EventDispatcher, clock: Clock
-) -> Calls:
+def guard(
+    store: Store | ClientSideStore, settings: SessionSettings, events: EventDispatcher, clock: Clock
+) -> GuardedStore:
     """Return the store behind breakers of its own, retries and metrics."""
     partition = store.partition if isinstance(store, PartitionedStore) else None
     breaker: CircuitBreaker | ServerBreakers | None = None
     if store.io is not StoreIO.NONE:
 
         def on_change(before: BreakerState, after: BreakerState) -> None:
-            signals.breaker("", before, after, after)
+            events.breaker("", before, after, after)
 
         breaker = settings.make_breaker(on_change=on_change)
         if breaker is not None and partition is not None:
-            breaker = ServerBreakers(breaker, partition, on_change=signals.breaker)
-    return Calls(
+            breaker = ServerBreakers(breaker, partition, on_change=events.breaker)
+    return GuardedStore(
         store,
         breaker=breaker,
         retry=settings.make_retry_policy(),
         budget=RetryBudget(share=settings.retry_budget),
-        signals=signals,
+        events=events,
         clock=clock,
     )
 
@@ -245,17 +241,32 @@ def _refuse_what_the_store_lacks(
         raise ConfigurationError(msg)
 
 
-def _listen_to(store: Store | ClientSideStore, signals: EventDispatcher) -> None:
+def _listen_to(store: Store | ClientSideStore, events: EventDispatcher) -> None:
     """Take what a store has to say by itself: records that it dropped, links that were lost."""
     if isinstance(store, MemoryStore) and store.on_evict is None:
 
         def tell(id_: str) -> None:
-            signals.event("evicted", id_, reason="max_sessions of the memory store")
+            events.event("evicted", id_, reason="max_sessions of the memory store")
 
         store.on_evict = tell
     if isinstance(store, AnnouncingStore):
-        signals.revocations.announcer = store
+        events.revocations.announcer = store
     if isinstance(store, LinkedStore):
-        store.on_link(signals.link)
+        store.on_link(events.link)
     if isinstance(store, ConfirmingStore):
-        store.on_unconfirmed(signals.unconfirmed)
+        store.on_unconfirmed(events.unconfirmed)
+
+
+def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]:
+    """Return *parts*, keywords of SessionManager, with everything else that the settings name."""
+    warn_about_unknown_variables(dotenv_path=settings.surroundings.env_file)
+    loader = PluginLoader(settings)
+    if "store" not in parts:
+        parts["store"] = loader.store(settings.store)
+    if settings.revocation_store is not None and "revocation_store" not in parts:
+        parts["revocation_store"] = loader.store(settings.revocation_store)
+    parts.setdefault("serializer", None if settings.serializer == "json" else loader.serializer(settings.serializer))
+    parts.setdefault("cipher", loader.cipher(settings.cipher))
+    parts.setdefault("metrics", loader.metrics(settings.metrics))
+    parts["observers"] = (*loader.observers(), *parts.get("observers", ()))
+    return parts

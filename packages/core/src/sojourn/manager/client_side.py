@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import secrets
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,9 +27,9 @@ import msgspec
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.crypto import KeyRing, encode_bytes, is_token
 from sojourn.errors import SessionConflictError, StoreUnavailableError
-from sojourn.manager.guarded_store import Calls
+from sojourn.manager.guarded_store import GuardedStore
 from sojourn.session import CLOCK_TOLERANCE, Moment, Payload
-from sojourn.stores import WRITE_ID_BYTES, Clock, Created, Record, Replaced
+from sojourn.stores import Clock, Created, Record, Replaced, new_write_id
 
 _TRIES = 8
 
@@ -62,23 +61,23 @@ class Standing(NamedTuple):
 class Revocations:
     """The revocation index of one application, kept as records of an ordinary store."""
 
-    def __init__(self, calls: Calls, codec: Codec, ring: KeyRing, clock: Clock, *, longest: float) -> None:
-        self.calls = calls
+    def __init__(self, store: GuardedStore, codec: Codec, ring: KeyRing, clock: Clock, *, longest: float) -> None:
+        self.store = store
         self._codec = codec
         self._ring = ring
         self._clock = clock
         self._longest = longest
 
-    def over(self, calls: Calls) -> Revocations:
+    def over(self, store: GuardedStore) -> Revocations:
         """Return the same index over another store on the same data."""
-        return Revocations(calls, self._codec, self._ring, self._clock, longest=self._longest)
+        return Revocations(store, self._codec, self._ring, self._clock, longest=self._longest)
 
     async def is_revoked(self, record: Record, payload: Payload, *, fresh: bool = False) -> bool:
         """Tell whether the session ended, moved, or was revoked with all of its principal's.
 
         *fresh* reads past a local cache of the index's store.
         """
-        if await self.calls.load(_key("revoked", record.id), fresh=fresh) is not None:
+        if await self.store.load(_key("revoked", record.id), fresh=fresh) is not None:
             return True
         return (await self.standing(record.id, payload, fresh=fresh)).is_revoked
 
@@ -87,7 +86,7 @@ class Revocations:
         is_revoked, outlives = False, None
         if payload.principal is not None:
             for label in self._ring.labels("not-before", payload.principal):
-                entry = await self.calls.load(_key("not-before", label), fresh=fresh)
+                entry = await self.store.load(_key("not-before", label), fresh=fresh)
                 if entry is not None:
                     rule = _rule(entry)
                     is_revoked = is_revoked or rule.covers(id, payload)
@@ -103,9 +102,9 @@ class Revocations:
             until = self._clock.time() + self._longest
         while True:
             entry = self._entry(id, until)
-            if await self.calls.create(entry, write_id=secrets.token_bytes(WRITE_ID_BYTES)) is Created.OK:
+            if await self.store.create(entry, write_id=new_write_id()) is Created.OK:
                 return [id]
-            present = await self.calls.load(entry.id, fresh=True)
+            present = await self.store.load(entry.id, fresh=True)
             successor = self._successor(present) if present is not None else None
             if present is None or successor is None:
                 return []
@@ -119,10 +118,10 @@ class Revocations:
         """
         entry = self._entry(id, until, successor)
         try:
-            return await self.calls.create(entry, write_id=secrets.token_bytes(WRITE_ID_BYTES)) is Created.OK
+            return await self.store.create(entry, write_id=new_write_id()) is Created.OK
         except StoreUnavailableError:
             # the reply may have been lost; the id tells whose entry it is, for nobody else knows it
-            present = await self.calls.load(entry.id, fresh=True)
+            present = await self.store.load(entry.id, fresh=True)
             if present is None:
                 raise
             return self._successor(present) == successor
@@ -134,7 +133,7 @@ class Revocations:
         family = await self._trail(spared) if spared is not None else []
         at = self._clock.time()
         for key in keys:
-            present = await self.calls.load(key, fresh=True)
+            present = await self.store.load(key, fresh=True)
             if present is not None:
                 at = max(at, math.nextafter(_rule(present).at, math.inf))
         written = {key: await self._leave(key, at, family) for key in keys}
@@ -149,7 +148,7 @@ class Revocations:
         """Return an id and those under which its session went on, the present one last."""
         trail = [id]
         while True:
-            present = await self.calls.load(_key("revoked", trail[-1]), fresh=True)
+            present = await self.store.load(_key("revoked", trail[-1]), fresh=True)
             successor = self._successor(present) if present is not None else None
             if successor is None:
                 return trail
@@ -180,18 +179,18 @@ class Revocations:
     async def _change(self, key: str, change: Callable[[NotBefore | None], NotBefore | None]) -> NotBefore | None:
         """Write what *change* makes of the rule; return that, None where nothing is to be written."""
         for _ in range(_TRIES):
-            present = await self.calls.load(key, fresh=True)
+            present = await self.store.load(key, fresh=True)
             rule = change(_rule(present) if present is not None else None)
             if rule is None:
                 return None
             until = max(self._clock.time(), rule.at) + self._longest + CLOCK_TOLERANCE
-            content, write_id = msgspec.msgpack.encode(rule), secrets.token_bytes(WRITE_ID_BYTES)
+            content, write_id = msgspec.msgpack.encode(rule), new_write_id()
             if present is None:
-                if await self.calls.create(Record(key, 1, content, until, until), write_id=write_id) is Created.OK:
+                if await self.store.create(Record(key, 1, content, until, until), write_id=write_id) is Created.OK:
                     return rule
             else:
                 entry = Record(key, present.version + 1, content, until, until)
-                if await self.calls.replace(entry, expected=present.version, write_id=write_id) is Replaced.OK:
+                if await self.store.replace(entry, expected=present.version, write_id=write_id) is Replaced.OK:
                     return rule
         msg = "the revocation index kept changing; nothing is certain, revoke again"
         raise SessionConflictError(msg)

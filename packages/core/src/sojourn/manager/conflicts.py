@@ -1,17 +1,15 @@
 """Write a changed session over the record that was loaded, merging with whoever came first.
 
-Its one rule: a version that was not seen is never overwritten unseen, and what is gone is not brought back
-(FAILURES F7, F8).
+A version that was not seen is never overwritten unseen, and what is gone is not brought back (FAILURES F7, F8).
 """
 
 from __future__ import annotations
 
 import random
-import secrets
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import token_id
@@ -22,15 +20,16 @@ from sojourn.errors import (
     SessionReadOnlyError,
     StoreUnavailableError,
 )
-from sojourn.manager.engine import Context
-from sojourn.manager.opening import Fetcher, max_age
-from sojourn.session import CookieAction, CookieChange, Draft, Payload
-from sojourn.stores import WRITE_ID_BYTES, Record, Replaced
+from sojourn.manager import opening
+from sojourn.manager.engine import Engine
+from sojourn.manager.opening import max_age
+from sojourn.session import CookieAction, CookieChange, Payload, RequestState
+from sojourn.stores import Record, Replaced, new_write_id
 
 T = TypeVar("T")
 MOST_TRIES: Final = 3
 """How often a conflict is merged before the request gives up (FAILURES F8)."""
-_FACTS: Final = (
+_NEVER_MERGED: Final = (
     "principal",
     "csrf",
     "created_at",
@@ -54,119 +53,109 @@ class Theirs:
     """What leads to the record: the successor when the session was renewed meanwhile."""
 
 
-class Replacer(Generic[T]):
-    """Replace records for one manager."""
-
-    __slots__ = ("_context", "_fetcher")
-
-    def __init__(self, context: Context[T], fetcher: Fetcher[T]) -> None:
-        self._context = context
-        self._fetcher = fetcher
-
-    async def replace(self, draft: Draft[T], payload: Payload) -> None:
-        """Store *payload* over the draft's record; on CONFLICT merge and try again, on GONE drop the changes."""
-        context = self._context
-        record = draft.record
-        if record is None or draft.id is None:
+async def replace(engine: Engine[T], state: RequestState[T], payload: Payload) -> None:
+    """Store *payload* over the state's record; on CONFLICT merge and try again, on GONE drop the changes."""
+    record = state.record
+    if record is None or state.id is None:
+        return
+    if engine.client_side:
+        await reseal(engine, state, payload)
+        return
+    token, merged = state.token, False
+    for tried in range(MOST_TRIES + 1):
+        if token != state.token and state.head_sent:
+            break
+        state.record = record
+        written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()))
+        answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
+        if answer is Replaced.OK:
+            moved = token != state.token
+            state.adopt(written, payload, token, written="merged" if merged else "replaced", keep=not merged)
+            if moved:
+                state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written))
             return
-        if context.client_side:
-            await self.reseal(draft, payload)
+        if answer is Replaced.GONE:
+            mark_gone(engine, state)
             return
-        token, merged = draft.token, False
-        for tried in range(MOST_TRIES + 1):
-            if token != draft.token and draft.head_sent:
-                break
-            draft.record = record
-            written = context.seal(record.id, record.version + 1, payload, draft.deadlines(context.clock.time()))
-            answer = await context.calls.replace(
-                written, expected=record.version, write_id=secrets.token_bytes(WRITE_ID_BYTES)
-            )
-            if answer is Replaced.OK:
-                moved = token != draft.token
-                draft.adopt(written, payload, token, keep=not merged)
-                if moved:
-                    draft.cookie = CookieChange(CookieAction.SET, token, max_age(context, written))
-                return
-            if answer is Replaced.GONE:
-                self.lose(draft)
-                return
-            context.signals.event("conflict", record.id, principal=draft.facts.principal)
-            if context.on_conflict == "raise" or tried == MOST_TRIES:
-                break
-            await context.calls.sleep(pause(tried))
-            theirs = await self.reload(record.id, token)
-            if theirs is None:
-                self.lose(draft)
-                return
-            payload, merged = self.merge(draft, theirs), True
-            record, token = theirs.record, theirs.token
-        msg = f"session {draft.id} was changed by another request at the same time; load it again and repeat"
-        raise SessionConflictError(msg)
-
-    async def reseal(self, draft: Draft[T], payload: Payload) -> None:
-        """Write the session into a new cookie, unless it was revoked: it lives there and nowhere else."""
-        context, record = self._context, draft.record
-        if draft.head_sent or record is None:
-            msg = "the session lives in the cookie and was changed after the response started; change it before"
-            raise ResponseStartedError(msg)
-        written = context.seal(record.id, record.version + 1, payload, draft.deadlines(context.clock.time()))
-        if payload == draft.loaded:
-            token = await context.client_store.touch(written)
-        else:
-            token = await context.client_store.replace(written, expected=record.version, write_id=b"")
-        context.require_fitting_cookie(token)
-        index = context.revocations
-        # last of all, so that a slow request does not put a revoked cookie in the place of the one of a login since
-        if index is not None and draft.loaded is not None and await index.is_revoked(record, draft.loaded, fresh=True):
-            self.lose(draft)
-            return
-        draft.adopt(written, payload, token, keep=True)
-        draft.cookie = CookieChange(CookieAction.SET, token, max_age(context, written))
-
-    async def reload(self, id: str, token: str | None) -> Theirs | None:
-        """Return what is stored now, following renewals; None when the session is gone."""
-        context = self._context
-        record = await context.calls.load(id, fresh=True)
-        while record is not None and peek_flags(record.payload) & STUB and token is not None:
-            token = self._fetcher.follow(token, record)
-            record = None if token is None else await context.calls.load(token_id(token), fresh=True)
-        if record is None or record.is_end:
-            return None
-        try:
-            return Theirs(record, self._fetcher.read(record), token)
-        except FutureEnvelopeError:
-            msg = f"session {id} was written by a newer version meanwhile; try again later"
-            raise SessionReadOnlyError(msg) from None
-        except (CorruptEnvelopeError, SerializationError):
-            msg = f"the record of session {id} was damaged meanwhile; it is left as it is"
-            raise StoreUnavailableError(msg) from None
-
-    def merge(self, draft: Draft[T], theirs: Theirs | None) -> Payload:
-        """Return the content that holds both sides' changes; None stands for a new session (DESIGN 4).
-
-        Content is merged against what was loaded; principal, CSRF secret and times never are: where this request did
-        not set them, theirs count.
-        """
-        loaded = draft.loaded
+        engine.events.event("conflict", record.id, principal=state.payload.principal)
+        if engine.on_conflict == "raise" or tried == MOST_TRIES:
+            break
+        await engine.store.sleep(pause(tried))
+        theirs = await reload(engine, record.id, token)
         if theirs is None:
-            return draft.around(*draft.content.merge_into(None))
-        if loaded is not None:
-            changed = {
-                name: getattr(draft.facts, name)
-                for name in _FACTS
-                if getattr(draft.facts, name) != getattr(loaded, name)
-            }
-            draft.facts = replace(theirs.payload, **changed)
-        if self._context.on_conflict == "overwrite":
-            content = draft.content
-            return draft.around(content.encode_data(), content.encode_extras(), content.encode_flash())
-        return draft.around(*draft.content.merge_into(theirs.payload))
+            mark_gone(engine, state)
+            return
+        payload, merged = merge(engine, state, theirs), True
+        record, token = theirs.record, theirs.token
+    msg = f"session {state.id} was changed by another request at the same time; load it again and repeat"
+    raise SessionConflictError(msg)
 
-    def lose(self, draft: Draft[T]) -> None:
-        """Drop the changes of a session that somebody else ended; the cookie is left alone (FAILURES F7)."""
-        ended, principal = draft.id or "", draft.facts.principal
-        draft.lose()
-        self._context.signals.event("gone", ended, principal=principal, reason="ended meanwhile")
+
+async def reseal(engine: Engine[T], state: RequestState[T], payload: Payload) -> None:
+    """Write the session into a new cookie, unless it was revoked: it lives there and nowhere else."""
+    record = state.record
+    if state.head_sent or record is None:
+        msg = "the session lives in the cookie and was changed after the response started; change it before"
+        raise ResponseStartedError(msg)
+    written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()))
+    if payload == state.loaded:
+        token = await engine.client_store.touch(written)
+    else:
+        token = await engine.client_store.replace(written, expected=record.version, write_id=b"")
+    engine.require_fitting_cookie(token)
+    index = engine.revocations
+    # Last of all, so that a slow request does not put a revoked cookie in the place of the one of a login since.
+    if index is not None and state.loaded is not None and await index.is_revoked(record, state.loaded, fresh=True):
+        mark_gone(engine, state)
+        return
+    state.adopt(written, payload, token, written="replaced", keep=True)
+    state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written))
+
+
+async def reload(engine: Engine[T], id: str, token: str | None) -> Theirs | None:
+    """Return what is stored now, following renewals; None when the session is gone."""
+    record = await engine.store.load(id, fresh=True)
+    while record is not None and peek_flags(record.payload) & STUB and token is not None:
+        token = opening.follow(engine, token, record)
+        record = None if token is None else await engine.store.load(token_id(token), fresh=True)
+    if record is None or record.is_end:
+        return None
+    try:
+        return Theirs(record, opening.read(engine, record), token)
+    except FutureEnvelopeError:
+        msg = f"session {id} was written by a newer version meanwhile; try again later"
+        raise SessionReadOnlyError(msg) from None
+    except (CorruptEnvelopeError, SerializationError):
+        msg = f"the record of session {id} was damaged meanwhile; it is left as it is"
+        raise StoreUnavailableError(msg) from None
+
+
+def merge(engine: Engine[T], state: RequestState[T], theirs: Theirs | None) -> Payload:
+    """Return the content that holds both sides' changes; None stands for a new session (DESIGN 4).
+
+    Content is merged against what was loaded; principal, CSRF secret and times never are: where this request did
+    not set them, theirs count.
+    """
+    loaded = state.loaded
+    if theirs is None:
+        return state.around(*state.merge_content(None))
+    if loaded is not None:
+        changed = {
+            name: getattr(state.payload, name)
+            for name in _NEVER_MERGED
+            if getattr(state.payload, name) != getattr(loaded, name)
+        }
+        state.payload = structs.replace(theirs.payload, **changed)
+    if engine.on_conflict == "overwrite":
+        return state.compose()
+    return state.around(*state.merge_content(theirs.payload))
+
+
+def mark_gone(engine: Engine[T], state: RequestState[T]) -> None:
+    """Drop the changes of a session that somebody else ended; the cookie is left alone (FAILURES F7)."""
+    ended, principal = state.id or "", state.payload.principal
+    state.mark_gone()
+    engine.events.event("gone", ended, principal=principal, reason="ended meanwhile")
 
 
 def pause(tried: int) -> float:

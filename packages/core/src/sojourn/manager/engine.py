@@ -1,81 +1,173 @@
-"""What opening and committing share: one manager's parts, gathered once when it is built."""
+"""Everything that one manager needs for a request, bound once when the manager is built."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Generic, Literal, TypeVar, cast
+from copy import copy
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast
 
-from sojourn.binding import Binding
+from sojourn.binding import Binding, Client, Peer
 from sojourn.codec import STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy
 from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
+from sojourn.errors import ConfigurationError
 from sojourn.events import EventDispatcher
 from sojourn.manager.client_side import Revocations
-from sojourn.manager.guarded_store import Calls
-from sojourn.session import Draft, Limits, Payload, Shape, Terms, encode_payload
-from sojourn.stores import ClientSideStore, Clock, Deleted, Record, Store
+from sojourn.manager.guarded_store import GuardedStore, Offload
+from sojourn.session import Lifetimes, Model, Payload, RequestState, encode_payload
+from sojourn.stores import (
+    CURRENT_DEADLINE,
+    ClientSideStore,
+    Clock,
+    Deadline,
+    DeadlineScope,
+    Deleted,
+    Record,
+    Store,
+    StoreIO,
+    TwinnedStore,
+)
+
+if TYPE_CHECKING:
+    from sojourn.settings import SessionSettings
 
 T = TypeVar("T")
-PRINCIPAL = "principal"
-RENEWAL = "renewal"
-FINGERPRINT = "fingerprint"
-_MOST_LOOKS = 8
-_END_KEPT = 10.0
+
+PRINCIPAL: Final = "principal"
+RENEWAL: Final = "renewal"
+FINGERPRINT: Final = "fingerprint"
+_MOST_LOOKS: Final = 8
+_END_KEPT: Final = 10.0
 """Seconds for which a rotation can still be told from another's end, after the last try of it."""
+_SLOWNESS: Final = (StoreIO.NONE, StoreIO.BLOCKING, StoreIO.ASYNC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context(Generic[T]):
-    """The parts of one manager."""
+class Engine(Generic[T]):
+    """The parts of one manager; its blocking sibling shares all of them but the stores."""
 
-    terms: Terms[T]
-    calls: Calls
-    label_of: Callable[[str, str], str]
-    """``ring.label``, the latest answers kept."""
-    codec: Codec
-    ring: KeyRing
-    signals: EventDispatcher
-    cookies: CookiePolicy
-    binding: Binding
-    revocations: Revocations | None
-    indexed: bool
-    on_conflict: Literal["merge", "raise", "overwrite"]
-    max_sessions: int | None
-    max_sessions_policy: Literal["reject", "evict_oldest"]
+    def __init__(
+        self,
+        *,
+        settings: SessionSettings,
+        model: Model[T],
+        lifetimes: Lifetimes,
+        clock: Clock,
+        store: GuardedStore,
+        label_of: Callable[[str, str], str],
+        codec: Codec,
+        ring: KeyRing,
+        events: EventDispatcher,
+        cookies: CookiePolicy,
+        binding: Binding,
+        revocations: Revocations | None,
+        client_side: bool,
+        indexed: bool,
+    ) -> None:
+        self.settings = settings
+        self.model = model
+        self.lifetimes = lifetimes
+        self.clock = clock
+        self.label_of = label_of
+        """``ring.label``, the latest answers kept."""
+        self.codec = codec
+        self.ring = ring
+        self.events = events
+        self.cookies = cookies
+        self.binding = binding
+        self.client_side = client_side
+        """Whether sessions live in the cookie."""
+        self.indexed = indexed
+        self.key: object = object()
+        """Under this object the session of a request stands; the blocking sibling shares it."""
+        self.on_conflict: Literal["merge", "raise", "overwrite"] = settings.on_conflict
+        self.max_sessions: int | None = settings.max_sessions
+        self.max_sessions_policy: Literal["reject", "evict_oldest"] = settings.max_sessions_policy
+        self.is_strict = settings.on_unavailable == "strict"
+        """Whether an outage ends in 503 (FAILURES, ``on_unavailable``)."""
+        self.commits_errors = settings.commit_on_error
+        self.binds = binding.policy != "off"
+        self.untouched_for = lifetimes.idle_timeout - lifetimes.touch_after
+        """Seconds before the idle deadline until which no access moves it."""
+        self.renew_after = None if client_side else lifetimes.renew_after
+        self._proxies = settings.make_trusted_proxies()
+        self._request_deadline = settings.request_deadline.total_seconds()
+        self._use(store, revocations)
 
-    def over(self, store: Store, revocation_store: Store | None) -> Context[T]:
-        """Return the same parts over other stores on the same data."""
+    def _use(self, store: GuardedStore, revocations: Revocations | None) -> None:
+        self.store = store
+        self.revocations = revocations
+        stores = [store.store, *([revocations.store.store] if revocations is not None else ())]
+        self.io = max((one.io for one in stores), key=_SLOWNESS.index)
+        """How opening a session waits: as the slower of its stores does."""
+        self.never_waits = self.io is StoreIO.NONE
+        self.spares_tasks = all(getattr(one, "spares_tasks", False) for one in stores)
+        """Whether the stores end their calls in time without cancelling the task that makes them."""
+
+    def __repr__(self) -> str:
+        """Show no key and no setting (SECURITY R6)."""
+        return f"<Engine over {type(self.store.store).__name__}>"
+
+    # -- how it waits ----------------------------------------------------------------------------------------
+
+    @property
+    def opens_on_access(self) -> bool:
+        """Tell whether a session may be opened where it is first used, without awaiting."""
+        return self.never_waits or (self.io is StoreIO.BLOCKING and self.store.offload is None)
+
+    @property
+    def blocks_already(self) -> bool:
+        """Tell whether this engine may be driven without an event loop as it is."""
+        return self.io is not StoreIO.ASYNC and self.store.offload is None
+
+    def over(self, store: Store, revocation_store: Store | None = None) -> Engine[T]:
+        """Return the same over other stores on the same data, with the same breakers."""
         revocations = self.revocations
+        sibling = copy(self)
         if revocations is not None and revocation_store is not None:
-            revocations = revocations.over(revocations.calls.over(revocation_store))
-        return replace(self, calls=self.calls.over(store), revocations=revocations)
+            revocations = revocations.over(revocations.store.over(revocation_store))
+        sibling._use(self.store.over(store), revocations)  # noqa: SLF001 - its own class
+        return sibling
 
-    @property
-    def shape(self) -> Shape[T]:
-        """Return what is known of the application's model."""
-        return self.terms.shape
+    def blocking(self) -> Engine[T]:
+        """Return the same over stores that never suspend. Raise ConfigurationError where a store has no twin."""
+        second = None if self.revocations is None else blocking_twin(self.revocations.store.server)
+        return self.over(blocking_twin(self.store.server), second)
 
-    @property
-    def limits(self) -> Limits:
-        """Return the times of a session's life."""
-        return self.terms.limits
+    def offload_to(self, offload: Offload) -> None:
+        """Run the calls of a BLOCKING store in worker threads: an event loop drives this manager."""
+        revocations = self.revocations
+        for store in (self.store, revocations.store if revocations is not None else self.store):
+            if store.store.io is StoreIO.BLOCKING:
+                store.offload = offload
 
-    @property
-    def clock(self) -> Clock:
-        """Return what tells the time."""
-        return self.terms.clock
+    def reset_breakers(self) -> None:
+        """Close the circuit breakers of all stores, and forget what failed."""
+        self.store.reset_breakers()
+        if self.revocations is not None:
+            self.revocations.store.reset_breakers()
 
-    @property
-    def client_side(self) -> bool:
-        """Tell whether sessions live in the cookie."""
-        return self.terms.client_side
+    def new_deadline(self) -> Deadline | None:
+        """Return how long one request may wait for the stores; None for stores that never wait."""
+        return None if self.never_waits else Deadline(self._request_deadline)
+
+    def deadline_scope(self) -> DeadlineScope:
+        """Bound store calls by what the request has left, and outside of requests by as much anew."""
+        return DeadlineScope(self.new_deadline() if CURRENT_DEADLINE.get() is None else None)
+
+    # -- who asks --------------------------------------------------------------------------------------------
+
+    def client(self, peer: Peer) -> Client:
+        """Return who sent a request, through trusted proxies only (SECURITY R31)."""
+        address = self._proxies.address(peer.address, peer.x_forwarded_for, peer.forwarded)
+        return Client(address, peer.user_agent)
+
+    # -- records ---------------------------------------------------------------------------------------------
 
     @property
     def client_store(self) -> ClientSideStore:
         """Return the store, where it is a client-side one."""
-        return cast("ClientSideStore", self.calls.store)
+        return cast("ClientSideStore", self.store.store)
 
     def require_fitting_cookie(self, token: str) -> None:
         """Raise CookieTooLargeError when no browser would keep the cookie (SECURITY R20)."""
@@ -92,26 +184,26 @@ class Context(Generic[T]):
             return [record.id]
         return await self.revocations.end(record.id, record.absolute_deadline)
 
-    async def admit(self, draft: Draft[T]) -> None:
+    async def admit(self, state: RequestState[T]) -> None:
         """Note what revocations a session that begins in a cookie outlives (SECURITY R39)."""
-        if self.revocations is not None and draft.facts.principal is not None:
-            facts = draft.change()
-            facts.outlives = (await self.revocations.standing("", facts)).outlives
+        if self.revocations is not None and state.payload.principal is not None:
+            payload = state.change()
+            payload.outlives = (await self.revocations.standing("", payload)).outlives
 
     def label(self, principal: str | None) -> str | None:
         """Return the index label of a principal under the first key (SECURITY R25)."""
-        return None if principal is None or self.terms.client_side else self.label_of(PRINCIPAL, principal)
+        return None if principal is None or self.client_side else self.label_of(PRINCIPAL, principal)
 
-    def bind(self, draft: Draft[T]) -> None:
+    def bind(self, state: RequestState[T]) -> None:
         """Bind a session that begins, or is logged into, to the client that sent the request (SECURITY R31)."""
-        if not draft.rebind:
+        if not state.rebind:
             return
-        client = draft.here() if draft.here is not None else None
-        facts = draft.change()
-        facts.client = client.label if client is not None else ""
-        facts.fingerprint = None
+        client = state.here() if state.here is not None else None
+        payload = state.change()
+        payload.client = client.label if client is not None else ""
+        payload.fingerprint = None
         if self.binding.policy != "off":
-            facts.fingerprint = self.binding.fingerprint(client, self.ring.primary.derive(FINGERPRINT))
+            payload.fingerprint = self.binding.fingerprint(client, self.ring.primary.derive(FINGERPRINT))
 
     def seal(self, id: str, version: int, payload: Payload, deadlines: tuple[float, float]) -> Record:
         """Return the record that holds *payload*. Raise SessionTooLargeError."""
@@ -123,14 +215,14 @@ class Context(Generic[T]):
     def stub(self, old: Record, key_id: bytes, new_id: str) -> Record:
         """Return what a renewal leaves under the old id: the key that the successor derives from, and its id (R9)."""
         now = self.clock.time()
-        until = min(now + self.limits.renew_grace, old.absolute_deadline)
+        until = min(now + self.lifetimes.renew_grace, old.absolute_deadline)
         bound = Bound(old.id, old.version + 1, until, until)
         content = key_id + new_id.encode()
         return Record(old.id, old.version + 1, self.codec.seal(content, bound, now, STUB), until, until)
 
     def end_of(self, record: Record) -> Record:
         """Return what a rotation leaves of a session: nothing to load, in no index, and soon gone (decision 13)."""
-        until = min(self.clock.time() + self.calls.longest_retrying + _END_KEPT, record.absolute_deadline)
+        until = min(self.clock.time() + self.store.longest_retrying + _END_KEPT, record.absolute_deadline)
         return Record(record.id, record.version + 1, b"", until, until)
 
     def read_stub(self, record: Record) -> tuple[bytes, str] | None:
@@ -149,23 +241,23 @@ class Context(Generic[T]):
 
         Unless it is *counted*, what a rotation left behind may be taken for a session; that saves the look at it.
         """
-        calls = self.calls
-        if self.limits.renew_after is None and not counted:
-            return await calls.delete(id) is Deleted.OK
+        store = self.store
+        if self.lifetimes.renew_after is None and not counted:
+            return await store.delete(id) is Deleted.OK
         for _ in range(_MOST_LOOKS):
-            record = await calls.load(id, fresh=True)
+            record = await store.load(id, fresh=True)
             if record is None or record.is_end:
                 return False
             stub = self.read_stub(record)
             renewed = stub is not None and await self.end_id(stub[1])
-            answer = await calls.delete(id, expected=record.version)
+            answer = await store.delete(id, expected=record.version)
             if answer is not Deleted.CONFLICT:
                 return renewed if stub is not None else answer is Deleted.OK
-        return await calls.delete(id) is Deleted.OK
+        return await store.delete(id) is Deleted.OK
 
     def open_record(self, record: Record) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
-        return self.codec.open(record.payload, record, self.terms.clock.time())
+        return self.codec.open(record.payload, record, self.clock.time())
 
     def successor(self, token: str, key_id: bytes | None = None) -> tuple[str, str, bytes] | None:
         """Return the token that a renewal of *token* leads to, its id and the key's id; None without that key.
@@ -177,3 +269,16 @@ class Context(Generic[T]):
             return None
         renewed = encode_bytes(key.mac(RENEWAL, token.encode()))
         return renewed, token_id(renewed), key.id
+
+
+def blocking_twin(store: Store) -> Store:
+    """Return the store itself unless it suspends, else its twin over a blocking client (DESIGN 3)."""
+    if store.io is not StoreIO.ASYNC:
+        return store
+    if isinstance(store, TwinnedStore):
+        return store.blocking_twin()
+    msg = (
+        f"{type(store).__name__} suspends and brings no blocking twin: under WSGI and in synchronous code build it from "
+        "settings, or over a synchronous client"
+    )
+    raise ConfigurationError(msg)

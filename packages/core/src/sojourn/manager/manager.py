@@ -1,60 +1,179 @@
-"""From settings to the parts that they name: store, serializer, cipher, metrics and observers.
+"""The manager of an application's sessions, and the same names for synchronous callers.
 
-Its one rule: what is handed in wins, and what is not named is not imported.
+One path of coroutines serves ASGI, which awaits them, and WSGI, which drives them (DESIGN 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
-from sojourn.binding import Client
+from sojourn.binding import Client, Peer
 from sojourn.crypto import Cipher
 from sojourn.hookspecs import Observer
-from sojourn.manager.build import build_context
-from sojourn.manager.engine import Context
-from sojourn.manager.gate import Gate
+from sojourn.manager import committing, opening
+from sojourn.manager.build import build_engine, complete
+from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
-from sojourn.manager.queries import Progress, Queries, Resealer, SessionInfo
-from sojourn.manager.request import SCOPE_KEY, exchange_of
+from sojourn.manager.queries import Progress, Queries, SessionInfo
+from sojourn.manager.request import REQUESTS_KEY, AsyncRequestSession, BlockingRequestSession, request_of
+from sojourn.manager.shielding import in_a_thread
 from sojourn.metrics import Metrics
-from sojourn.plugins import PluginLoader, warn_about_unknown_variables
 from sojourn.serializers import Serializer, SerializerFactory
-from sojourn.session import CookieChange, Migrate, Session, draft_of
-from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, Store
+from sojourn.session import CookieChange, Migrate, Session, state_of
+from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, Store, StoreIO
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
 
 
-def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]:
-    """Return *parts*, keywords of SessionManager, with everything else that the settings name."""
-    warn_about_unknown_variables(dotenv_path=settings.surroundings.env_file)
-    door = PluginLoader(settings)
-    if "store" not in parts:
-        parts["store"] = door.store(settings.store)
-    if settings.revocation_store is not None and "revocation_store" not in parts:
-        parts["revocation_store"] = door.store(settings.revocation_store)
-    parts.setdefault("serializer", None if settings.serializer == "json" else door.serializer(settings.serializer))
-    parts.setdefault("cipher", door.cipher(settings.cipher))
-    parts.setdefault("metrics", door.metrics(settings.metrics))
-    parts["observers"] = (*door.observers(), *parts.get("observers", ()))
-    return parts
-
-
 T = TypeVar("T")
+R = TypeVar("R")
+_BLOCKING: Final = StoreIO.BLOCKING
+M = TypeVar("M")
+"""The model of a manager being built: pyright binds T to nothing on the bare class."""
 
 
-class Administration(Generic[T]):
-    """The sessions of one application, from outside of requests."""
+class SessionManager(Generic[T]):
+    """Open and commit the sessions of one application.
 
-    gate: Gate[T]
-    _context: Context[T]
-    _queries: Queries[T]
+    *new* makes a fresh model; *migrate* is given the fields of a stored one that no longer fits. *settings* default to
+    ``SessionSettings()``, which reads ``SOJOURN_*``. Raises ConfigurationError naming the setting and what to do.
+    """
+
+    def __init__(
+        self,
+        model: type[T],
+        store: Store | ClientSideStore,
+        *,
+        new: Callable[[], T] | None = None,
+        migrate: Migrate | None = None,
+        settings: SessionSettings | None = None,
+        serializer: str | Serializer[T] | SerializerFactory | None = None,
+        cipher: str | Cipher | None = None,
+        metrics: str | Metrics | None = None,
+        observers: Sequence[Observer] = (),
+        clock: Clock = SYSTEM_CLOCK,
+        revocation_store: Store | None = None,
+    ) -> None:
+        if settings is None:
+            from sojourn.settings import SessionSettings
+
+            settings = SessionSettings()
+        self._use(
+            build_engine(
+                model,
+                store,
+                new=new,
+                migrate=migrate,
+                settings=settings,
+                serializer=serializer,
+                cipher=cipher,
+                metrics=metrics,
+                observers=observers,
+                clock=clock,
+                revocation_store=revocation_store,
+            )
+        )
+
+    def _use(self, engine: Engine[T]) -> None:
+        self.engine = engine
+        """The parts of this manager; not public."""
+        self._queries = Queries(engine)
+        self._blocking: BlockingManager[T] | None = None
+
+    @property
+    def settings(self) -> SessionSettings:
+        """The settings that the manager was built with."""
+        return self.engine.settings
+
+    @classmethod
+    def from_settings(cls, model: type[M], settings: SessionSettings, **parts: Any) -> SessionManager[M]:
+        """Build a manager whose store, serializer, cipher and metrics the settings name; *parts* given here win."""
+        make = cast("type[SessionManager[M]]", cls)
+        return make(model, settings=settings, **complete(settings, parts))
+
+    @classmethod
+    def from_env(cls, model: type[M], **parts: Any) -> SessionManager[M]:
+        """Build a manager from ``SOJOURN_*`` variables, ``.env`` and presets (docs/settings.md)."""
+        from sojourn.settings import SessionSettings
+
+        return cls.from_settings(model, SessionSettings(), **parts)
+
+    # -- one request -----------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        where: MutableMapping[str, Any] | None,
+        cookies: str | Sequence[str],
+        peer: Callable[[], Peer] | None = None,
+    ) -> AsyncRequestSession[T]:
+        """Return the session of the request that *where* is, for a framework adapter (docs/write-an-adapter.md).
+
+        *where* is the ASGI scope, the WSGI environ or whatever mapping the framework's request is; None shares nothing.
+        *cookies* is the Cookie header, or its lines. A second call for the same *where* is another layer of the request.
+        """
+        engine = self.engine
+        if engine.io is _BLOCKING and engine.store.offload is None:
+            engine.offload_to(in_a_thread)
+        if where is None:
+            return AsyncRequestSession(engine, cookies, peer)
+        requests = where.get(REQUESTS_KEY)
+        if requests is None:
+            request: AsyncRequestSession[T] = AsyncRequestSession(engine, cookies, peer)
+            where[REQUESTS_KEY] = {engine.key: request}
+            return request
+        return AsyncRequestSession[T].join(requests, engine, cookies, peer)
+
+    async def open(self, token: str | None, client: Client | None = None, *, fresh: bool = False) -> Session[T]:
+        """Return the session that *token* leads to, or a new one; its outcome says which. Never raises for an outage.
+
+        *fresh* reads past a local cache.
+        """
+        engine = self.engine
+        with engine.deadline_scope():
+            lookup = await opening.load(engine, token, fresh=fresh)
+        return opening.open_session(engine, lookup, None if client is None else lambda: client)
+
+    async def commit(self, session: Session[T]) -> CookieChange:
+        """Store what changed; say what the cookie must do. Raises SessionUnavailableError when that is not certain."""
+        state = state_of(session)
+        state.seen = None  # the handler has gone on since the last comparison
+        state.accessed = state.accessed or state.head_sent  # beside the response's own a commit is a use of its own
+        with self.engine.deadline_scope():
+            return await committing.commit(self.engine, state)
+
+    def of(self, request: object) -> Session[T]:
+        """Return the session of a request: an ASGI scope, a WSGI environ or an object that has one.
+
+        Raises SessionUnavailableError when it could not be loaded and the policy is strict.
+        """
+        if request.__class__ is dict:  # the scope itself, as middlewares and the frameworks' own code have it
+            requests = cast("dict[str, Any]", request).get(REQUESTS_KEY)
+            found = requests.get(self.engine.key) if requests is not None else None
+            if found is not None:
+                session: Session[T] = found.session
+                return session
+        return request_of(request, self.engine.key).session
+
+    def require(self, request: object) -> Session[T]:
+        """Return the session as `of` does, and raise SessionUnavailableError without one whatever ``on_unavailable`` says.
+
+        For routes that must not run anonymously during an outage, or on a record of a newer node.
+        """
+        return request_of(request, self.engine.key).require()
+
+    async def get(self, request: object) -> Session[T]:
+        """Return the session of a request, opening it now if it is not yet open."""
+        found = request_of(request, self.engine.key)
+        await found.load_steps(self.engine)
+        return found.session
+
+    # -- sessions that no request holds ----------------------------------------------------------------------
 
     async def list(self, principal: str) -> Sequence[SessionInfo]:
         """Return the live sessions of a principal, the latest used first; never a token (SECURITY R14)."""
-        with self.gate.waiting():
+        with self.engine.deadline_scope():
             return await self._queries.of_principal(principal)
 
     async def revoke(self, id: str) -> bool:
@@ -107,7 +226,7 @@ class Administration(Generic[T]):
 
         Requests may go on meanwhile (docs/security.md).
         """
-        return await Resealer(self._context, self.gate.fetcher).run(progress)
+        return await self._queries.reencrypt(progress)
 
     def on_revoked(
         self, callback: Callable[[str], object], *, on_doubt: Callable[[], object] | None = None
@@ -124,169 +243,59 @@ class Administration(Generic[T]):
         Each id is told once, in whatever thread learns of it: return at once, and put work into a queue of your own.
         What either raises is counted and ignored (FAILURES F22).
         """
-        return self._context.signals.revocations.add(callback, on_doubt)
-
-
-M = TypeVar("M")
-"""The model of a manager being built: pyright binds T to nothing on the bare class."""
-
-
-class SessionManager(Administration[T]):
-    """Open and commit the sessions of one application.
-
-    *new* makes a fresh model; *migrate* is given the fields of a stored one that no longer fits. *settings* default to
-    ``SessionSettings()``, which reads ``SOJOURN_*``. Raises ConfigurationError naming the setting and what to do.
-    """
-
-    def __init__(
-        self,
-        model: type[T],
-        store: Store | ClientSideStore,
-        *,
-        new: Callable[[], T] | None = None,
-        migrate: Migrate | None = None,
-        settings: SessionSettings | None = None,
-        serializer: str | Serializer[T] | SerializerFactory | None = None,
-        cipher: str | Cipher | None = None,
-        metrics: str | Metrics | None = None,
-        observers: Sequence[Observer] = (),
-        clock: Clock = SYSTEM_CLOCK,
-        revocation_store: Store | None = None,
-    ) -> None:
-        if settings is None:
-            from sojourn.settings import SessionSettings
-
-            settings = SessionSettings()
-        context = build_context(
-            model,
-            store,
-            new=new,
-            migrate=migrate,
-            settings=settings,
-            serializer=serializer,
-            cipher=cipher,
-            metrics=metrics,
-            observers=observers,
-            clock=clock,
-            revocation_store=revocation_store,
-        )
-        self._furnish(Gate(context, settings, object()))
-
-    def _furnish(self, gate: Gate[T]) -> None:
-        self.gate = gate
-        """What the middlewares use."""
-        self._context = gate.context
-        self._queries = Queries(gate.context, gate.fetcher, gate.waiting)
-        self._blocking: BlockingManager[T] | None = None
-
-    @classmethod
-    def from_settings(cls, model: type[M], settings: SessionSettings, **parts: Any) -> SessionManager[M]:
-        """Build a manager whose store, serializer, cipher and metrics the settings name; *parts* given here win."""
-        make = cast("type[SessionManager[M]]", cls)
-        return make(model, settings=settings, **complete(settings, parts))
-
-    @classmethod
-    def from_env(cls, model: type[M], **parts: Any) -> SessionManager[M]:
-        """Build a manager from ``SOJOURN_*`` variables, ``.env`` and presets (docs/settings.md)."""
-        from sojourn.settings import SessionSettings
-
-        return cls.from_settings(model, SessionSettings(), **parts)
-
-    # -- one request -----------------------------------------------------------------------------------------
-
-    async def open(self, token: str | None, client: Client | None = None, *, fresh: bool = False) -> Session[T]:
-        """Return the session that *token* leads to, or a new one; its outcome says which. Never raises for an outage.
-
-        *fresh* reads past a local cache.
-        """
-        with self.gate.waiting():
-            found = await self.gate.fetcher.fetch(token, fresh=fresh)
-        return self.gate.opener.build(found, None if client is None else lambda: client)
-
-    async def commit(self, session: Session[T]) -> CookieChange:
-        """Store what changed; say what the cookie must do. Raises SessionUnavailableError when that is not certain."""
-        draft = draft_of(session)
-        draft.content.look_anew()
-        draft.accessed = draft.accessed or draft.head_sent  # beside the response's own a commit is a use of its own
-        with self.gate.waiting():
-            return await self.gate.commit(draft)
-
-    def of(self, request: object) -> Session[T]:
-        """Return the session of a request: an ASGI scope, a WSGI environ or an object that has one.
-
-        Raises SessionUnavailableError when it could not be loaded and the policy is strict.
-        """
-        key = self.gate.key
-        if request.__class__ is dict:  # the scope itself, as middlewares and the frameworks' own code have it
-            scope: Any = request
-            exchanges = scope.get(SCOPE_KEY)
-            exchange = exchanges.get(key) if exchanges is not None else None
-            if exchange is not None:
-                session: Session[T] = exchange.of()
-                return session
-        return exchange_of(request, key).of()
-
-    def require(self, request: object) -> Session[T]:
-        """Return the session as `of` does, and raise SessionUnavailableError without one whatever ``on_unavailable`` says.
-
-        For routes that must not run anonymously during an outage, or on a record of a newer node.
-        """
-        return exchange_of(request, self.gate.key).of(strict=True)
-
-    async def get(self, request: object) -> Session[T]:
-        """Return the session of a request, opening it now if it is not yet open."""
-        return await exchange_of(request, self.gate.key).get()
+        return self.engine.events.revocations.add(callback, on_doubt)
 
     # -- the store -------------------------------------------------------------------------------------------
 
+    @property
+    def io(self) -> StoreIO:
+        """How opening a session waits: as the slowest of the manager's stores does."""
+        io: StoreIO = self.engine.io
+        return io
+
     def cache_stats(self) -> Mapping[str, float]:
         """Return figures of the store's local cache; empty when it has none."""
-        store = self._context.calls.store
+        store = self.engine.store.store
         return store.cache_stats() if isinstance(store, CachingStore) else {}
 
     async def evict(self, id: str) -> None:
         """Drop this process's local copy of one session."""
-        store = self._context.calls.store
+        store = self.engine.store.store
         if isinstance(store, CachingStore):
             await store.evict(id)
 
     async def healthy(self) -> bool:
         """Tell whether the store answers now."""
-        with self.gate.waiting():
+        with self.engine.deadline_scope():
             return await self._queries.healthy()
 
     def reset_breaker(self) -> None:
         """Close the circuit breaker and forget what failed: for whoever knows that the store is back."""
-        self.gate.reset_breakers()
+        self.engine.reset_breakers()
 
     async def aclose(self) -> None:
         """Release connections and let the metrics sink send what it holds; safe to call twice."""
-        await self._context.calls.store.aclose()
-        if self._context.revocations is not None:
-            await self._context.revocations.calls.store.aclose()
+        await self.engine.store.store.aclose()
+        if self.engine.revocations is not None:
+            await self.engine.revocations.store.store.aclose()
         if self._blocking is not None and self._blocking.manager is not self:
             self._blocking.close()
         else:
-            self._context.signals.close()
+            self.engine.events.close()
 
     @property
     def blocking(self) -> BlockingManager[T]:
         """The same names for synchronous callers; over the store's blocking twin where it suspends."""
         if self._blocking is None:
-            from sojourn.manager.manager import BlockingManager
-
-            sibling = self if self.gate.blocks_already else self._over(self.gate.blocking())
+            sibling = self if self.engine.blocks_already else self._over(self.engine.blocking())
             self._blocking = BlockingManager(sibling)
         return self._blocking
 
     @classmethod
-    def _over(cls, gate: Gate[T]) -> Self:
+    def _over(cls, engine: Engine[T]) -> Self:
         manager = cls.__new__(cls)
-        manager._furnish(gate)  # noqa: SLF001 - of this class
+        manager._use(engine)  # noqa: SLF001 - of this class
         return manager
-
-
-R = TypeVar("R")
 
 
 class BlockingManager(Generic[T]):
@@ -294,6 +303,16 @@ class BlockingManager(Generic[T]):
 
     def __init__(self, manager: SessionManager[T]) -> None:
         self.manager = manager
+
+    @property
+    def settings(self) -> SessionSettings:
+        """See SessionManager.settings."""
+        return self.manager.settings
+
+    @property
+    def io(self) -> StoreIO:
+        """See SessionManager.io."""
+        return self.manager.io
 
     def open(self, token: str | None, client: Client | None = None, *, fresh: bool = False) -> Session[T]:
         """See SessionManager.open."""
@@ -310,6 +329,23 @@ class BlockingManager(Generic[T]):
     def require(self, request: object) -> Session[T]:
         """See SessionManager.require."""
         return self.manager.require(request)
+
+    def begin(
+        self,
+        where: MutableMapping[str, Any] | None,
+        cookies: str | Sequence[str],
+        peer: Callable[[], Peer] | None = None,
+    ) -> BlockingRequestSession[T]:
+        """See SessionManager.begin; what it returns opens on first use."""
+        engine = self.manager.engine
+        if where is None:
+            return BlockingRequestSession(engine, cookies, peer)
+        requests = where.get(REQUESTS_KEY)
+        if requests is None:
+            request: BlockingRequestSession[T] = BlockingRequestSession(engine, cookies, peer)
+            where[REQUESTS_KEY] = {engine.key: request}
+            return request
+        return BlockingRequestSession[T].join(requests, engine, cookies, peer)
 
     def get(self, request: object) -> Session[T]:
         """See SessionManager.get."""

@@ -5,7 +5,6 @@ Its one rule: nothing here is called by a request of its own accord; going throu
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,17 +12,18 @@ from typing import Generic, TypeAlias, TypeVar, cast
 
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
+from sojourn.manager import opening
 from sojourn.manager.client_side import Revocations
-from sojourn.manager.engine import PRINCIPAL, Context
-from sojourn.manager.opening import Fetcher
+from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.metrics import ACTIVE_COUNT
-from sojourn.session import Draft, Session
-from sojourn.stores import WRITE_ID_BYTES, Record, Replaced, ScannableStore, Waiting
+from sojourn.session import RequestState, Session
+from sojourn.stores import Record, Replaced, ScannableStore, new_write_id
 
 T = TypeVar("T")
 Progress: TypeAlias = Callable[[int], object] | None
 """Is called with the number so far, after each session."""
 _BATCH = 256
+_MOST_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +40,28 @@ class SessionInfo:
 
 
 class Queries(Generic[T]):
-    """Ask one manager's store; *waiting* bounds how long the calls of one step may wait together."""
+    """Ask one manager's store; each step has a deadline of its own."""
 
-    __slots__ = ("_context", "_fetcher", "_waiting")
+    __slots__ = ("_engine",)
 
-    def __init__(self, context: Context[T], fetcher: Fetcher[T], waiting: Callable[[], Waiting]) -> None:
-        self._context = context
-        self._fetcher = fetcher
-        self._waiting = waiting
+    def __init__(self, engine: Engine[T]) -> None:
+        self._engine = engine
 
     async def of_principal(self, principal: str) -> Sequence[SessionInfo]:
         """Return the live sessions of a principal, the latest used first."""
-        context = self._context
+        engine = self._engine
         self._require_index("list")
         infos: list[SessionInfo] = []
         for id_ in await self._ids_of(principal):
-            record = await context.calls.load(id_, fresh=True)
+            record = await engine.store.load(id_, fresh=True)
             if record is None:
                 continue
             try:
-                payload = self._fetcher.read(record)
+                payload = opening.read(self._engine, record)
             except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
                 continue
             if payload.principal == principal:
-                idle = context.limits.idle_timeout if payload.lifetime is None else payload.lifetime
+                idle = engine.lifetimes.idle_timeout if payload.lifetime is None else payload.lifetime
                 infos.append(
                     SessionInfo(
                         record.id,
@@ -77,24 +75,24 @@ class Queries(Generic[T]):
 
     async def revoke(self, id: str, *, counted: bool = True) -> bool:
         """End one session; tell whether it was there."""
-        context = self._context
-        if context.client_side:
-            with self._waiting():
+        engine = self._engine
+        if engine.client_side:
+            with self._engine.deadline_scope():
                 ended = await self._require_revocations("revoke").end(id)
         else:
-            with self._waiting():
-                ended = [id] if await context.end_id(id, counted=counted) else []
+            with self._engine.deadline_scope():
+                ended = [id] if await engine.end_id(id, counted=counted) else []
         for id_ in ended:
-            context.signals.event("deleted", id_, reason="revoked")
+            engine.events.event("deleted", id_, reason="revoked")
         return bool(ended)
 
     async def revoke_all(self, principal: str, except_id: str | None = None, progress: Progress = None) -> int:
         """End every session of a principal but one; return how many were ended (-1: unknown, a client-side store)."""
-        context = self._context
-        if context.client_side:
-            with self._waiting():
+        engine = self._engine
+        if engine.client_side:
+            with self._engine.deadline_scope():
                 await self._require_revocations("revoke_all").revoke_all(principal, except_id)
-            context.signals.revocations.notify_doubt()
+            engine.events.revocations.notify_doubt()
             return -1
         self._require_index("revoke_all")
         ended, seen = 0, {except_id}
@@ -113,10 +111,10 @@ class Queries(Generic[T]):
         All but the last are asked twice, for a session may be indexed anew under another key in between.
         """
         ids: dict[str, None] = {}
-        labels = self._context.ring.labels(PRINCIPAL, principal)
-        with self._waiting():
+        labels = self._engine.ring.labels(PRINCIPAL, principal)
+        with self._engine.deadline_scope():
             for label in (*labels, *labels[:-1]):
-                ids.update(dict.fromkeys(await self._context.calls.ids_of(label)))
+                ids.update(dict.fromkeys(await self._engine.store.ids_of(label)))
         return list(ids)
 
     async def ids(self) -> AsyncIterator[str]:
@@ -127,7 +125,7 @@ class Queries(Generic[T]):
     async def each(self) -> AsyncIterator[Session[T]]:
         """Yield every readable session; what cannot be read is left out and left alone."""
         async for id_ in self.ids():
-            record = await self._context.calls.load(id_)
+            record = await self._engine.store.load(id_)
             session = self._session(record) if record is not None else None
             if session is not None:
                 yield session
@@ -151,115 +149,102 @@ class Queries(Generic[T]):
         """Return the number of records, and set the gauge."""
         store = self._scannable("count")
         if progress is None:
-            number = await self._context.calls.count()
+            number = await self._engine.store.count()
         else:
             number = 0
             async for _ in store.scan():
                 number += 1
                 progress(number)
-        self._context.signals.gauge(ACTIVE_COUNT, number)
+        self._engine.events.gauge(ACTIVE_COUNT, number)
         return number
 
     async def clear(self) -> None:
         """Delete every record of this application's namespace."""
         self._scannable("clear")
         try:
-            await self._context.calls.clear()
+            await self._engine.store.clear()
         finally:
-            self._context.signals.revocations.notify_doubt()
+            self._engine.events.revocations.notify_doubt()
 
     async def healthy(self) -> bool:
         """Tell whether the store answers now; the id is one that nobody has."""
-        if self._context.client_side:
+        if self._engine.client_side:
             return True
         try:
-            await self._context.calls.load("0" * 43, fresh=True)
+            await self._engine.store.load("0" * 43, fresh=True)
         except SessionUnavailableError:
             return False
         return True
 
+    async def reencrypt(self, progress: Progress = None) -> int:
+        """Go through all sessions; return how many were sealed anew. *progress* is told after each of them."""
+        store = self._engine.store.store
+        if not isinstance(store, ScannableStore):
+            msg = f"reseal() needs a store that can go through its records, and {type(store).__name__} cannot"
+            raise ConfigurationError(msg)
+        done = 0
+        async for id in store.scan():
+            if await self._reencrypt_one(id):
+                done += 1
+                if progress is not None:
+                    progress(done)
+        return done
+
+    async def _reencrypt_one(self, id: str) -> bool:
+        engine = self._engine
+        for _ in range(_MOST_TRIES):
+            record = await engine.store.load(id, fresh=True)
+            if record is None or peek_flags(record.payload) & STUB:  # a stub ends by itself within the grace
+                return False
+            try:
+                payload = opening.read(self._engine, record)
+            except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+                return False  # what cannot be read is left alone
+            if self._is_current(record, payload.principal):
+                return False
+            deadlines = record.idle_deadline, record.absolute_deadline
+            sealed = engine.seal(id, record.version + 1, payload, deadlines)
+            write_id = new_write_id()
+            if await engine.store.replace(sealed, expected=record.version, write_id=write_id) is Replaced.OK:
+                return True
+        return False
+
+    def _is_current(self, record: Record, principal: str | None) -> bool:
+        engine = self._engine
+        return engine.codec.is_sealed_by_first_key(record.payload) and record.index_label == engine.label(principal)
+
     def _session(self, record: Record) -> Session[T] | None:
-        context = self._context
+        engine = self._engine
         if peek_flags(record.payload) & STUB:
             return None
         try:
-            payload = self._fetcher.read(record)
-            draft = Draft.of_record(context.terms, record, payload, context.shape.decode(payload.data), None)
+            payload = opening.read(self._engine, record)
+            state = RequestState.of_record(engine, record, payload, engine.model.decode(payload.data), None)
         except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
             return None
-        return Session(draft)
+        return Session(state)
 
     def _scannable(self, what: str) -> ScannableStore:
-        store = self._context.calls.store
+        store = self._engine.store.store
         if not isinstance(store, ScannableStore):
             msg = f"{what}() needs a store that can go through its records, and {_name(store)} cannot; use memory or redis"
             raise ConfigurationError(msg)
         return cast("ScannableStore", store)
 
     def _require_index(self, what: str) -> None:
-        if not self._context.indexed:
-            store = self._context.calls.store
+        if not self._engine.indexed:
+            store = self._engine.store.store
             msg = (
                 f"{what}() needs a store with an index of principals, and {_name(store)} has none; use memory or redis"
             )
             raise ConfigurationError(msg)
 
     def _require_revocations(self, what: str) -> Revocations:
-        if self._context.revocations is None:
+        if self._engine.revocations is None:
             msg = f"{what}() of sessions kept in cookies needs SOJOURN_REVOCATION_STORE; set it to memory or redis"
             raise ConfigurationError(msg)
-        return self._context.revocations
+        return self._engine.revocations
 
 
 def _name(store: object) -> str:
     return type(store).__name__
-
-
-_TRIES = 8
-
-
-class Resealer(Generic[T]):
-    """Seal and index anew what one manager's store holds under another key."""
-
-    __slots__ = ("_context", "_fetcher")
-
-    def __init__(self, context: Context[T], fetcher: Fetcher[T]) -> None:
-        self._context = context
-        self._fetcher = fetcher
-
-    async def run(self, progress: Callable[[int], object] | None = None) -> int:
-        """Go through all sessions; return how many were sealed anew. *progress* is told after each of them."""
-        store = self._context.calls.store
-        if not isinstance(store, ScannableStore):
-            msg = f"reseal() needs a store that can go through its records, and {type(store).__name__} cannot"
-            raise ConfigurationError(msg)
-        done = 0
-        async for id in store.scan():
-            if await self._reseal(id):
-                done += 1
-                if progress is not None:
-                    progress(done)
-        return done
-
-    async def _reseal(self, id: str) -> bool:
-        context = self._context
-        for _ in range(_TRIES):
-            record = await context.calls.load(id, fresh=True)
-            if record is None or peek_flags(record.payload) & STUB:  # a stub ends by itself within the grace
-                return False
-            try:
-                payload = self._fetcher.read(record)
-            except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
-                return False  # what cannot be read is left alone
-            if self._is_current(record, payload.principal):
-                return False
-            deadlines = record.idle_deadline, record.absolute_deadline
-            sealed = context.seal(id, record.version + 1, payload, deadlines)
-            write_id = secrets.token_bytes(WRITE_ID_BYTES)
-            if await context.calls.replace(sealed, expected=record.version, write_id=write_id) is Replaced.OK:
-                return True
-        return False
-
-    def _is_current(self, record: Record, principal: str | None) -> bool:
-        context = self._context
-        return context.codec.is_sealed_by_first_key(record.payload) and record.index_label == context.label(principal)

@@ -1,19 +1,22 @@
-"""One request's session: which tokens came, what was fetched, what was opened, and where handlers find it.
+"""The session of one request, as framework adapters see it (docs/write-an-adapter.md).
 
-Its one rule: what is not asked for is not opened (DESIGN 3).
+An adapter begins a request, loads before the handler, finishes before the head of the response leaves and closes after
+its body. A commit that fails replaces the application's answer; it is never raised through a server's interface
+(FAILURES F5, F23). What nobody asks for is not opened (DESIGN 3).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
+from abc import ABCMeta
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from msgspec import Struct
 
-from sojourn.binding import ClientOf
-from sojourn.crypto import is_token
+from sojourn.binding import Client, Peer
 from sojourn.errors import (
     ConfigurationError,
     ResponseStartedError,
@@ -25,159 +28,553 @@ from sojourn.errors import (
     SojournError,
     TooManySessionsError,
 )
-from sojourn.http import NOT_LOGGED_OUT, UNAVAILABLE, Answer, conflict, failed, too_large, unavailable
-from sojourn.manager.gate import Gate
+from sojourn.manager import committing, opening
+from sojourn.manager.ending import ACCESSED, NOTHING, Ending
+from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
-from sojourn.manager.opening import LONGEST_TOKEN, NOTHING, Found, is_well_formed
-from sojourn.session import KEEP, CookieAction, CookieChange, Draft, LoadOutcome, Session, SessionState, draft_of
-from sojourn.stores import Patience, Waiting
+from sojourn.manager.opening import NOTHING as NOTHING_FOUND
+from sojourn.manager.opening import Lookup, is_well_formed, max_age
+from sojourn.manager.shielding import is_cancellation, shield
+from sojourn.session import (
+    KEEP,
+    CookieAction,
+    CookieChange,
+    LoadOutcome,
+    RequestState,
+    Session,
+    SessionState,
+    state_of,
+)
+from sojourn.stores import Deadline, DeadlineScope, StoreIO
 
 T = TypeVar("T")
-SCOPE_KEY: Final = "sojourn"
-"""Under this key of an ASGI scope, and ``sojourn.exchanges`` of a WSGI environ, the exchanges of a request stand."""
-ENVIRON_KEY: Final = "sojourn.exchanges"
+
+REQUESTS_KEY: Final = "sojourn.requests"
+"""Under this key of an ASGI scope, a WSGI environ or another mutable request stand its sessions, by manager."""
+SERVER_ERROR: Final = 500
+"""The lowest status that says that the request failed."""
 _MOST_TOKENS: Final = 2
 _READ_ONLY: Final = SessionState.READ_ONLY
+_log: Final = logging.getLogger("sojourn.manager")
 
 
-class Exchange(Struct, Generic[T], eq=False):
+class RequestSession(Struct, Generic[T], eq=False):
     """The session of one request, for one manager.
 
-    A struct, as it is made for every request, and that in a fifth of the time of a class with an ``__init__``.
+    It is also the mapping of the session's extras, opened when first used, that stands in ``scope["session"]``; other
+    attributes are the session's. A struct, as it is made for every request, and that in a fifth of the time of a class
+    with an ``__init__``. It holds neither scope nor environ, which hold it.
     """
 
-    gate: Gate[T]
-    _sent: Any
-    """Where the cookies of the request stand."""
-    _about: Any
-    """What tells who sent the request; it knows nothing of this exchange, which would know it in turn."""
-    lazy: bool = False
+    _engine: Engine[T]
+    _cookies: str | Sequence[str]
+    _peer: Callable[[], Peer] | None = None
+    is_lazy: bool = False
     """Whether only `get` opens the session."""
-    draft: Draft[T] | None = None
-    """The state behind the session, None as long as nobody asked for it."""
-    outage: SessionUnavailableError | None = None
-    """The outage that was raised to the handler (FAILURES F5)."""
-    head_sent: bool = False
+    _head_sent: bool = False
     """Whether the response has started: what is opened from then on cannot get a cookie (FAILURES F20)."""
-    refused: bool = False
-    """Whether the response failed: nothing but logout and destroy is stored any more (FAILURES F5, F23)."""
-    answered: bool = False
-    """Whether an answer of our own took the place of the application's."""
-    found: Found | None = None
+    _state: RequestState[T] | None = None
+    """The state behind the session, None as long as nobody asked for it."""
+    _lookup: Lookup | None = None
     """What the store said; None as long as it was not asked."""
+    _ending: Ending | None = None
+    """How the response began; None before."""
     _session: Session[T] | None = None
     _tokens: tuple[str, ...] | None = None
-    _patience: Patience | None = None
+    _deadline: Deadline | None = None
+    _outage: SessionUnavailableError | None = None
+    """The outage that was raised to the handler (FAILURES F5)."""
+    _is_refused: bool = False
+    """Whether the response failed: nothing but logout and destroy is stored any more (FAILURES F5, F23)."""
+    _was_accessed: bool = False
+    _was_changed: bool = False
+    _flushes: tuple[Callable[[], object], ...] = ()
+    _layers: int = 1
+    """How many layers of the application have begun this request and not closed it."""
 
     def __repr__(self) -> str:
         """Show no token (SECURITY R6)."""
         return f"<{type(self).__name__}>"
 
-    def sent_cookies(self) -> str:
-        """Return the Cookie header of the request, empty without one."""
-        cookies: str = self._sent
-        return cookies
+    @classmethod
+    def join(
+        cls,
+        requests: MutableMapping[object, RequestSession[Any]],
+        engine: Engine[T],
+        cookies: str | Sequence[str],
+        peer: Callable[[], Peer] | None,
+    ) -> Self:
+        """Return one more layer of a request that a middleware has seen: the same session, one load, one commit.
 
-    def sender(self) -> ClientOf:
-        """Return what tells who sent the request."""
-        client: ClientOf = self._about
-        return client
+        After the request was closed it is a new one. Raises ConfigurationError where another manager has the same cookie.
+        """
+        found = requests.get(engine.key)
+        if found is not None and found._layers > 0:  # noqa: SLF001 - of this class
+            found._layers += 1  # noqa: SLF001 - of this class
+            return found if isinstance(found, cls) else cast("Self", found.as_layer(engine))
+        for other in requests.values():
+            if other is not found and other._engine.cookies.name == engine.cookies.name:  # noqa: SLF001 - of this class
+                theirs = other._engine.model.name  # noqa: SLF001 - of this class
+                msg = (
+                    f"this request passes two session managers that both use the cookie {engine.cookies.name!r}, one for "
+                    f"{theirs} and one for {engine.model.name}: set another SOJOURN_COOKIE_NAME for one "
+                    "of them"
+                )
+                raise ConfigurationError(msg)
+        request = cls(engine, cookies, peer)
+        requests[engine.key] = request
+        return request
+
+    # -- opening ---------------------------------------------------------------------------------------------
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """What of the request is worth a look-up."""
+        """What of the request is worth a look-up (SECURITY R4, R22)."""
         tokens = self._tokens
         if tokens is None:
-            sent, gate = self.sent_cookies(), self.gate
-            token = gate.cookies.token_in(sent) if sent and not gate.client_side else None
-            if token is not None:
-                tokens = (token,)
-            else:
-                tokens = choose(gate.cookies.read(sent), client_side=gate.client_side) if sent else ()
+            engine, sent = self._engine, self._cookies
+            cookies = sent if isinstance(sent, str) else "; ".join(sent)
+            tokens = ()
+            if cookies:
+                token = engine.cookies.token_in(cookies) if not engine.client_side else None
+                if token is not None:
+                    tokens = (token,)
+                else:
+                    tokens = choose(engine.cookies.read(cookies), client_side=engine.client_side)
             self._tokens = tokens
         return tokens
 
-    def fetch(self) -> Coroutine[Any, Any, None]:
-        """Ask the store, once. With two cookies of our name only a single match counts (SECURITY R22)."""
+    @property
+    def token(self) -> str | None:
+        """The well-formed token that came with the request, if any. Never log it."""
+        tokens = self.tokens
+        return tokens[0] if tokens else None
+
+    @property
+    def must_load(self) -> bool:
+        """Whether `load` has something to do that has to be awaited before the session can be used."""
+        return not self._engine.opens_on_access and self._lookup is None and bool(self.tokens)
+
+    async def load_steps(self, engine: Engine[T]) -> None:
+        """Ask the store what the token leads to, once. Never raises for an outage; using the session does."""
         tokens = self._tokens
         if tokens is None:
             tokens = self.tokens
-        if self.found is not None or not tokens:
-            return self._find_nothing()
-        if self._patience is None:
-            self._patience = self.gate.new_patience()
+        if self._lookup is not None:
+            return
+        if not tokens:
+            self._lookup = NOTHING_FOUND
+            return
+        if self._deadline is None:
+            self._deadline = engine.new_deadline()
         if len(tokens) == 1:
-            return self.gate.fetcher.fetch_for(self, tokens[0], self._patience)
-        return self._choose(tokens)
-
-    async def _find_nothing(self) -> None:
-        self.found = self.found or NOTHING
-
-    async def _choose(self, tokens: Sequence[str]) -> None:
-        with Waiting(self._patience):
-            found = [await self.gate.fetch(token) for token in tokens]
-        matches = [one for one in found if one.outcome is LoadOutcome.LOADED]
-        failed = [one for one in found if one.outcome is LoadOutcome.UNAVAILABLE]
-        if failed:
-            self.found = failed[0]
-        elif len(matches) == 1:
-            self.found = matches[0]
+            self._lookup = await opening.load(engine, tokens[0], deadline=self._deadline)
         else:
-            self.found = Found(LoadOutcome.UNKNOWN, tokens[0])
+            await self._choose(engine, tokens)
 
-    async def get(self) -> Session[T]:
-        """Return the session, opening it now if need be. Raise SessionUnavailableError under the strict policy."""
-        if self._session is None:
-            await self.fetch()
-        return self.of()
+    async def _choose(self, engine: Engine[T], tokens: Sequence[str]) -> None:
+        """Look up two cookies of our name; only a single match counts (SECURITY R22)."""
+        with DeadlineScope(self._deadline):
+            found = [await opening.load(engine, token) for token in tokens]
+        matches = [one for one in found if one.outcome is LoadOutcome.LOADED]
+        failures = [one for one in found if one.outcome is LoadOutcome.UNAVAILABLE]
+        if failures:
+            self._lookup = failures[0]
+        elif len(matches) == 1:
+            self._lookup = matches[0]
+        else:
+            self._lookup = Lookup(LoadOutcome.UNKNOWN, tokens[0])
 
-    def of(self, *, strict: bool = False) -> Session[T]:
-        """Return the session that was opened already, or that opens without waiting; *strict* overrides the policy."""
-        session, draft = self._session, self.draft
-        if session is None or draft is None:
-            session = self._open()
-            draft = draft_of(session)
-            if self.head_sent:
-                draft.head_sent = True
-            if not self.gate.never_waits:
-                draft.patience = self._patience or self.gate.new_patience()
-            self._session, self.draft = session, draft
-        draft.accessed = True
-        if draft.state is _READ_ONLY:
-            self._refuse_reading(draft, strict=strict)
+    @property
+    def session(self) -> Session[T]:
+        """The session, opened on first use where that does not wait.
+
+        Raises SessionUnavailableError under the strict policy when it could not be loaded, at each use, and
+        ConfigurationError where it has to be loaded first.
+        """
+        session, state = self._session, self._state
+        if session is None or state is None:
+            session, state = self._open()
+        state.accessed = True
+        if state.phase is _READ_ONLY and self._engine.is_strict and state.outcome is LoadOutcome.UNAVAILABLE:
+            raise self._refusal()
         return session
 
-    def _open(self) -> Session[T]:
-        found, gate = self.found, self.gate
-        if found is None:
-            tokens = self.tokens
-            if not tokens:
-                found = NOTHING
-            elif self.lazy or not gate.opens_on_access:
+    def require(self) -> Session[T]:
+        """Return the session; raise SessionUnavailableError without one, whatever ``on_unavailable`` says."""
+        session, state = self._session, self._state
+        if session is None or state is None:
+            session, state = self._open()
+        state.accessed = True
+        if state.phase is _READ_ONLY:
+            raise self._refusal()
+        return session
+
+    def _refusal(self) -> SessionUnavailableError:
+        """Return the outage to raise to the handler, and remember it."""
+        error = self._lookup.error if self._lookup is not None else None
+        self._outage = error or SessionReadOnlyError()
+        return self._outage
+
+    def _open(self) -> tuple[Session[T], RequestState[T]]:
+        lookup, engine = self._lookup, self._engine
+        if lookup is None:
+            if not self.tokens:
+                lookup = NOTHING_FOUND
+            elif self.is_lazy or not engine.opens_on_access:
                 msg = (
                     'the session has not been opened: with load="lazy", or on a path in `exclude`, write '
                     "`await sessions.get(request)` before sessions.of(request)"
                 )
                 raise ConfigurationError(msg)
-            elif gate.never_waits and len(tokens) == 1:
-                session, self.found = gate.opener.open_now(tokens[0], self.sender())
-                return session
             else:
-                run_blocking(self.fetch())
-                found = self.found or NOTHING
-        return gate.opener.build(found, self.sender())
+                run_blocking(self.load_steps(engine))
+                lookup = self._lookup or NOTHING_FOUND
+        here = None if self._peer is None else partial(_client, engine, self._peer)
+        session = opening.open_session(engine, lookup, here)
+        state = state_of(session)
+        state.head_sent = self._head_sent
+        if not engine.never_waits:
+            state.deadline = self._deadline or engine.new_deadline()
+        self._session, self._state = session, state
+        return session, state
 
-    def _refuse_reading(self, draft: Draft[T], *, strict: bool) -> None:
-        """Raise what the policy says about a session that could not be loaded."""
-        if strict or (self.gate.is_strict and draft.outcome is LoadOutcome.UNAVAILABLE):
-            error = self.found.error if self.found is not None else None
-            self.outage = error or SessionReadOnlyError()
-            raise self.outage
+    # -- what became of it -----------------------------------------------------------------------------------
 
-    def remembered_outage(self) -> SessionUnavailableError | None:
-        """Return the outage that was raised to the handler, if any."""
-        draft = self.draft
-        return self.outage or (draft.unavailable if draft is not None else None)
+    @property
+    def accessed(self) -> bool:
+        """Whether the session was used, before the head left or after it."""
+        return self._was_accessed or (self._state is not None and self._state.accessed)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was or will be stored for this request."""
+        state = self._state
+        return self._was_changed or (state is not None and not committing.is_unchanged(self._engine, state))
+
+    def before_commit(self, flush: Callable[[], object]) -> None:
+        """Call *flush* before each commit: a view that buffers writes itself back there."""
+        self._flushes = (*self._flushes, flush)
+
+    # -- the head of the response ----------------------------------------------------------------------------
+
+    def finish_unchanged(self, status: int, *, resend: bool = False) -> Ending | None:
+        """Return the ending of a request that has nothing to store; None where the commit is needed."""
+        state = self._state
+        if self._ending is not None or resend or self._flushes:
+            return None
+        engine = self._engine
+        if state is None:
+            ending = NOTHING
+        elif self._outage is not None or state.unavailable is not None or not committing.is_unchanged(engine, state):
+            return None
+        else:
+            ending = self._ending_of(state)
+            state.head_sent, state.accessed = True, False  # from here on to use the session is to use it again
+        self._head_sent = True
+        self._ending = ending
+        if status >= SERVER_ERROR:
+            self._is_refused = not engine.commits_errors
+        return ending
+
+    async def finish_steps(
+        self, engine: Engine[T], status: int, *, persistent: bool | None = None, resend: bool = False
+    ) -> Ending:
+        """Commit for a response of *status*. Never raises for anything that the store or the content caused."""
+        if self._ending is not None:
+            return self._finish_again(self._ending, status)
+        state = self._state
+        failing = status >= SERVER_ERROR and not engine.commits_errors
+        error: SojournError | TypeError | ValueError | None = None
+        is_logout = False
+        try:
+            if not failing:
+                for flush in self._flushes:
+                    flush()
+                state = self._state
+            self._head_sent, self._is_refused = True, state is not None or failing
+            if state is None:
+                self._ending = NOTHING
+                return NOTHING
+            is_logout = bool(state.pending_deletes)
+            if failing:
+                await self._end(engine, state)
+                outage = self._outage or state.unavailable
+                if outage is not None and status != HTTPStatus.SERVICE_UNAVAILABLE:  # its own 503 is as good as ours
+                    error = outage
+            else:
+                before = state.record
+                await committing.commit(engine, state)
+                self._was_changed = self._was_changed or state.record is not before
+                self._is_refused = False
+                if resend and state.cookie is KEEP and state.token is not None and state.record is not None:
+                    state.cookie = CookieChange(CookieAction.SET, state.token, max_age(engine, state.record))
+            if error is None:
+                self._ending = self._ending_of(state, persistent=persistent)
+                return self._ending
+        except SessionUnavailableError as failure:
+            _log.warning("the session could not be committed: %s", failure)
+            error = failure
+        except (SessionConflictError, TooManySessionsError) as failure:
+            _log.warning("the session could not be committed: %s", failure)
+            error = failure
+        except SessionTooLargeError as failure:
+            _log.exception("the session is too large; its last good state is kept")
+            error = failure
+        except (SojournError, TypeError, ValueError) as failure:
+            _log.exception("the session could not be committed")
+            error = failure
+        finally:
+            self._head_sent = True
+            if state is not None:
+                state.head_sent = True
+        self._is_refused = True
+        self._ending = Ending(error, accessed=True, is_logout=is_logout)
+        return self._ending
+
+    def _finish_again(self, ending: Ending, status: int) -> Ending:
+        """Return the ending once more, for another layer or for a head in the place of the first; store nothing."""
+        if status >= SERVER_ERROR and not self._engine.commits_errors:
+            self._is_refused = True
+        answer = ending.answer()
+        if answer is not None and answer.status == status:  # the answer itself, or a page of the application's for it
+            return ACCESSED
+        return ending
+
+    def _ending_of(self, state: RequestState[T], *, persistent: bool | None = None) -> Ending:
+        accessed = state.accessed
+        self._was_accessed = self._was_accessed or accessed
+        change = state.cookie
+        if change is KEEP:
+            return ACCESSED if accessed else NOTHING
+        cookies = self._engine.cookies
+        if change.action is CookieAction.CLEAR:
+            return Ending(set_cookie=cookies.clear_header(), accessed=accessed, cookie_name=cookies.name)
+        line = cookies.set_header(change.token or "", change.max_age, persistent=persistent)
+        if state.id is not None:
+            self._engine.events.event("client", state.id, principal=state.payload.principal)
+        return Ending(set_cookie=line, accessed=accessed, cookie_name=cookies.name)
+
+    # -- the end of the request ------------------------------------------------------------------------------
+
+    def as_layer(self, engine: Engine[T]) -> object:
+        """Return this request for a layer of the other kind."""
+        raise NotImplementedError
+
+    def is_at_rest(self) -> bool:
+        """Tell, without I/O, that closing has nothing to store."""
+        state = self._state
+        return (self._ending is not None or self._head_sent) and (
+            state is None or (not self._flushes and committing.is_unchanged(self._engine, state))
+        )
+
+    async def close_steps(self, engine: Engine[T], error: BaseException | None = None) -> Ending:
+        """Store what changed since the head, or with an *error* only what logout() and destroy() ended.
+
+        Raises ResponseStartedError for a change that needs a cookie (FAILURES F20).
+        """
+        state = self._state
+        if self._ending is None:
+            # Nothing has left yet: the response failed, or there never was one.
+            await self._end_quietly(engine, state)
+            if error is None and state is not None and self.changed:
+                _log.warning("a response never started, so what its session changed was not stored")
+            if isinstance(error, SessionUnavailableError):
+                return Ending(error, accessed=True, is_logout=bool(state is not None and state.pending_deletes))
+            return NOTHING
+        if error is not None and error is self._ending.error:
+            return self._ending  # the adapter raised it through the application
+        if self._is_refused or not (error is None or _is_departure(error)):
+            self._is_refused = True
+            await self._end_quietly(engine, state)
+            return NOTHING
+        if state is None:
+            return NOTHING
+        try:
+            for flush in self._flushes:
+                flush()
+            state.seen = None  # the handler has gone on since
+            await committing.commit(engine, state)
+        except ResponseStartedError:
+            raise
+        except (SessionUnavailableError, SessionGoneError):
+            _log.exception("the session changed after the response started and could not be saved")
+        return NOTHING
+
+    async def _end(self, engine: Engine[T], state: RequestState[T]) -> None:
+        """Carry out logout() and destroy() and nothing else: what a failed request still commits (FAILURES F23)."""
+        with DeadlineScope(state.deadline):
+            await committing.end(engine, state)
+
+    async def _end_quietly(self, engine: Engine[T], state: RequestState[T] | None) -> None:
+        if state is not None and state.pending_deletes:
+            try:
+                await self._end(engine, state)
+            except SessionUnavailableError:
+                _log.exception("the application failed, and the session could not be ended either: not logged out")
+
+    # -- the mapping of extras -------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:  # a JSON value
+        return self.session[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.session[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.session[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.session)
+
+    def __len__(self) -> int:
+        return len(self.session)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.session
+
+    def clear(self) -> None:
+        """Reset data, extras, flash and principal."""
+        self.session.clear()
+
+    def mark_accessed(self) -> None:
+        """Do nothing: frameworks that look whether a session has this name must not open it by looking."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.session, name)
+
+
+cast("ABCMeta", MutableMapping).register(RequestSession)
+
+
+class AsyncRequestSession(RequestSession[T]):
+    """The session of one request under an event loop."""
+
+    async def load(self) -> None:
+        """Ask the store what the token leads to; call it before the handler. Again: nothing."""
+        if self._lookup is None:
+            await self.load_steps(self._engine)
+
+    async def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
+        """Commit before the head leaves, or carry out only logout and destroy for a *status* of 500 and above (F23).
+
+        Never raises for the store or the content: see ``ending.error``. Goes on when its task is cancelled (F17).
+        Called again it stores nothing and returns the same ending. *persistent* overrides ``cookie_persistent`` for
+        this response; *resend* sends the cookie again unchanged.
+        """
+        ending = self.finish_unchanged(status, resend=resend)
+        if ending is not None:
+            return ending
+        engine = self._engine
+        work = self.finish_steps(engine, status, persistent=persistent, resend=resend)
+        if engine.never_waits or self._state is None:
+            return await work
+        return await shield(work, spares_tasks=engine.spares_tasks)
+
+    async def close(self, error: BaseException | None = None) -> Ending:
+        """Store what changed after the head, or with what the application raised only logout and destroy.
+
+        Raises ResponseStartedError for a change that needs a cookie (FAILURES F20). Send the answer of ``ending.error``
+        if there is one; otherwise raise *error* again.
+        """
+        self._layers -= 1
+        if error is None and self.is_at_rest():
+            return NOTHING
+        engine = self._engine
+        work = self.close_steps(engine, error)
+        if engine.never_waits or self._state is None:
+            return await work
+        return await shield(work, spares_tasks=engine.spares_tasks)
+
+    def as_layer(self, engine: Engine[T]) -> BlockingLayer[T]:
+        """Return this request for an inner layer without an event loop, over the blocking *engine*."""
+        return BlockingLayer(self, engine)
+
+
+class BlockingRequestSession(RequestSession[T]):
+    """The session of one request without an event loop."""
+
+    def load(self) -> None:
+        """Ask the store now; not needed, since the session opens on first use."""
+        if self._lookup is None:
+            run_blocking(self.load_steps(self._engine))
+
+    def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
+        """See `AsyncRequestSession.finish`."""
+        ending = self.finish_unchanged(status, resend=resend)
+        if ending is not None:
+            return ending
+        return run_blocking(self.finish_steps(self._engine, status, persistent=persistent, resend=resend))
+
+    def close(self, error: BaseException | None = None) -> Ending:
+        """See `AsyncRequestSession.close`."""
+        self._layers -= 1
+        if error is None and self.is_at_rest():
+            return NOTHING
+        return run_blocking(self.close_steps(self._engine, error))
+
+    def as_layer(self, engine: Engine[T]) -> AsyncLayer[T]:
+        """Return this request for an inner layer under an event loop; its own engine never suspends."""
+        return AsyncLayer(self, self._engine if engine.io is StoreIO.ASYNC else engine)
+
+
+class _Layer(Generic[T]):
+    """A request as the other kind of layer sees it."""
+
+    __slots__ = ("_engine", "_request")
+
+    def __init__(self, request: RequestSession[T], engine: Engine[T]) -> None:
+        self._request = request
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+    @property
+    def session(self) -> Session[T]:
+        """See `RequestSession.session`."""
+        return self._request.session
+
+
+class AsyncLayer(_Layer[T]):
+    """A request that a layer without an event loop began, for one under an event loop."""
+
+    __slots__ = ()
+
+    async def load(self) -> None:
+        """See `AsyncRequestSession.load`."""
+        await self._request.load_steps(self._engine)
+
+    async def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
+        """See `AsyncRequestSession.finish`."""
+        return await self._request.finish_steps(self._engine, status, persistent=persistent, resend=resend)
+
+    async def close(self, error: BaseException | None = None) -> Ending:
+        """See `AsyncRequestSession.close`."""
+        return await self._request.close_steps(self._engine, error)
+
+
+class BlockingLayer(_Layer[T]):
+    """A request that a layer under an event loop began, for one without."""
+
+    __slots__ = ()
+
+    def load(self) -> None:
+        """See `BlockingRequestSession.load`."""
+        run_blocking(self._request.load_steps(self._engine))
+
+    def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
+        """See `BlockingRequestSession.finish`."""
+        return run_blocking(self._request.finish_steps(self._engine, status, persistent=persistent, resend=resend))
+
+    def close(self, error: BaseException | None = None) -> Ending:
+        """See `BlockingRequestSession.close`."""
+        return run_blocking(self._request.close_steps(self._engine, error))
 
 
 def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
@@ -186,32 +583,28 @@ def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
         return ()
     if len(tokens) == 1:
         token = tokens[0]
-        return (token,) if (0 < len(token) <= LONGEST_TOKEN if client_side else is_token(token)) else ()
+        return (token,) if is_well_formed(token, client_side=client_side) else ()
     unique = tuple(dict.fromkeys(token for token in tokens if is_well_formed(token, client_side=client_side)))
     return unique if len(unique) <= _MOST_TOKENS else ()
 
 
-def exchange_of(request: object, key: object) -> Exchange[Any]:
-    """Return the exchange of a request under the key of a manager; ConfigurationError when there is none."""
-    exchange = find(request).get(key)
-    if exchange is None:
+def request_of(request: object, key: object) -> RequestSession[Any]:
+    """Return the session of a request under the key of a manager; ConfigurationError when there is none."""
+    found = find(request).get(key)
+    if found is None:
         msg = "this request passed a session middleware of another manager; hand this manager to SessionMiddleware"
         raise ConfigurationError(msg)
-    return exchange
+    return found
 
 
-def find(request: object) -> MutableMapping[object, Exchange[Any]]:
-    """Return the exchanges of a request: an ASGI scope, a WSGI environ, or an object that has one."""
-    if request.__class__ is dict:
-        exchanges = cast("Mapping[str, MutableMapping[object, Exchange[Any]] | None]", request).get(SCOPE_KEY)
-        if exchanges is not None:
-            return exchanges
+def find(request: object) -> MutableMapping[object, RequestSession[Any]]:
+    """Return the sessions of a request: an ASGI scope, a WSGI environ, a mapping, or an object that has one."""
     for candidate in (request, getattr(request, "scope", None), getattr(request, "environ", None)):
         if isinstance(candidate, dict | Mapping):
-            surroundings = cast("Mapping[str, MutableMapping[object, Exchange[Any]] | None]", candidate)
-            exchanges = surroundings.get(SCOPE_KEY) or surroundings.get(ENVIRON_KEY)
-            if exchanges is not None:
-                return exchanges
+            surroundings = cast("Mapping[str, MutableMapping[object, RequestSession[Any]] | None]", candidate)
+            requests = surroundings.get(REQUESTS_KEY)
+            if requests is not None:
+                return requests
     msg = (
         f"no session middleware has seen this {type(request).__name__}: add sojourn.asgi.SessionMiddleware or "
         "sojourn.wsgi.SessionMiddleware with this manager, outside whatever asks for the session"
@@ -219,171 +612,10 @@ def find(request: object) -> MutableMapping[object, Exchange[Any]]:
     raise ConfigurationError(msg)
 
 
-class SessionMapping(MutableMapping[str, Any]):
-    """``scope["session"]``: the session's mapping, opened when first used; everything else is passed on to it."""
-
-    __slots__ = ("_exchange",)
-
-    def __init__(self, exchange: Exchange[Any]) -> None:
-        self._exchange = exchange
-
-    def __getitem__(self, key: str) -> Any:  # - a JSON value
-        return self._exchange.of()[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._exchange.of()[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self._exchange.of()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._exchange.of())
-
-    def __len__(self) -> int:
-        return len(self._exchange.of())
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._exchange.of()
-
-    def clear(self) -> None:
-        """Reset data, extras, flash and principal."""
-        self._exchange.of().clear()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._exchange.of(), name)
-
-    def __repr__(self) -> str:
-        return "<SessionMapping>"
+def _client(engine: Engine[Any], peer: Callable[[], Peer]) -> Client:
+    return engine.client(peer())
 
 
-_log: Final = logging.getLogger("sojourn.manager")
-SERVER_ERROR: Final = 500
-"""The lowest status that says that the request failed."""
-
-
-class Ending(Struct, frozen=True):
-    """What the middleware does with the response head."""
-
-    answer: Answer | None = None
-    """The answer that replaces the application's, head and body."""
-    set_cookie: str | None = None
-    accessed: bool = False
-    """Whether the response depends on the session: ``Vary: Cookie`` (SECURITY R23)."""
-
-
-UNTOUCHED: Final = Ending()
-ACCESSED: Final = Ending(accessed=True)
-
-
-def finish_at_rest(exchange: Exchange[Any], *, is_error: bool) -> Ending | None:
-    """Return the ending of a request that has nothing to store; None where `finish` has to be awaited.
-
-    *is_error* says whether the status is 500 or above.
-    """
-    draft = exchange.draft
-    if draft is not None and (
-        exchange.outage is not None or draft.unavailable is not None or not exchange.gate.rests(draft)
-    ):
-        return None
-    exchange.head_sent = True
-    if is_error:
-        exchange.refused = not exchange.gate.settings.commit_on_error
-    if draft is None:
-        return UNTOUCHED
-    draft.head_sent = True
-    accessed, draft.accessed = draft.accessed, False  # from here on to use the session is to use it again
-    if draft.cookie is KEEP:
-        return ACCESSED if accessed else UNTOUCHED
-    return Ending(set_cookie=_header(exchange, draft.cookie), accessed=accessed)
-
-
-def rests_late(exchange: Exchange[Any]) -> bool:
-    """Tell, without I/O, that nothing changed since the head left."""
-    draft = exchange.draft
-    return draft is None or exchange.gate.rests(draft)
-
-
-async def finish(exchange: Exchange[Any], status: int, accept_of: Callable[[], str] = str) -> Ending:
-    """Commit for a response of *status*; never raises for anything that the store or the session's content caused.
-
-    *accept_of* tells the Accept header.
-    """
-    draft = exchange.draft
-    outage = exchange.remembered_outage()
-    gate = exchange.gate
-    failing = status >= SERVER_ERROR and not gate.settings.commit_on_error
-    exchange.head_sent, exchange.refused = True, draft is not None or failing
-    if draft is None:
-        return UNTOUCHED
-    try:
-        if failing:
-            change = await gate.end(draft)
-            if outage is not None and status != HTTPStatus.SERVICE_UNAVAILABLE:  # its own 503 is as good as ours
-                return Ending(unavailable(outage.retry_after, accept_of()), accessed=True)
-        else:
-            change = await gate.commit(draft)
-            exchange.refused = False
-        if change is KEEP:
-            return ACCESSED if draft.accessed else UNTOUCHED
-        return Ending(set_cookie=_header(exchange, change), accessed=draft.accessed)
-    except SessionUnavailableError as error:
-        _log.warning("the session could not be committed: %s", error)
-        detail = NOT_LOGGED_OUT if draft.doomed else UNAVAILABLE
-        return Ending(unavailable(error.retry_after, accept_of(), detail=detail), accessed=True)
-    except (SessionConflictError, TooManySessionsError) as error:
-        _log.warning("the session could not be committed: %s", error)
-        return Ending(conflict(accept_of()), accessed=True)
-    except SessionTooLargeError:
-        _log.exception("the session is too large; its last good state is kept")
-        return Ending(too_large(accept_of()), accessed=True)
-    except (SojournError, TypeError, ValueError):
-        _log.exception("the session could not be committed")
-        return Ending(failed(accept_of()), accessed=True)
-    finally:
-        draft.head_sent = True
-
-
-async def finish_late(exchange: Exchange[Any]) -> None:
-    """Save what changed after the head left, if the token did not; else raise ResponseStartedError (FAILURES F20)."""
-    draft = exchange.draft
-    if draft is None or not draft.head_sent:
-        return
-    if exchange.refused:
-        await finish_failed(exchange)
-        return
-    try:
-        await exchange.gate.commit(draft)
-    except ResponseStartedError:
-        raise
-    except (SessionUnavailableError, SessionGoneError):
-        _log.exception("the session changed after the response started and could not be saved")
-
-
-async def finish_failed(exchange: Exchange[Any]) -> None:
-    """Carry out logout and destroy of a request whose application raised; nothing else (FAILURES F23)."""
-    draft = exchange.draft
-    if draft is not None and draft.doomed:
-        try:
-            await exchange.gate.end(draft)
-        except SessionUnavailableError:
-            _log.exception("the application failed, and the session could not be ended either: not logged out")
-
-
-def _header(exchange: Exchange[Any], change: CookieChange) -> str | None:
-    cookies = exchange.gate.cookies
-    match change.action:
-        case CookieAction.SET:
-            header = cookies.set_header(change.token or "", change.max_age)
-            draft = exchange.draft
-            if draft is not None and draft.id is not None:
-                exchange.gate.context.signals.event("client", draft.id, principal=draft.facts.principal)
-            return header
-        case CookieAction.CLEAR:
-            return cookies.clear_header()
-        case CookieAction.KEEP:
-            return None
+def _is_departure(error: BaseException) -> bool:
+    """Tell whether the client has gone, which is no failure of the application."""
+    return isinstance(error, GeneratorExit) or is_cancellation(error)

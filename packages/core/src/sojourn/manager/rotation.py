@@ -1,298 +1,291 @@
-"""Move a session under a fresh token, at login or a change of privilege.
+"""Move a session under a fresh token: at login and privilege changes without grace, at a renewal with a redirect.
 
-Its one rule: the new record is created first and the old one ended only if nobody changed it since; afterwards one
-token works and nothing acknowledged is lost (SECURITY R8, FAILURES F11).
+The new record is created first, and the old one ended only if nobody changed it since; afterwards one token works and
+nothing acknowledged is lost (SECURITY R8, FAILURES F11). A renewal derives its token from the old one, so everybody who
+renews it arrives at the same session; the cookie is sent only once the redirect stands (SECURITY R9).
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 from contextlib import suppress
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
 from sojourn.errors import SessionConflictError, SessionUnavailableError, StoreUnavailableError
-from sojourn.manager.conflicts import MOST_TRIES, Replacer, pause
-from sojourn.manager.engine import Context
+from sojourn.manager import conflicts
+from sojourn.manager.conflicts import MOST_TRIES, pause
+from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
-from sojourn.session import CookieAction, CookieChange, Draft, Payload
-from sojourn.stores import WRITE_ID_BYTES, Created, Record, Replaced
+from sojourn.session import CookieAction, CookieChange, Payload, RequestState
+from sojourn.stores import Created, Record, Replaced, new_write_id
 
 T = TypeVar("T")
-
-
-class _UnknownEndError(StoreUnavailableError):
-    """Nobody knows whether the old record is gone."""
-
-
-class Rotation(Generic[T]):
-    """Rotate tokens for one manager."""
-
-    __slots__ = ("_context", "_replacer")
-
-    def __init__(self, context: Context[T], replacer: Replacer[T]) -> None:
-        self._context = context
-        self._replacer = replacer
-
-    async def move(self, draft: Draft[T]) -> None:
-        """Create the new record, end the old one, and hand out the new token."""
-        context, old = self._context, draft.record
-        if old is None:
-            return
-        context.bind(draft)
-        if context.client_side:
-            await self._move_cookie(draft, old)
-            return
-        payload = draft.compose()
-        record = context.seal(draft.identify(), 1, payload, draft.deadlines(context.clock.time()))
-        created = await context.calls.create(record, write_id=secrets.token_bytes(WRITE_ID_BYTES))
-        if created is Created.EXISTS:
-            msg = "the store says that a fresh random id exists already; is it answering for another key?"
-            raise SessionUnavailableError(msg)
-        try:
-            ended = await self._end_old(draft, old, record, payload)
-        except _UnknownEndError:
-            raise  # the old one may be gone: the new one, whose token nobody has, is all there is left of the session
-        except BaseException:
-            await self._take_back(record.id)
-            raise
-        if ended is None:
-            await self._take_back(record.id)
-            self._replacer.lose(draft)
-            return
-        record, payload, merged = ended
-        self._finish(draft, old, record, payload, draft.token, merged=merged)
-
-    async def _move_cookie(self, draft: Draft[T], old: Record) -> None:
-        """Seal the session into a cookie under a new id; where there is an index, only if the old one had not ended."""
-        context, index, merged = self._context, self._context.revocations, False
-        if draft.logged_in:
-            await context.admit(draft)
-        elif index is not None and draft.facts.principal is not None:
-            draft.change().outlives = context.clock.time()  # what it is, is known later; it takes as much room
-        payload = draft.compose()
-        record, token = await self._seal_cookie(draft, payload)
-        # from here on the old cookie is worth nothing, so whatever else can fail has not
-        if index is not None and draft.logged_in:
-            if not await self._end_before(draft, old) and draft.descends:
-                # somebody else ended it: the login counts all the same, what the session held does not come back
-                payload, merged = self._replacer.merge(draft, None), True
-                record, token = await self._seal_cookie(draft, payload)
-        elif index is not None:
-            loaded = draft.loaded or payload
-            standing = None
-            if await index.move(old.id, old.absolute_deadline, record.id):
-                standing = await index.standing(old.id, loaded)
-            if standing is None or standing.is_revoked:
-                self._replacer.lose(draft)
-                return
-            draft.change().outlives = payload.outlives = standing.outlives
-            record, token = await self._seal_cookie(draft, payload)
-        self._finish(draft, old, record, payload, token, merged=merged)
-
-    async def _seal_cookie(self, draft: Draft[T], payload: Payload) -> tuple[Record, str]:
-        """Return the session under its new id, and the cookie that holds it. Raise CookieTooLargeError."""
-        context = self._context
-        record = context.seal(draft.identify(), 1, payload, draft.deadlines(context.clock.time()))
-        token = await context.client_store.create(record, write_id=b"")
-        context.require_fitting_cookie(token)
-        return record, token
-
-    async def _end_before(self, draft: Draft[T], old: Record) -> bool:
-        """End the session before a login, and wherever a rotation moved it; tell whether it was alive."""
-        context, index = self._context, self._context.revocations
-        ended = await context.end(old)
-        for id_ in ended:
-            if id_ != old.id:
-                context.signals.event("deleted", id_, reason="login")
-        loaded = draft.loaded
-        if index is None or loaded is None or not ended:
-            return bool(ended)
-        return not (await index.standing(old.id, loaded)).is_revoked
-
-    async def _end_old(
-        self, draft: Draft[T], old: Record, record: Record, payload: Payload
-    ) -> tuple[Record, Payload, bool] | None:
-        """End the old record; merge what was written to it meanwhile. None when somebody else did and this is no login."""
-        context, merged = self._context, False
-        if not draft.descends:  # another principal's content: nothing of it is to be kept
-            await context.calls.delete(old.id)
-            return record, payload, merged
-        for tried in range(MOST_TRIES + 1):
-            answer = await self._end(old)
-            if answer is Replaced.OK:
-                return record, payload, merged
-            theirs = await self._replacer.reload(old.id, draft.record_token) if answer is Replaced.CONFLICT else None
-            if theirs is None and not draft.logged_in:
-                return None
-            payload, merged = self._replacer.merge(draft, theirs), True
-            record = await self._rewrite(draft, record, payload)
-            if theirs is None:
-                return record, payload, merged
-            old = theirs.record
-            if tried < MOST_TRIES:
-                await context.calls.sleep(pause(tried))
-        msg = f"session {old.id} kept being changed by other requests while it was rotated; try again"
-        raise SessionConflictError(msg)
-
-    async def _end(self, old: Record) -> Replaced:
-        """End the old record at the version known, by a write that its repeat recognises (decision 13).
-
-        When no try was answered, look what became of it (FAILURES F6).
-        """
-        context, calls = self._context, self._context.calls
-        write_id = secrets.token_bytes(WRITE_ID_BYTES)
-        end = context.end_of(old)
-        try:
-            answer = await calls.replace(end, expected=old.version, write_id=write_id)
-        except StoreUnavailableError as lost:
-            answer = await self._look(old.id, write_id, lost)
-        if answer is Replaced.OK and calls.never_waits:  # costs nothing there, and nobody counts what is over
-            with suppress(SessionUnavailableError):
-                await calls.delete(old.id, expected=end.version)
-        return answer
-
-    async def _look(self, id: str, write_id: bytes, lost: StoreUnavailableError) -> Replaced:
-        """Tell what became of the end whose reply was *lost*; raise that when it was not written."""
-        try:
-            present = await self._context.calls.load(id, fresh=True)
-        except SessionUnavailableError:
-            msg = f"it is unknown whether session {id} was ended when its token was rotated; try again later"
-            raise _UnknownEndError(msg, retry_after=lost.retry_after) from lost
-        if present is None:
-            return Replaced.GONE
-        if write_id in present.write_ids:
-            return Replaced.OK
-        if present.is_end:
-            return Replaced.GONE
-        raise lost
-
-    async def _rewrite(self, draft: Draft[T], record: Record, payload: Payload) -> Record:
-        """Replace the new record, which nobody else can know yet."""
-        context = self._context
-        written = context.seal(record.id, record.version + 1, payload, draft.deadlines(context.clock.time()))
-        answer = await context.calls.replace(
-            written, expected=record.version, write_id=secrets.token_bytes(WRITE_ID_BYTES)
-        )
-        if answer is not Replaced.OK:
-            msg = f"the new record of session {record.id} was ended while the token was rotated; log in again"
-            raise SessionConflictError(msg)
-        return written
-
-    async def _take_back(self, id: str) -> None:
-        """Delete the new record again; when even that fails it expires, its token was never sent."""
-        try:
-            await self._context.calls.delete(id)
-        except SessionUnavailableError:
-            self._context.signals.event("gone", id, reason="orphan")
-
-    def _finish(
-        self, draft: Draft[T], old: Record, record: Record, payload: Payload, token: str | None, *, merged: bool
-    ) -> None:
-        context = self._context
-        draft.adopt(record, payload, token, keep=not merged)
-        draft.cookie = CookieChange(CookieAction.SET, token, max_age(context, record))
-        context.signals.event("regenerated", record.id, old_id=old.id, principal=payload.principal)
-
 
 _log: Final = logging.getLogger("sojourn.manager")
 _ORPHAN_AFTER: Final = 60.0
 """Seconds after which a successor without a stub cannot be another request's renewal in progress."""
 
 
-class Renewal(Generic[T]):
-    """Renew tokens for one manager."""
+class _UnknownEndError(StoreUnavailableError):
+    """Nobody knows whether the old record is gone."""
 
-    __slots__ = ("_context", "_replacer")
 
-    def __init__(self, context: Context[T], replacer: Replacer[T]) -> None:
-        self._context = context
-        self._replacer = replacer
+async def rotate(engine: Engine[T], state: RequestState[T]) -> None:
+    """Create the new record, end the old one, and hand out the new token."""
+    old = state.record
+    if old is None:
+        return
+    engine.bind(state)
+    if engine.client_side:
+        await _rotate_cookie(engine, state, old)
+        return
+    payload = state.compose()
+    record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
+    created = await engine.store.create(record, write_id=new_write_id())
+    if created is Created.EXISTS:
+        msg = "the store says that a fresh random id exists already; is it answering for another key?"
+        raise SessionUnavailableError(msg)
+    try:
+        ended = await _end_old(engine, state, old, record, payload)
+    except _UnknownEndError:
+        raise  # the old one may be gone: the new one, whose token nobody has, is all there is left of the session
+    except BaseException:
+        await _take_back(engine, record.id)
+        raise
+    if ended is None:
+        await _take_back(engine, record.id)
+        conflicts.mark_gone(engine, state)
+        return
+    record, payload, merged = ended
+    _finish(engine, state, old, record, payload, state.token, merged=merged)
 
-    def is_due(self, draft: Draft[T]) -> bool:
-        """Tell whether this request should renew the token."""
-        after = draft.terms.limits.renew_after
-        return (
-            after is not None
-            and not self._context.client_side
-            and draft.accessed
-            and not draft.head_sent
-            and draft.token is not None
-            and self._context.clock.time() - draft.facts.issued_at >= after
-        )
 
-    async def renew(self, draft: Draft[T], payload: Payload) -> None:
-        """Create the successor, turn the old record into a stub, send the new token; else keep the old one."""
-        context, old, token = self._context, draft.record, draft.token
-        if old is None or token is None:
+async def _rotate_cookie(engine: Engine[T], state: RequestState[T], old: Record) -> None:
+    """Seal the session into a cookie under a new id; where there is an index, only if the old one had not ended."""
+    index, merged = engine.revocations, False
+    if state.logged_in:
+        await engine.admit(state)
+    elif index is not None and state.payload.principal is not None:
+        state.change().outlives = engine.clock.time()  # what it is, is known later; it takes as much room
+    payload = state.compose()
+    record, token = await _seal_cookie(engine, state, payload)
+    # From here on the old cookie is worth nothing, so whatever else can fail has not.
+    if index is not None and state.logged_in:
+        if not await _end_before(engine, state, old) and state.descends:
+            # Somebody else ended it: the login counts all the same, what the session held does not come back.
+            payload, merged = conflicts.merge(engine, state, None), True
+            record, token = await _seal_cookie(engine, state, payload)
+    elif index is not None:
+        loaded = state.loaded or payload
+        standing = None
+        if await index.move(old.id, old.absolute_deadline, record.id):
+            standing = await index.standing(old.id, loaded)
+        if standing is None or standing.is_revoked:
+            conflicts.mark_gone(engine, state)
             return
-        derived = context.successor(token)
-        if derived is None:
-            return
-        renewed, new_id, key_id = derived
-        moved = draft.around(payload.data, payload.extras, payload.flash)
-        moved.issued_at = context.clock.time()
-        record = context.seal(new_id, 1, moved, draft.deadlines(context.clock.time()))
-        try:
-            created = await context.calls.create(record, write_id=secrets.token_bytes(WRITE_ID_BYTES))
-            if created is Created.EXISTS:
-                await self._join(draft, payload, new_id)
-                return
-            stubbed = await self._leave_stub(draft, old, record, moved, key_id)
-        except SessionUnavailableError:
-            if payload != draft.loaded:
-                raise
-            _log.warning("the token of session %s could not be renewed; the old one goes on", old.id)
-            return
-        if stubbed is None:
-            await context.calls.delete(new_id)
-            self._replacer.lose(draft)
-            return
-        record, moved, merged = stubbed
-        draft.adopt(record, moved, renewed, keep=not merged)
-        draft.cookie = CookieChange(CookieAction.SET, renewed, max_age(context, record))
-        context.signals.event("regenerated", record.id, old_id=old.id, principal=moved.principal, reason="renewal")
+        state.change().outlives = payload.outlives = standing.outlives
+        record, token = await _seal_cookie(engine, state, payload)
+    _finish(engine, state, old, record, payload, token, merged=merged)
 
-    async def _join(self, draft: Draft[T], payload: Payload, new_id: str) -> None:
-        """Somebody else has begun to renew this token: write as usual, and follow the stub if it stands already."""
-        context, old = self._context, draft.record
-        orphan = await context.calls.load(new_id, fresh=True)
-        theirs = await self._replacer.reload(old.id, draft.token) if old is not None else None
-        if theirs is not None and theirs.record.id == new_id:
-            if payload == draft.loaded:
-                draft.adopt(theirs.record, theirs.payload, theirs.token)
-                draft.cookie = CookieChange(CookieAction.SET, theirs.token, max_age(context, theirs.record))
-                return
-        elif orphan is not None:
-            age = draft.deadlines(context.clock.time())[0] - orphan.idle_deadline
-            if age >= _ORPHAN_AFTER:
-                await context.calls.delete(new_id, expected=orphan.version)
-        if payload != draft.loaded:
-            await self._replacer.replace(draft, payload)
 
-    async def _leave_stub(
-        self, draft: Draft[T], old: Record, record: Record, moved: Payload, key_id: bytes
-    ) -> tuple[Record, Payload, bool] | None:
-        """Replace the old record by the stub; merge what was written to it meanwhile. None when it is gone."""
-        context, merged = self._context, False
-        for _ in range(MOST_TRIES + 1):
-            answer = await context.calls.replace(
-                context.stub(old, key_id, record.id), expected=old.version, write_id=secrets.token_bytes(WRITE_ID_BYTES)
-            )
-            if answer is Replaced.OK:
-                return record, moved, merged
-            theirs = await self._replacer.reload(old.id, draft.token) if answer is Replaced.CONFLICT else None
-            if theirs is None:
-                return None
-            issued = moved.issued_at
-            moved, merged = self._replacer.merge(draft, theirs), True
-            moved.issued_at = issued
-            written = context.seal(record.id, record.version + 1, moved, draft.deadlines(context.clock.time()))
-            answer = await context.calls.replace(
-                written, expected=record.version, write_id=secrets.token_bytes(WRITE_ID_BYTES)
-            )
-            if answer is not Replaced.OK:
-                return None
-            record, old = written, theirs.record
-        msg = f"session {old.id} kept being changed by other requests while its token was renewed; try again"
+async def _seal_cookie(engine: Engine[T], state: RequestState[T], payload: Payload) -> tuple[Record, str]:
+    """Return the session under its new id, and the cookie that holds it. Raise CookieTooLargeError."""
+    record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
+    token = await engine.client_store.create(record, write_id=b"")
+    engine.require_fitting_cookie(token)
+    return record, token
+
+
+async def _end_before(engine: Engine[T], state: RequestState[T], old: Record) -> bool:
+    """End the session before a login, and wherever a rotation moved it; tell whether it was alive."""
+    index = engine.revocations
+    ended = await engine.end(old)
+    for id_ in ended:
+        if id_ != old.id:
+            engine.events.event("deleted", id_, reason="login")
+    loaded = state.loaded
+    if index is None or loaded is None or not ended:
+        return bool(ended)
+    return not (await index.standing(old.id, loaded)).is_revoked
+
+
+async def _end_old(
+    engine: Engine[T], state: RequestState[T], old: Record, record: Record, payload: Payload
+) -> tuple[Record, Payload, bool] | None:
+    """End the old record; merge what was written to it meanwhile. None when somebody else did and this is no login."""
+    merged = False
+    if not state.descends:  # another principal's content: nothing of it is to be kept
+        await engine.store.delete(old.id)
+        return record, payload, merged
+    for tried in range(MOST_TRIES + 1):
+        answer = await _end_record(engine, old)
+        if answer is Replaced.OK:
+            return record, payload, merged
+        theirs = await conflicts.reload(engine, old.id, state.record_token) if answer is Replaced.CONFLICT else None
+        if theirs is None and not state.logged_in:
+            return None
+        payload, merged = conflicts.merge(engine, state, theirs), True
+        record = await _rewrite(engine, state, record, payload)
+        if theirs is None:
+            return record, payload, merged
+        old = theirs.record
+        if tried < MOST_TRIES:
+            await engine.store.sleep(pause(tried))
+    msg = f"session {old.id} kept being changed by other requests while it was rotated; try again"
+    raise SessionConflictError(msg)
+
+
+async def _end_record(engine: Engine[T], old: Record) -> Replaced:
+    """End the old record at the version known, by a write that its repeat recognises (decision 13).
+
+    When no try was answered, look what became of it (FAILURES F6).
+    """
+    store = engine.store
+    write_id = new_write_id()
+    end = engine.end_of(old)
+    try:
+        answer = await store.replace(end, expected=old.version, write_id=write_id)
+    except StoreUnavailableError as lost:
+        answer = await _look_up_end(engine, old.id, write_id, lost)
+    if answer is Replaced.OK and store.never_waits:  # costs nothing there, and nobody counts what is over
+        with suppress(SessionUnavailableError):
+            await store.delete(old.id, expected=end.version)
+    return answer
+
+
+async def _look_up_end(engine: Engine[T], id: str, write_id: bytes, lost: StoreUnavailableError) -> Replaced:
+    """Tell what became of the end whose reply was *lost*; raise that when it was not written."""
+    try:
+        present = await engine.store.load(id, fresh=True)
+    except SessionUnavailableError:
+        msg = f"it is unknown whether session {id} was ended when its token was rotated; try again later"
+        raise _UnknownEndError(msg, retry_after=lost.retry_after) from lost
+    if present is None:
+        return Replaced.GONE
+    if write_id in present.write_ids:
+        return Replaced.OK
+    if present.is_end:
+        return Replaced.GONE
+    raise lost
+
+
+async def _rewrite(engine: Engine[T], state: RequestState[T], record: Record, payload: Payload) -> Record:
+    """Replace the new record, which nobody else can know yet."""
+    written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()))
+    answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
+    if answer is not Replaced.OK:
+        msg = f"the new record of session {record.id} was ended while the token was rotated; log in again"
         raise SessionConflictError(msg)
+    return written
+
+
+async def _take_back(engine: Engine[T], id: str) -> None:
+    """Delete the new record again; when even that fails it expires, its token was never sent."""
+    try:
+        await engine.store.delete(id)
+    except SessionUnavailableError:
+        engine.events.event("gone", id, reason="orphan")
+
+
+def _finish(
+    engine: Engine[T],
+    state: RequestState[T],
+    old: Record,
+    record: Record,
+    payload: Payload,
+    token: str | None,
+    *,
+    merged: bool,
+) -> None:
+    state.adopt(record, payload, token, written="rotated", keep=not merged)
+    state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record))
+    engine.events.event("regenerated", record.id, old_id=old.id, principal=payload.principal)
+
+
+def is_due(engine: Engine[T], state: RequestState[T], now: float) -> bool:
+    """Tell whether this request should renew the token (SECURITY R9)."""
+    after = engine.renew_after
+    return (
+        after is not None
+        and state.accessed
+        and not state.head_sent
+        and state.token is not None
+        and now - state.payload.issued_at >= after
+    )
+
+
+async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> None:
+    """Create the successor, turn the old record into a stub, send the new token; else keep the old one."""
+    old, token = state.record, state.token
+    if old is None or token is None:
+        return
+    derived = engine.successor(token)
+    if derived is None:
+        return
+    renewed, new_id, key_id = derived
+    moved = state.around(payload.data, payload.extras, payload.flash)
+    moved.issued_at = engine.clock.time()
+    record = engine.seal(new_id, 1, moved, state.deadlines(engine.clock.time()))
+    try:
+        created = await engine.store.create(record, write_id=new_write_id())
+        if created is Created.EXISTS:
+            await _join(engine, state, payload, new_id)
+            return
+        stubbed = await _leave_stub(engine, state, old, record, moved, key_id)
+    except SessionUnavailableError:
+        if payload != state.loaded:
+            raise
+        _log.warning("the token of session %s could not be renewed; the old one goes on", old.id)
+        return
+    if stubbed is None:
+        await engine.store.delete(new_id)
+        conflicts.mark_gone(engine, state)
+        return
+    record, moved, merged = stubbed
+    state.adopt(record, moved, renewed, written="renewed", keep=not merged)
+    state.cookie = CookieChange(CookieAction.SET, renewed, max_age(engine, record))
+    engine.events.event("regenerated", record.id, old_id=old.id, principal=moved.principal, reason="renewal")
+
+
+async def _join(engine: Engine[T], state: RequestState[T], payload: Payload, new_id: str) -> None:
+    """Somebody else has begun to renew this token: write as usual, and follow the stub if it stands already."""
+    old = state.record
+    orphan = await engine.store.load(new_id, fresh=True)
+    theirs = await conflicts.reload(engine, old.id, state.token) if old is not None else None
+    if theirs is not None and theirs.record.id == new_id:
+        if payload == state.loaded:
+            state.adopt(theirs.record, theirs.payload, theirs.token, written="renewed")
+            state.cookie = CookieChange(CookieAction.SET, theirs.token, max_age(engine, theirs.record))
+            return
+    elif orphan is not None:
+        age = state.deadlines(engine.clock.time())[0] - orphan.idle_deadline
+        if age >= _ORPHAN_AFTER:
+            await engine.store.delete(new_id, expected=orphan.version)
+    if payload != state.loaded:
+        await conflicts.replace(engine, state, payload)
+
+
+async def _leave_stub(
+    engine: Engine[T], state: RequestState[T], old: Record, record: Record, moved: Payload, key_id: bytes
+) -> tuple[Record, Payload, bool] | None:
+    """Replace the old record by the stub; merge what was written to it meanwhile. None when it is gone."""
+    merged = False
+    for _ in range(MOST_TRIES + 1):
+        answer = await engine.store.replace(
+            engine.stub(old, key_id, record.id), expected=old.version, write_id=new_write_id()
+        )
+        if answer is Replaced.OK:
+            return record, moved, merged
+        theirs = await conflicts.reload(engine, old.id, state.token) if answer is Replaced.CONFLICT else None
+        if theirs is None:
+            return None
+        issued = moved.issued_at
+        moved, merged = conflicts.merge(engine, state, theirs), True
+        moved.issued_at = issued
+        written = engine.seal(record.id, record.version + 1, moved, state.deadlines(engine.clock.time()))
+        answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
+        if answer is not Replaced.OK:
+            return None
+        record, old = written, theirs.record
+    msg = f"session {old.id} kept being changed by other requests while its token was renewed; try again"
+    raise SessionConflictError(msg)

@@ -175,7 +175,7 @@ class CircuitBreaker:
         self._state = BreakerState.CLOSED
         self._period = 0
         # The period if the breaker is closed, else None; acquire() reads it without the lock.
-        self._closed_period: int | None = 0
+        self.closed_period: int | None = 0
         self._openings = 0
         self._open_until = 0.0
         self._asked = 0.0
@@ -195,7 +195,7 @@ class CircuitBreaker:
 
     def acquire(self, now: float) -> Permit:
         """Return the permit for a call, or raise BreakerOpenError with the seconds to wait in `retry_after`."""
-        period = self._closed_period
+        period = self.closed_period
         if period is not None:
             return Permit(period, now)
         with self.lock:
@@ -210,30 +210,33 @@ class CircuitBreaker:
 
     def require(self, now: float) -> None:
         """Raise BreakerOpenError where `acquire` would, for a call whose outcome is reported to another breaker."""
-        if self._closed_period is None:
+        if self.closed_period is None:
             with self.lock:
                 self._require(now)
 
     def is_left(self, now: float) -> bool:
         """Return whether it is not closed and nobody asked for a whole window: what it counted is out of date."""
-        return self._closed_period is None and now - max(self._asked, self._open_until) > self._window
+        return self.closed_period is None and now - max(self._asked, self._open_until) > self._window
+
+    def succeed_closed(self, period: int, started: float, now: float) -> None:
+        """Count an answered call that began at *started* while `closed_period` was *period*; it needed no permit."""
+        with self.lock:
+            counts = self._counts
+            if (
+                period == self.closed_period
+                and now < counts.part_ends
+                and now - started < self._slow_call
+                and (counts.marked == counts.marked_before or counts.calls - counts.calls_before >= self._minimum_calls)
+            ):
+                # Nothing to judge: no call failed, or enough of them were judged and one that succeeds cannot trip it.
+                counts.calls += 1
+                return
+        self.succeed(Permit(period, started), now)
 
     def succeed(self, permit: Permit, now: float) -> None:
         """Return the permit of a call that the store answered, with absent, GONE, CONFLICT and corrupt too."""
         with self.lock:
-            counts = self._counts
-            if (
-                permit.period == self._closed_period
-                and not permit.settled
-                and now < counts.part_ends
-                and now - permit.started < self._slow_call
-                and (counts.marked == counts.marked_before or counts.calls - counts.calls_before >= self._minimum_calls)
-            ):
-                # The usual case, for speed: no call failed, or so many were counted that a success cannot open it.
-                permit.settled = True
-                counts.calls += 1
-            else:
-                self._settle(permit, now, failed=now - permit.started >= self._slow_call)
+            self._settle(permit, now, failed=now - permit.started >= self._slow_call)
 
     def fail(self, permit: Permit, now: float) -> None:
         """Return the permit of a call that failed or timed out."""
@@ -295,7 +298,7 @@ class CircuitBreaker:
         new = TRANSITIONS[old, cause]
         self._state = new
         self._period += 1
-        self._closed_period = self._period if new is BreakerState.CLOSED else None
+        self.closed_period = self._period if new is BreakerState.CLOSED else None
         self._probes = []
         self._probes_succeeded = 0
         self._counts.clear()

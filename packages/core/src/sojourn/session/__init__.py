@@ -1,9 +1,19 @@
 """The session a handler holds, and the pure state behind it."""
 
-from sojourn.session.model import Migrate, Shape
+from sojourn.session.model import Migrate, Model
 from sojourn.session.payload import EMPTY, Moment, Payload, decode_payload, encode_payload, unpack_map
-from sojourn.session.session import Session, draft_of
-from sojourn.session.state import CLEAR, CLOCK_TOLERANCE, KEEP, CookieAction, CookieChange, Draft, Limits, Terms
+from sojourn.session.session import Decisions, Session, state_of
+from sojourn.session.state import (
+    CLEAR,
+    CLOCK_TOLERANCE,
+    KEEP,
+    UNSET,
+    CookieAction,
+    CookieChange,
+    Lifetimes,
+    RequestState,
+    SessionRules,
+)
 from sojourn.session.transitions import TRANSITIONS, LoadOutcome, Move, SessionState
 
 __all__ = [
@@ -12,21 +22,23 @@ __all__ = [
     "EMPTY",
     "KEEP",
     "TRANSITIONS",
+    "UNSET",
     "CookieAction",
     "CookieChange",
-    "Draft",
-    "Limits",
+    "Decisions",
+    "Lifetimes",
     "LoadOutcome",
     "Migrate",
+    "Model",
     "Moment",
     "Move",
     "Payload",
+    "RequestState",
     "Session",
+    "SessionRules",
     "SessionState",
-    "Shape",
-    "Terms",
     "decode_payload",
-    "draft_of",
     "encode_payload",
+    "state_of",
     "unpack_map",
 ]

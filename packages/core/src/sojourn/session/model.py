@@ -17,10 +17,10 @@ T = TypeVar("T")
 Migrate = Callable[[dict[str, object]], dict[str, object]]
 
 
-class Shape(Generic[T]):
+class Model(Generic[T]):
     """A model, its factory, its serializer and its merge rules, bound together."""
 
-    __slots__ = ("_migrate", "_rules", "decode", "encode", "model", "new", "serializer")
+    __slots__ = ("_migrate", "_rules", "decode", "encode", "model", "name", "new", "serializer")
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Shape(Generic[T]):
         migrate: Migrate | None = None,
     ) -> None:
         self.model = model
+        self.name: str = getattr(model, "__name__", repr(model))
         self.new = new
         self.serializer = serializer
         self.encode = serializer.encode
@@ -41,7 +42,7 @@ class Shape(Generic[T]):
         self._refuse_a_model_that_does_not_survive()
 
     def _refuse_a_model_that_does_not_survive(self) -> None:
-        name = getattr(self.model, "__name__", repr(self.model))
+        name = self.name
         try:
             fresh = self.new()
         except Exception as error:

@@ -9,15 +9,64 @@ import hmac
 import secrets
 from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
+
+from msgspec import Struct
 
 from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.errors import FreshLoginRequiredError, SerializationError
 from sojourn.flash import Flash, json_copy
-from sojourn.session.state import Draft
+from sojourn.session.state import UNSET, CookieAction, RequestState
 from sojourn.session.transitions import LoadOutcome, SessionState
 
 T = TypeVar("T")
+
+_OPENED: Final = {
+    LoadOutcome.NONE: "no well-formed cookie of ours came",
+    LoadOutcome.LOADED: "the cookie led to a live record that opened",
+    LoadOutcome.EXPIRED: "the record is past its idle or absolute deadline",
+    LoadOutcome.UNKNOWN: "the store has no such record; a token that it does not know is never adopted",
+    LoadOutcome.CORRUPT: "the record does not authenticate or decode; its bytes are left alone",
+    LoadOutcome.BINDING: "the record is bound to another client",
+    LoadOutcome.UNAVAILABLE: "the store could not be asked",
+    LoadOutcome.FUTURE: "the record was written by a newer version or under an unknown key",
+}
+_WRITTEN: Final = {
+    "nothing": "nothing changed since it was loaded, and no deadline was due to be moved",
+    "created": "a new session held something worth a record",
+    "replaced": "changed",
+    "merged": "another request changed it at the same time, so both were merged; this one changed",
+    "touched": "enough of the idle timeout had passed since the deadline was moved last",
+    "rotated": "login() or rotate() asked for a fresh token; the old record ended",
+    "renewed": "the token had been in use for as long as renew_after allows",
+    "deleted": "logout() or destroy() ended it",
+    "gone": "somebody else ended it meanwhile, so the changes of this request were dropped",
+}
+_COOKIES: Final = {
+    CookieAction.KEEP: "token and attributes are as they were",
+    CookieAction.SET: "the token or the sealed content is a new one",
+    CookieAction.CLEAR: "the session ended by logout() or destroy()",
+}
+_OWN_FIELDS: Final = ("principal", "csrf", "lifetime", "fingerprint")
+
+
+class Decisions(Struct, frozen=True):
+    """What was done for one session in one request, and why; fit for a log or a page, without token or data."""
+
+    outcome: LoadOutcome
+    why_outcome: str
+    written: str
+    """One of nothing, created, replaced, merged, touched, rotated, renewed, deleted, gone."""
+    why_written: str
+    changed: tuple[str, ...]
+    """Which parts the write changed: data, extras, flash, principal, csrf, lifetime, fingerprint."""
+    cookie: CookieAction
+    why_cookie: str
+    version: int | None
+    """That of the record that stands behind the session now; None for none, as are the deadlines."""
+    idle_deadline: datetime | None
+    absolute_deadline: datetime | None
+
 
 _CSRF_BYTES = 32
 
@@ -30,36 +79,37 @@ class Session(MutableMapping[str, Any], Generic[T]):
     and change nothing.
     """
 
-    __slots__ = ("_draft",)
+    __slots__ = ("_state",)
 
-    def __init__(self, draft: Draft[T]) -> None:
-        self._draft = draft
+    def __init__(self, state: RequestState[T]) -> None:
+        self._state = state
 
-    def _read(self) -> Draft[T]:
-        draft = self._draft
-        draft.accessed = True
-        return draft
+    def _read(self) -> RequestState[T]:
+        state = self._state
+        state.accessed = True
+        return state
 
     # -- what it is ------------------------------------------------------------------------------------------
 
     @property
     def data(self) -> T:
         """The application's model; changes in place are seen, and it may be assigned."""
-        draft = self._draft
-        draft.accessed = True
-        return draft.content.data
+        state = self._state
+        state.accessed = True
+        data = state.model_data
+        return state.data if data is UNSET else data
 
     @data.setter
     def data(self, value: T) -> None:
-        draft = self._read()
-        draft.write()
-        draft.content.data = value
+        state = self._read()
+        state.write()
+        state.data = value
 
     @property
     def flash(self) -> Flash:
         """Messages for the next request that reads them."""
-        draft = self._read()
-        return draft.content.flash(draft.write)
+        state = self._read()
+        return state.flash
 
     @property
     def id(self) -> str:
@@ -69,7 +119,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
     @property
     def state(self) -> SessionState:
         """Where in its life the session is."""
-        return self._read().state
+        return self._read().phase
 
     @property
     def outcome(self) -> LoadOutcome:
@@ -84,31 +134,59 @@ class Session(MutableMapping[str, Any], Generic[T]):
     @property
     def principal(self) -> str | None:
         """Whose session it is; None when nobody is logged in."""
-        return self._read().facts.principal
+        return self._read().payload.principal
 
     @property
     def created_at(self) -> datetime:
         """When it began: at its creation, or at the last login (SECURITY R12). UTC."""
-        return datetime.fromtimestamp(self._read().facts.created_at, UTC)
+        return datetime.fromtimestamp(self._read().payload.created_at, UTC)
 
     @property
     def authenticated_at(self) -> datetime | None:
         """When somebody logged in last. UTC."""
-        at = self._read().facts.authenticated_at
+        at = self._read().payload.authenticated_at
         return None if at is None else datetime.fromtimestamp(at, UTC)
 
     @property
     def expires_at(self) -> datetime:
         """When it ends if nothing moves its idle deadline. UTC."""
-        draft = self._read()
-        deadline = draft.deadlines(draft.terms.clock.time())[0] if draft.record is None else draft.record.deadline
+        state = self._read()
+        deadline = state.deadlines(state.rules.clock.time())[0] if state.record is None else state.record.deadline
         return datetime.fromtimestamp(deadline, UTC)
 
     @property
     def time_until_expiry(self) -> timedelta:
         """How long it has left; zero when it has expired."""
-        left = self.expires_at.timestamp() - self._draft.terms.clock.time()
+        left = self.expires_at.timestamp() - self._state.rules.clock.time()
         return timedelta(seconds=max(0.0, left))
+
+    @property
+    def decisions(self) -> Decisions:
+        """What was decided for it so far, and why; costs nothing until it is asked for."""
+        state = self._state
+        before, after, record = state.before, state.loaded, state.record
+        changed: tuple[str, ...] = ()
+        if after is not None and state.written not in {"nothing", "touched"}:
+            changed = tuple(
+                name
+                for name in ("data", "extras", "flash", *_OWN_FIELDS)
+                if before is None or getattr(before, name) != getattr(after, name)
+            )
+        why_written = _WRITTEN[state.written]
+        if state.written in {"replaced", "merged"}:
+            why_written = f"{why_written}: {', '.join(changed) or 'times alone'}"
+        return Decisions(
+            state.outcome,
+            _OPENED[state.outcome],
+            state.written,
+            why_written,
+            changed,
+            state.cookie.action,
+            _COOKIES[state.cookie.action],
+            None if record is None else record.version,
+            None if record is None else datetime.fromtimestamp(record.idle_deadline, UTC),
+            None if record is None else datetime.fromtimestamp(record.absolute_deadline, UTC),
+        )
 
     # -- what can happen to it -------------------------------------------------------------------------------
 
@@ -134,32 +212,32 @@ class Session(MutableMapping[str, Any], Generic[T]):
 
     def touch(self) -> None:
         """Move the idle deadline with this request, even if that is not due yet."""
-        draft = self._read()
-        draft.write()
-        draft.touch_wanted = True
+        state = self._read()
+        state.write()
+        state.touch_wanted = True
 
     def require_fresh(self, seconds: float) -> None:
         """Raise FreshLoginRequiredError unless the last login is at most *seconds* ago."""
-        draft = self._read()
-        at = draft.facts.authenticated_at
-        if at is None or draft.terms.clock.time() - at > seconds:
+        state = self._read()
+        at = state.payload.authenticated_at
+        if at is None or state.rules.clock.time() - at > seconds:
             msg = f"this needs a login not older than {seconds:g} seconds; log in again"
             raise FreshLoginRequiredError(msg)
 
     def csrf_token(self) -> str:
         """Return the session's CSRF token, masked anew at each call; asking for it creates the session (SECURITY R34)."""
-        draft = self._read()
-        secret = draft.facts.csrf
+        state = self._read()
+        secret = state.payload.csrf
         if secret is None:
-            draft.write()
-            secret = draft.change().csrf = secrets.token_bytes(_CSRF_BYTES)
+            state.write()
+            secret = state.change().csrf = secrets.token_bytes(_CSRF_BYTES)
         mask = secrets.token_bytes(_CSRF_BYTES)
         masked = bytes(left ^ right for left, right in zip(mask, secret, strict=True))
         return encode_bytes(mask + masked)
 
     def verify_csrf(self, value: str | None) -> bool:
         """Tell, in constant time, whether *value* is a token of this session (SECURITY R7, R34)."""
-        secret = self._read().facts.csrf
+        secret = self._read().payload.csrf
         try:
             raw = decode_bytes(value or "")
         except ValueError:
@@ -172,33 +250,33 @@ class Session(MutableMapping[str, Any], Generic[T]):
     # -- the mapping of extras -------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:  # - a JSON value
-        return self._read().content.extras[key]
+        return self._read().extras[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(cast("object", key), str):
             msg = f"an extra's key must be a str, not {type(key).__name__}"
             raise SerializationError(msg)
         json_copy(value, f"extra {key!r}")  # only checks: like any dict, extras hold the object itself
-        draft = self._read()
-        draft.write()
-        draft.content.extras[key] = value
+        state = self._read()
+        state.write()
+        state.extras[key] = value
 
     def __delitem__(self, key: str) -> None:
-        draft = self._read()
-        extras = draft.content.extras
+        state = self._read()
+        extras = state.extras
         if key not in extras:
             raise KeyError(key)
-        draft.write()
+        state.write()
         del extras[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._read().content.extras)
+        return iter(self._read().extras)
 
     def __len__(self) -> int:
-        return len(self._read().content.extras)
+        return len(self._read().extras)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._read().content.extras
+        return key in self._read().extras
 
     def clear(self) -> None:
         """Reset data, extras, flash and principal; the session itself goes on."""
@@ -215,10 +293,10 @@ class Session(MutableMapping[str, Any], Generic[T]):
 
     def __repr__(self) -> str:
         """Show nothing of the content, and no token (SECURITY R6)."""
-        draft = self._draft
-        return f"<Session {draft.state.value} outcome={draft.outcome.value} id={draft.id}>"
+        state = self._state
+        return f"<Session {state.phase.value} outcome={state.outcome.value} id={state.id}>"
 
 
-def draft_of(session: Session[T]) -> Draft[T]:
+def state_of(session: Session[T]) -> RequestState[T]:
     """Return the state behind a session, for the manager and the middlewares."""
-    return session._draft  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the one door to it
+    return session._state  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the one door to it

@@ -1,16 +1,16 @@
-"""The state behind a session, and what its moves do to it. No I/O: a commit reads it and says what became of it.
+"""The state of one session during one request, and what its transitions do to it. No I/O.
 
-Its one rule: a move first asks the table of states, and only then changes anything.
+A transition first asks the table of transitions, and only then changes anything. Changes of the content are found by
+comparing with what was loaded; nobody has to announce them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,17 +20,18 @@ from sojourn.crypto import new_token, token_id
 from sojourn.errors import ConfigurationError, ResponseStartedError, SessionUnavailableError
 from sojourn.flash import Flash
 from sojourn.merge import merge_messages, merge_values
-from sojourn.session.model import Shape
+from sojourn.session.model import Model
 from sojourn.session.payload import EMPTY, Payload, pack_map, unpack_map
 from sojourn.session.transitions import LoadOutcome, Move, SessionState, after
-from sojourn.stores import Clock, Patience, Record
+from sojourn.stores import Clock, Deadline, Record
 
 T = TypeVar("T")
 M = TypeVar("M")
-"""The model of a draft being made: pyright binds T to nothing on the bare class."""
+"""The model of a state being made: pyright binds T to nothing on the bare class."""
+
+# Names of this module: before Python 3.12 to look up a member of an enum costs ten times as much.
 _LOADED: Final = LoadOutcome.LOADED
 _STORED: Final = SessionState.LOADED
-"""Names of this module: before Python 3.12 to look up a member of an enum costs ten times as much."""
 
 
 class CookieAction(Enum):
@@ -58,8 +59,8 @@ CLEAR: Final = CookieChange(CookieAction.CLEAR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The times of a session's life, in seconds."""
+class Lifetimes:
+    """How long sessions live, in seconds."""
 
     idle_timeout: float
     absolute_timeout: float
@@ -70,15 +71,22 @@ class Limits:
     max_lifetime: float
     """The longest that ``login(remember=...)`` may ask for."""
 
+    def deadlines(self, payload: Payload, record: Record | None, now: float) -> tuple[float, float]:
+        """Return the idle and the absolute deadline of what is written *now* over *record* (SECURITY R10).
 
-@dataclass(frozen=True, slots=True)
-class Terms(Generic[T]):
-    """What all sessions of one manager share."""
+        The absolute deadline never moves later; it moves earlier where the settings have become stricter.
+        """
+        lifetime = payload.lifetime
+        absolute = payload.created_at + (self.absolute_timeout if lifetime is None else lifetime)
+        if record is not None and record.absolute_deadline < absolute:
+            absolute = record.absolute_deadline
+        idle = now + (self.idle_timeout if lifetime is None else lifetime)
+        return (min(absolute, idle)), absolute
 
-    shape: Shape[T]
-    limits: Limits
-    clock: Clock
-    client_side: bool
+    def touch_share(self, payload: Payload) -> float:
+        """Return by how many seconds an access has to move the idle deadline before it is worth a call of the store."""
+        lifetime = payload.lifetime
+        return self.touch_after if lifetime is None else self.touch_after * lifetime / self.idle_timeout
 
 
 CLOCK_TOLERANCE: Final = 60.0
@@ -86,19 +94,17 @@ CLOCK_TOLERANCE: Final = 60.0
 would lengthen its absolute lifetime (FAILURES F18)."""
 
 
-def deadlines(limits: Limits, facts: Payload, record: Record | None, now: float) -> tuple[float, float]:
-    """Return the idle and the absolute deadline of what is written *now* over *record*, which it goes on with."""
-    lifetime = facts.lifetime
-    absolute = facts.created_at + (limits.absolute_timeout if lifetime is None else lifetime)
-    if record is not None:
-        absolute = min(absolute, record.absolute_deadline)
-    return min(now + (limits.idle_timeout if lifetime is None else lifetime), absolute), absolute
+class SessionRules(Protocol[T]):
+    """What all sessions of one manager have in common; the manager's engine is one."""
 
-
-def touch_share(limits: Limits, facts: Payload) -> float:
-    """Return by how many seconds an access has to move the idle deadline before it is worth a call of the store."""
-    lifetime = facts.lifetime
-    return limits.touch_after if lifetime is None else limits.touch_after * lifetime / limits.idle_timeout
+    @property
+    def model(self) -> Model[T]: ...  # noqa: D102
+    @property
+    def lifetimes(self) -> Lifetimes: ...  # noqa: D102
+    @property
+    def clock(self) -> Clock: ...  # noqa: D102
+    @property
+    def client_side(self) -> bool: ...  # noqa: D102
 
 
 class _Unset(Enum):
@@ -108,84 +114,159 @@ class _Unset(Enum):
 UNSET: Final = _Unset.UNSET
 
 
-class Content(Struct, Generic[T], eq=False):
-    """The content of one session during one request; *loaded* is None for a new one.
+class RequestState(Struct, Generic[T], eq=False):
+    """Everything that is known of one session during one request.
 
-    A struct, as it is made for most requests, and that in a fifth of the time of a class with an ``__init__``.
+    A struct, since it is made for most requests: that takes a fifth of the time of a class with an ``__init__``.
     """
 
-    shape: Shape[T]
+    rules: SessionRules[T]
+    outcome: LoadOutcome
+    sent_token: str | None
+    here: ClientOf
+    """Tells the client that sent this request, and the token before it."""
+    payload: Payload
+    """Whose session it is and since when; as long as it is `loaded`, nothing of that changed."""
+    base: Payload | None = None
+    """The payload that the content below was read from; None for a new session."""
+    model_data: T | _Unset = UNSET
+    phase: SessionState = SessionState.NEW
+    token: str | None = None
+    """What leads to this session; None until it has to be known."""
+    id: str | None = None
+    record: Record | None = None
+    """The record in the store that a commit replaces, or deletes after a rotation; its token leads there."""
+    record_token: str | None = None
     loaded: Payload | None = None
-    _data: T | _Unset = UNSET
+    """The payload of that record; never changed."""
+    rebind: bool = True
+    """Whether the next commit binds the session to the client that sent this request (SECURITY R31)."""
+    cookie: CookieChange = KEEP
+    pending_deletes: tuple[tuple[Record, str | None], ...] = ()
+    """Records that the next commit deletes, whatever else happens, and what leads to them."""
+    accessed: bool = False
+    """Whether it was used, since the response started if it has."""
+    touch_wanted: bool = False
+    logged_in: bool = False
+    """Whether a login since the last commit asks for the rotation."""
+    head_sent: bool = False
+    deadline: Deadline | None = None
+    """How long the request may still wait for its stores."""
+    unavailable: SessionUnavailableError | None = None
+    """The outage that was raised to the handler; the framework's 500 leaves as 503 (FAILURES F5)."""
+    written: str = "nothing"
+    """What the last commit did to the store, in one word, for `Session.decisions`."""
+    before: Payload | None = None
+    """The payload that was stored before that; None for a new session."""
+    seen: bytes | None = None
+    """The data's bytes as they were at the last comparison, when they differed from what was loaded."""
     _blank: bytes | None = None
     _extras: dict[str, Any] | _Unset = UNSET
     _flash: Flash | _Unset = UNSET
-    _seen: bytes | None = None
-    """The data's bytes as they were at the last look, when they differed from what was loaded."""
 
     def __repr__(self) -> str:
-        """Show no data (SECURITY R6)."""
-        return f"<Content {'new' if self.loaded is None else 'loaded'}>"
+        """Show neither token nor data (SECURITY R6)."""
+        return f"<RequestState {self.phase.value}>"
+
+    @staticmethod
+    def of_record(
+        rules: SessionRules[M],
+        record: Record,
+        payload: Payload,
+        data: M,
+        token: str | None,
+        sent_token: str | None = None,
+        here: ClientOf = None,
+    ) -> RequestState[M]:
+        """Return the state of a session that was loaded: its *record*, payload and data, and what leads there."""
+        return RequestState(
+            rules,
+            _LOADED,
+            sent_token,
+            here,
+            payload,
+            payload,
+            data,
+            _STORED,
+            token,
+            record.id,
+            record,
+            token,
+            payload,
+            False,
+        )
+
+    @staticmethod
+    def of_nobody(
+        rules: SessionRules[M], outcome: LoadOutcome, sent_token: str | None = None, here: ClientOf = None
+    ) -> RequestState[M]:
+        """Return the state of a new session; read-only where there may be a stored one that cannot be had."""
+        now = rules.clock.time()
+        payload = Payload(data=b"", created_at=now, issued_at=now)
+        state: RequestState[M] = RequestState(rules, outcome, sent_token, here, payload)
+        if outcome is LoadOutcome.UNAVAILABLE or outcome is LoadOutcome.FUTURE:
+            state.phase = SessionState.READ_ONLY
+        return state
+
+    # -- the content -----------------------------------------------------------------------------------------
 
     @property
     def data(self) -> T:
         """Return the model: the one loaded, else a new one."""
-        if self._data is UNSET:
-            if self.loaded is not None:
-                self._data = self.shape.decode(self.loaded.data)
+        data = self.model_data
+        if data is UNSET:
+            model, base = self.rules.model, self.base
+            if base is not None:
+                data = model.decode(base.data)
             else:
-                self._data = self.shape.new()
-                self._blank = self.shape.encode(self._data)
-        return self._data
+                data = model.new()
+                self._blank = model.encode(data)
+            self.model_data = data
+        return data
 
     @data.setter
     def data(self, value: T) -> None:
-        if self.loaded is None and self._blank is None:
-            self._blank = self.shape.encode(self.shape.new())
-        self._data = value
+        if self.base is None and self._blank is None:
+            model = self.rules.model
+            self._blank = model.encode(model.new())
+        self.model_data = value
 
     @property
     def extras(self) -> dict[str, Any]:
         """Return the extras."""
         if self._extras is UNSET:
-            self._extras = unpack_map(self.loaded.extras) if self.loaded is not None else {}
+            self._extras = unpack_map(self.base.extras) if self.base is not None else {}
         return self._extras
 
-    def flash(self, on_write: Callable[[], None]) -> Flash:
-        """Return the flash messages, which announce their changes to *on_write*."""
+    @property
+    def flash(self) -> Flash:
+        """Return the flash messages."""
         if self._flash is UNSET:
-            stored = unpack_map(self.loaded.flash) if self.loaded is not None else {}
-            self._flash = Flash(stored, on_write=on_write)
+            stored = unpack_map(self.base.flash) if self.base is not None else {}
+            self._flash = Flash(stored, on_write=self.write)
         return self._flash
 
-    def clear(self, on_write: Callable[[], None]) -> None:
-        """Reset everything, as a change of what was loaded."""
-        self.data = self.shape.new()
-        self._extras = {}
-        self.flash(on_write).clear()
-
-    def is_as_loaded(self) -> bool:
-        """Tell, cheaply, that nothing changed; no answer but True is final."""
-        loaded = self.loaded
-        if loaded is None:
+    def has_loaded_content(self) -> bool:
+        """Tell, cheaply, that the content is as it was loaded; no answer but True is final."""
+        base = self.base
+        if base is None:
             return False
-        if self._data is not UNSET:
-            seen = self.shape.encode(self._data)
-            if seen != loaded.data:
-                self._seen = seen
+        data = self.model_data
+        if data is not UNSET:
+            seen = self.rules.model.encode(data)
+            if seen != base.data:
+                self.seen = seen
                 return False
-            self._seen = None
-        return (self._extras is UNSET or pack_map(self._extras, "extra") == loaded.extras) and (
-            self._flash is UNSET or pack_map(self._flash.pending(), "flash message") == loaded.flash
+            self.seen = None
+        extras, flash = self._extras, self._flash
+        return (extras is UNSET or pack_map(extras, "extra") == base.extras) and (
+            flash is UNSET or pack_map(flash.pending(), "flash message") == base.flash
         )
 
-    def look_anew(self) -> None:
-        """Forget what the last look saw: the handler has gone on since."""
-        self._seen = None
-
     def is_blank(self) -> bool:
-        """Tell whether a new session holds nothing worth a record."""
-        if self._data is not UNSET and self.shape.encode(self._data) != self._blank:
+        """Tell whether a new session has no content worth a record."""
+        data = self.model_data
+        if data is not UNSET and self.rules.model.encode(data) != self._blank:
             return False
         if self._extras is not UNSET and self._extras:
             return False
@@ -193,31 +274,32 @@ class Content(Struct, Generic[T], eq=False):
 
     def encode_data(self) -> bytes:
         """Return the data's bytes: those loaded when nothing but order or added defaults differs."""
-        if self.loaded is None:
-            return self.shape.first(self.data)
-        if self._data is UNSET:
-            return self.loaded.data
-        seen = self._seen
-        self._seen = None
-        return self.shape.settle(self.loaded.data, self.shape.encode(self._data) if seen is None else seen)
+        model, base, data = self.rules.model, self.base, self.model_data
+        if base is None:
+            return model.first(self.data)
+        if data is UNSET:
+            return base.data
+        seen = self.seen
+        self.seen = None
+        return model.settle(base.data, model.encode(data) if seen is None else seen)
 
     def encode_extras(self) -> bytes:
         """Return the bytes of the extras. Raise SerializationError naming the key."""
         if self._extras is UNSET:
-            return self.loaded.extras if self.loaded is not None else EMPTY
+            return self.base.extras if self.base is not None else EMPTY
         return pack_map(self._extras, "extra")
 
     def encode_flash(self) -> bytes:
         """Return the bytes of the messages for the next request."""
         if self._flash is UNSET:
-            return self.loaded.flash if self.loaded is not None else EMPTY
+            return self.base.flash if self.base is not None else EMPTY
         return pack_map(self._flash.pending(), "flash message")
 
-    def merge_into(self, theirs: Payload | None) -> tuple[bytes, bytes, bytes]:
+    def merge_content(self, theirs: Payload | None) -> tuple[bytes, bytes, bytes]:
         """Return data, extras and flash of *theirs* with this request's changes; None stands for a new session."""
-        base = self.loaded
-        before = self.shape.decode(base.data) if base is not None else self.shape.new()
-        data = self.shape.merge(before, self.data, theirs.data if theirs else self.shape.encode(self.shape.new()))
+        base, model = self.base, self.rules.model
+        before = model.decode(base.data) if base is not None else model.new()
+        data = model.merge(before, self.data, theirs.data if theirs else model.encode(model.new()))
         extras = merge_values(
             unpack_map(base.extras) if base is not None else {},
             unpack_map(self.encode_extras()),
@@ -231,108 +313,36 @@ class Content(Struct, Generic[T], eq=False):
         )
         return data, pack_map(extras, "extra"), pack_map(flash, "flash message")
 
+    def compose(self) -> Payload:
+        """Return the payload as it is now; equal to ``loaded`` when nothing changed (DESIGN 3, step 6)."""
+        return self.around(self.encode_data(), self.encode_extras(), self.encode_flash())
 
-class Draft(Struct, Generic[T], eq=False):
-    """Everything that is known of one session during one request."""
+    def around(self, data: bytes, extras: bytes, flash: bytes) -> Payload:
+        """Return this session's payload around the given content."""
+        return replace(self.payload, data=data, extras=extras, flash=flash)
 
-    terms: Terms[T]
-    outcome: LoadOutcome
-    sent_token: str | None
-    here: ClientOf
-    """Tells the client that sent this request, and the token before it."""
-    facts: Payload
-    """Whose session it is and since when; as long as it is `loaded`, nothing of that changed."""
-    content: Content[T]
-    state: SessionState = SessionState.NEW
-    token: str | None = None
-    """What leads to this session; None until it has to be known."""
-    id: str | None = None
-    record: Record | None = None
-    """The record in the store that a commit replaces, or deletes after a rotation; its token leads there."""
-    record_token: str | None = None
-    loaded: Payload | None = None
-    """The content of that record; never changed."""
-    rebind: bool = True
-    """Whether the next commit binds the session to the client that sent this request (SECURITY R31)."""
-    cookie: CookieChange = KEEP
-    doomed: tuple[tuple[Record, str | None], ...] = ()
-    """Records that the next commit deletes, whatever else happens, and what leads to them."""
-    accessed: bool = False
-    """Whether it was used, since the response started if it has."""
-    touch_wanted: bool = False
-    logged_in: bool = False
-    """Whether a login since the last commit asks for the rotation."""
-    head_sent: bool = False
-    patience: Patience | None = None
-    """How long the request may still wait for its stores."""
-    unavailable: SessionUnavailableError | None = None
-    """The outage that was raised to the handler; the framework's 500 leaves as 503 (FAILURES F5)."""
+    def holds_anything(self) -> bool:
+        """Tell whether a new session is worth a record."""
+        payload = self.payload
+        return payload.principal is not None or payload.csrf is not None or not self.is_blank()
 
-    def __repr__(self) -> str:
-        """Show neither token nor data (SECURITY R6)."""
-        return f"<Draft {self.state.value}>"
+    @property
+    def descends(self) -> bool:
+        """Tell whether the content came from the record, so that concurrent changes of it are merged in."""
+        return self.loaded is not None and self.base is self.loaded
 
-    @staticmethod
-    def of_record(
-        terms: Terms[M],
-        record: Record,
-        payload: Payload,
-        data: M,
-        token: str | None,
-        sent_token: str | None = None,
-        here: ClientOf = None,
-    ) -> Draft[M]:
-        """Return the draft of a session that was loaded: its *record*, the content and the data in it, what leads there."""
-        content = Content(terms.shape, payload, data)
-        return Draft(
-            terms, _LOADED, sent_token, here, payload, content, _STORED, token, record.id, record, token, payload, False
-        )
-
-    @staticmethod
-    def of_nobody(
-        terms: Terms[M], outcome: LoadOutcome, sent_token: str | None = None, here: ClientOf = None
-    ) -> Draft[M]:
-        """Return the draft of a new session; read-only where there may be a stored one that cannot be had."""
-        now = terms.clock.time()
-        facts = Payload(data=b"", created_at=now, issued_at=now)
-        draft = Draft(terms, outcome, sent_token, here, facts, Content(terms.shape))
-        if outcome is LoadOutcome.UNAVAILABLE or outcome is LoadOutcome.FUTURE:
-            draft.state = SessionState.READ_ONLY
-        return draft
-
-    def _empty(self) -> None:
-        """Become a new, anonymous session."""
-        now = self.terms.clock.time()
-        self.facts = Payload(data=b"", created_at=now, issued_at=now)
-        self.content = Content(self.terms.shape)
-        self.rebind = True
-
-    def adopt(self, record: Record, payload: Payload, token: str | None, *, keep: bool = False) -> None:
-        """Become the session of a record that was loaded or just stored.
-
-        With *keep* the objects that the handler holds stay in use: they are what was stored.
-        """
-        self.state = SessionState.LOADED
-        self.token = self.record_token = token
-        self.id = record.id
-        self.record = record
-        self.loaded = self.facts = payload
-        if keep:
-            self.content.loaded = payload
-        else:
-            self.content = Content(self.terms.shape, payload)
-        self.rebind = self.touch_wanted = self.logged_in = False
+    # -- transitions -----------------------------------------------------------------------------------------
 
     def change(self) -> Payload:
-        """Return the facts to be changed; what was loaded stays as it is."""
-        if self.facts is self.loaded:
-            self.facts = copy(self.facts)
-        return self.facts
+        """Return the payload to be changed; what was loaded stays as it is."""
+        if self.payload is self.loaded:
+            self.payload = copy(self.payload)
+        return self.payload
 
     def move(self, move: Move) -> None:
-        """Change the state, or raise and change nothing."""
+        """Change the phase, or raise and change nothing."""
         try:
-            self.state = after(self.state, move, self.outcome)
+            self.phase = after(self.phase, move, self.outcome)
         except SessionUnavailableError as error:
             self.unavailable = error
             raise
@@ -352,13 +362,8 @@ class Draft(Struct, Generic[T], eq=False):
         if self.id is None:
             token = new_token()
             self.id = token_id(token)
-            self.token = None if self.terms.client_side else token
+            self.token = None if self.rules.client_side else token
         return self.id
-
-    @property
-    def descends(self) -> bool:
-        """Tell whether the content came from the record, so that concurrent changes of it are merged in."""
-        return self.loaded is not None and self.content.loaded is self.loaded
 
     def login(self, principal: str, remember: timedelta | None) -> None:
         """Bind the principal, reset both clocks, ask for a fresh token (SECURITY R8, R12)."""
@@ -367,18 +372,18 @@ class Draft(Struct, Generic[T], eq=False):
             msg = f"login() takes the principal as a non-empty str, not {given}; use str(user_id)"
             raise TypeError(msg)
         lifetime = remember.total_seconds() if remember is not None else None
-        longest = self.terms.limits.max_lifetime
+        longest = self.rules.lifetimes.max_lifetime
         if lifetime is not None and not 0 < lifetime <= longest:
             msg = f"login(remember=...) must lie between 0 and {longest:g} seconds, not {lifetime:g}"
             raise ConfigurationError(msg)
         self._move_before_head(Move.LOGIN)
-        if self.facts.principal is not None and self.facts.principal != principal:
+        if self.payload.principal is not None and self.payload.principal != principal:
             self._empty()
-        facts = self.change()
-        facts.principal = principal
-        facts.csrf = None
-        facts.lifetime = lifetime
-        facts.created_at = facts.issued_at = facts.authenticated_at = self.terms.clock.time()
+        payload = self.change()
+        payload.principal = principal
+        payload.csrf = None
+        payload.lifetime = lifetime
+        payload.created_at = payload.issued_at = payload.authenticated_at = self.rules.clock.time()
         self.rebind = True
         self.logged_in = True
         self.id = self.token = None
@@ -386,22 +391,55 @@ class Draft(Struct, Generic[T], eq=False):
     def rotate(self) -> None:
         """Ask for a fresh token; the old one ends with the next commit (SECURITY R8)."""
         self._move_before_head(Move.ROTATE)
-        self.change().issued_at = self.terms.clock.time()
+        self.change().issued_at = self.rules.clock.time()
         self.id = self.token = None
 
     def logout(self) -> None:
         """End the session and begin an empty one."""
         self.move(Move.LOGOUT)
-        self._doom()
+        self._end()
 
     def destroy(self) -> None:
         """End the session; writes raise from here on."""
         self.move(Move.DESTROY)
-        self._doom()
+        self._end()
 
-    def _doom(self) -> None:
+    def clear(self) -> None:
+        """Reset data, extras, flash and principal; the session itself goes on."""
+        self.move(Move.WRITE)
+        self.data = self.rules.model.new()
+        self._extras = {}
+        self.flash.clear()
+        payload = self.change()
+        payload.principal = payload.authenticated_at = None
+
+    def mark_gone(self) -> None:
+        """Become what a session is that somebody else ended during this request (FAILURES F7)."""
+        self.move(Move.LOSE)
+        self.written = "gone"
+        self._forget()
+        self.cookie = KEEP
+
+    def adopt(
+        self, record: Record, payload: Payload, token: str | None, *, written: str = "nothing", keep: bool = False
+    ) -> None:
+        """Become the session of a record that was loaded, or just *written* in that way.
+
+        With *keep* the objects that the handler holds stay in use: they are what was stored.
+        """
+        self.written, self.before = written, self.loaded
+        self.phase = _STORED
+        self.token = self.record_token = token
+        self.id = record.id
+        self.record = record
+        self.loaded = self.payload = self.base = payload
+        if not keep:
+            self._drop_content()
+        self.rebind = self.touch_wanted = self.logged_in = False
+
+    def _end(self) -> None:
         if self.record is not None:
-            self.doomed = (*self.doomed, (self.record, self.record_token))
+            self.pending_deletes = (*self.pending_deletes, (self.record, self.record_token))
         self._forget()
         self.cookie = CLEAR if self.sent_token is not None or self.cookie is not KEEP else KEEP
 
@@ -410,24 +448,26 @@ class Draft(Struct, Generic[T], eq=False):
         self.id = self.token = None
         self._empty()
 
-    def clear(self) -> None:
-        """Reset data, extras, flash and principal; the session itself goes on."""
-        self.move(Move.WRITE)
-        self.content.clear(self.write)
-        facts = self.change()
-        facts.principal = facts.authenticated_at = None
+    def _empty(self) -> None:
+        """Become a new, anonymous session."""
+        now = self.rules.clock.time()
+        self.payload = Payload(data=b"", created_at=now, issued_at=now)
+        self.base = None
+        self._drop_content()
+        self.rebind = True
 
-    def lose(self) -> None:
-        """Become what a session is that somebody else ended during this request (FAILURES F7)."""
-        self.move(Move.LOSE)
-        self._forget()
-        self.cookie = KEEP
+    def _drop_content(self) -> None:
+        self.model_data = self._extras = self._flash = UNSET
+        self._blank = self.seen = None
+
+    # -- time ------------------------------------------------------------------------------------------------
 
     def deadlines(self, now: float) -> tuple[float, float]:
         """Return the idle and the absolute deadline of a record written *now* (SECURITY R10)."""
-        loaded, facts, record = self.loaded, self.facts, self.record
-        lasts_on = record is not None and loaded is not None and loaded.created_at == facts.created_at
-        return deadlines(self.terms.limits, facts, record if lasts_on else None, now)
+        loaded, payload, record = self.loaded, self.payload, self.record
+        if loaded is None or loaded.created_at != payload.created_at:
+            record = None  # a new session, or a login: both clocks begin anew
+        return self.rules.lifetimes.deadlines(payload, record, now)
 
     def is_touch_due(self, now: float) -> bool:
         """Tell whether this access moves the idle deadline, having used up the share of it that `touch_after` names."""
@@ -435,18 +475,4 @@ class Draft(Struct, Generic[T], eq=False):
         if record is None or not self.accessed:
             return False
         late = self.deadlines(now)[0] - record.idle_deadline
-        return late > 0 and (self.touch_wanted or late >= touch_share(self.terms.limits, self.facts))
-
-    def holds_anything(self) -> bool:
-        """Tell whether a new session is worth a record."""
-        facts = self.facts
-        return facts.principal is not None or facts.csrf is not None or not self.content.is_blank()
-
-    def compose(self) -> Payload:
-        """Return the content as it is now; equal to ``loaded`` when nothing changed (DESIGN 3, step 6)."""
-        content = self.content
-        return self.around(content.encode_data(), content.encode_extras(), content.encode_flash())
-
-    def around(self, data: bytes, extras: bytes, flash: bytes) -> Payload:
-        """Return a payload of this session's facts around the given content."""
-        return replace(self.facts, data=data, extras=extras, flash=flash)
+        return late > 0 and (self.touch_wanted or late >= self.rules.lifetimes.touch_share(self.payload))

@@ -25,6 +25,7 @@ from sojourn.stores.contract import (
     TwinnedStore,
     WaitingStore,
     is_client_side,
+    new_write_id,
 )
 from sojourn.stores.deadline import CURRENT_DEADLINE, Deadline, DeadlineScope, seconds_left
 from sojourn.stores.memory import MemoryStore
@@ -67,6 +68,7 @@ __all__ = [
     "Waiting",
     "WaitingStore",
     "is_client_side",
+    "new_write_id",
     "patience_left",
     "seconds_left",
 ]

@@ -5,6 +5,7 @@ In prose and with an example: docs/stores.md and docs/write-a-plugin.md; executa
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import Field, fields, make_dataclass, replace
@@ -17,6 +18,11 @@ WRITE_IDS_KEPT = 4
 """How many write ids a record keeps (FAILURES F6)."""
 WRITE_ID_BYTES = 8
 """The length of one write id, in bytes."""
+
+
+def new_write_id() -> bytes:
+    """Return a fresh random write id, under which one write may be repeated (FAILURES F6)."""
+    return secrets.token_bytes(WRITE_ID_BYTES)
 
 
 class Clock(Protocol):
