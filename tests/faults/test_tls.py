@@ -14,7 +14,7 @@ from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import Created
 from sojourn.testing import make_id, make_record, make_write_id
 from sojourn_store_redis import RedisStore
-from sojourn_store_redis.transport.connection import opened
+from sojourn_store_redis.transport.connection import open_connection
 from sojourn_testing.bench import Driver
 from tests.beats import lasts
 from tests.faults.certificates import write_certificate
@@ -62,7 +62,7 @@ def test_a_connection_that_is_given_up_while_it_opens_is_closed_without_waiting_
     connection: Any = SSLConnection(host="127.0.0.1", port=proxy.port, client_name="late", ssl_ca_certs=certificate)
 
     async def give_up() -> Any:
-        opening = asyncio.ensure_future(opened(connection))
+        opening = asyncio.ensure_future(open_connection(connection))
         while connection._writer is None:
             await asyncio.sleep(0.001)
         beneath = connection._writer.transport.get_extra_info("socket")

@@ -1,4 +1,4 @@
-"""What ends a session waits for replicas, apart from everything else, and is reported when they are silent."""
+"""What ends a session waits for replicas, dedicated from everything else, and is reported when they are silent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Sent:
         self.closed = 0
         self._shares = shares
 
-    def apart(self) -> Sent:
+    def dedicated(self) -> Sent:
         if not self._shares:
             return self
         self.made.append(Sent(shares=False))
@@ -188,7 +188,7 @@ class Slow(Sent):
 
     io = StoreIO.ASYNC
 
-    def apart(self) -> Slow:
+    def dedicated(self) -> Slow:
         self.made.append(Slow())
         return self.made[-1]  # type: ignore[return-value]
 
@@ -285,9 +285,9 @@ def test_a_replica_that_lives_confirms_and_one_that_is_frozen_is_reported(
         """Repeat what a frozen replica cannot have, over a connection for which the server has nothing to wait for."""
         record, heard = make_record(make_id("twice"), now=time.time()), list[str]()
         await store.create(record, write_id=make_write_id(10))
-        ended, apart = replace(record, version=2, payload=b""), make(url, namespace=f"{kind}-{place}", **options)
-        apart.on_unconfirmed(lambda id, confirmed: heard.append(id))
-        again: Any = apart.blocking_twin() if kind == "blocking" else apart
+        ended, dedicated = replace(record, version=2, payload=b""), make(url, namespace=f"{kind}-{place}", **options)
+        dedicated.on_unconfirmed(lambda id, confirmed: heard.append(id))
+        again: Any = dedicated.blocking_twin() if kind == "blocking" else dedicated
         assert await store.replace(ended, expected=1, write_id=make_write_id(11)) is Replaced.OK
         assert await again.replace(ended, expected=1, write_id=make_write_id(11)) is Replaced.OK
         await again.aclose()

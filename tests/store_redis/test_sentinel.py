@@ -177,15 +177,15 @@ def test_f13_news_of_another_master_ends_the_generation_once() -> None:
     route = network.route()
     assert _connect(route) == A
     generation = route.generation
-    route.hear(S2, A)
+    route.note_master(S2, A)
     assert route.generation == generation
     network.sentinels[S2] = B
     network.roles = {A: b"master", B: b"master"}  # the deposed one has not heard of it
-    route.hear(S2, B)
+    route.note_master(S2, B)
     assert route.generation == generation + 1
     assert _connect(route) == B, "the sentinel that brought the news is asked first"
-    route.hear(S1, B)
-    route.hear(S3, B)
+    route.note_master(S1, B)
+    route.note_master(S3, B)
     assert route.generation == generation + 1
 
 
@@ -197,7 +197,7 @@ def test_f13_news_that_come_while_a_connection_is_made_are_not_missed() -> None:
     def switch() -> None:
         network.on_role.clear()
         network.sentinels[S3] = B
-        route.hear(S3, B)
+        route.note_master(S3, B)
 
     network.on_role.append(switch)
     assert _connect(route) == B
@@ -213,7 +213,7 @@ def test_f13_a_connection_that_finds_another_master_before_its_news_come_ends_th
     network.roles = {A: b"master", B: b"master"}  # the deposed one was frozen, say, and has not heard of it
     assert _connect(route) == B
     assert route.generation == generation + 1, "what is open still leads to the deposed master"
-    route.hear(S1, B)
+    route.note_master(S1, B)
     assert _connect(route) == B
     assert route.generation == generation + 1
     route.leave(route.generation)
@@ -249,7 +249,7 @@ def _watch(sentinel: RedisServer, heard: Heard, interval: float = 0.2) -> Master
         return redis.asyncio.Connection(host=host, port=port, protocol=2, socket_timeout=0.2)
 
     return MasterWatch(
-        name="m", nodes=[("127.0.0.1", sentinel.port)], make_listener=listener, heard=heard.hear, interval=interval
+        name="m", nodes=[("127.0.0.1", sentinel.port)], make_listener=listener, on_master=heard.hear, interval=interval
     )
 
 

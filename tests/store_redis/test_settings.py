@@ -24,9 +24,9 @@ from sojourn.stores import Created, Store, StoreIO, TwinnedStore
 from sojourn.testing import make_id, make_record, make_write_id
 from sojourn_store_redis import Address, RedisStore, TwinnedRedisStore, sojourn_create_store
 from sojourn_store_redis.settings import RedisSettings
-from sojourn_store_redis.transport.blocking import HeldTransport
+from sojourn_store_redis.transport.blocking import BlockingTransport
 from sojourn_store_redis.transport.client import ClientTransport
-from sojourn_store_redis.transport.pipelined import SharedTransport
+from sojourn_store_redis.transport.pipelined import PipelinedTransport
 from sojourn_testing.bench import Driver, drive
 from tests.servers import RedisServer
 
@@ -163,7 +163,7 @@ def test_own_clients_never_retry_and_speak_plain_bytes(io: StoreIO) -> None:
     url = "redis://localhost?socket_timeout=99&max_connections=7&protocol=3"
     pooled: Any = Address(url=url, mode="pool").transport(io)
     own: Any = Address(url=url).transport(io)
-    pool = pooled._make_link().client.connection_pool
+    pool = pooled._make_client().client.connection_pool
     assert pool.max_connections == 50
     for connection in (pool.make_connection(), own._route._make_connection()):
         assert connection.retry.get_retries() == 0
@@ -177,7 +177,7 @@ def test_the_transport_is_shared_unless_a_pool_is_asked_for(monkeypatch: pytest.
         store: Any = _made()
         return [type(each._transport._transport) for each in (store, store.blocking_twin())]
 
-    assert kinds() == [SharedTransport, HeldTransport]
+    assert kinds() == [PipelinedTransport, BlockingTransport]
     monkeypatch.setenv("SOJOURN_REDIS_TRANSPORT", "pool")
     assert kinds() == [ClientTransport, ClientTransport]
     monkeypatch.setenv("SOJOURN_REDIS_TRANSPORT", "carrier pigeon")

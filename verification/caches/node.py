@@ -245,5 +245,5 @@ def _keep_epoch(_links: Any, link: Any) -> None:
 
 def _answered_late(link: Any, nonce: bytes, now: float) -> bool:
     link.pings.clear()
-    link.fresh = link.heard = now
+    link.fresh = link.last_seen = now
     return True

@@ -1,6 +1,6 @@
 """Writers that keep on writing sessions while nodes of a cluster go, and remember what was acknowledged to them.
 
-The one rule: an acknowledgement is noted after it came; whether it holds is judged when everything is over.
+An acknowledgement is noted after it came; whether it holds is judged when everything is over.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from sojourn.settings import SessionSettings
 from sojourn.stores import PartitionedStore, Patience, Waiting, patience_left
 from sojourn.testing import RecordingMetrics, make_id, make_label, make_record
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
-from sojourn_store_redis.index import AFTERTHOUGHT, Hints
+from sojourn_store_redis.index import AFTERTHOUGHT, RemoteIndex
 from sojourn_store_redis.records import KeyNames
 from sojourn_testing.bench import Driver
 from tests.servers import LOOPBACK, ClusterSetup, RedisServer, engines, wait_until
@@ -286,11 +286,11 @@ class Timed:
 
 def test_an_index_that_hangs_holds_up_no_logout_whose_record_is_on_another_primary() -> None:
     transport: Any = Timed()
-    hints = Hints(transport, KEYS)
-    run_blocking(hints.drop(make_label("ada"), [make_id("a")], 0.0))
+    remote_index = RemoteIndex(transport, KEYS)
+    run_blocking(remote_index.remove(make_label("ada"), [make_id("a")], 0.0))
     for left in (60.0, 0.1):
         with Waiting(Patience(left)):
-            run_blocking(hints.drop(make_label("ada"), [make_id("a")], 0.0))
+            run_blocking(remote_index.remove(make_label("ada"), [make_id("a")], 0.0))
             with pytest.raises(StoreTimeoutError):
-                run_blocking(hints.add(make_record(index_label=make_label("ada")), 0.0))
+                run_blocking(remote_index.add(make_record(index_label=make_label("ada")), 0.0))
     assert transport.patience == [AFTERTHOUGHT, AFTERTHOUGHT, 60.0, 0.1, 0.1]

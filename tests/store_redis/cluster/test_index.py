@@ -11,7 +11,7 @@ from sojourn.stores import Created, Deleted, Replaced
 from sojourn.testing import FakeClock, make_id, make_label, make_record, make_write_id
 from sojourn_store_redis.index import score_of
 from sojourn_store_redis.records import KeyNames
-from sojourn_store_redis.scripts import HINT_AGE, STAMP_UNITS
+from sojourn_store_redis.scripts import LEAST_AGE, STAMP_UNITS
 from sojourn_store_redis.store import RedisStore
 from tests.servers import ClusterSetup
 from tests.store_redis.cluster.conftest import MakeSite, Site
@@ -68,7 +68,7 @@ def test_the_index_has_an_id_before_its_record_is_there(setup: ClusterSetup, sit
 
 def test_a_create_whose_index_cannot_be_written_makes_no_record(setup: ClusterSetup, site: Site) -> None:
     id = elsewhere(setup)
-    interrupt(site, "hint")
+    interrupt(site, "index add")
     with pytest.raises(DiedError):
         site.create(make_record(id, index_label=LABEL), write_id=make_write_id(1))
     assert site.load(id) is None
@@ -77,7 +77,7 @@ def test_a_create_whose_index_cannot_be_written_makes_no_record(setup: ClusterSe
 def test_the_index_has_an_id_before_its_record_gets_another_label(setup: ClusterSetup, site: Site) -> None:
     id = elsewhere(setup)
     site.create(make_record(id, index_label=LABEL), write_id=make_write_id(1))
-    interrupt(site, "hint")
+    interrupt(site, "index add")
     with pytest.raises(DiedError):
         site.replace(make_record(id, version=2, index_label=OTHER), expected=1, write_id=make_write_id(2))
     assert site.load(id).index_label == LABEL
@@ -101,7 +101,7 @@ def test_a_record_that_gets_another_label_is_found_under_that_one(
 def test_a_replace_that_changes_nothing_about_the_index_takes_one_step(setup: ClusterSetup, site: Site) -> None:
     id = elsewhere(setup)
     site.create(make_record(id, index_label=LABEL), write_id=make_write_id(1))
-    interrupt(site, "hint")
+    interrupt(site, "index add")
     record = make_record(id, version=2, index_label=LABEL)
     assert site.replace(record, expected=1, write_id=make_write_id(2)) is Replaced.OK
 
@@ -146,7 +146,7 @@ def test_members_in_vain_leave_when_they_are_old_enough(setup: ClusterSetup, mak
         site.create(record, write_id=make_write_id(name))
     assert site.delete(make_id("dead")) is Deleted.OK
     assert members(setup) == {make_id("dead"), make_id("live")}
-    clock.advance(HINT_AGE + 1.0)
+    clock.advance(LEAST_AGE + 1.0)
     assert site.ids_of(LABEL) == [make_id("live")]
     assert members(setup) == {make_id("live")}
     assert site.delete(make_id("live")) is Deleted.OK  # added long ago: it goes at once
@@ -156,14 +156,20 @@ def test_members_in_vain_leave_when_they_are_old_enough(setup: ClusterSetup, mak
 def test_a_stamp_is_read_as_it_was_written_at_every_moment(setup: ClusterSetup, make_site: MakeSite) -> None:
     clock = FakeClock()
     site = make_site(setup.cluster_url, clock=clock)
-    hints = site.store._hints
+    remote_index = site.store._remote_index
     start = clock.time() - clock.time() % STAMP_UNITS  # where the stamps begin anew
-    for offset in (-HINT_AGE - 2, -HINT_AGE, -1, 0, 1, HINT_AGE, HINT_AGE + 2):
+    for offset in (-LEAST_AGE - 2, -LEAST_AGE, -1, 0, 1, LEAST_AGE, LEAST_AGE + 2):
         added = start + offset
-        for age, stays in ((0, True), (HINT_AGE - 1, True), (-60, True), (HINT_AGE, False), (STAMP_UNITS // 2, False)):
+        for age, stays in (
+            (0, True),
+            (LEAST_AGE - 1, True),
+            (-60, True),
+            (LEAST_AGE, False),
+            (STAMP_UNITS // 2, False),
+        ):
             record = make_record(make_id("x"), index_label=LABEL, now=added, absolute=80_000.5)
-            site.run(hints.add(record, added))
-            site.run(hints.drop(LABEL, [record.id], added + age))
+            site.run(remote_index.add(record, added))
+            site.run(remote_index.remove(LABEL, [record.id], added + age))
             assert (record.id in members(setup)) is stays, (offset, age)
             setup.flush()
     assert score_of(float("inf"), 5.0) == float("inf")
@@ -228,7 +234,7 @@ def test_f1_an_index_that_cannot_be_reached_is_unavailable(setup: ClusterSetup, 
 
 def test_on_one_server_the_index_is_written_with_the_record(clean_redis: Any, driver: Any) -> None:
     store = RedisStore.from_url(clean_redis.url, clock=FakeClock())
-    assert store._hints is None
+    assert store._remote_index is None
     driver.run(store.create(make_record(index_label=LABEL), write_id=make_write_id(1)))
     calls = clean_redis.client().info("commandstats")
     assert "cmdstat_evalsha" in calls

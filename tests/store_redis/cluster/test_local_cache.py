@@ -252,7 +252,7 @@ def test_f13_a_primary_that_sends_a_call_on_loses_its_copies_alone(pair: Pair) -
     coherence, topology = two.whole._local.coherence, two.whole._topology
     assert topology is not None
     epochs = two.figure("epochs")
-    topology.point_away(("127.0.0.1", first.port))
+    topology.note_redirection(("127.0.0.1", first.port))
     assert two.figure("epochs") == epochs + 1
     assert coherence.serve(sent_on, two.whole._local.monotonic(), time.time()) is None
     assert two.is_kept(kept)

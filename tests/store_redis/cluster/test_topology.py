@@ -156,58 +156,58 @@ def refuse(*_: Any) -> Any:
 
 def test_a_map_of_an_older_epoch_is_not_believed() -> None:
     topology = make_topology()
-    assert topology.hear(slots(A, B, epoch=3))
-    assert not topology.hear(slots(C, B, epoch=2))
+    assert topology.offer(slots(A, B, epoch=3))
+    assert not topology.offer(slots(C, B, epoch=2))
     assert topology.slots == slots(A, B, epoch=3)
-    assert topology.hear(slots(C, B, epoch=3))
-    assert topology.hear(slots(A, C, epoch=4))
+    assert topology.offer(slots(C, B, epoch=3))
+    assert topology.offer(slots(A, C, epoch=4))
 
 
 def test_a_cluster_that_was_set_up_anew_is_believed_when_nothing_else_was_heard_for_long() -> None:
     clock = FakeClock()
     topology = Topology([A], address="the cluster", make_probe=refuse, seconds=0.2, monotonic=clock.monotonic)
-    topology.hear(slots(A, B, epoch=30))
+    topology.offer(slots(A, B, epoch=30))
     clock.advance(FORGOTTEN - 1.0)
-    assert topology.hear(slots(A, B, epoch=30))
+    assert topology.offer(slots(A, B, epoch=30))
     clock.advance(FORGOTTEN - 0.1)
-    assert not topology.hear(slots(C, D, epoch=3))
+    assert not topology.offer(slots(C, D, epoch=3))
     clock.advance(0.2)
-    assert not topology.hear(slots(C, D, epoch=3, is_whole=False))
-    assert topology.hear(slots(C, D, epoch=3))
-    assert not topology.hear(slots(A, B, epoch=2))
+    assert not topology.offer(slots(C, D, epoch=3, is_whole=False))
+    assert topology.offer(slots(C, D, epoch=3))
+    assert not topology.offer(slots(A, B, epoch=2))
     assert topology.slots == slots(C, D, epoch=3)
 
 
 def test_a_map_that_says_nothing_new_changes_nothing() -> None:
     topology = make_topology()
-    topology.hear(slots(A, B))
+    topology.offer(slots(A, B))
     known, era = topology.slots, topology.era
-    assert topology.hear(slots(A, B))
+    assert topology.offer(slots(A, B))
     assert topology.slots is known
     assert topology.era == era
 
 
 def test_a_node_that_is_cut_off_is_not_believed_unless_nothing_is_known() -> None:
     topology = make_topology()
-    assert topology.hear(slots(A, B, is_whole=False))
-    assert not topology.hear(slots(A, C, epoch=9, is_whole=False))
-    assert not topology.hear(SlotMap(ranges=(), epoch=9))
-    assert topology.hear(slots(A, C, epoch=2))
+    assert topology.offer(slots(A, B, is_whole=False))
+    assert not topology.offer(slots(A, C, epoch=9, is_whole=False))
+    assert not topology.offer(SlotMap(ranges=(), epoch=9))
+    assert topology.offer(slots(A, C, epoch=2))
 
 
 def test_each_change_is_a_generation_and_ends_the_term_of_who_serves_nothing_any_more() -> None:
     topology = make_topology()
     heard: list[int] = []
     topology.follow(lambda: heard.append(topology.generation), lambda _: None)
-    topology.hear(slots(A, B))
-    topology.hear(slots(A, B))
+    topology.offer(slots(A, B))
+    topology.offer(slots(A, B))
     assert (topology.generation, heard) == (1, [1])
-    topology.hear(slots(C, B, epoch=2))
+    topology.offer(slots(C, B, epoch=2))
     assert (topology.generation, heard) == (2, [1, 2])
     assert [topology.term(node) for node in (A, B, C)] == [1, 0, 0]
-    topology.hear(slots(A, B, epoch=3))
+    topology.offer(slots(A, B, epoch=3))
     assert [topology.term(node) for node in (A, B, C)] == [1, 0, 1]
-    topology.hear(slots(A, B, epoch=4))
+    topology.offer(slots(A, B, epoch=4))
     assert (topology.generation, heard) == (3, [1, 2, 3, 3])  # nobody moved, yet there was an election
 
 
@@ -280,7 +280,7 @@ def test_the_watch_ends_with_the_topology_that_nobody_uses_any_more() -> None:
 def test_a_topology_that_was_stopped_begins_anew() -> None:
     topology = make_topology()
     topology.current()
-    topology.hear(slots(A, B))
+    topology.offer(slots(A, B))
     topology.stop()
     assert not watchers()
     assert topology.current() is None

@@ -48,7 +48,7 @@ class Told:
     def doubt(self) -> None:
         self.doubts += 1
 
-    def point_away(self, node: Node) -> None:
+    def note_redirection(self, node: Node) -> None:
         self.pointers.append(node)
 
 

@@ -153,9 +153,9 @@ def test_f13_who_is_a_primary_no_more_is_left_with_all_that_is_under_way_there(
     heir = next(node for node in known.primaries if node != former)
     ranges = tuple((first, last, heir if node == former else node) for first, last, node in known.ranges)
     is_async = site.store.io is StoreIO.ASYNC
-    wire: Any = left._wire if is_async else None
+    wire: Any = left._current if is_async else None
     late: Any = wire.send(pack(("WAIT", 9, 0))) if is_async else None  # there are not so many replicas
-    assert site.topology.hear(replace(known, ranges=ranges, epoch=known.epoch + 1))
+    assert site.topology.offer(replace(known, ranges=ranges, epoch=known.epoch + 1))
     site.load(make_id("another"))
     assert nodes._transports.get(former) is not left  # though a pointer may lead there again
     if is_async:

@@ -1,6 +1,6 @@
 """An omniscient model of Redis primaries, the network and several nodes; time moves only when it is told to.
 
-Its one rule: whoever takes part knows only what came to it; the world alone knows what is true, and when it became so.
+Whoever takes part knows only what came to it; the world alone knows what is true, and when it became so.
 """
 
 from __future__ import annotations

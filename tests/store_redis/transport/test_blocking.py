@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sojourn_store_redis.errors import StrayReplyError
 from sojourn_store_redis.transport import blocking as blocking_module
-from sojourn_store_redis.transport.blocking import Held
+from sojourn_store_redis.transport.blocking import BlockingConnection
 
 COMMAND = b"*1\r\n$4\r\nPING\r\n"
 OK = b"+OK\r\n"
@@ -80,10 +80,10 @@ class Peer:
 
 
 @contextmanager
-def _held(peer: Peer) -> Iterator[Held]:
+def _held(peer: Peer) -> Iterator[BlockingConnection]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocking_module, "time", SimpleNamespace(monotonic=lambda: peer.now))
-        yield Held(peer, 0)
+        yield BlockingConnection(peer, 0)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Call:
     def silence(self) -> float:
         return sum(silence for silence, _ in [*self.taking, *self.giving])
 
-    def ask(self, peer: Peer, held: Held) -> Any:
+    def ask(self, peer: Peer, held: BlockingConnection) -> Any:
         peer.taking, peer.giving = list(self.taking), list(self.giving)
         peer.got, peer.waits, peer.until = b"", 0, peer.now + self.seconds
         return held.ask(COMMAND, len(self.replies), peer.until)

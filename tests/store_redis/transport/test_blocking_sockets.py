@@ -24,8 +24,8 @@ import pytest
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import PATIENCE, Patience, StoreIO
 from sojourn_store_redis import Address
-from sojourn_store_redis.deadlines import BlockingBounds, Deadline
-from sojourn_store_redis.transport.blocking import Held, HeldTransport
+from sojourn_store_redis.deadlines import BlockingBounds, ThreadDeadline
+from sojourn_store_redis.transport.blocking import BlockingConnection, BlockingTransport
 from sojourn_testing.bench import drive
 from tests.beats import lasts
 from tests.faults.certificates import write_certificate
@@ -37,7 +37,7 @@ GENEROUS = 10.0
 OK = b"+OK\r\n"
 
 
-class Connection:
+class Peer:
     """As much of a connection of redis-py as a held one needs."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -52,7 +52,7 @@ class Pair:
 
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self.near = near
-        self.held = Held(Connection(near), 0)
+        self.held = BlockingConnection(Peer(near), 0)
         self._far = far
         self._threads: list[threading.Thread] = []
         self.stopped = threading.Event()
@@ -256,7 +256,7 @@ def test_a_connection_whose_server_left_is_not_used_again(pair: Pair, look: str)
 def test_a_connection_beyond_what_select_can_look_at_is_replaced_and_poll_sees_it(look: str) -> None:
     near, far = socket.socketpair()
     with near, far, _many_descriptors(), socket.socket(fileno=fcntl.fcntl(near.fileno(), fcntl.F_DUPFD, 1024)) as high:
-        held = Held(Connection(high), 0)
+        held = BlockingConnection(Peer(high), 0)
         assert held.is_usable(), "it was used just now"
         held._used -= 1.0
         assert held.is_usable() is (look == "poll")
@@ -332,16 +332,16 @@ def proxy(clean_redis: RedisServer) -> Iterator[FaultProxy]:
 
 
 @contextmanager
-def _transport(url: str, **options: Any) -> Iterator[HeldTransport]:
+def _transport(url: str, **options: Any) -> Iterator[BlockingTransport]:
     transport = Address(url=url, **{"timeout": GENEROUS, "connect_timeout": GENEROUS, **options}).transport(
         StoreIO.BLOCKING
     )
-    assert isinstance(transport, HeldTransport)
+    assert isinstance(transport, BlockingTransport)
     yield transport
     drive(transport.aclose(), transport.io)
 
 
-def _ask(transport: HeldTransport, *command: Any) -> Any:
+def _ask(transport: BlockingTransport, *command: Any) -> Any:
     return drive(transport.execute(*command), transport.io)
 
 
@@ -391,7 +391,7 @@ def test_a_call_that_cannot_connect_leaves_its_deadline_to_no_other(proxy: Fault
 
 
 def test_the_deadline_is_that_of_the_opening_alone_and_ends_with_it() -> None:
-    deadline = Deadline()
+    deadline = ThreadDeadline()
     bounds = BlockingBounds(seconds=1.0, slots=1, deadline=deadline)
     until = bounds.enter()
     assert deadline.remaining() is None

@@ -14,8 +14,8 @@ import pytest
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import PATIENCE, Patience, StoreIO
 from sojourn_store_redis import Address
-from sojourn_store_redis.transport.blocking import HeldTransport
-from sojourn_store_redis.transport.pipelined import SharedTransport
+from sojourn_store_redis.transport.blocking import BlockingTransport
+from sojourn_store_redis.transport.pipelined import PipelinedTransport
 from sojourn_testing.bench import drive
 from tests.beats import lasts
 from tests.faults.proxy import Fault, FaultProxy, schedule
@@ -31,9 +31,9 @@ def proxy(clean_redis: RedisServer) -> Iterator[FaultProxy]:
 
 
 @asynccontextmanager
-async def _shared(proxy: FaultProxy, **options: Any) -> AsyncIterator[SharedTransport]:
+async def _shared(proxy: FaultProxy, **options: Any) -> AsyncIterator[PipelinedTransport]:
     transport = Address(url=proxy.url, **{"timeout": 2.0, "connect_timeout": 2.0, **options}).transport(StoreIO.ASYNC)
-    assert isinstance(transport, SharedTransport)
+    assert isinstance(transport, PipelinedTransport)
     try:
         yield transport
     finally:
@@ -42,9 +42,9 @@ async def _shared(proxy: FaultProxy, **options: Any) -> AsyncIterator[SharedTran
 
 
 @pytest.fixture
-def held(proxy: FaultProxy) -> Iterator[HeldTransport]:
+def held(proxy: FaultProxy) -> Iterator[BlockingTransport]:
     transport = Address(url=proxy.url, timeout=2.0, connect_timeout=2.0).transport(StoreIO.BLOCKING)
-    assert isinstance(transport, HeldTransport)
+    assert isinstance(transport, BlockingTransport)
     yield transport
     proxy.heal()
     drive(transport.aclose(), transport.io)
@@ -140,7 +140,7 @@ def test_the_deadline_of_the_first_in_line_ends_the_connection_for_all(proxy: Fa
 
 
 def test_f10_a_caller_with_little_patience_leaves_the_others_their_connection(proxy: FaultProxy) -> None:
-    async def hasty(transport: SharedTransport) -> None:
+    async def hasty(transport: PipelinedTransport) -> None:
         PATIENCE.set(Patience(0.05))
         await transport.execute("GET", "key-1")
 
@@ -160,7 +160,7 @@ def test_f10_a_caller_with_little_patience_leaves_the_others_their_connection(pr
     _run(work)
 
 
-def test_f10_a_held_connection_keeps_to_the_patience_of_the_request(held: HeldTransport, proxy: FaultProxy) -> None:
+def test_f10_a_held_connection_keeps_to_the_patience_of_the_request(held: BlockingTransport, proxy: FaultProxy) -> None:
     drive(held.execute("PING"), held.io)
     proxy.fault = Fault.BLACKHOLE
     token = PATIENCE.set(Patience(0.05))
@@ -226,7 +226,7 @@ def test_f17_nobody_gets_the_reply_of_another_whatever_fails(proxy: FaultProxy, 
     draw = random.Random(seed)
     proxy.pause = 0.001
 
-    async def ask(transport: SharedTransport, n: int) -> bool:
+    async def ask(transport: PipelinedTransport, n: int) -> bool:
         if draw.random() < 0.2:
             PATIENCE.set(Patience(draw.random() * 0.02))
         try:
@@ -259,7 +259,7 @@ def test_f17_nobody_gets_the_reply_of_another_whatever_fails(proxy: FaultProxy, 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_f17_a_held_connection_with_an_unread_reply_is_not_used_again(
-    held: HeldTransport, proxy: FaultProxy, seed: int
+    held: BlockingTransport, proxy: FaultProxy, seed: int
 ) -> None:
     proxy.pause = 0.001
     proxy.follow(schedule(seed, {Fault.DELAY, Fault.DROP, Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.CUT_REQUEST}))
@@ -277,7 +277,7 @@ def test_f17_a_held_connection_with_an_unread_reply_is_not_used_again(
 
 
 def test_a_held_connection_that_was_closed_in_a_quiet_moment_is_replaced_silently(
-    held: HeldTransport, proxy: FaultProxy
+    held: BlockingTransport, proxy: FaultProxy
 ) -> None:
     drive(held.execute("PING"), held.io)
     proxy.disconnect()

@@ -1,4 +1,4 @@
-"""The line of those who wait on one connection: whatever happens in whatever order, nobody gets another's reply."""
+"""The queue of those who wait on one connection: whatever happens in whatever order, nobody gets another's reply."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from sojourn_store_redis.errors import LineFullError, StrayReplyError
-from sojourn_store_redis.transport.pipelined import ReplyLine
+from sojourn_store_redis.errors import QueueFullError, StrayReplyError
+from sojourn_store_redis.transport.pipelined import ReplyQueue
 
 SECONDS = 10.0
 LIMIT = 12
@@ -35,10 +35,10 @@ class Caller:
 
 
 class Connection:
-    """A line with the server at its other end, which answers each command with its own number."""
+    """A queue with the server at its other end, which answers each command with its own number."""
 
     def __init__(self) -> None:
-        self.line = ReplyLine(seconds=SECONDS, limit=LIMIT)
+        self.queue = ReplyQueue(seconds=SECONDS, limit=LIMIT)
         self.unanswered: deque[int] = deque()
         self.joined: list[tuple[Caller, float]] = []
 
@@ -61,13 +61,13 @@ class Interleavings(RuleBasedStateMachine):
     def a_caller_sends(self, batch: int | None, patience: float | None) -> Caller:
         numbers = list(range(self.commands, self.commands + (batch or 1)))
         caller = Caller(numbers, is_batch=batch is not None)
-        line = self.connection.line
-        if len(line) >= LIMIT:
-            with pytest.raises(LineFullError, match="12 calls"):
-                line.join(caller, self.now, batch=batch, patience=patience)
+        queue = self.connection.queue
+        if len(queue) >= LIMIT:
+            with pytest.raises(QueueFullError, match="12 calls"):
+                queue.add(caller, self.now, batch=batch, patience=patience)
             caller.gave_up = True
             return caller
-        due = line.join(caller, self.now, batch=batch, patience=patience)
+        due = queue.add(caller, self.now, batch=batch, patience=patience)
         assert due == self.now + (SECONDS if patience is None else min(patience, SECONDS))
         self.commands += len(numbers)
         self.connection.unanswered.extend(numbers)
@@ -78,13 +78,13 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: self.connection.unanswered)
     @rule()
     def the_server_replies(self) -> None:
-        self.connection.line.receive(self.connection.unanswered.popleft())
+        self.connection.queue.receive(self.connection.unanswered.popleft())
 
     @precondition(lambda self: not self.connection.unanswered)
     @rule()
     def the_server_says_what_nobody_asked_for(self) -> None:
         with pytest.raises(StrayReplyError):
-            self.connection.line.receive("stray")
+            self.connection.queue.receive("stray")
         self.the_connection_breaks()
 
     @rule(caller=consumes(callers))
@@ -93,24 +93,24 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 3.0, 7.0, 11.0]))
     def time_passes(self, seconds: float) -> None:
-        deadline = self.connection.line.next_deadline()
+        deadline = self.connection.queue.next_deadline()
         self.now += seconds
         if deadline is None or deadline > self.now:
             before = [len(caller.results) for caller in self.everybody]
-            assert not self.connection.line.expire(self.now), "given up before anybody's deadline"
+            assert not self.connection.queue.expire(self.now), "given up before anybody's deadline"
             assert [len(caller.results) for caller in self.everybody] == before
             return
-        if self.connection.line.expire(self.now):
+        if self.connection.queue.expire(self.now):
             self.the_connection_breaks()
         for caller, due in self.connection.joined:
             assert caller.done() or due > self.now, "a caller waits beyond its deadline"
 
     @rule()
     def the_connection_breaks(self) -> None:
-        self.connection.line.break_off(LOST)
+        self.connection.queue.fail_all(LOST)
         assert all(caller.done() for caller in self.everybody), "somebody waits on a connection that is gone"
-        assert len(self.connection.line) == 0
-        assert self.connection.line.next_deadline() is None
+        assert len(self.connection.queue) == 0
+        assert self.connection.queue.next_deadline() is None
         self.connection = Connection()
 
     @invariant()
@@ -124,49 +124,49 @@ class Interleavings(RuleBasedStateMachine):
         while self.connection.unanswered:
             self.the_server_replies()
         assert all(caller.done() for caller in self.everybody)
-        assert len(self.connection.line) == 0
+        assert len(self.connection.queue) == 0
 
 
 TestInterleavings = Interleavings.TestCase
 
 
 def test_an_error_among_the_replies_of_a_batch_is_one_of_them() -> None:
-    line = ReplyLine(seconds=1.0, limit=1)
+    queue = ReplyQueue(seconds=1.0, limit=1)
     caller = Caller([1, 2], is_batch=True)
-    line.join(caller, 0.0, batch=2)
+    queue.add(caller, 0.0, batch=2)
     error = redis.ResponseError("ERR")
-    line.receive(error)
+    queue.receive(error)
     assert not caller.done()
-    line.receive(2)
+    queue.receive(2)
     assert caller.results == [[error, 2]]
 
 
 def test_the_first_in_line_decides_when_the_connection_is_given_up() -> None:
-    line = ReplyLine(seconds=10.0, limit=5)
+    queue = ReplyQueue(seconds=10.0, limit=5)
     first, second = Caller([1], is_batch=False), Caller([2], is_batch=False)
-    line.join(first, 0.0)
-    line.join(second, 5.0)
+    queue.add(first, 0.0)
+    queue.add(second, 5.0)
     first.gave_up = True  # its place still counts
-    assert line.expire(9.0) is False
-    assert line.expire(10.0) is True
-    line.receive(1)
-    assert line.expire(10.0) is False
-    assert line.next_deadline() == 15.0
-    line.break_off(LOST)
+    assert queue.expire(9.0) is False
+    assert queue.expire(10.0) is True
+    queue.receive(1)
+    assert queue.expire(10.0) is False
+    assert queue.next_deadline() == 15.0
+    queue.fail_all(LOST)
     assert second.results == [LOST]
 
 
 def test_a_less_patient_caller_gives_up_alone() -> None:
-    line = ReplyLine(seconds=1.0, limit=5)
+    queue = ReplyQueue(seconds=1.0, limit=5)
     patient, hasty = Caller([1], is_batch=False), Caller([2], is_batch=False)
-    line.join(patient, 0.0)
-    assert line.join(hasty, 0.0, patience=0.25) == 0.25
-    assert line.next_deadline() == 0.25
-    assert line.expire(0.25) is False
+    queue.add(patient, 0.0)
+    assert queue.add(hasty, 0.0, patience=0.25) == 0.25
+    assert queue.next_deadline() == 0.25
+    assert queue.expire(0.25) is False
     assert [type(result) for result in hasty.results] == [redis.TimeoutError]
     assert not patient.done()
-    assert line.next_deadline() == 1.0
-    line.receive(1)
-    line.receive(2)
+    assert queue.next_deadline() == 1.0
+    queue.receive(1)
+    queue.receive(2)
     assert patient.results == [1]
     assert len(hasty.results) == 1

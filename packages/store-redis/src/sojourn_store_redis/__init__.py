@@ -1,7 +1,4 @@
-"""Sessions in Redis or Valkey: the plugin behind ``SOJOURN_STORE=redis`` and ``clustered-redis``.
-
-The one rule: every write is one script on the server, every load one command.
-"""
+"""Sessions in Redis or Valkey: the plugin behind ``SOJOURN_STORE=redis`` and ``SOJOURN_STORE=clustered-redis``."""
 
 from sojourn_store_redis.address import Address
 from sojourn_store_redis.local_cache.process import LocalCacheLimits

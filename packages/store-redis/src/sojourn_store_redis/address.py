@@ -1,7 +1,6 @@
-"""Where the server is, and the transports and clients that are built from it.
+"""The address of a server, and the transports that are made from it.
 
-The one rule: a client that is built here never retries (the manager does, within its budget) and every call of it has
-one overall deadline.
+Transports made here never retry: the manager does, within the budget of the request. Every call has one deadline.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from sojourn.errors import ConfigurationError
 from sojourn.stores import StoreIO
 from sojourn_store_redis.cluster.topology import Topology
 from sojourn_store_redis.cluster.transport import ClusterTransport, NodeRoute, Nodes
-from sojourn_store_redis.deadlines import BlockingBounds, Deadline, async_bounds
+from sojourn_store_redis.deadlines import BlockingBounds, ThreadDeadline, async_bounds
 from sojourn_store_redis.replication import Durability
 from sojourn_store_redis.sentinel import SentinelRoute
-from sojourn_store_redis.transport.blocking import HeldTransport
-from sojourn_store_redis.transport.client import ClientTransport, Link
+from sojourn_store_redis.transport.blocking import BlockingTransport
+from sojourn_store_redis.transport.client import BoundClient, ClientTransport
 from sojourn_store_redis.transport.commands import Transport
 from sojourn_store_redis.transport.connection import DirectRoute, Route
-from sojourn_store_redis.transport.pipelined import SharedTransport
+from sojourn_store_redis.transport.pipelined import PipelinedTransport
 from sojourn_store_redis.urls import (
     CLUSTER_SCHEMES,
     SENTINEL_SCHEMES,
     ClusterGroup,
     Node,
     SentinelGroup,
+    check_options,
+    connection_maker,
     describe,
-    maker,
     no_retry,
     read_url,
-    try_out,
-    unreadable,
-    within,
+    unreadable_url,
+    with_deadline,
 )
 
 G = TypeVar("G")
@@ -50,18 +49,18 @@ class Address:
 
     url: str = field(repr=False)
     timeout: float = 0.5
-    """For one whole call: waiting for a free connection, connecting, sending and every part of the reply."""
+    """For one whole call: waiting for a connection, connecting, sending and every part of the reply."""
     connect_timeout: float = 0.5
-    """For opening one connection, within *timeout*."""
+    """For opening one connection; part of *timeout*."""
     max_connections: int = 50
     max_in_flight: int = 4096
-    """Calls of one event loop that wait for a reply at once; one more is refused."""
+    """The most calls of one event loop that wait for replies at once; further ones are refused."""
     mode: Literal["shared", "pool"] = "shared"
     """Whether all tasks of an event loop share one connection, or each call takes one from a pool of redis-py."""
     wait_replicas: int = 0
-    """How many replicas shall confirm what ends a session; 0 does not ask."""
+    """How many replicas must confirm the end of a session; 0 asks none."""
     wait_timeout: float = 0.2
-    """How long they have for it, within *timeout*."""
+    """For their confirmation; part of *timeout*."""
     client_name: str | None = "sojourn"
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
@@ -79,10 +78,10 @@ class Address:
             )
 
     def transport(self, io: StoreIO, topology: Topology | None = None) -> Transport:
-        """Return a transport that opens its own connections on first use; BLOCKING or ASYNC by *io*.
+        """Return a transport that opens its own connections on first use.
 
-        ConfigurationError when the URL cannot be used; the message never quotes it, for it may hold a password. To a
-        cluster, transports may share a *topology*.
+        The transports to one cluster may share a *topology*. ConfigurationError when the URL cannot be used; the message
+        never quotes it, because it may hold a password.
         """
         is_async = io is StoreIO.ASYNC
         if topology is None:
@@ -95,9 +94,9 @@ class Address:
                 raise ConfigurationError("SOJOURN_REDIS_TRANSPORT=pool knows no sentinels; leave it at `shared`")
             options = self._options(self.url, is_async=is_async)
             make = partial(self._async_link if is_async else self._blocking_link, options)
-            try_out(lambda: make().client.connection_pool.make_connection())  # noqa: PLW0108 - `make` may raise as well
+            check_options(lambda: make().client.connection_pool.make_connection())  # noqa: PLW0108 - `make` may raise as well
             return ClientTransport(make, io=io, address=describe(options))
-        deadline = Deadline()
+        deadline = ThreadDeadline()
         if group is None:
             options = self._options(self.url, is_async=is_async)
             make_server = self._maker(options, is_async=is_async, deadline=deadline)
@@ -107,13 +106,13 @@ class Address:
         return self._over(route, deadline, is_async=is_async)
 
     def durability(self) -> Durability | None:
-        """Return what is to be done about replicas; None when nothing is."""
+        """Return the replication that the end of a session waits for; None when it waits for none."""
         if self.wait_replicas == 0:
             return None
         return Durability(replicas=self.wait_replicas, seconds=self.wait_timeout)
 
     def topology(self) -> Topology | None:
-        """Return what is to be known of the cluster that the URL names; None when it names none."""
+        """Return the topology of the cluster that the URL names; None when it names no cluster."""
         group = self._group(CLUSTER_SCHEMES, ClusterGroup.parse)
         if group is None:
             return None
@@ -122,7 +121,7 @@ class Address:
         seconds = min(self.timeout, self.connect_timeout)
         options = self._options(group.server_url, is_async=True)
         own: dict[str, Any] = {"socket_timeout": seconds, "retry": no_retry(is_async=True)}
-        make_probe = maker(options["connection_class"], {**options, **own})
+        make_probe = connection_maker(options["connection_class"], {**options, **own})
         return Topology(
             group.nodes,
             address=group.address,
@@ -131,15 +130,15 @@ class Address:
         )
 
     def node_route(self, topology: Topology, node: Node) -> Route:
-        """Return the way to one node of a cluster, for asyncio connections."""
+        """Return a route for asyncio connections to one node of a cluster."""
         group = self._group(CLUSTER_SCHEMES, ClusterGroup.parse)
         options = self._options("" if group is None else group.server_url, is_async=True)
-        make = self._maker(options, is_async=True, deadline=Deadline())
+        make = self._maker(options, is_async=True, deadline=ThreadDeadline())
         return NodeRoute(node, lambda host, port: make(host=host, port=port), topology)
 
     def _cluster_transport(self, topology: Topology, io: StoreIO) -> ClusterTransport:
         group = self._group(CLUSTER_SCHEMES, ClusterGroup.parse)
-        is_async, deadline = io is StoreIO.ASYNC, Deadline()
+        is_async, deadline = io is StoreIO.ASYNC, ThreadDeadline()
         options = self._options("" if group is None else group.server_url, is_async=is_async)
         make = self._maker(options, is_async=is_async, deadline=deadline)
         nodes = Nodes(
@@ -150,12 +149,14 @@ class Address:
         return ClusterTransport(topology, nodes, io=io, seconds=self.timeout)
 
     def _over(
-        self, route: Route, deadline: Deadline, *, is_async: bool, asks_elsewhere: bool = True
-    ) -> SharedTransport | HeldTransport:
+        self, route: Route, deadline: ThreadDeadline, *, is_async: bool, asks_elsewhere: bool = True
+    ) -> PipelinedTransport | BlockingTransport:
         if is_async:
-            return SharedTransport(route, seconds=self.timeout, limit=self.max_in_flight, asks_elsewhere=asks_elsewhere)
+            return PipelinedTransport(
+                route, seconds=self.timeout, limit=self.max_in_flight, asks_elsewhere=asks_elsewhere
+            )
         bounds = partial(BlockingBounds, seconds=self.timeout, slots=self.max_connections, deadline=deadline)
-        return HeldTransport(route, make_bounds=bounds, asks_elsewhere=asks_elsewhere)
+        return BlockingTransport(route, make_bounds=bounds, asks_elsewhere=asks_elsewhere)
 
     def _group(self, schemes: tuple[str, ...], parse: Callable[[str], G]) -> G | None:
         if self.url.split(":", 1)[0] not in schemes:
@@ -164,15 +165,17 @@ class Address:
             return parse(self.url)
         except ValueError:
             group = None
-        if group is None:  # outside the handler: what it raises may quote the url
-            raise unreadable()
+        if group is None:
+            # outside the handler: the error may quote the URL
+            raise unreadable_url()
         return group
 
-    def _sentinel_route(self, group: SentinelGroup, *, is_async: bool, deadline: Deadline) -> SentinelRoute:
+    def _sentinel_route(self, group: SentinelGroup, *, is_async: bool, deadline: ThreadDeadline) -> SentinelRoute:
         make_server = self._maker(
             self._options(group.server_url, is_async=is_async), is_async=is_async, deadline=deadline
         )
-        seconds = self.timeout / (len(group.nodes) + 1)  # each sentinel may be frozen, and the master wants its time
+        # every sentinel may be frozen, and the rest of the time must do for the master
+        seconds = self.timeout / (len(group.nodes) + 1)
 
         def make_sentinel(host: str, port: int, *, is_async: bool = is_async) -> Any:
             options = self._options(group.server_url, is_async=is_async)
@@ -186,7 +189,7 @@ class Address:
                 "socket_connect_timeout": seconds,
                 "retry": no_retry(is_async=is_async),
             }
-            return maker(options["connection_class"], {**options, **own})()
+            return connection_maker(options["connection_class"], {**options, **own})()
 
         return SentinelRoute(
             name=group.name,
@@ -197,16 +200,16 @@ class Address:
             make_listener=partial(make_sentinel, is_async=True),
         )
 
-    def _maker(self, options: Mapping[str, Any], *, is_async: bool, deadline: Deadline) -> Callable[..., Any]:
+    def _maker(self, options: Mapping[str, Any], *, is_async: bool, deadline: ThreadDeadline) -> Callable[..., Any]:
         connection_class = options["connection_class"]
         own: dict[str, Any] = {
             **options,
             "protocol": 2,
-            # a shared connection has one timer for all its calls, a held one the deadline of its thread
+            # a pipelined connection has one timer for all its calls, a blocking one the deadline of its thread
             "socket_timeout": None if is_async else self.timeout,
             "retry": no_retry(is_async=is_async),
         }
-        return maker(connection_class if is_async else within(connection_class, deadline), own)
+        return connection_maker(connection_class if is_async else with_deadline(connection_class, deadline), own)
 
     def _options(self, url: str, *, is_async: bool) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -220,22 +223,22 @@ class Address:
         }
         return {name: value for name, value in options.items() if value is not None}
 
-    def _async_link(self, options: Mapping[str, Any]) -> Link:
+    def _async_link(self, options: Mapping[str, Any]) -> BoundClient:
         # the bounds hold the one deadline; redis-py's timer for each read would be pure cost
         own: dict[str, Any] = {**options, "socket_timeout": None, "retry": no_retry(is_async=True)}
         pool = redis.asyncio.ConnectionPool(**own)
         client = redis.asyncio.Redis(connection_pool=pool)
-        return Link(client, async_bounds(seconds=self.timeout, slots=self.max_connections))
+        return BoundClient(client, async_bounds(seconds=self.timeout, slots=self.max_connections))
 
-    def _blocking_link(self, options: Mapping[str, Any]) -> Link:
-        deadline = Deadline()
+    def _blocking_link(self, options: Mapping[str, Any]) -> BoundClient:
+        deadline = ThreadDeadline()
         own: dict[str, Any] = {
             **options,
-            "connection_class": within(options["connection_class"], deadline),
+            "connection_class": with_deadline(options["connection_class"], deadline),
             "socket_timeout": self.timeout,
             "retry": no_retry(is_async=False),
         }
         pool = redis.ConnectionPool(**own)
         client = redis.Redis(connection_pool=pool)
         bounds = BlockingBounds(seconds=self.timeout, slots=self.max_connections, deadline=deadline)
-        return Link(client, lambda: bounds)
+        return BoundClient(client, lambda: bounds)

@@ -1,7 +1,7 @@
-"""How long one call may take and how many run at once, for each kind of client.
+"""Deadlines of calls and limits on the number of connections, for each kind of client.
 
-The one rule: the deadline covers the whole call (waiting for a connection, connecting, writing, every read), so that
-a reply that dribbles cannot stretch it. Entering the blocking form never suspends.
+A deadline covers the whole call (waiting for a connection, connecting, writing and every read), so that a slow trickle
+of bytes cannot extend it. Entering the blocking form never suspends.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 from sojourn.stores import patience_left
 
 Bounds = Callable[[], AbstractAsyncContextManager[None]]
-"""Make the bounds of one call; TimeoutError when the time is over."""
+"""Makes a context that ends one call in time with TimeoutError."""
 
 
 def within_patience(seconds: float) -> float:
-    """Return *seconds*, or what the request has left where that is less (FAILURES: one budget for the request)."""
+    """Return *seconds*, or the rest of the request's deadline if that is less."""
     left = patience_left()
     return seconds if left is None else min(seconds, left)
 
 
-class Deadline(threading.local):
-    """Hold the moment, by ``time.monotonic``, when the call of this thread must be over."""
+class ThreadDeadline(threading.local):
+    """The moment, by ``time.monotonic``, at which the current call of each thread must be over."""
 
     until: float = math.inf
 
@@ -43,11 +43,11 @@ class Deadline(threading.local):
 
 
 class DeadlineSocket:
-    """A socket whose reads and writes all end at the deadline of the thread's call, over the *bare* one."""
+    """A wrapper around the socket *bare* whose reads and writes end at the deadline of the thread's call."""
 
     __slots__ = ("_deadline", "bare")
 
-    def __init__(self, bare: Any, deadline: Deadline) -> None:
+    def __init__(self, bare: Any, deadline: ThreadDeadline) -> None:
         self.bare = bare
         self._deadline = deadline
 
@@ -73,7 +73,7 @@ class DeadlineSocket:
 
 
 class Unbounded:
-    """Leave everything to the client."""
+    """Bounds of a client that has its own time-outs."""
 
     async def __aenter__(self) -> None:
         """Do nothing."""
@@ -83,13 +83,13 @@ class Unbounded:
 
 
 class BlockingBounds:
-    """Let the threads of one process share the *slots*, each call with an end of its own.
+    """The *slots* for connections that the threads of a process share, and the deadline of each call.
 
-    As a context it gives the call of the thread its *deadline*, which redis-py's sockets keep; who calls ``enter`` and
-    ``leave`` keeps to the returned moment himself.
+    As a context it also sets *deadline* for the sockets of redis-py; callers of ``enter`` and ``leave`` watch the
+    returned moment themselves.
     """
 
-    def __init__(self, *, seconds: float, slots: int, deadline: Deadline) -> None:
+    def __init__(self, *, seconds: float, slots: int, deadline: ThreadDeadline) -> None:
         self._seconds = seconds
         self._deadline = deadline
         self._free: SimpleQueue[None] = SimpleQueue()
@@ -97,7 +97,7 @@ class BlockingBounds:
             self._free.put(None)
 
     def enter(self) -> float:
-        """Wait for a slot; return when, by ``time.monotonic``, the call must be over. TimeoutError when none is free."""
+        """Wait for a slot and return when, by ``time.monotonic``, the call must be over; TimeoutError if none gets free."""
         seconds = within_patience(self._seconds)
         until = time.monotonic() + seconds
         try:
@@ -112,7 +112,7 @@ class BlockingBounds:
 
     @contextmanager
     def opening(self, until: float) -> Generator[None, None, None]:
-        """Let what redis-py does within, to open a connection, end at *until*."""
+        """Make redis-py stop opening a connection at *until*."""
         self._deadline.until = until
         try:
             yield

@@ -1,7 +1,7 @@
-"""What redis-py raises, said in the words of the store's contract.
+"""Errors of redis-py and replies of the server, mapped to the errors of the store contract.
 
-The one rule: a message names the operation and the address, never an argument; replies that quote arguments are cut
-down to their code (SECURITY R6).
+Messages name the operation and the address, never an argument; replies that may quote arguments are cut down to their
+code (SECURITY R6).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 
 CLIENT_ERRORS = (RedisError, RedisClusterException, OSError)
-"""Everything a client raises; the builtin TimeoutError is an OSError, RedisClusterException is no RedisError."""
+"""All that redis-py raises; the built-in TimeoutError is an OSError, RedisClusterException is no RedisError."""
 
 
-class LineFullError(RedisError):
-    """So many callers are waiting that one more would wait in vain."""
+class QueueFullError(RedisError):
+    """As many callers wait for replies as one connection allows."""
 
 
 class StrayReplyError(RedisError):
-    """A reply came that nobody had asked for: from here on nobody knows whose the replies are."""
+    """A reply arrived without a command: replies can no longer be matched to callers."""
 
 
 def mapped(error: Exception, *, operation: str, address: str) -> StoreUnavailableError:
-    """Return what to raise from *error*: StoreTimeoutError when the effect is unknown, else StoreUnavailableError."""
+    """Return the store error for *error*: StoreTimeoutError when the effect is unknown, else StoreUnavailableError."""
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return StoreTimeoutError(
             f"redis at {address} did not answer {operation} in time; whether it took effect is unknown, "
@@ -55,20 +55,21 @@ def _reason(error: Exception) -> str:
 
 
 _KINDS = (ReadOnlyError, BusyLoadingError, MasterDownError, MovedError)
-_WORDS = ("NOREPLICAS", "WAIT cannot be used with replica")
+_PREFIXES = ("NOREPLICAS", "WAIT cannot be used with replica")
 
 
 def is_refusal(reply: object) -> bool:
-    """Tell whether *reply* says that another server, or this one later, is the one to ask."""
+    """Tell whether *reply* is from a server that takes no writes now (F13): nothing was applied, another may be asked."""
     if isinstance(reply, Exception):
-        return isinstance(reply, _KINDS) or (isinstance(reply, ResponseError) and str(reply).startswith(_WORDS))
-    if _is_list(reply):  # of commands that were sent together: only when nothing at all was applied
+        return isinstance(reply, _KINDS) or (isinstance(reply, ResponseError) and str(reply).startswith(_PREFIXES))
+    if _is_list(reply):
+        # a batch may be sent again only if none of its commands was applied
         return bool(reply) and all(isinstance(each, Exception) and is_refusal(each) for each in reply)
     return False
 
 
 def first_error(reply: object) -> Exception | None:
-    """Return the error that a reply is, or that is among the replies to commands that were sent together."""
+    """Return *reply* if it is an error, or the first error in a batch of replies, or None."""
     if isinstance(reply, Exception):
         return reply
     if _is_list(reply):

@@ -1,6 +1,8 @@
-"""Everything that looks at more than one record: the index of a principal, scan and clear.
+"""Queries over more than one record: the index of a principal, scan and clear.
 
-The one rule: an index only proposes; each id it names is checked against its record before anybody hears of it.
+An index may name too many ids, so each one is checked against its record. In a cluster an index is on another server
+than its records: an id is added before its record is stored, and none is removed that was added a short while ago, as
+its record may not be stored yet (docs/decisions/0012).
 """
 
 from __future__ import annotations
@@ -22,15 +24,21 @@ from sojourn_store_redis.records import (
     unpack,
     unpack_name,
 )
-from sojourn_store_redis.scripts import FORGET, HINT, HINT_AGE, STAMP_UNITS, UNHINT, UNINDEX
-from sojourn_store_redis.transport.commands import Argument, SpreadTransport, Transport
+from sojourn_store_redis.scripts import INDEX_ADD, INDEX_REMOVE, LEAST_AGE, STAMP_UNITS, UNINDEX, UNLINK_AND_ANNOUNCE
+from sojourn_store_redis.transport.commands import Argument, ShardedTransport, Transport
 
 BATCH = 500
-"""How many keys one step handles, so that the server is never busy for long."""
+"""Keys in one step, so few that the server is never busy for long."""
+AFTERTHOUGHT: Final = 0.25
+"""Seconds that a call waits for the index when everything else is done."""
+_LATEST: Final = 2.0**32
+"""From here on a double has no room for a stamp beside the deadline; such members stay until their deadline."""
+_PASSES: Final = 5
+"""The most passes over all keys."""
 
 
-class Survey:
-    """Go through the records of one namespace."""
+class Keyspace:
+    """The records and indexes of one namespace, on one server."""
 
     def __init__(self, transport: Transport, keys: KeyNames, clock: Clock, channel: bytes | None) -> None:
         self._transport = transport
@@ -39,7 +47,7 @@ class Survey:
         self._channel = channel
 
     async def ids_of(self, label: str) -> list[str]:
-        """Return the ids of the live records with that label; members without such a record leave the index."""
+        """Return the ids of the live records with that label, and remove members without such a record from the index."""
         found: dict[str, None] = {}
         async for batch in self._member_batches(self._keys.index_key(label)):
             right = {record.id for record in await self._summaries(batch) if record.index_label == label}
@@ -48,7 +56,7 @@ class Survey:
         return list(found)
 
     async def _member_batches(self, index: bytes) -> AsyncIterator[list[str]]:
-        """Yield the members of an index, some perhaps twice; whatever leaves meanwhile, no other one is missed."""
+        """Yield the members of an index, some perhaps twice; none is missed because others are removed meanwhile."""
         cursor = 0
         while True:
             position, scored = await self._transport.execute("ZSCAN", index, cursor, "COUNT", BATCH)
@@ -58,9 +66,9 @@ class Survey:
                 return
 
     async def leave_index(self, label: str, ids: Sequence[str]) -> None:
-        """Take *ids* out of the index, except those whose record lives under the label.
+        """Remove *ids* from the index, except those whose live record has the label.
 
-        Never fails: a member left behind is one that ``ids_of`` recognises, and the next write may trim it.
+        Never fails: a member that stays by mistake is recognised by ``ids_of``, and trimmed by a later write.
         """
         if not ids:
             return
@@ -69,7 +77,7 @@ class Survey:
             await self._transport.eval(UNINDEX, keys, [label, *(pack_name(id) for id in ids)])
 
     async def scan(self) -> AsyncIterator[str]:
-        """Yield the id of every live record, each once."""
+        """Yield the id of every live record once."""
         seen: set[str] = set()
         async for keys in self._key_batches(self._keys.patterns()[0]):
             ids = {id for id in map(self._keys.id_of, keys) if id is not None} - seen
@@ -89,13 +97,13 @@ class Survey:
         await self._announce_deaths(keys)
 
     async def _announce_deaths(self, keys: Sequence[bytes]) -> None:
-        """Announce what is gone: after it is, so that nobody reads it again afterwards."""
+        """Announce deletions, after they happened, so that no process reads a record again between the two."""
         ids = [id for id in map(self._keys.id_of, keys) if id is not None]
         if self._channel is not None and ids:
             await self._transport.execute_many([("PUBLISH", self._channel, pack_name(id) + b":DEAD") for id in ids])
 
     async def _summaries(self, ids: Sequence[str]) -> list[Record]:
-        """Return the live ones of the records, without their payloads."""
+        """Return those of the records that are live, without their payloads."""
         values = await self._transport.execute_many(
             [("GETRANGE", self._keys.session_key(id), 0, SUMMARY_BYTES - 1) for id in ids]
         )
@@ -118,27 +126,21 @@ class Survey:
 
 
 def _members_in(scored: Sequence[Any]) -> Sequence[bytes]:
-    """Find the members in a reply to ZSCAN, which redis-py has made pairs of and other transports have not."""
+    """Return the members in a reply to ZSCAN, of which redis-py alone has made pairs with their scores."""
     if scored and isinstance(scored[0], bytes):
         return scored[::2]
     return [member for member, _ in scored]
 
 
-AFTERTHOUGHT: Final = 0.25
-"""Seconds for which a call that has done what it was to do waits for the index."""
-_LATEST: Final = 2.0**32
-"""Deadlines from here on leave no room for a stamp; such members stay until their deadline."""
-
-
-class Hints:
-    """The indexes of one namespace."""
+class RemoteIndex:
+    """The indexes of one namespace, on other servers than the records that they name."""
 
     def __init__(self, transport: Transport, keys: KeyNames) -> None:
         self._transport = transport
         self._keys = keys
 
     async def add(self, record: Record, now: float) -> None:
-        """Add the record's id to its index, if it has one."""
+        """Add the id of *record* to its index, if it has an index label."""
         if record.index_label is None:
             return
         arguments = (
@@ -147,53 +149,54 @@ class Hints:
             repr(now - SLACK),
             milliseconds_to_live(record.absolute_deadline + 1.0, now),
         )
-        await self._transport.eval(HINT, [self._keys.index_key(record.index_label)], arguments)
+        await self._transport.eval(INDEX_ADD, [self._keys.index_key(record.index_label)], arguments)
 
-    async def drop(self, label: str, ids: Sequence[str], now: float) -> None:
-        """Take *ids* out of an index, except those that were added a short while ago. Never fails, nor waits for long.
+    async def remove(self, label: str, ids: Sequence[str], now: float) -> None:
+        """Remove *ids* from an index, except those that were added a short while ago; never fails, nor waits for long.
 
-        The record is on another server, which has done its part: one that hangs here must not count as slow there.
+        The server of the record has done its part, and must not count as slow because the server of the index hangs.
         """
         with suppress(StoreUnavailableError), Waiting(Patience(within_patience(AFTERTHOUGHT))):
-            arguments: list[Argument] = [int(now) % STAMP_UNITS, HINT_AGE, *(pack_name(id) for id in ids)]
-            await self._transport.eval(UNHINT, [self._keys.index_key(label)], arguments)
+            arguments: list[Argument] = [int(now) % STAMP_UNITS, LEAST_AGE, *(pack_name(id) for id in ids)]
+            await self._transport.eval(INDEX_REMOVE, [self._keys.index_key(label)], arguments)
 
 
 def score_of(deadline: float, now: float) -> float:
-    """Return the absolute deadline in whole seconds, with the moment of adding as its fraction."""
+    """Return the score of a member: the absolute deadline in whole seconds, the moment of adding as its fraction."""
     if not deadline < _LATEST:
         return deadline
     return math.ceil(deadline) + (int(now) % STAMP_UNITS) / STAMP_UNITS
 
 
-_PASSES: Final = 5
-"""How often everything is gone through at most."""
-
-
-class SpreadSurvey(Survey):
-    """Go through the records of one namespace on all servers."""
+class ShardedKeyspace(Keyspace):
+    """The records and indexes of one namespace, on several servers; a pass is repeated if keys moved meanwhile."""
 
     def __init__(
-        self, transport: SpreadTransport, keys: KeyNames, clock: Clock, channel: bytes | None, hints: Hints
+        self,
+        transport: ShardedTransport,
+        keys: KeyNames,
+        clock: Clock,
+        channel: bytes | None,
+        remote_index: RemoteIndex,
     ) -> None:
         super().__init__(transport, keys, clock, channel)
         self._spread = transport
-        self._hints = hints
+        self._remote_index = remote_index
 
     async def leave_index(self, label: str, ids: Sequence[str]) -> None:
-        """Take *ids* out of the index, except those that were added a short while ago. Never fails."""
+        """Remove *ids* from the index, except those that were added a short while ago; never fails."""
         if ids:
-            await self._hints.drop(label, ids, self._clock.time())
+            await self._remote_index.remove(label, ids, self._clock.time())
 
     async def _erase(self, keys: Sequence[bytes]) -> None:
-        """Delete each key on its server, and announce it there in the same step."""
+        """Delete each key on its server, and announce it there in the same script."""
         commands: list[tuple[Argument, ...]] = []
         for key in keys:
             id = self._keys.id_of(key)
             if self._channel is None or id is None:
                 commands.append(("UNLINK", key))
             else:
-                commands.append(("EVAL", FORGET.source, 1, key, self._channel, pack_name(id) + b":DEAD"))
+                commands.append(("EVAL", UNLINK_AND_ANNOUNCE.source, 1, key, self._channel, pack_name(id) + b":DEAD"))
         await self._transport.execute_many(commands)
 
     async def _member_batches(self, index: bytes) -> AsyncIterator[list[str]]:

@@ -1,7 +1,4 @@
-"""The hook behind ``SOJOURN_STORE=redis`` and ``SOJOURN_STORE=clustered-redis``.
-
-The one rule: it answers only to the names of this package, and connects to nothing.
-"""
+"""The hook behind ``SOJOURN_STORE=redis`` and ``SOJOURN_STORE=clustered-redis``; it connects to nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The one packed value that holds a record, and the names of the keys.
+"""The packed value of a record, and the names of the keys.
 
-The one rule: a head of fixed length stands before label and payload, so that the scripts read 59 bytes of any record
-and never its payload. The scripts and this module agree on the offsets; scripts.py quotes them.
+A head of fixed length stands before label and payload, so that the scripts read 59 bytes of any record and never its
+payload. The offsets in scripts.py and in this module must agree.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SLOTS_BYTES = _SLOTS.size
 _NO_LABEL = 255
 _UNLABELLED = _NO_LABEL.to_bytes()
 SUMMARY_BYTES = HEAD_BYTES + _NO_LABEL
-"""As many bytes as certainly hold head and label."""
+"""The first bytes of a value that contain the head and the longest label."""
 _LONGEST = 2.0**53
 _split: dict[int, Callable[[bytes], tuple[bytes, ...]]] = {
     count: Struct(f"{WRITE_ID_BYTES}s" * count).unpack_from for count in range(WRITE_IDS_KEPT + 1)
 }
-"""By their count, what reads the write ids in the slots."""
+"""The functions that read the write ids in the slots, by the count of write ids."""
 _DOUBLE = Struct(">d")
 _VERSION = Struct(">q")
 
@@ -48,7 +48,7 @@ def pack(record: Record, write_id: bytes) -> bytes:
 
 
 def pack_around(record: Record) -> tuple[bytes, bytes]:
-    """Return what stands before and after the write ids, which the server keeps, in the value of *record*."""
+    """Return the bytes before and after the write ids in the value of *record*; the write ids are kept by the server."""
     before = _TIMES.pack(FORMAT, record.version, record.idle_deadline, record.absolute_deadline)
     if record.index_label is None:
         return before, _UNLABELLED + record.payload
@@ -85,27 +85,27 @@ def unpack(id: str, value: bytes) -> Record | None:
 
 
 def pack_time(seconds: float) -> bytes:
-    """Return the 8 bytes by which the scripts know a moment exactly."""
+    """Return a moment as a big-endian double: text would lose digits."""
     return _DOUBLE.pack(seconds)
 
 
 def pack_version(version: int) -> bytes:
-    """Return the 8 bytes that the head holds for *version*."""
+    """Return *version* as the 8 bytes that stand for it in the head."""
     return _VERSION.pack(version)
 
 
 def milliseconds_to_live(deadline: float, now: float) -> int:
-    """Return how long the server keeps what ends at *deadline*: relative, so that the server's clock is not asked."""
+    """Return the time to live of a key that ends at *deadline*; relative, because the server's clock may differ."""
     return max(1, math.ceil(min(deadline - now + SLACK, _LONGEST / 1000.0) * 1000.0))
 
 
 def pack_name(name: str) -> bytes:
-    """Return the bytes of an id, whatever it is: ids also come from outside, as those to be revoked."""
+    """Return the bytes of an id or label; ids also come from outside and may hold surrogates."""
     return name.encode("utf-8", "surrogatepass")
 
 
 def unpack_name(name: bytes) -> str:
-    """Return what ``pack_name`` packed."""
+    """Return the id or label that ``pack_name`` packed."""
     return name.decode("utf-8", "surrogatepass")
 
 
@@ -124,7 +124,7 @@ def _unescape(name: bytes) -> str:
 class KeyNames:
     """Name the keys of one namespace: ``<namespace>:session:<id>`` and ``<namespace>:index:<label>``.
 
-    Ids and labels never hold a bare colon, so no key belongs to two namespaces, whatever their names.
+    Colons in ids and labels are escaped, so no key belongs to two namespaces, whatever their names.
     """
 
     session: bytes
@@ -161,7 +161,7 @@ class KeyNames:
         return any(key.startswith(start) and b":" not in key[len(start) :] for start in starts)
 
     def patterns(self) -> tuple[bytes, bytes]:
-        """Return the glob patterns for SCAN; they may match more, ``id_of`` and ``owns`` decide."""
+        """Return the glob patterns for SCAN; they may match more keys, which ``id_of`` and ``owns`` tell apart."""
         return _pattern(self.session), _pattern(self.index)
 
 

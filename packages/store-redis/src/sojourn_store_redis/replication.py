@@ -1,7 +1,7 @@
-"""Deletions that wait until replicas have them, so that no failover brings a session back unnoticed.
+"""Writes that wait until replicas have confirmed the end of a session, so that no failover undoes it unnoticed.
 
-The one rule: WAIT holds up its connection, so it travels on one that no other call shares; and what replicas did not
-confirm is done all the same, but reported.
+WAIT blocks its connection, so it is sent on one that no other call uses. An end that replicas did not confirm has
+happened all the same, and is reported.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from sojourn_store_redis.transport.commands import Argument, Transport
 OnUnconfirmed: TypeAlias = Callable[[str, int], object]
 
 _MOST: Final = 4
-"""How many deletions of one process wait at once over shared connections; further ones do not wait."""
+"""The most ends of sessions that wait at once on pipelined connections; further ones do not wait."""
 _PAUSE: Final = 1.0
-"""Seconds for which nobody waits after replicas were silent: a revocation of many sessions must come to its end."""
+"""Seconds without waiting after replicas were silent, so that a revocation of many sessions takes no longer."""
 
 _DOUBTS: Final = 1_024
-"""How many sessions of which nobody knows whether they ended are remembered at once; then the oldest are not."""
+"""The most sessions that are remembered because nobody knows whether they ended; the oldest are forgotten."""
 
 _log = logging.getLogger("sojourn_store_redis")
 
 
 @runtime_checkable
-class HeldUpTransport(Transport, Protocol):
+class WaitingTransport(Transport, Protocol):
     """A transport that can wait for replicas."""
 
-    def apart(self) -> HeldUpTransport:
-        """Return the transport of which a call may hold up its connection; itself when calls share none."""
+    def dedicated(self) -> WaitingTransport:
+        """Return a transport on which a call may block its connection; itself if its calls share none."""
         ...
 
     async def eval_and_wait(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
     ) -> tuple[Any, int]:
-        """Return the reply of a script, and how many replicas have confirmed it, on one connection."""
+        """Return the reply of a script, and how many replicas have confirmed its writes."""
         ...
 
 
 class Durability:
-    """How many *replicas* shall confirm a deletion within how many *seconds*; shared by a store and its twin."""
+    """How many *replicas* must confirm an end within how many *seconds*; shared by a store and its blocking twin."""
 
     def __init__(self, *, replicas: int, seconds: float) -> None:
         self.replicas = replicas
@@ -55,7 +55,7 @@ class Durability:
         self._doubted: OrderedDict[str, None] = OrderedDict()
 
     def add(self, callback: OnUnconfirmed) -> Callable[[], None]:
-        """Call *callback* with the id and the number of replicas of each deletion that too few confirmed."""
+        """Call *callback* with the id and the number of replicas of each end that too few confirmed."""
         key = object()
         self._listeners[key] = callback
 
@@ -65,7 +65,7 @@ class Durability:
         return remove
 
     def doubt(self, id: str) -> None:
-        """Remember that a call which was to end the session failed, and may have ended it all the same."""
+        """Remember that a call to end the session failed, but may have ended it."""
         self._doubted[id] = None
         if len(self._doubted) > _DOUBTS:
             self._doubted.popitem(last=False)
@@ -75,7 +75,7 @@ class Durability:
         return bool(self._doubted) and self._doubted.pop(id, id) is None
 
     def report(self, id: str, confirmed: int) -> None:
-        """Tell of a deletion that too few replicas have confirmed."""
+        """Log an end that too few replicas have confirmed, and call the callbacks."""
         _log.warning(
             "the end of session %s is confirmed by %d of %d replicas: a failover now may bring it back",
             id,
@@ -87,17 +87,17 @@ class Durability:
 
 
 class ConfirmedWrites:
-    """Carry the writes that end sessions, over connections apart from those of *transport* where calls share them."""
+    """Send the scripts that end sessions and wait for replicas, on dedicated connections."""
 
-    def __init__(self, transport: HeldUpTransport, durability: Durability) -> None:
+    def __init__(self, transport: WaitingTransport, durability: Durability) -> None:
         self._transport = transport
         self._durability = durability
-        self._made: list[HeldUpTransport] = []
-        self._idle: deque[HeldUpTransport] = deque()
+        self._made: list[WaitingTransport] = []
+        self._idle: deque[WaitingTransport] = deque()
         self._silent_until = float("-inf")
 
     async def eval(self, id: str, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
-        """Return the reply of a script that ends the session *id*, after its replicas have had their time."""
+        """Return the reply of a script that ends the session *id*, after replicas have confirmed it or their time is over."""
         try:
             reply, confirmed = await self._ask(script, keys, arguments)
         except BaseException:
@@ -108,22 +108,23 @@ class ConfirmedWrites:
             has_ended = True
         else:
             has_ended = reply == DONE_BEFORE or (reply == 0 and was_doubted)
-            confirmed = 0  # it wrote nothing now, so it waited for nothing
+            # it wrote nothing, so WAIT counted the replicas of earlier writes
+            confirmed = 0
         if has_ended and confirmed < self._durability.replicas:
             self._durability.report(id, confirmed)
         return reply
 
     async def _ask(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> tuple[Any, int]:
-        apart = self._take()
-        if apart is None:
+        dedicated = self._take()
+        if dedicated is None:
             return await self._transport.eval(script, keys, arguments), 0
         try:
-            reply, confirmed = await apart.eval_and_wait(
+            reply, confirmed = await dedicated.eval_and_wait(
                 script, keys, arguments, self._durability.replicas, self._milliseconds()
             )
         finally:
-            if apart is not self._transport:
-                self._idle.append(apart)
+            if dedicated is not self._transport:
+                self._idle.append(dedicated)
         if confirmed < self._durability.replicas:
             self._silent_until = time.monotonic() + _PAUSE
         return reply, confirmed
@@ -133,17 +134,18 @@ class ConfirmedWrites:
         for transport in self._made:
             await transport.aclose()
 
-    def _take(self) -> HeldUpTransport | None:
+    def _take(self) -> WaitingTransport | None:
         with suppress(IndexError):
             return self._idle.pop()
         if len(self._made) >= _MOST:
             return None
-        apart = self._transport.apart()
-        if apart is not self._transport:
-            self._made.append(apart)
-        return apart
+        dedicated = self._transport.dedicated()
+        if dedicated is not self._transport:
+            self._made.append(dedicated)
+        return dedicated
 
     def _milliseconds(self) -> int:
         if time.monotonic() < self._silent_until:
-            return 1  # 0 would be for ever
+            # 0 would wait for ever
+            return 1
         return max(1, int(within_patience(self._durability.seconds) * 1000))

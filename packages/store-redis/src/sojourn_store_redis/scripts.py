@@ -1,8 +1,8 @@
-"""The Lua scripts: one for each write, atomic on the server.
+"""The Lua scripts, one for each write, atomic on the server.
 
-The one rule: a script touches no key that it does not declare. Offsets count from 1 and follow ``records``: format 1,
-version 2-9, idle deadline 10-17, absolute deadline 18-25, count of write ids 26, their slots 27-58, label length 59.
-Moments come as big-endian doubles, so that no digit is lost; an expired record is absent by the clock of the caller.
+A script uses only keys that it declares. Offsets count from 1 and follow records.py: format 1, version 2-9, idle deadline
+10-17, absolute deadline 18-25, count of write ids 26, their slots 27-58, label length 59. Moments are passed as
+big-endian doubles, because text would lose digits. An expired record is absent by the clock of the caller.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from sojourn_store_redis.records import FORMAT, SLACK
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script under its name, which stands in messages, and its digest, by which the server knows it."""
+    """A script, its name for messages, and its digest for EVALSHA."""
 
     name: str
     source: str = field(repr=False)
     digest: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # the name that EVALSHA wants; nothing secret is digested
         object.__setattr__(self, "digest", hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest())
 
 
 class Pair(NamedTuple):
-    """A write as a store without local copies makes it, and as one that announces its writes to other processes."""
+    """A write script without and with announcement to processes that keep local copies."""
 
     silent: Script
     announcing: Script
@@ -52,13 +51,12 @@ local function was_written_by(head, write_id)
 end
 """
 
-# what a store without local copies announces
 _SILENCE = """
 local function announce() end
 """
 
-# a store with local copies appends channel and id to the arguments; repeats are announced too, as their first try may
-# have failed after the write
+# Channel and id are the last arguments. Repeated writes are announced, too: the first try may have failed between the
+# write and the announcement.
 _ANNOUNCE = """
 local id = table.remove(ARGV)
 local channel = table.remove(ARGV)
@@ -69,7 +67,7 @@ local function announce(head)
 end
 """
 
-# the members of an index are scored by their absolute deadline, which no touch moves
+# The score of a member is the absolute deadline of its record, which no touch moves.
 ADD_TO_INDEX = """
 local function add_to_index(key, member, score, trim_below, milliseconds)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. trim_below)
@@ -135,9 +133,9 @@ return string.sub(head, 60, 59 + length)
 """
 
 REPLACE = _pair("replace", _READ + ADD_TO_INDEX, _REPLACE)
-"""1 replaced, the former label when it was another, 2 replaced before by this write id, 0 gone, -1 conflict.
+"""1 replaced, or the former label if it was another; 2 replaced before by this write id, 0 gone, -1 conflict.
 
-INDEX_FIRST, and nothing was done: the index must have the member first, or in the same call."""
+INDEX_FIRST, and nothing done: the member must be added to the index first, or in the same call."""
 INDEX_FIRST = -2
 DONE_BEFORE = 2
 
@@ -178,7 +176,7 @@ if ARGV[2] and string.sub(head, 2, 9) ~= ARGV[2] then
   if live then return -1 end
   return 0
 end
--- what has expired by this clock goes too: a node whose clock lags must not serve it after a logout
+-- an expired record is deleted, too: a node whose clock lags must not serve it after a logout
 redis.call('UNLINK', KEYS[1])
 announce()
 if not live then return 0 end
@@ -193,7 +191,7 @@ DELETE = _pair("delete", _READ, _DELETE)
 UNINDEX = Script(
     "unindex",
     """
--- KEYS: index, records; ARGV: label, members; what lives under the label stays, whatever the caller has seen
+-- KEYS: index, records; ARGV: label, members; a member whose record has the label by now stays
 local wanted = string.char(#ARGV[1]) .. ARGV[1]
 for at = 2, #KEYS do
   if redis.call('GETRANGE', KEYS[at], 58, 58 + #ARGV[1]) ~= wanted then
@@ -203,15 +201,15 @@ end
 return 1
 """,
 )
-"""1, always: members whose record is absent or has another label have left the index."""
+"""1, always: members whose record is absent or has another label were removed from the index."""
 
 STAMP_UNITS = 2**20
-"""The fraction of a score counts these: the second of adding, modulo 12 days."""
-HINT_AGE = 300
-"""Seconds after which a member without a record may leave; by far longer than any call that adds one lasts."""
+"""The fraction of a score is the second of adding, modulo 12 days, in these units."""
+LEAST_AGE = 300
+"""Seconds after which a member without a record may be removed; far longer than any call that adds one."""
 
-HINT = Script(
-    "hint",
+INDEX_ADD = Script(
+    "index add",
     ADD_TO_INDEX
     + """
 -- KEYS: index; ARGV: member, score, trim below, milliseconds
@@ -221,8 +219,8 @@ return 1
 )
 """1, always: the index has the member."""
 
-UNHINT = Script(
-    "unhint",
+INDEX_REMOVE = Script(
+    "index remove",
     f"""
 -- KEYS: index; ARGV: now in units of stamps, age, members
 local age = tonumber(ARGV[2])
@@ -237,10 +235,10 @@ end
 return 1
 """,
 )
-"""1, always: those of the members have left that were added longer ago than the age."""
+"""1, always: members that were added longer ago than the age were removed."""
 
-FORGET = Script(
-    "forget",
+UNLINK_AND_ANNOUNCE = Script(
+    "unlink and announce",
     """
 -- KEYS: record; ARGV: channel, announcement
 redis.call('UNLINK', KEYS[1])
@@ -248,4 +246,4 @@ redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 1
 """,
 )
-"""1, always: the record is gone, and that was announced."""
+"""1, always: the record was deleted, and its end announced."""

@@ -1,7 +1,8 @@
-"""Find the master, and hear when it is another one.
+"""Redis Sentinel: find the master of a group, and notice when another server becomes it.
 
-The one rule: a connection is handed out only after the server has called itself master, and its generation ends when a
-sentinel names another one.
+A connection is handed out only after the server has called itself master, and its generation ends when a sentinel names
+another one (FAILURES F13). Silence proves nothing: a sentinel that does not answer a PING is left and asked again, and
+after every subscription it is asked for the master, because messages in between were lost.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from weakref import WeakMethod
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sojourn_store_redis.errors import CLIENT_ERRORS
-from sojourn_store_redis.transport.connection import DEPOSED, opened, settled
+from sojourn_store_redis.transport.connection import DEPOSED, open_connection, settled
 from sojourn_store_redis.urls import Node
 
 MakeConnection = Callable[[str, int], Any]
+CHANNEL = "+switch-master"
+INTERVAL = 1.0
+"""Seconds of silence after which a sentinel gets a PING, and after as many more is left."""
+_PAUSES = (0.1, 0.2, 0.5, 1.0)
 
 
 class SentinelRoute:
-    """The server that the sentinels at *nodes* name as the master called *name*.
+    """The route to the server that the sentinels at *nodes* name as the master *name*.
 
-    *make_server* and *make_sentinel* make connections of the transport's kind for a host and a port; a sentinel's has
-    time-outs of its own, so that one that is frozen leaves time for the next. *make_listener* makes asyncio ones.
+    *make_server* and *make_sentinel* make connections of the transport's kind to a host and a port; those to sentinels
+    have time-outs of their own, so that a frozen one leaves time for the next. *make_listener* makes asyncio connections.
     """
 
     def __init__(
@@ -49,10 +54,10 @@ class SentinelRoute:
         self._named: Node | None = None
         self._news = 0
         self._lock = threading.Lock()
-        self._watch = MasterWatch(name=name, nodes=nodes, make_listener=make_listener, heard=self.hear)
+        self._watch = MasterWatch(name=name, nodes=nodes, make_listener=make_listener, on_master=self.note_master)
 
     async def connect(self) -> Any:
-        """Return an opened connection to the master; whatever redis-py raises."""
+        """Return an open connection to the master, or raise an error of redis-py."""
         self._watch.start()
         news = self._news
         failure: Exception = RedisConnectionError(f"no sentinel knows a master called {self._name!r}")
@@ -79,14 +84,14 @@ class SentinelRoute:
         raise failure
 
     def leave(self, generation: int) -> None:
-        """End *generation*, unless that has happened already: the server refuses writes."""
+        """End *generation* if it is the current one: its server refuses writes."""
         with self._lock:
             if generation == self.generation:
                 self._master = None
                 self.generation += 1
 
-    def hear(self, node: Node, master: Node) -> None:
-        """Take notice that the sentinel at *node* names *master*; safe from any thread."""
+    def note_master(self, node: Node, master: Node) -> None:
+        """Note that the sentinel at *node* names *master*; from any thread."""
         with self._lock:
             self._named, self._news = master, self._news + 1
             if self._master is None or master == self._master:
@@ -100,9 +105,9 @@ class SentinelRoute:
         self._watch.stop()
 
     def _settle_on(self, master: Node, news: int) -> bool:
-        """Take *master*, unless a sentinel named another one since *news*, while it was connected to.
+        """Accept *master*, unless a sentinel has named another one since *news*; tell whether it was accepted.
 
-        Who finds another master before its news come ends the generation: other connections lead to the former one.
+        If it is not the one before, the generation ends: other connections lead to the former master.
         """
         with self._lock:
             if news != self._news and master != self._named:
@@ -117,7 +122,7 @@ class SentinelRoute:
         self._nodes = [*others, node] if last else [node, *others]
 
     async def _connect_to(self, master: Node) -> Any:
-        connection = await opened(self._make_server(*master))
+        connection = await open_connection(self._make_server(*master))
         try:
             await settled(connection.send_command("ROLE"))
             _require_master(await settled(connection.read_response()), master)
@@ -132,16 +137,10 @@ def _require_master(role: Any, node: Node) -> None:
         raise RedisConnectionError(f"the server at {node[0]}:{node[1]} is not the master any more")
 
 
-CHANNEL = "+switch-master"
-INTERVAL = 1.0
-"""Seconds between two signs of life that are asked of a sentinel; it is left after as many without one."""
-_PAUSES = (0.1, 0.2, 0.5, 1.0)
-
-
 class MasterWatch:
-    """Call *heard* with the sentinel and the master it names; ends with the object that *heard* is a method of.
+    """Call *on_master* with each sentinel and the master that it names, from a thread with an event loop of its own.
 
-    *make_listener* makes asyncio connections of redis-py.
+    It ends with the object whose method *on_master* is. *make_listener* makes asyncio connections of redis-py.
     """
 
     def __init__(
@@ -150,13 +149,13 @@ class MasterWatch:
         name: str,
         nodes: Sequence[Node],
         make_listener: Callable[[str, int], Any],
-        heard: Callable[[Node, Node], None],
+        on_master: Callable[[Node, Node], None],
         interval: float = INTERVAL,
     ) -> None:
         self._name = name
         self._nodes = tuple(nodes)
         self._make_listener = make_listener
-        self._heard = WeakMethod(heard)
+        self._on_master = WeakMethod(on_master)
         self._interval = interval
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -164,20 +163,20 @@ class MasterWatch:
         self._stop: Callable[[], object] = bool
 
     def start(self) -> None:
-        """Begin to listen, unless this process does already."""
+        """Start to listen, unless this process does already."""
         if self._process == os.getpid():
             return
         with self._lock:
             if self._process == os.getpid():
                 return
-            listening = _Listening(self._name, self._nodes, self._make_listener, self._heard, self._interval)
+            listening = _Listening(self._name, self._nodes, self._make_listener, self._on_master, self._interval)
             self._stop = listening.stop
             self._thread = threading.Thread(target=listening.run, name="sojourn sentinel watch", daemon=True)
             self._thread.start()
             self._process = os.getpid()
 
     def stop(self) -> None:
-        """Listen no more; ``start`` begins anew."""
+        """Stop listening; ``start`` starts again."""
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is None or self._process != os.getpid():
@@ -188,20 +187,20 @@ class MasterWatch:
 
 
 class _Listening:
-    """One life of the thread; it holds nothing of the watch, so that the watch can be forgotten."""
+    """One run of the thread; it has no reference to the watch, so that the watch can be collected."""
 
     def __init__(
         self,
         name: str,
         nodes: Sequence[Node],
         make_listener: Callable[[str, int], Any],
-        heard: WeakMethod[Callable[[Node, Node], None]],
+        on_master: WeakMethod[Callable[[Node, Node], None]],
         interval: float,
     ) -> None:
         self._name = name
         self._nodes = nodes
         self._make_listener = make_listener
-        self._heard = heard
+        self._on_master = on_master
         self._interval = interval
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -209,7 +208,7 @@ class _Listening:
         self._is_stopped = False
 
     def run(self) -> None:
-        """Listen until stopped or forgotten."""
+        """Listen until stopped or until nobody listens."""
         try:
             asyncio.run(self._listen())
         except asyncio.CancelledError:
@@ -235,29 +234,29 @@ class _Listening:
 
     async def _follow(self, node: Node) -> None:
         failures = 0
-        while self._heard() is not None:
+        while self._on_master() is not None:
             try:
                 connection = await self._opened(node)
                 try:
                     await self._subscribe(connection)
-                    self._tell(node, await ask_for_master(self._make_listener(*node), self._name))
+                    self._report(node, await ask_for_master(self._make_listener(*node), self._name))
                     failures = 0
-                    await self._hear_out(node, connection)
+                    await self._listen_on(node, connection)
                 finally:
                     await connection.disconnect(nowait=True)
             except CLIENT_ERRORS:
                 await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
 
-    async def _hear_out(self, node: Node, connection: Any) -> None:
-        """Listen until the connection breaks, the sentinel falls silent or nobody wants to hear of it any more."""
+    async def _listen_on(self, node: Node, connection: Any) -> None:
+        """Listen until the connection breaks, the sentinel falls silent or nobody listens any more."""
         is_asked = False
-        while self._heard() is not None:
+        while self._on_master() is not None:
             message = await connection.read_response(timeout=self._interval)
             if message is not None:
                 is_asked = False
                 if message[0] == b"message":
-                    self._tell(node, new_master(message[2], self._name))
+                    self._report(node, new_master(message[2], self._name))
             elif is_asked:
                 raise RedisConnectionError("the sentinel is silent")
             else:
@@ -266,25 +265,25 @@ class _Listening:
 
     async def _opened(self, node: Node) -> Any:
         async with asyncio.timeout(self._interval):
-            return await opened(self._make_listener(*node))
+            return await open_connection(self._make_listener(*node))
 
     async def _subscribe(self, connection: Any) -> None:
         async with asyncio.timeout(self._interval):
             await connection.send_command("SUBSCRIBE", CHANNEL)
             await connection.read_response()
 
-    def _tell(self, node: Node, master: Node | None) -> None:
-        heard = self._heard()
-        if heard is not None and master is not None:
-            heard(node, master)
+    def _report(self, node: Node, master: Node | None) -> None:
+        on_master = self._on_master()
+        if on_master is not None and master is not None:
+            on_master(node, master)
 
 
 async def ask_for_master(connection: Any, name: str) -> Node | None:
-    """Open the *connection* to a sentinel, ask it where the master is, and close it; None when it knows no such name.
+    """Open the *connection* to a sentinel, ask for the master *name*, and close it; None when the sentinel knows none.
 
-    How long that may take is the connection's own matter.
+    The time-outs are those of the connection.
     """
-    await opened(connection)
+    await open_connection(connection)
     try:
         await settled(connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name))
         answer = await settled(connection.read_response())
@@ -294,6 +293,6 @@ async def ask_for_master(connection: Any, name: str) -> Node | None:
 
 
 def new_master(message: bytes, name: str) -> Node | None:
-    """Read ``<name> <old host> <old port> <new host> <new port>``; None when it is about another master."""
+    """Return the node in ``<name> <old host> <old port> <new host> <new port>``; None if it is another master's."""
     words = message.decode(errors="replace").split(" ")
     return (words[3], int(words[4])) if len(words) == 5 and words[0] == name else None

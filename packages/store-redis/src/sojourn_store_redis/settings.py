@@ -1,6 +1,6 @@
 """The settings ``SOJOURN_REDIS_*``.
 
-The one rule: only the hook imports this module, for it brings pydantic-settings with it.
+Only the hook imports this module, and only when it is called: it brings pydantic-settings with it.
 """
 
 from __future__ import annotations

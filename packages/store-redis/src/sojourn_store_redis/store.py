@@ -1,7 +1,7 @@
 """The store ``redis``: records in Redis or Valkey.
 
-A load is one GET. A write is one script, which decides on the server whether it may happen. Clocks of node and server may
-differ: the server is told how long to keep a record, not until when, plus a slack, so that no session ends early.
+A load is one GET. A write is one script, which decides on the server whether it may happen. The clocks of node and server
+may differ: the server is told how long to keep a record, not until when, plus a slack, so that no session ends early.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sojourn.errors import StoreUnavailableError
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Partition, Record, Replaced, Store, StoreIO
 from sojourn_store_redis import scripts
 from sojourn_store_redis.address import Address
-from sojourn_store_redis.index import Hints, SpreadSurvey, Survey
+from sojourn_store_redis.index import Keyspace, RemoteIndex, ShardedKeyspace
 from sojourn_store_redis.records import (
     SLACK,
     SLOTS_BYTES,
@@ -33,19 +33,258 @@ from sojourn_store_redis.records import (
     require_room,
     unpack,
 )
-from sojourn_store_redis.replication import ConfirmedWrites, Durability, HeldUpTransport, OnUnconfirmed
+from sojourn_store_redis.replication import ConfirmedWrites, Durability, OnUnconfirmed, WaitingTransport
 from sojourn_store_redis.scripts import Script
-from sojourn_store_redis.transport.client import handed_in
-from sojourn_store_redis.transport.commands import Argument, SpreadTransport, Transport
-from sojourn_store_redis.transport.pipelined import SharedTransport
+from sojourn_store_redis.transport.client import wrap_client
+from sojourn_store_redis.transport.commands import Argument, ShardedTransport, Transport
+from sojourn_store_redis.transport.pipelined import PipelinedTransport
+
+DEFAULT_NAMESPACE = "sojourn"
+DEFAULT_MAX_BYTES = 16 * 1024 * 1024
+
+_REPLACED = {0: Replaced.GONE, -1: Replaced.CONFLICT}
 
 _log = logging.getLogger("sojourn_store_redis")
 
 
-class InspectedTransport:
-    """A transport that, once it works, asks the server whether it evicts sessions.
+class RedisStore:
+    """A store over the *client* of the application or, with ``from_url``, over connections of its own.
 
-    *on_inspected* is called when it begins to ask: from then on the *transport* alone will do.
+    ``redis.Redis`` gives a store that blocks, ``redis.asyncio.Redis`` one that suspends. A client of the application should
+    be made with ``retry=Retry(NoBackoff(), 0)`` and timeouts; the application closes it. *timeout* bounds each call over
+    an asyncio client, in seconds. SessionTooLargeError beyond *max_bytes*. With a *channel* every write is announced
+    there, for processes that keep local copies. With *durability* the end of a session waits for replicas.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        clock: Clock = SYSTEM_CLOCK,
+        timeout: float | None = 5.0,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        encrypt: bool | None = None,
+        channel: bytes | None = None,
+        durability: Durability | None = None,
+    ) -> None:
+        transport = client if isinstance(client, Transport) else wrap_client(client, timeout=timeout)
+        self.io: StoreIO = transport.io
+        self.encrypt = encrypt
+        """Whether the manager seals the payload; None leaves that to the settings of the manager."""
+        self.spares_tasks = isinstance(transport, PipelinedTransport)
+        """Whether calls end in time without a cancelled task."""
+        self.longest_load = transport.longest_call if isinstance(transport, PipelinedTransport) else math.inf
+        """Seconds within which a load ends by itself."""
+        self._transport: Transport = InspectedTransport(
+            transport, on_inspected=partial(setattr, self, "_transport", transport)
+        )
+        self._keys = KeyNames.of(namespace)
+        self._namespace = namespace
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._channel = channel
+        self._durability = durability
+        self._confirmed: ConfirmedWrites | None = None
+        if durability is not None and isinstance(transport, WaitingTransport):
+            self._confirmed = ConfirmedWrites(transport, durability)
+        self._keyspace: Keyspace = Keyspace(self._transport, self._keys, clock, channel)
+        self._remote_index: RemoteIndex | None = None
+        self.partition: Partition | None = None
+        """Which primary holds which record; None where there is only one."""
+        if isinstance(transport, ShardedTransport):
+            self.partition = KeyPartition(transport, self._keys)
+            self._remote_index = RemoteIndex(transport, self._keys)
+            self._keyspace = ShardedKeyspace(transport, self._keys, clock, channel, self._remote_index)
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> TwinnedRedisStore:
+        """Return a suspending store with its own connections; *options* are those of Address and of this class."""
+        own = {name: options.pop(name) for name in ("namespace", "clock", "max_bytes", "encrypt") if name in options}
+        return TwinnedRedisStore(Address(url=url, **options), **own)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._transport.address} namespace={self._namespace!r} io={self.io.value}>"
+
+    async def load(self, id: str) -> Record | None:
+        """Return the record, or None when it is absent, expired or in the format of a newer node."""
+        value = await self._transport.execute("GET", self._keys.session_key(id))
+        if value is None:
+            return None
+        record = unpack(id, value)
+        if record is None:
+            _log.warning("the session %s is stored in an unknown format; it is left as it is", id)
+            return None
+        return None if record.is_expired(self._clock.time()) else record
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        """Store a record that is absent so far; OK again for the same *write_id*."""
+        return Created.OK if await self.try_create(record, write_id=write_id) else Created.EXISTS
+
+    async def try_create(self, record: Record, *, write_id: bytes) -> int:
+        """Store as ``create`` does; return 1: done now, 2: done before by this *write_id*, 0: the record exists."""
+        now = self._clock.time()
+        value = pack(record, write_id)
+        require_room(record, len(value), self._max_bytes)
+        keys = [self._keys.session_key(record.id)]
+        arguments: list[Argument] = [pack_time(now), write_id, value, milliseconds_to_live(record.deadline, now)]
+        if self._remote_index is not None:
+            await self._remote_index.add(record, now)
+        self._add_index(record, now, keys, arguments)
+        return int(await self._write(scripts.CREATE, record.id, keys, arguments))
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        """Replace the record whose version is *expected*; OK again for the same *write_id*."""
+        return _REPLACED.get(await self.try_replace(record, expected=expected, write_id=write_id), Replaced.OK)
+
+    async def try_replace(self, record: Record, *, expected: int, write_id: bytes) -> int:
+        """Replace as ``replace`` does; return 1: done now, 2: done before by this *write_id*, 0: gone, -1: conflict."""
+        now = self._clock.time()
+        before, after = pack_around(record)
+        require_room(record, len(before) + SLOTS_BYTES + len(after), self._max_bytes)
+        keys = [self._keys.session_key(record.id)]
+        arguments: list[Argument] = [
+            pack_time(now),
+            write_id,
+            pack_version(expected),
+            before,
+            after,
+            milliseconds_to_live(record.deadline, now),
+        ]
+        if record.index_label is not None:
+            # most writes change nothing in the index; the script answers INDEX_FIRST to one that does
+            arguments.append(0)
+        reply = await self._write(scripts.REPLACE, record.id, keys, arguments, ends=record.is_end)
+        if reply == scripts.INDEX_FIRST:
+            if self._remote_index is None:
+                arguments.pop()
+                self._add_index(record, now, keys, arguments)
+            else:
+                await self._remote_index.add(record, now)
+                arguments[-1] = 1
+            reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
+        if isinstance(reply, bytes):
+            await self._keyspace.leave_index(reply.decode(), [record.id])
+            return 1
+        return int(reply)
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        """Move the idle deadline forward, at most to the absolute deadline; tell whether the record is present."""
+        arguments = (pack_time(self._clock.time()), pack_time(idle_deadline))
+        return bool(await self._transport.eval(scripts.TOUCH, [self._keys.session_key(id)], arguments) == 1)
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        """Delete the record, if *expected* is given only at that version."""
+        arguments: list[Argument] = [pack_time(self._clock.time())]
+        if expected is not None:
+            arguments.append(pack_version(expected))
+        match await self._write(scripts.DELETE, id, [self._keys.session_key(id)], arguments, ends=True):
+            case 0:
+                return Deleted.GONE
+            case -1:
+                return Deleted.CONFLICT
+            case bytes() as label:
+                await self._keyspace.leave_index(label.decode(), [id])
+                return Deleted.OK
+            case _:
+                return Deleted.OK
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        """Return the ids of the live records with that index label."""
+        return await self._keyspace.ids_of(label)
+
+    def scan(self) -> AsyncIterator[str]:
+        """Yield the id of every live record once; goes through the whole keyspace, so never on a request."""
+        return self._keyspace.scan()
+
+    async def count(self) -> int:
+        """Return the number of live records by going through all of them."""
+        return sum([1 async for _ in self.scan()])
+
+    async def clear(self) -> None:
+        """Delete every record and index of this namespace, in batches."""
+        await self._keyspace.clear()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait as the client waits."""
+        if self.io is StoreIO.ASYNC:
+            await asyncio.sleep(seconds)
+        else:
+            time.sleep(seconds)  # noqa: ASYNC251 - a blocking store never suspends
+
+    def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
+        """Call *callback* with the id of each session whose end too few replicas confirmed, and their number."""
+        return self._durability.add(callback) if self._durability is not None else lambda: None
+
+    async def aclose(self) -> None:
+        """Release idle connections; a client of the application stays open."""
+        if self._confirmed is not None:
+            await self._confirmed.aclose()
+        await self._transport.aclose()
+
+    def _write(
+        self, pair: scripts.Pair, id: str, keys: list[bytes], arguments: list[Argument], *, ends: bool = False
+    ) -> Awaitable[Any]:
+        script = pair.silent if self._channel is None else pair.announcing
+        if self._channel is not None:
+            arguments = [*arguments, self._channel, pack_name(id)]
+        if ends and self._confirmed is not None:
+            return self._confirmed.eval(id, script, keys, arguments)
+        return self._transport.eval(script, keys, arguments)
+
+    def _add_index(self, record: Record, now: float, keys: list[bytes], arguments: list[Argument]) -> None:
+        if record.index_label is None or self._remote_index is not None:
+            return
+        keys.append(self._keys.index_key(record.index_label))
+        arguments += (
+            pack_name(record.id),
+            repr(record.absolute_deadline),
+            repr(now - SLACK),
+            milliseconds_to_live(record.absolute_deadline, now),
+        )
+
+
+class TwinnedRedisStore(RedisStore):
+    """A suspending RedisStore with its own connections, opened on first use; ``blocking_twin`` is the same for threads."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        clock: Clock = SYSTEM_CLOCK,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        encrypt: bool | None = None,
+    ) -> None:
+        self._address = address
+        self._options: dict[str, Any] = {
+            "namespace": namespace,
+            "clock": clock,
+            "max_bytes": max_bytes,
+            "encrypt": encrypt,
+            "durability": address.durability(),
+        }
+        self._twin: RedisStore | None = None
+        self._topology = address.topology()
+        super().__init__(address.transport(StoreIO.ASYNC, self._topology), **self._options)
+
+    def blocking_twin(self) -> Store:
+        """Return the blocking store on the same data, the same one each time."""
+        if self._twin is None:
+            self._twin = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
+        return self._twin
+
+    async def aclose(self) -> None:
+        """Release idle connections, the twin's too."""
+        if self._twin is not None:
+            await self._twin.aclose()
+        await super().aclose()
+
+
+class InspectedTransport:
+    """A transport that looks at the eviction policy of the server after its first answer (FAILURES F14, F24).
+
+    It warns and never fails. *on_inspected* is called before: from then on *transport* can be used directly.
     """
 
     def __init__(self, transport: Transport, *, on_inspected: Callable[[], None]) -> None:
@@ -80,9 +319,10 @@ class InspectedTransport:
     async def _inspect(self) -> None:
         self._is_inspected = True
         self._on_inspected()
-        with suppress(StoreUnavailableError):  # it may be forbidden here; then there is nothing to say
+        # the command may be forbidden; then there is nothing to warn of
+        with suppress(StoreUnavailableError):
             transport = self._transport
-            for server in await transport.servers() if isinstance(transport, SpreadTransport) else (transport,):
+            for server in await transport.servers() if isinstance(transport, ShardedTransport) else (transport,):
                 policy = _policy_in(await server.execute("INFO", "memory"))
                 if policy not in {"", "noeviction"}:
                     _log.warning(
@@ -94,7 +334,7 @@ class InspectedTransport:
 
 
 def _policy_in(reply: object) -> str:
-    """Find the policy in the reply to INFO, which redis-py has parsed and other transports have not."""
+    """Return the policy in a reply to INFO, which redis-py alone has parsed."""
     if isinstance(reply, Mapping):
         return str(cast("Mapping[str, object]", reply).get("maxmemory_policy", ""))
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
@@ -103,9 +343,9 @@ def _policy_in(reply: object) -> str:
 
 
 class KeyPartition:
-    """The records and indexes of one namespace."""
+    """The primaries of a namespace as the map of the cluster names them, without I/O; for circuit breakers."""
 
-    def __init__(self, transport: SpreadTransport, keys: KeyNames) -> None:
+    def __init__(self, transport: ShardedTransport, keys: KeyNames) -> None:
         self._server_of = transport.server_of
         self._keys = keys
 
@@ -116,242 +356,3 @@ class KeyPartition:
     def server_of_label(self, label: str) -> str:
         """Return host and port of the primary that serves the index; empty while no map is known."""
         return self._server_of(self._keys.index_key(label))
-
-
-DEFAULT_NAMESPACE = "sojourn"
-DEFAULT_MAX_BYTES = 16 * 1024 * 1024
-
-_REPLACED = {0: Replaced.GONE, -1: Replaced.CONFLICT}
-
-
-class RedisStore:
-    """Keep records in Redis, through the *client* of the application or, ``from_url``, through one of its own.
-
-    ``redis.Redis`` gives a store that blocks, ``redis.asyncio.Redis`` one that suspends. A client handed in should
-    be made with ``retry=Retry(NoBackoff(), 0)`` and timeouts; it stays the application's to close. *timeout* bounds
-    each call over an asyncio client, in seconds. SessionTooLargeError beyond *max_bytes*. With a *channel* every write is
-    announced there, for processes that keep local copies. With *durability* what ends a session waits for replicas.
-    """
-
-    def __init__(
-        self,
-        client: Any,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        clock: Clock = SYSTEM_CLOCK,
-        timeout: float | None = 5.0,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        encrypt: bool | None = None,
-        channel: bytes | None = None,
-        durability: Durability | None = None,
-    ) -> None:
-        transport = client if isinstance(client, Transport) else handed_in(client, timeout=timeout)
-        self.io: StoreIO = transport.io
-        self.encrypt = encrypt
-        """Whether the manager shall seal the payload; None leaves it to the manager's own setting."""
-        self.spares_tasks = isinstance(transport, SharedTransport)
-        """Whether its calls end in time without cancelling the task that makes them."""
-        self.longest_load = transport.longest_call if isinstance(transport, SharedTransport) else math.inf
-        """Seconds within which a load ends by itself."""
-        self._transport: Transport = InspectedTransport(
-            transport, on_inspected=partial(setattr, self, "_transport", transport)
-        )
-        self._keys = KeyNames.of(namespace)
-        self._namespace = namespace
-        self._clock = clock
-        self._max_bytes = max_bytes
-        self._channel = channel
-        self._durability = durability
-        self._confirmed: ConfirmedWrites | None = None
-        if durability is not None and isinstance(transport, HeldUpTransport):
-            self._confirmed = ConfirmedWrites(transport, durability)
-        self._survey: Survey = Survey(self._transport, self._keys, clock, channel)
-        self._hints: Hints | None = None
-        self.partition: Partition | None = None
-        """Which primary keeps what; None where there is only one."""
-        if isinstance(transport, SpreadTransport):
-            self.partition = KeyPartition(transport, self._keys)
-            self._hints = Hints(transport, self._keys)
-            self._survey = SpreadSurvey(transport, self._keys, clock, channel, self._hints)
-
-    @classmethod
-    def from_url(cls, url: str, **options: Any) -> TwinnedRedisStore:
-        """Return a suspending store with its own connections; *options* are those of Address and of this class."""
-        own = {name: options.pop(name) for name in ("namespace", "clock", "max_bytes", "encrypt") if name in options}
-        return TwinnedRedisStore(Address(url=url, **options), **own)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._transport.address} namespace={self._namespace!r} io={self.io.value}>"
-
-    async def load(self, id: str) -> Record | None:
-        """Return the record, or None when it is absent, expired or in the format of a newer node."""
-        value = await self._transport.execute("GET", self._keys.session_key(id))
-        if value is None:
-            return None
-        record = unpack(id, value)
-        if record is None:
-            _log.warning("the session %s is stored in an unknown format; it is left as it is", id)
-            return None
-        return None if record.is_expired(self._clock.time()) else record
-
-    async def create(self, record: Record, *, write_id: bytes) -> Created:
-        """Store a record that is absent so far; OK again for the same *write_id*."""
-        return Created.OK if await self.try_create(record, write_id=write_id) else Created.EXISTS
-
-    async def try_create(self, record: Record, *, write_id: bytes) -> int:
-        """Create as ``create`` does; 1: done now, 2: done before, 0: the record exists."""
-        now = self._clock.time()
-        value = pack(record, write_id)
-        require_room(record, len(value), self._max_bytes)
-        keys = [self._keys.session_key(record.id)]
-        arguments: list[Argument] = [pack_time(now), write_id, value, milliseconds_to_live(record.deadline, now)]
-        if self._hints is not None:
-            await self._hints.add(record, now)
-        self._add_index(record, now, keys, arguments)
-        return int(await self._write(scripts.CREATE, record.id, keys, arguments))
-
-    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
-        """Replace the record whose version is *expected*; OK again for the same *write_id*."""
-        return _REPLACED.get(await self.try_replace(record, expected=expected, write_id=write_id), Replaced.OK)
-
-    async def try_replace(self, record: Record, *, expected: int, write_id: bytes) -> int:
-        """Replace as ``replace`` does; 1: done now, 2: done before, 0: the record is gone, -1: a conflict."""
-        now = self._clock.time()
-        before, after = pack_around(record)
-        require_room(record, len(before) + SLOTS_BYTES + len(after), self._max_bytes)
-        keys = [self._keys.session_key(record.id)]
-        arguments: list[Argument] = [
-            pack_time(now),
-            write_id,
-            pack_version(expected),
-            before,
-            after,
-            milliseconds_to_live(record.deadline, now),
-        ]
-        if record.index_label is not None:
-            arguments.append(0)  # most writes change nothing that the index holds; the script says when one does
-        reply = await self._write(scripts.REPLACE, record.id, keys, arguments, ends=record.is_end)
-        if reply == scripts.INDEX_FIRST:
-            if self._hints is None:
-                arguments.pop()
-                self._add_index(record, now, keys, arguments)
-            else:
-                await self._hints.add(record, now)
-                arguments[-1] = 1
-            reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
-        if isinstance(reply, bytes):
-            await self._survey.leave_index(reply.decode(), [record.id])
-            return 1
-        return int(reply)
-
-    async def touch(self, id: str, idle_deadline: float) -> bool:
-        """Move the idle deadline forward, at most to the absolute deadline; say whether the record is present."""
-        arguments = (pack_time(self._clock.time()), pack_time(idle_deadline))
-        return bool(await self._transport.eval(scripts.TOUCH, [self._keys.session_key(id)], arguments) == 1)
-
-    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
-        """Delete the record, if *expected* is given only at that version."""
-        arguments: list[Argument] = [pack_time(self._clock.time())]
-        if expected is not None:
-            arguments.append(pack_version(expected))
-        match await self._write(scripts.DELETE, id, [self._keys.session_key(id)], arguments, ends=True):
-            case 0:
-                return Deleted.GONE
-            case -1:
-                return Deleted.CONFLICT
-            case bytes() as label:
-                await self._survey.leave_index(label.decode(), [id])
-                return Deleted.OK
-            case _:
-                return Deleted.OK
-
-    async def ids_of(self, label: str) -> Sequence[str]:
-        """Return the ids of the live records with that index label; what the index holds in vain leaves it."""
-        return await self._survey.ids_of(label)
-
-    def scan(self) -> AsyncIterator[str]:
-        """Yield the id of every live record once; goes through the whole keyspace, so never on a request."""
-        return self._survey.scan()
-
-    async def count(self) -> int:
-        """Return the number of live records by going through all of them."""
-        return sum([1 async for _ in self.scan()])
-
-    async def clear(self) -> None:
-        """Delete every record and index of this namespace, in batches."""
-        await self._survey.clear()
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait as the client waits."""
-        if self.io is StoreIO.ASYNC:
-            await asyncio.sleep(seconds)
-        else:
-            time.sleep(seconds)  # noqa: ASYNC251 - a blocking store never suspends
-
-    def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
-        """Call *callback* with the id of each session whose end too few replicas confirmed, and their number."""
-        return self._durability.add(callback) if self._durability is not None else lambda: None
-
-    async def aclose(self) -> None:
-        """Release idle connections; a client that was handed in stays open for its owner."""
-        if self._confirmed is not None:
-            await self._confirmed.aclose()
-        await self._transport.aclose()
-
-    def _write(
-        self, pair: scripts.Pair, id: str, keys: list[bytes], arguments: list[Argument], *, ends: bool = False
-    ) -> Awaitable[Any]:
-        script = pair.silent if self._channel is None else pair.announcing
-        if self._channel is not None:
-            arguments = [*arguments, self._channel, pack_name(id)]
-        if ends and self._confirmed is not None:
-            return self._confirmed.eval(id, script, keys, arguments)
-        return self._transport.eval(script, keys, arguments)
-
-    def _add_index(self, record: Record, now: float, keys: list[bytes], arguments: list[Argument]) -> None:
-        if record.index_label is None or self._hints is not None:
-            return
-        keys.append(self._keys.index_key(record.index_label))
-        arguments += (
-            pack_name(record.id),
-            repr(record.absolute_deadline),
-            repr(now - SLACK),
-            milliseconds_to_live(record.absolute_deadline, now),
-        )
-
-
-class TwinnedRedisStore(RedisStore):
-    """A suspending RedisStore with its own connections; ``blocking_twin`` is the same over a blocking client."""
-
-    def __init__(
-        self,
-        address: Address,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        clock: Clock = SYSTEM_CLOCK,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        encrypt: bool | None = None,
-    ) -> None:
-        self._address = address
-        self._options: dict[str, Any] = {
-            "namespace": namespace,
-            "clock": clock,
-            "max_bytes": max_bytes,
-            "encrypt": encrypt,
-            "durability": address.durability(),
-        }
-        self._twin: RedisStore | None = None
-        self._topology = address.topology()
-        super().__init__(address.transport(StoreIO.ASYNC, self._topology), **self._options)
-
-    def blocking_twin(self) -> Store:
-        """Return the store over a blocking client on the same data, the same one each time."""
-        if self._twin is None:
-            self._twin = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
-        return self._twin
-
-    async def aclose(self) -> None:
-        """Release idle connections, the twin's too."""
-        if self._twin is not None:
-            await self._twin.aclose()
-        await super().aclose()

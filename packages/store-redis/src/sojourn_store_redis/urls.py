@@ -1,6 +1,6 @@
-"""Connections of redis-py, made from an address and connected to nothing yet.
+"""The URLs of servers, sentinels and clusters, and connections of redis-py that are made from them.
 
-The one rule: none retries by itself, and no error quotes the URL, for it may hold a password.
+No connection retries by itself. No error quotes a URL, because it may hold a password.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import redis.connection
 import redis.retry
 
 from sojourn.errors import ConfigurationError
-from sojourn_store_redis.deadlines import Deadline, DeadlineSocket
+from sojourn_store_redis.deadlines import DeadlineSocket, ThreadDeadline
 
 Node: TypeAlias = tuple[str, int]
 """Host and port of a server."""
@@ -31,7 +31,7 @@ _NODE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>\d{1,5})
 
 
 def read_url(url: str, *, is_async: bool) -> dict[str, Any]:
-    """Return what redis-py reads in *url*, with the class of its connections; ConfigurationError."""
+    """Return the options that redis-py reads in *url*, and its connection class; ConfigurationError when it cannot."""
     kind: Any = redis.asyncio.connection if is_async else redis.connection
     found: Mapping[str, Any] = {}
     is_readable = url.split(":", 1)[0] in SCHEMES
@@ -40,14 +40,15 @@ def read_url(url: str, *, is_async: bool) -> dict[str, Any]:
             found = kind.parse_url(url)
         except ValueError:
             is_readable = False
-    if not is_readable:  # outside the handler: what urllib raises quotes the url
-        raise unreadable()
+    if not is_readable:
+        # outside the handler: the error of urllib quotes the URL, and a traceback would show it as the cause
+        raise unreadable_url()
     if found.get("decode_responses"):
         raise ConfigurationError("SOJOURN_REDIS_URL must not ask for decode_responses: records are bytes")
     return {"connection_class": kind.Connection, **found}
 
 
-def unreadable() -> ConfigurationError:
+def unreadable_url() -> ConfigurationError:
     """Return the error for a URL of no known form."""
     return ConfigurationError(
         "SOJOURN_REDIS_URL cannot be read; write it as redis://user:password@host:6379/0, rediss://... for TLS, "
@@ -57,38 +58,39 @@ def unreadable() -> ConfigurationError:
 
 
 def read_node(text: str, port: int) -> Node:
-    """Return host and port of ``host[:port]``, where *port* stands for one that is missing; ValueError."""
+    """Return host and port of ``host[:port]``, *port* by default; ValueError."""
     found = _NODE.fullmatch(text)
     if found is None:
         raise ValueError("no host and port")
     return found["host"].strip("[]"), int(found["port"] or port)
 
 
-def maker(connection_class: type[Any], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return what makes a connection with the *options* of a pool; ConfigurationError when one is unknown."""
+def connection_maker(connection_class: type[Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return a function that makes connections with *options*; ConfigurationError when redis-py does not know one."""
     unfit = {"connection_class", "max_connections"}
     kind: Callable[..., Any] = connection_class
     make = partial(kind, **{name: value for name, value in options.items() if name not in unfit})
-    try_out(make)
+    check_options(make)
     return make
 
 
-def try_out(make: Callable[[], object]) -> None:
-    """Make a connection, which connects to nothing; ConfigurationError when redis-py does not know an option."""
+def check_options(make: Callable[[], object]) -> None:
+    """Make a connection without connecting it; ConfigurationError when redis-py does not know an option."""
     try:
         make()
     except (TypeError, redis.RedisError):
         is_usable = False
     else:
         is_usable = True
-    if not is_usable:  # outside the handler: what it raises may quote the url
+    if not is_usable:
+        # outside the handler: the error may quote the URL
         raise ConfigurationError(
             "SOJOURN_REDIS_URL has an option after ? that redis-py does not know; see its documentation of from_url"
         )
 
 
 def no_retry(*, is_async: bool) -> Any:
-    """Return a retry that never retries: the manager does, within its budget."""
+    """Return a policy without retries: the manager retries, within the budget of the request."""
     kind: Any = redis.asyncio.retry.Retry if is_async else redis.retry.Retry
     return kind(redis.backoff.NoBackoff(), 0)
 
@@ -100,12 +102,13 @@ def describe(options: Mapping[str, Any]) -> str:
     return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
 
 
-def within(connection_class: type[Any], deadline: Deadline) -> type[Any]:
-    """Return the *connection_class* with sockets that keep to the *deadline*."""
+def with_deadline(connection_class: type[Any], deadline: ThreadDeadline) -> type[Any]:
+    """Return a subclass of *connection_class* whose sockets keep to *deadline*."""
 
     class DeadlineConnection(connection_class):  # type: ignore[misc] # TCP, TLS or unix: known by the url alone
         def _connect(self) -> Any:
-            deadline.remaining()  # raises when waiting for a connection took all of the time
+            # raises when waiting for a free connection took all of the time
+            deadline.remaining()
             parent: Any = super()
             return DeadlineSocket(parent._connect(), deadline)  # noqa: SLF001 - super() under a name that has a type
 
@@ -122,12 +125,12 @@ _SENTINEL_URL: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentinelGroup:
-    """A master by its name, and who knows where it is."""
+    """The name of a master and the sentinels that watch it."""
 
     name: str
     nodes: tuple[Node, ...]
     server_url: str = field(repr=False)
-    """How to speak to the master, under a host that is replaced by the one the sentinels name."""
+    """A URL with the options of the master; its host is a placeholder."""
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     """For the sentinels themselves."""
@@ -152,7 +155,7 @@ class SentinelGroup:
 
     @property
     def address(self) -> str:
-        """Name the master and the sentinels, for messages."""
+        """Return the name of the master and its sentinels, for messages."""
         return f"{self.name} of the sentinels at {', '.join(f'{host}:{port}' for host, port in self.nodes)}"
 
 
@@ -166,11 +169,11 @@ _CLUSTER_URL: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterGroup:
-    """A cluster by some of its nodes; the others are learnt from these."""
+    """Some nodes of a cluster; the others are learnt from them."""
 
     nodes: tuple[Node, ...]
     server_url: str = field(repr=False)
-    """How to speak to a node, under a host that is replaced by the node's."""
+    """A URL with the options of a node; its host is a placeholder."""
 
     @classmethod
     def parse(cls, url: str) -> ClusterGroup:
@@ -186,7 +189,7 @@ class ClusterGroup:
         if any(int(each) for each in databases if each):
             raise ConfigurationError(
                 "SOJOURN_REDIS_URL names a database other than 0, which a Redis Cluster does not have; end it with "
-                "/0 or /, and set SOJOURN_REDIS_NAMESPACE to keep applications apart"
+                "/0 or /, and set SOJOURN_REDIS_NAMESPACE to keep applications dedicated"
             )
         userinfo = "" if found["userinfo"] is None else found["userinfo"] + "@"
         return cls(
@@ -196,5 +199,5 @@ class ClusterGroup:
 
     @property
     def address(self) -> str:
-        """Name the cluster by the nodes that were given, for messages."""
+        """Return the nodes that were given, for messages."""
         return f"the cluster at {', '.join(f'{host}:{port}' for host, port in self.nodes)}"

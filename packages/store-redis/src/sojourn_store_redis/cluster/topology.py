@@ -1,6 +1,7 @@
-"""Which primary serves which slot, as one node told it at one moment.
+"""What a process knows of a Redis Cluster: the map of slots that it believes, and the thread that keeps it up to date.
 
-The one rule: a map is a value; what changes is which one is believed.
+No map replaces one of a higher epoch, so that a node which was cut off or frozen brings no old map back; except when no
+other map came for so long that the cluster must have been set up anew.
 """
 
 from __future__ import annotations
@@ -24,25 +25,32 @@ from sojourn.errors import StoreUnavailableError
 from sojourn.stores import StoreIO
 from sojourn_store_redis.errors import CLIENT_ERRORS
 from sojourn_store_redis.transport.commands import Argument
-from sojourn_store_redis.transport.connection import abandon, opened
+from sojourn_store_redis.transport.connection import abandon, open_connection
 from sojourn_store_redis.urls import Node
 
 Range = tuple[int, int, Node]
-"""The first and the last slot, and the primary that serves them."""
+"""First and last slot, and the primary that serves them."""
 
 _KEYLESS = frozenset({"INFO", "PING", "PUBLISH", "SCAN", "WAIT"})
 _SCRIPTS = frozenset({"EVAL", "EVALSHA"})
+FORGOTTEN = 10.0
+"""Seconds without a map of the known epoch after which one of an earlier epoch is believed."""
+_log = logging.getLogger("sojourn_store_redis")
+INTERVAL = 1.0
+"""Seconds between two questions while the map is not in doubt."""
+PAUSE = 0.05
+"""Seconds between two questions while it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotMap:
-    """The slots by primary; *epoch* tells which of two maps is the newer one."""
+    """The slots by primary, as one node told them at one moment; the map with the higher *epoch* is newer."""
 
     ranges: tuple[Range, ...]
     replicas: frozenset[Node] = frozenset()
     epoch: int = 0
     is_whole: bool = True
-    """Whether the node that told it was in touch with the majority and took commands."""
+    """Whether the node that told it took commands, being in touch with the majority."""
     primaries: tuple[Node, ...] = field(init=False)
     """Every primary that serves slots, once."""
     _owners: tuple[Node | None, ...] = field(init=False, repr=False, compare=False)
@@ -70,12 +78,12 @@ class SlotMap:
 
 
 def name_of(node: Node) -> str:
-    """Return host and port in one word, as messages and metrics name a node."""
+    """Return ``host:port``, the name of a node in messages and metrics."""
     return f"{node[0]}:{node[1]}"
 
 
 def slot_of(command: Sequence[Argument]) -> int | None:
-    """Return the slot of a command's first key; None for a command without a key, which any node may answer."""
+    """Return the slot of the first key of a command; None for a command without a key, which any node may answer."""
     name = str(command[0])
     if name in _KEYLESS:
         return None
@@ -85,7 +93,7 @@ def slot_of(command: Sequence[Argument]) -> int | None:
 
 
 def read_map(slots: Any, info: Any, *, asked: Node) -> SlotMap:
-    """Read the replies of the node *asked* to ``CLUSTER SLOTS`` and ``CLUSTER INFO``; ValueError."""
+    """Return the map in the replies of the node *asked* to ``CLUSTER SLOTS`` and ``CLUSTER INFO``; ValueError."""
     try:
         facts = dict(line.split(":", 1) for line in bytes(info).decode().split() if ":" in line)
         ranges: list[Range] = []
@@ -106,11 +114,12 @@ def read_map(slots: Any, info: Any, *, asked: Node) -> SlotMap:
 
 
 def _node(told: Any, asked: Node) -> Node | None:
-    """Return host and port of a node as it is announced; an empty host is the one that was *asked*."""
+    """Return host and port of a node in a reply; an empty host stands for the one that was *asked*."""
     host = told[0]
     if host is None or host == b"":
         return asked[0], int(told[1])
-    if host == b"?":  # it shall be called by its name and has none
+    if host == b"?":
+        # the cluster prefers host names, and this node has none
         more: list[Any] = told[3] if len(told) > 3 else []
         if b"ip" not in more:
             return None
@@ -122,14 +131,10 @@ def _bytes(key: Argument) -> bytes:
     return key if isinstance(key, bytes) else str(key).encode()
 
 
-FORGOTTEN = 10.0
-"""Seconds without a map of the known epoch after which one of an earlier epoch is believed: it was set up anew."""
-
-
 class Topology:
-    """The cluster that has the nodes *seeds*, for every transport and event loop of one store.
+    """The believed map of the cluster with the nodes *seeds*, for all transports and event loops of one store.
 
-    *make_probe* makes asyncio connections for a host and a port, which keep to *seconds* by themselves.
+    *make_probe* makes asyncio connections to a host and a port, which have time-outs of *seconds*.
     """
 
     def __init__(
@@ -143,16 +148,16 @@ class Topology:
     ) -> None:
         self.address = address
         self.slots: SlotMap | None = None
-        """The map that is believed; None before the first one."""
+        """The believed map; None before the first one."""
         self.generation = 0
-        """Rises whenever another node serves a slot."""
+        """A number that rises whenever another node serves a slot."""
         self.era = 0
-        """Rises with the generation, and whenever there was an election or a node took slots over."""
+        """A number that rises with the generation, and with every election or takeover of slots."""
         self._seeds = tuple(seeds)
         self._terms: dict[Node, int] = {}
         self._waiting: list[Future[SlotMap]] = []
         self._on_change: tuple[Callable[[], object], ...] = ()
-        self._on_pointer: tuple[Callable[[Node], object], ...] = ()
+        self._on_redirection: tuple[Callable[[Node], object], ...] = ()
         self._monotonic = monotonic
         self._believed_at = monotonic()
         self._lock = threading.Lock()
@@ -160,13 +165,13 @@ class Topology:
         self._watch = MapWatch(self, make_probe=make_probe, seconds=seconds)
 
     def current(self) -> SlotMap | None:
-        """Return the map, and see that it is kept up; None when there is none yet: then ``known`` waits for it."""
+        """Return the map, and make sure that the thread keeps it up to date; None before the first map."""
         if self._process != os.getpid():
             self._start()
         return self.slots
 
     async def known(self, io: StoreIO, seconds: float) -> SlotMap:
-        """Return the map, waiting for the first one; StoreUnavailableError when no node tells it."""
+        """Return the map, if need be after waiting for the first one; StoreUnavailableError when no node tells it."""
         if (slots := self.current()) is not None:
             return slots
         future: Future[SlotMap] = Future()
@@ -184,26 +189,26 @@ class Topology:
             raise StoreUnavailableError(f"{self.address} did not tell its slots in time; try again later") from error
 
     def term(self, node: Node) -> int:
-        """Return a number that rises whenever *node* stops being a primary; what it said before counts no more."""
+        """Return a number that rises whenever *node* stops being a primary; connections of an earlier term are closed."""
         return self._terms.get(node, 0)
 
     def doubt(self) -> None:
-        """Have the map asked for anew, soon: a node refused, was lost or pointed to another one."""
+        """Ask for the map again at once: a node refused, was lost or redirected a command."""
         self._watch.hurry()
 
-    def point_away(self, node: Node) -> None:
-        """Hear that *node* sent a command on to another one: it does not serve all that the map says."""
+    def note_redirection(self, node: Node) -> None:
+        """Note that *node* redirected a command: it does not serve all that the map says."""
         self.doubt()
-        for callback in self._on_pointer:
+        for callback in self._on_redirection:
             callback(node)
 
-    def follow(self, on_change: Callable[[], object], on_pointer: Callable[[Node], object]) -> None:
-        """Call *on_change* when an era begins, *on_pointer* when a node sent a command on; from any thread, briefly."""
+    def follow(self, on_change: Callable[[], object], on_redirection: Callable[[Node], object]) -> None:
+        """Call *on_change* when an era begins, *on_redirection* when a node redirected a command; from any thread."""
         self._on_change = (*self._on_change, on_change)
-        self._on_pointer = (*self._on_pointer, on_pointer)
+        self._on_redirection = (*self._on_redirection, on_redirection)
 
     def candidates(self) -> list[Node]:
-        """Return whom to ask, in random order: primaries, replicas, then the nodes that were named at first."""
+        """Return the nodes to ask for a map: primaries, then replicas, each in random order, then the seeds."""
         slots = self.slots
         primaries = [] if slots is None else list(slots.primaries)
         replicas = [] if slots is None else list(slots.replicas)
@@ -211,8 +216,8 @@ class Topology:
             random.shuffle(nodes)
         return list(dict.fromkeys((*primaries, *replicas, *self._seeds)))
 
-    def hear(self, told: SlotMap) -> bool:
-        """Take notice of a map; tell whether it is believed."""
+    def offer(self, told: SlotMap) -> bool:
+        """Take *told* as the map unless it is old or incomplete; tell whether it is believed."""
         with self._lock:
             known, now = self.slots, self._monotonic()
             is_old = known is not None and told.epoch < known.epoch and now < self._believed_at + FORGOTTEN
@@ -236,8 +241,8 @@ class Topology:
                 future.set_result(told)
         return True
 
-    def hear_nothing(self, error: Exception) -> None:
-        """Take notice that no node answered: whoever waits for the first map is told so."""
+    def fail_waiting(self, error: Exception) -> None:
+        """Hand an error to all callers that wait for the first map: no node told one."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for future in waiting:
@@ -247,7 +252,7 @@ class Topology:
                 future.set_exception(failure)
 
     def stop(self) -> None:
-        """Ask no more, and forget the map; the next call begins anew."""
+        """Stop asking and forget the map; the next call starts again."""
         with self._lock:
             if self._process != os.getpid():
                 return
@@ -256,7 +261,8 @@ class Topology:
         self._watch.stop()
 
     def _start(self) -> None:
-        if self._process not in {0, os.getpid()}:  # a child process: its parent may have held the lock
+        if self._process not in {0, os.getpid()}:
+            # a child process: a thread of the parent may have held the lock when it forked
             self._lock = threading.Lock()
             self._waiting = []
         with self._lock:
@@ -264,16 +270,12 @@ class Topology:
         self._watch.start()
 
 
-_log = logging.getLogger("sojourn_store_redis")
-
-INTERVAL = 1.0
-"""Seconds between two questions when nobody doubts the map."""
-PAUSE = 0.05
-"""Seconds between two questions when somebody does."""
-
-
 class MapWatch:
-    """Keep the map of *topology* up; ends with the topology. No question takes longer than *seconds*."""
+    """Ask nodes for their map in a thread with an event loop of its own, one question at a time, and offer it to *topology*.
+
+    A node without a newer map is left for another one while the map is in doubt. A question takes *seconds* at most. The
+    thread ends with the topology.
+    """
 
     def __init__(self, topology: Topology, *, make_probe: Callable[[str, int], Any], seconds: float) -> None:
         self._topology = ref(topology)
@@ -285,7 +287,7 @@ class MapWatch:
         self._process = 0
 
     def start(self) -> None:
-        """Begin to ask, unless this process does already."""
+        """Start to ask, unless this process does already."""
         if self._process not in {0, os.getpid()}:
             self._lock = threading.Lock()
             self._process = 0
@@ -298,13 +300,13 @@ class MapWatch:
             self._process = os.getpid()
 
     def hurry(self) -> None:
-        """Ask now; from any thread."""
+        """Ask at once; from any thread."""
         watching = self._watching
         if watching is not None and self._process == os.getpid():
             watching.hurry()
 
     def stop(self) -> None:
-        """Ask no more; ``start`` begins anew."""
+        """Stop asking; ``start`` starts again."""
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is None or self._process != os.getpid() or self._watching is None:
@@ -316,7 +318,7 @@ class MapWatch:
 
 
 class _Watching:
-    """One life of the thread; it holds nothing of the topology, so that the topology can be forgotten."""
+    """One run of the thread; it has only a weak reference to the topology, so that it can be collected."""
 
     def __init__(
         self, topology: Callable[[], Topology | None], make_probe: Callable[[str, int], Any], seconds: float
@@ -333,19 +335,19 @@ class _Watching:
         self._open: tuple[Node, Any] | None = None
 
     def run(self) -> None:
-        """Ask until stopped or forgotten."""
+        """Ask until stopped or until the topology is gone."""
         with suppress(asyncio.CancelledError):
             asyncio.run(self._watch())
 
     def hurry(self) -> None:
-        """Ask now, or once more when a question is under way; from any thread."""
+        """Ask at once, or once more after a question under way; from any thread."""
         with self._lock:
             if self._loop is not None and not self._is_doubted:
                 self._is_doubted = True
                 self._loop.call_soon_threadsafe(self._hurry.set)
 
     def stop(self) -> None:
-        """End the thread soon; from another thread."""
+        """Make the thread end; from another thread."""
         with self._lock:
             self._is_stopped = True
             if self._loop is not None and self._main is not None:
@@ -375,7 +377,7 @@ class _Watching:
             await self._leave()
 
     async def _ask(self, topology: Topology, *, is_doubted: bool) -> None:
-        """Ask one node after the other until one tells a map that is believed."""
+        """Ask one node after the other until a map is believed."""
         generation = topology.generation
         failure: Exception = ConnectionError("no node told a map that can be believed")
         nodes = topology.candidates()
@@ -384,7 +386,7 @@ class _Watching:
         for node in nodes:
             try:
                 async with asyncio.timeout(self._seconds):
-                    is_believed = topology.hear(await self._map_of(node))
+                    is_believed = topology.offer(await self._map_of(node))
             except (*CLIENT_ERRORS, ValueError) as error:
                 failure, is_believed = error, False
             except Exception as error:  # noqa: BLE001 - a watch that ends leaves its process with an old map for ever
@@ -394,12 +396,12 @@ class _Watching:
                 await self._leave()
             if is_believed:
                 return
-        topology.hear_nothing(failure)
+        topology.fail_waiting(failure)
 
     async def _map_of(self, node: Node) -> Any:
         if self._open is None or self._open[0] != node:
             await self._leave()
-            self._open = node, await opened(self._make_probe(*node))
+            self._open = node, await open_connection(self._make_probe(*node))
         connection = self._open[1]
         await connection.send_command("CLUSTER", "SLOTS")
         await connection.send_command("CLUSTER", "INFO")
@@ -409,13 +411,15 @@ class _Watching:
         found, self._open = self._open, None
         if found is not None:
             abandon(found[1])
-            await asyncio.sleep(0)  # the loop may end next, and a socket is closed in its following turn
+            # the socket is closed in the next turn of the loop, which may else have ended
+            await asyncio.sleep(0)
 
 
 class Witness:
-    """Question the primary at *node* every *interval* seconds and hand on when it confirmed the map.
+    """Ask the primary at *node* every *interval* seconds whether it is what the map says (docs/clustering.md).
 
-    *testify* gets the node, the moment of the question, by *monotonic*, and the era of the map.
+    *testify* is called for each confirmation, with the node, the moment of the question by *monotonic* and the era of the
+    map: an answer counts from the question on, and only while the map is the same.
     """
 
     def __init__(
@@ -434,7 +438,7 @@ class Witness:
         self._monotonic = monotonic
 
     async def question(self, connection: Any) -> None:
-        """Ask over an open asyncio *connection*, for ever; whatever redis-py raises."""
+        """Ask on an open asyncio *connection* for ever; ends with an error of redis-py."""
         topology = self._topology
         while True:
             era, slots, now = topology.era, topology.current(), self._monotonic()
@@ -450,9 +454,9 @@ class Witness:
 
 
 def confirms(info: bytes, nodes: bytes, slots: SlotMap, node: Node) -> bool:
-    """Tell whether the *node* that answered is the primary of what it has in *slots*, of that epoch and of all of it.
+    """Tell whether *node*, which answered, is the primary of exactly the slots that it has in *slots*, in that epoch.
 
-    One that moves a slot does not: some of its records are elsewhere already.
+    A node that moves a slot is not: some records are elsewhere already.
     """
     facts = info.split()
     if b"cluster_state:ok" not in facts or b"cluster_current_epoch:%d" % slots.epoch not in facts:

@@ -1,6 +1,7 @@
-"""The transports to single nodes, each made when a command first goes there.
+"""The transport to a Redis Cluster: each command goes to the primary that serves its key (FAILURES F13).
 
-The one rule: a node that is a primary no longer is left, with all connections to it and whatever they still say.
+A redirection costs one more question within the time of the same call. After any other error the caller tries again, when
+the map has been asked for again.
 """
 
 from __future__ import annotations
@@ -29,17 +30,31 @@ from sojourn_store_redis.cluster.topology import SlotMap, Topology, name_of, slo
 from sojourn_store_redis.deadlines import within_patience
 from sojourn_store_redis.errors import mapped
 from sojourn_store_redis.scripts import Script
-from sojourn_store_redis.transport.blocking import HeldTransport
+from sojourn_store_redis.transport.blocking import BlockingTransport
 from sojourn_store_redis.transport.commands import Argument, Transport, pack_wait
-from sojourn_store_redis.transport.connection import Route, opened, pack
-from sojourn_store_redis.transport.pipelined import SharedTransport
+from sojourn_store_redis.transport.connection import Route, open_connection, pack
+from sojourn_store_redis.transport.pipelined import PipelinedTransport
 from sojourn_store_redis.urls import Node
 
-NodeTransport: TypeAlias = SharedTransport | HeldTransport
+NodeTransport: TypeAlias = PipelinedTransport | BlockingTransport
+_HOPS = 2
+"""The most redirections that a command follows: to the new primary, and from there to one that takes over."""
+_ASKING = pack(("ASKING",))
+_DOUBTFUL = (
+    MovedError,
+    ClusterDownError,
+    ReadOnlyError,
+    MasterDownError,
+    BusyLoadingError,
+    RedisConnectionError,
+    RedisTimeoutError,
+    OSError,
+)
+"""Errors after which the map is asked for again."""
 
 
 class NodeRoute:
-    """The way to one node as long as it is a primary."""
+    """The route to one node while it is a primary."""
 
     def __init__(self, node: Node, make_connection: Callable[[str, int], Any], topology: Topology) -> None:
         self.address = name_of(node)
@@ -49,24 +64,27 @@ class NodeRoute:
 
     @property
     def generation(self) -> int:
-        """How often the node has stopped being a primary."""
+        """The number of times that the node has stopped being a primary."""
         return self._topology.term(self._node)
 
     async def connect(self) -> Any:
-        """Return an opened connection."""
-        return await opened(self._make_connection(*self._node))
+        """Return an open connection."""
+        return await open_connection(self._make_connection(*self._node))
 
     def leave(self, generation: int) -> None:
-        """Have the map asked for anew."""
+        """Ask for the map again."""
         if generation == self.generation:
             self._topology.doubt()
 
     async def aclose(self) -> None:
-        """Do nothing: the topology is watched for all nodes."""
+        """Do nothing: the topology is watched for all nodes together."""
 
 
 class Nodes:
-    """The transports of one kind, by node; *make_transport* makes one over a route."""
+    """The transports of one kind by node, each made by *make_transport* when a command first goes to its node.
+
+    The transport to a node that is no primary any more is abandoned, with all its connections.
+    """
 
     def __init__(
         self,
@@ -81,8 +99,8 @@ class Nodes:
         self._transports: dict[Node, NodeTransport] = {}
         self._generation = 0
 
-    def apart(self) -> Nodes:
-        """Return transports of the same kind that share no connection with these."""
+    def dedicated(self) -> Nodes:
+        """Return transports with connections of their own."""
         return Nodes(self._topology, make_connection=self._make_connection, make_transport=self._make_transport)
 
     def to(self, node: Node) -> NodeTransport:
@@ -111,24 +129,8 @@ class Nodes:
                 transport.abandon()
 
 
-_HOPS = 2
-"""How many redirections one command follows: to the new primary, and from there to the one that takes over."""
-_ASKING = pack(("ASKING",))
-_DOUBTFUL = (
-    MovedError,
-    ClusterDownError,
-    ReadOnlyError,
-    MasterDownError,
-    BusyLoadingError,
-    RedisConnectionError,
-    RedisTimeoutError,
-    OSError,
-)
-"""What makes the map doubtful."""
-
-
 class ClusterTransport:
-    """Carry commands to the primaries of *topology*, through the transports of *nodes*; *seconds* bounds a call."""
+    """Carry commands to the primaries of *topology* through the transports of *nodes*; *seconds* bounds a call."""
 
     def __init__(self, topology: Topology, nodes: Nodes, *, io: StoreIO, seconds: float) -> None:
         self.io = io
@@ -139,7 +141,7 @@ class ClusterTransport:
 
     @property
     def generation(self) -> int:
-        """Rises whenever another node serves a slot."""
+        """A number that rises whenever another node serves a slot."""
         return self.topology.generation
 
     def server_of(self, key: bytes) -> str:
@@ -192,16 +194,16 @@ class ClusterTransport:
             reply, node = await self._ask(slot_of(command), script.name, pack(command))
         return self._result(script.name, reply, node)
 
-    def apart(self) -> ClusterTransport:
-        """Return one whose calls may hold up their connections; this one, where calls share none."""
+    def dedicated(self) -> ClusterTransport:
+        """Return a transport on which a call may block its connection; itself if its calls share none."""
         if self.io is StoreIO.BLOCKING:
             return self
-        return ClusterTransport(self.topology, self._nodes.apart(), io=self.io, seconds=self._seconds)
+        return ClusterTransport(self.topology, self._nodes.dedicated(), io=self.io, seconds=self._seconds)
 
     async def eval_and_wait(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
     ) -> tuple[Any, int]:
-        """Return the reply of a script, and how many replicas have confirmed it; none has after a redirection."""
+        """Return the reply of a script, and how many replicas have confirmed its writes; 0 after a redirection."""
         began, command = time.monotonic(), ("EVAL", script.source, len(keys), *keys, *arguments)
         node = self._owner(await self._slots(), slot_of(command))
         packed = pack_wait(script, keys, arguments, replicas, milliseconds)
@@ -218,7 +220,7 @@ class ClusterTransport:
         return [self._nodes.to(node) for node in slots.primaries]
 
     async def aclose(self) -> None:
-        """Release idle connections and forget the map; the next call begins anew."""
+        """Release idle connections and forget the map; the next call starts again."""
         await self._nodes.aclose()
         self.topology.stop()
 
@@ -234,7 +236,7 @@ class ClusterTransport:
         return node
 
     async def _ask(self, slot: int | None, operation: str, packed: bytes) -> tuple[Any, Node]:
-        """Return the reply to one command, or the error that it is, and who gave it."""
+        """Return the reply to one command, which may be an error, and the node that gave it."""
         began = time.monotonic()
         slots = self.topology.current()
         if slots is None:
@@ -252,11 +254,11 @@ class ClusterTransport:
     async def _redirected(
         self, reply: Any, node: Node, operation: str, packed: bytes, began: float
     ) -> tuple[Any, Node]:
-        """Return *reply*, which *node* gave, or what the node to which it points says before the call's time is over."""
+        """Return *reply* of *node* or, if it is a redirection, the reply of the node that it names; and that node."""
         for _ in range(_HOPS):
             if not isinstance(reply, MovedError | AskError):
                 break
-            self.topology.point_away(node)
+            self.topology.note_redirection(node)
             pointer: Any = reply
             node = str(pointer.host) or node[0], int(pointer.port)
             with self._rest(began):
@@ -280,7 +282,7 @@ class ClusterTransport:
         return reply
 
     def _rest(self, began: float) -> Waiting:
-        """Let the calls within take what is left of the one that *began* then."""
+        """Return a context in which calls take no longer than the rest of the call that *began* then."""
         seconds = within_patience(self._seconds - (time.monotonic() - began))
         return Waiting(Patience(max(0.0, seconds)))
 

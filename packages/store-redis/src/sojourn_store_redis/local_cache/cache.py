@@ -1,6 +1,7 @@
-"""Tombstones: which versions of a record may still be kept, remembered for a while after each announcement.
+"""The state of the local cache: copies of records, tombstones, reads and writes in flight, and figures.
 
-The one rule: a minimum only rises as long as it is remembered. Adding and looking are O(1); the oldest give way.
+All operations are O(1) at any size. Copies are records, which are immutable: nothing that a handler does to its session
+reaches them. The caller holds the lock.
 """
 
 from __future__ import annotations
@@ -13,11 +14,18 @@ from typing import Final, NamedTuple
 from sojourn.stores import Record
 
 DEAD: Final = math.inf
-"""The minimum of a record that was deleted: no version reaches it."""
+"""The minimum for a deleted record: higher than any version."""
+ENTRY_BYTES: Final = 700
+"""Bytes of one copy without its payload, rounded up: record, id, deadlines, write ids, entries of two tables."""
+TOMBSTONE_SECONDS = 60.0
+"""The least time that tombstones are kept."""
 
 
 class Tombstones:
-    """Remember minima for *keep* seconds, at most *most* of them."""
+    """The lowest versions that may still be kept, each remembered for *keep* seconds, at most *most* of them.
+
+    A minimum only rises while it is remembered; the oldest ones are dropped first.
+    """
 
     __slots__ = ("_keep", "_most", "_stones", "dropped", "raised")
 
@@ -26,15 +34,15 @@ class Tombstones:
         self._most = most
         self._stones: OrderedDict[str, tuple[float, float, int]] = OrderedDict()
         self.raised = 0
-        """How many were raised so far: the number of the latest one."""
+        """The number of minima so far, which is also the number of the latest one."""
         self.dropped = 0
-        """The number of the latest one that had to give way before its time."""
+        """The number of the latest one that was dropped before its time."""
 
     def __len__(self) -> int:
         return len(self._stones)
 
     def raise_to(self, id: str, minimum: float, now: float) -> None:
-        """Let nothing below *minimum* be kept for *id* from now on."""
+        """Forbid versions of *id* below *minimum* from now on."""
         stones = self._stones
         while stones:
             oldest = next(iter(stones))
@@ -48,13 +56,9 @@ class Tombstones:
             _, (_, _, self.dropped) = stones.popitem(last=False)
 
     def minimum(self, id: str, now: float) -> float:
-        """Return the lowest version that may be kept; minus infinity when nothing is known."""
+        """Return the lowest version that may be kept; minus infinity if none is remembered."""
         stone = self._stones.get(id)
         return -math.inf if stone is None or stone[1] <= now else stone[0]
-
-
-ENTRY_BYTES: Final = 700
-"""What one copy costs beside its payload, rounded up: record, id, deadlines, write ids, places in two tables."""
 
 
 class Entry(NamedTuple):
@@ -62,14 +66,14 @@ class Entry(NamedTuple):
 
     record: Record
     epoch: int
-    """The epoch in which it was read; of no use in any other."""
+    """The epoch in which it was read; it is not served in any other."""
     until: float
     """The monotonic moment from which it is not served."""
     size: int
 
 
 class LocalCache:
-    """Keep at most *max_size* copies of at most *max_bytes* together, each for *ttl* seconds."""
+    """At most *max_size* copies of at most *max_bytes* together, each for *ttl* seconds; the least recently used go first."""
 
     __slots__ = ("_entries", "bytes", "evictions", "expirations", "max_bytes", "max_size", "ttl")
 
@@ -86,11 +90,11 @@ class LocalCache:
         return len(self._entries)
 
     def peek(self, id: str) -> Entry | None:
-        """Return the copy without counting it as used."""
+        """Return the copy without marking it as used."""
         return self._entries.get(id)
 
     def get(self, id: str, now: float) -> Entry | None:
-        """Return the copy unless its time is over, and count it as used."""
+        """Return the copy unless its time is over, and mark it as used."""
         entry = self._entries.get(id)
         if entry is None:
             return None
@@ -102,7 +106,7 @@ class LocalCache:
         return entry
 
     def put(self, record: Record, epoch: int, now: float, until: float | None = None) -> None:
-        """Keep a copy; those used least recently give way. One that alone is too large is not kept."""
+        """Keep a copy, unless it alone is too large; drop those used least recently."""
         id = record.id
         self.drop(id)
         size = ENTRY_BYTES + len(record.payload)
@@ -128,7 +132,7 @@ class LocalCache:
 
 
 class Statistics:
-    """What happened so far."""
+    """Counters of what happened so far."""
 
     __slots__ = (
         "announcements",
@@ -147,16 +151,16 @@ class Statistics:
         self.hits = 0
         self.misses = 0
         self.bypasses = 0
-        """Loads that found no lease."""
+        """Loads without a lease."""
         self.fills = 0
         self.refusals = 0
-        """Answers that were overtaken by an announcement or a new epoch and not kept."""
+        """Answers that were not kept because of an announcement or a new epoch."""
         self.announcements = 0
         self.epochs = 0
         self.losses = 0
         """Connections that were lost."""
         self.watchdog = 0
-        """Connections that were given up for their silence."""
+        """Connections that were given up because they were silent."""
         self.pings = 0
 
     def figures(self, cache: LocalCache, *, tombstones: int, is_held: bool) -> dict[str, float]:
@@ -183,27 +187,23 @@ class Statistics:
         }
 
 
-TOMBSTONE_SECONDS = 60.0
-"""How long tombstones are kept at least."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """The token of reads in flight of one id; its identity is what counts."""
+    """The token of the reads in flight of one id, compared by identity."""
 
     epoch: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Writing:
-    """The token of an own write in flight: what was true when it began."""
+    """The token of an own write in flight: the epoch and the count of tombstones when it began."""
 
     epoch: int
     raised: int
 
 
 class Copies:
-    """The state that links and records share; the caller holds the lock."""
+    """The state that links and records share; whatever drops a copy also drops the token of a read in flight."""
 
     __slots__ = ("cache", "reading", "statistics", "tombstones", "writing")
 
@@ -211,12 +211,12 @@ class Copies:
         self.cache = cache
         self.reading: dict[str, Reading] = {}
         self.writing: dict[str, Writing] = {}
-        """The latest own write of each id that is in flight."""
+        """The latest own write in flight of each id."""
         self.tombstones = Tombstones(keep=max(cache.ttl, TOMBSTONE_SECONDS), most=most_tombstones)
         self.statistics = Statistics()
 
     def keep(self, record: Record, now: float, *, epoch: int, is_current: bool) -> None:
-        """Keep a record that was read or written in *epoch*, if that is still the current one."""
+        """Keep a record that was read or written in *epoch*, if that is the current one."""
         if not is_current or record.version < self.tombstones.minimum(record.id, now):
             self.statistics.refusals += 1
             return
@@ -229,7 +229,7 @@ class Copies:
         self.reading.pop(id, None)
 
     def outdate(self, id: str, version: float, now: float) -> None:
-        """Drop whatever is older than *version* and keep nothing older any more (rule 3)."""
+        """Drop everything older than *version*, and keep nothing older from now on (rule 3)."""
         self.reading.pop(id, None)
         entry = self.cache.peek(id)
         if entry is not None and entry.record.version < version:
@@ -237,7 +237,7 @@ class Copies:
         self.tombstones.raise_to(id, version, now)
 
     def leave_epoch(self, epoch: int, *, is_only: bool) -> None:
-        """Put everything of an epoch out of use (rule 5); with several links the copies age out by themselves."""
+        """Put everything of an epoch out of use (rule 5); with several links copies are dropped when they are found."""
         self.statistics.epochs += 1
         if is_only:
             self.cache.clear()

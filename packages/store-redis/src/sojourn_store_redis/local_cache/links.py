@@ -1,7 +1,7 @@
-"""What comes in over an invalidation link and what is to be done about it, as values.
+"""The invalidation links: their messages, their states and leases, and what each event leads to (rules 3 to 5).
 
-The one rule: an announcement that cannot be read is no reason to go on as if nothing had happened: it may be a newer
-node's, so everything local is dropped.
+Whatever may have lost a message starts a new epoch; an announcement that cannot be read may be a newer node's, so it
+does, too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from typing import Final, TypeAlias
 
 from sojourn_store_redis.local_cache.cache import DEAD, Copies
 
+PINGS_WITHIN_STALENESS = 4
+WATCHDOG = 2.0
+"""The most silence of a link, in multiples of the staleness."""
+
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
@@ -24,14 +28,14 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The server answered the ping with this nonce, after everything that came before it."""
+    """The server answered the ping with this nonce, after all earlier messages."""
 
     nonce: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """Somebody wrote a record: ``<id>:<version>`` or ``<id>:DEAD``."""
+    """A process wrote a record: ``<id>:<version>`` or ``<id>:DEAD``."""
 
     data: bytes
 
@@ -55,21 +59,21 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """Tell whoever asked that the record with this id was deleted."""
+    """Call the callbacks for a deletion of this id."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Tell whoever asked that deletions may have gone unnoticed up to now."""
+    """Call the callbacks for doubt: deletions may have been missed."""
 
 
 Action: TypeAlias = Ping | HangUp | Died | Doubt
 
 
 def announcement(id: str, version: float) -> bytes:
-    """Return what announces that *id* has this version now; DEAD that it is gone."""
+    """Return the announcement of *version* of *id*, or of its deletion for DEAD."""
     return id.encode("utf-8", "surrogatepass") + (b":DEAD" if version == DEAD else b":%d" % int(version))
 
 
@@ -91,7 +95,7 @@ def read_announcement(data: bytes) -> tuple[str, float] | None:
 
 
 class LinkState(Enum):
-    """How far a link has come."""
+    """The states of a link."""
 
     DOWN = "down"
     SUBSCRIBING = "subscribing"
@@ -99,7 +103,7 @@ class LinkState(Enum):
 
 
 class LinkEvent(Enum):
-    """What happens to a link."""
+    """The events of a link."""
 
     OPENED = "opened"
     CONFIRMED = "confirmed"
@@ -109,7 +113,7 @@ class LinkEvent(Enum):
 
 
 class LinkStateError(RuntimeError):
-    """Something happened to a link that cannot happen in its state; nothing was changed."""
+    """An event that is impossible in the state of the link; nothing was changed."""
 
 
 TRANSITIONS: Final[Mapping[tuple[LinkState, LinkEvent], LinkState]] = MappingProxyType(
@@ -118,24 +122,28 @@ TRANSITIONS: Final[Mapping[tuple[LinkState, LinkEvent], LinkState]] = MappingPro
         (LinkState.DOWN, LinkEvent.LOST): LinkState.DOWN,
         (LinkState.SUBSCRIBING, LinkEvent.CONFIRMED): LinkState.SUBSCRIBED,
         (LinkState.SUBSCRIBING, LinkEvent.LOST): LinkState.DOWN,
-        (LinkState.SUBSCRIBED, LinkEvent.CONFIRMED): LinkState.SUBSCRIBED,  # something subscribed anew: a new epoch
+        # a client that subscribes again: a new epoch
+        (LinkState.SUBSCRIBED, LinkEvent.CONFIRMED): LinkState.SUBSCRIBED,
         (LinkState.SUBSCRIBED, LinkEvent.PONG): LinkState.SUBSCRIBED,
         (LinkState.SUBSCRIBED, LinkEvent.ANNOUNCED): LinkState.SUBSCRIBED,
         (LinkState.SUBSCRIBED, LinkEvent.LOST): LinkState.DOWN,
     }
 )
-"""Every move that there is; all others raise."""
+"""All transitions; any other raises."""
 
 
 class Link:
-    """What is known of one primary's link; changed by ``Coherence`` alone."""
+    """The connection, epoch and lease of one primary; changed by ``Coherence`` alone.
+
+    The lease counts from the moment at which a ping was sent, never from its answer.
+    """
 
     __slots__ = (
         "answered_at",
         "connection",
         "epoch",
         "fresh",
-        "heard",
+        "last_seen",
         "pings",
         "sent",
         "state",
@@ -147,38 +155,37 @@ class Link:
         self.state = LinkState.DOWN
         self.epoch = epoch
         self.connection = 0
-        """The number of the latest connection; what others say is ignored."""
+        """The number of the latest connection; messages of others are ignored."""
         self.fresh = -math.inf
-        """Everything that was written before this monotonic moment has been heard of (rule 4): the earlier of the two
-        that follow."""
+        """All writes before this monotonic moment are known (rule 4): the earlier of *answered_at* and *vouched*."""
         self.answered_at = -math.inf
-        """When the latest ping that was answered had been sent."""
+        """When the latest answered ping was sent."""
         self.vouched = vouched
-        """Up to when it is certain that nobody but this primary took writes to its records."""
+        """Until when certainly no other primary took writes to the records of this one."""
         self.testified = -math.inf
-        """When this primary was last asked whether it is what the map says, and answered that it is."""
-        self.heard = -math.inf
-        """When the server last gave a sign of life."""
+        """When this primary was last asked whether it is what the map says, and confirmed it."""
+        self.last_seen = -math.inf
+        """When the server last answered."""
         self.sent = -math.inf
         """When the last ping was sent."""
         self.pings: deque[tuple[bytes, float]] = deque()
-        """Pings without an answer: nonce and time of sending."""
+        """Unanswered pings: nonce and time of sending."""
 
     def move(self, event: LinkEvent) -> None:
-        """Change the state; LinkStateError when there is no such move."""
+        """Change the state; LinkStateError when there is no such transition."""
         state = TRANSITIONS.get((self.state, event))
         if state is None:
             raise LinkStateError(f"a link that is {self.state.value} cannot be {event.value}")
         self.state = state
 
     def start_epoch(self, number: int) -> None:
-        """Forget the lease (rule 5); pings sent so far prove nothing any more."""
+        """Drop the lease (rule 5); answers to earlier pings prove nothing."""
         self.epoch = number
         self.fresh = self.answered_at = -math.inf
         self.pings.clear()
 
     def vouch(self, moment: float) -> None:
-        """Extend the lease to *moment*, as far as announcements were heard."""
+        """Extend the lease to *moment*, at most to the latest answered ping."""
         self.vouched = moment
         self.fresh = min(self.answered_at, moment)
 
@@ -190,14 +197,10 @@ class Link:
                     self.pings.popleft()
                 self.answered_at = max(self.answered_at, sent)
                 self.fresh = min(self.answered_at, self.vouched)
-                self.heard = now
+                self.last_seen = now
                 return True
         return False
 
-
-PINGS_WITHIN_STALENESS = 4
-WATCHDOG = 2.0
-"""How many times the staleness a link may be silent."""
 
 _SUPERSEDED = HangUp("another connection has taken its place")
 _GIVEN_UP = HangUp("it was given up before")
@@ -214,13 +217,13 @@ class Links:
         self._patience = max_staleness * WATCHDOG
         self._links: dict[Hashable, Link] = {}
         self._primaries: tuple[Hashable, ...] | None = None
-        """Those that there are, where they may become others; then they must testify to it."""
+        """The primaries of a cluster, which must confirm that they are; None where there is one server."""
         self._era = 0
         self._epochs = 0
         self._connections = 0
 
     def of(self, primary: Hashable) -> Link:
-        """Return the link of a primary; it is down when nothing is known of it."""
+        """Return the link of a primary, which is down at first."""
         link = self._links.get(primary)
         if link is None:
             self._epochs += 1
@@ -229,17 +232,17 @@ class Links:
         return link
 
     def lease_of(self, primary: Hashable) -> float:
-        """Return the moment up to which everything was heard of on one link; the lock need not be held."""
+        """Return the moment up to which all writes of one primary are known; the lock need not be held."""
         link = self._links.get(primary)
         return -math.inf if link is None else link.fresh
 
     def oldest_lease(self) -> float:
-        """Return the moment up to which everything was heard of on every link."""
+        """Return the moment up to which all writes of every primary are known."""
         primaries = self._links if self._primaries is None else self._primaries
         return min((self.of(primary).fresh for primary in primaries), default=-math.inf)
 
     def settle_on(self, primaries: Sequence[Hashable], era: int) -> None:
-        """Begin anew with these primaries, none of which has testified to this *era* yet; others are given up."""
+        """Start over with these primaries, none of which has confirmed its role in this *era*; give up other links."""
         self._era = era
         self._primaries = tuple(primaries)
         for primary, link in list(self._links.items()):
@@ -251,10 +254,10 @@ class Links:
                 del self._links[primary]
 
     def testify(self, primary: Hashable, asked_at: float, era: int) -> None:
-        """Note that *primary*, asked then, is what the map says, and knows of no election that the map does not.
+        """Note that *primary*, asked then, is what the map says and knows of no newer election.
 
-        It alone took writes up to then if most primaries said so as late: a deposed one cannot know, an election needs
-        most of the others.
+        It alone took writes up to then if most primaries confirmed as late: a deposed primary cannot know that it is, but
+        an election needs most of the others.
         """
         if self._primaries is None or era != self._era or primary not in self._primaries:
             return
@@ -266,13 +269,13 @@ class Links:
             each.vouch(min(each.testified, by_most))
 
     def open(self, primary: Hashable, now: float) -> int:
-        """Begin a new connection in place of the former one; return its number."""
+        """Start a new connection in place of the former one; return its number."""
         link = self.of(primary)
         self.lose(link)
         link.move(LinkEvent.OPENED)
         self._connections += 1
         link.connection = self._connections
-        link.heard = now
+        link.last_seen = now
         return link.connection
 
     def receive(self, primary: Hashable, connection: int, message: Message, now: float) -> Sequence[Action]:
@@ -283,21 +286,21 @@ class Links:
         match message:
             case Confirmed():
                 link.move(LinkEvent.CONFIRMED)
-                return self._start_anew(link, now)
+                return self._start_over(link, now)
             case Pong(nonce):
                 link.move(LinkEvent.PONG)
                 link.answered(nonce, now)
                 return ()
             case Announced(data):
                 link.move(LinkEvent.ANNOUNCED)
-                return self._hear(link, data, now)
+                return self._receive_announcement(link, data, now)
 
     def check(self, primary: Hashable, connection: int, now: float) -> Sequence[Action]:
         """Return what is due by now."""
         link = self.of(primary)
         if link.connection != connection or link.state is LinkState.DOWN:
             return (_SUPERSEDED if link.connection != connection else _GIVEN_UP,)
-        if now >= link.heard + self._patience:
+        if now >= link.last_seen + self._patience:
             self._copies.statistics.watchdog += 1
             self.lose(link)
             return (HangUp("no answer in time"),)
@@ -308,48 +311,48 @@ class Links:
     def next_check(self, primary: Hashable) -> float:
         """Return when ``check`` has something to do."""
         link = self.of(primary)
-        watchdog = link.heard + self._patience
+        watchdog = link.last_seen + self._patience
         return min(watchdog, link.sent + self._interval) if link.state is LinkState.SUBSCRIBED else watchdog
 
     def lose(self, link: Link) -> None:
-        """Put a link down, whatever its state."""
+        """Mark a link as down, whatever its state."""
         if link.state is not LinkState.DOWN:
             self._copies.statistics.losses += 1
             link.move(LinkEvent.LOST)
         self._start_epoch(link)
 
     def lose_all(self) -> None:
-        """Put every link down, and believe none of their connections any more."""
+        """Mark every link as down, and ignore their connections from now on."""
         for link in self._links.values():
             self._connections += 1
             link.connection = self._connections
             self.lose(link)
 
     def start_epoch_of(self, primary: Hashable) -> None:
-        """Forget what one link vouched for."""
+        """Start a new epoch of one link."""
         link = self.of(primary)
         self._start_epoch(link)
         link.sent = float("-inf")
 
     def start_epochs(self) -> None:
-        """Forget what every link vouched for; those that work go on with the pong after the next ping."""
+        """Start a new epoch of every link; those that work go on with the pong after the next ping."""
         for link in self._links.values():
             self._start_epoch(link)
             link.sent = float("-inf")
 
-    def _hear(self, link: Link, data: bytes, now: float) -> Sequence[Action]:
+    def _receive_announcement(self, link: Link, data: bytes, now: float) -> Sequence[Action]:
         self._copies.statistics.announcements += 1
-        heard = read_announcement(data)
-        if heard is None:
-            return self._start_anew(link, now)
-        id, version = heard
+        announced = read_announcement(data)
+        if announced is None:
+            return self._start_over(link, now)
+        id, version = announced
         self._copies.outdate(id, version, now)
         return (Died(id),) if version == DEAD else ()
 
-    def _start_anew(self, link: Link, now: float) -> Sequence[Action]:
-        """Begin a new epoch on a connection that works; the next pong makes the cache serve again."""
+    def _start_over(self, link: Link, now: float) -> Sequence[Action]:
+        """Start a new epoch on a connection that works; the next pong makes the cache serve again."""
         self._start_epoch(link)
-        link.heard = now
+        link.last_seen = now
         return (Doubt(), self._ping(link, now))
 
     def _ping(self, link: Link, now: float) -> Ping:

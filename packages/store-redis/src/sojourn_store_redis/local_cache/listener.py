@@ -1,6 +1,6 @@
-"""The invalidation link of one primary: a connection of its own that subscribes, pings and listens, for ever.
+"""The invalidation links: connections of their own that subscribe to announcements, ping and listen for ever.
 
-The one rule: whatever ends a connection ends its epoch before anything else is done; a loss is waited out with jitter.
+Whatever ends a connection ends its epoch before anything else happens. Connections are made again after a random pause.
 """
 
 from __future__ import annotations
@@ -35,13 +35,19 @@ _log = logging.getLogger("sojourn_store_redis")
 
 SHORTEST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
+_CHECK_INTERVAL = 0.05
+"""Seconds between two looks at the primaries of the topology."""
+OnDead = Callable[[str], object]
+OnDoubt = Callable[[], object]
+OnLink = Callable[[bool, int], object]
+"""Gets whether a link works, and how many links are down."""
 
 
 class Listener:
-    """Keep the link of *primary* up and hand what it says to the *coherence*.
+    """Keep the link to one *primary* open and pass its messages to *coherence*.
 
-    *make_route* is called in the event loop that runs the listener; *seconds* bounds one attempt to connect. In a
-    cluster a *witness* questions the primary meanwhile, over a connection of its own.
+    *make_route* is called in the event loop of the listener; *seconds* bounds one attempt to connect. In a cluster
+    *witness* asks the primary about its role meanwhile, on a connection of its own.
     """
 
     def __init__(
@@ -66,15 +72,15 @@ class Listener:
         self._witness = witness
         self._attempt = 0
         self.is_stopped = False
-        """Set by whoever replaces this listener by another one."""
+        """Set when another listener takes the place of this one."""
 
     async def run(self) -> None:
-        """Listen until cancelled or stopped; connect again whenever the link is lost."""
+        """Listen until cancelled or stopped; connect again when the link is lost."""
         route = self._make_route()
         try:
             while not self.is_stopped:
                 try:
-                    await self._live(route)
+                    await self._run_connection(route)
                 except (*CLIENT_ERRORS, LinkStateError) as error:
                     self._report(error, route.address)
                 except Exception:  # noqa: BLE001 - a listener that ends leaves its process without a cache for ever
@@ -86,19 +92,21 @@ class Listener:
             self._subscribers.note_link(self._primary, is_up=None)
             await route.aclose()
 
-    async def _live(self, route: Route) -> None:
-        """Live through one connection; leaves only by an error."""
+    async def _run_connection(self, route: Route) -> None:
+        """Listen on one connection until an error ends it."""
         generation = route.generation
         async with asyncio.timeout(self._seconds):
             connection = await route.connect()
         number = self._coherence.open(self._primary, self._monotonic())
-        subscription = Subscription(connection, lambda reply: self._hear(subscription, number, reply))
+        subscription = Subscription(connection, lambda reply: self._receive(subscription, number, reply))
         tasks: set[asyncio.Task[None]] = set()
         try:
             subscription.send("SUBSCRIBE", self._channel)
-            tasks.add(asyncio.create_task(self._keep_up(subscription, number, lambda: route.generation == generation)))
+            tasks.add(
+                asyncio.create_task(self._send_pings(subscription, number, lambda: route.generation == generation))
+            )
             if self._witness is not None:
-                tasks.add(asyncio.create_task(self._bear_witness(route, self._witness)))
+                tasks.add(asyncio.create_task(self._run_witness(route, self._witness)))
             ends: set[asyncio.Future[Any]] = {subscription.lost, *tasks}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if subscription.lost.done():
@@ -112,34 +120,37 @@ class Listener:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0)  # for the socket to be closed
+            # the socket is closed in the next turn of the loop
+            await asyncio.sleep(0)
 
-    def _hear(self, subscription: Subscription, number: int, reply: Any) -> None:
+    def _receive(self, subscription: Subscription, number: int, reply: Any) -> None:
         message = self._read(reply)
-        self._do(subscription, self._coherence.receive(self._primary, number, message, self._monotonic()))
+        self._carry_out(subscription, self._coherence.receive(self._primary, number, message, self._monotonic()))
         if isinstance(message, Pong):
             self._subscribers.note_link(self._primary, is_up=True)
             if self._attempt:
                 self._attempt = 0
                 _log.info("the invalidation link is back")
 
-    async def _keep_up(self, subscription: Subscription, number: int, is_right: Callable[[], bool]) -> None:
-        longest = self._coherence.max_staleness / PINGS_WITHIN_STALENESS  # it may be confirmed meanwhile
+    async def _send_pings(self, subscription: Subscription, number: int, is_right: Callable[[], bool]) -> None:
+        # a subscription that is confirmed meanwhile makes the next check due earlier
+        longest = self._coherence.max_staleness / PINGS_WITHIN_STALENESS
         while True:
             seconds = self._coherence.next_check(self._primary) - self._monotonic()
             await asyncio.sleep(min(max(0.0, seconds), longest))
             if not is_right():
                 raise LinkLostError("another server has become the master")
-            self._do(subscription, self._coherence.check(self._primary, number, self._monotonic()))
+            self._carry_out(subscription, self._coherence.check(self._primary, number, self._monotonic()))
 
-    async def _bear_witness(self, route: Route, witness: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+    async def _run_witness(self, route: Route, witness: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         async with asyncio.timeout(self._seconds):
             connection = await route.connect()
         try:
             await witness(connection)
         finally:
             abandon(connection)
-            await asyncio.sleep(0)  # for the socket to be closed
+            # the socket is closed in the next turn of the loop
+            await asyncio.sleep(0)
 
     def _read(self, reply: Any) -> Message:
         match reply:
@@ -154,7 +165,7 @@ class Listener:
             case _:
                 raise LinkLostError("the server sent something that is no announcement")
 
-    def _do(self, subscription: Subscription, actions: Sequence[Action]) -> None:
+    def _carry_out(self, subscription: Subscription, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
                 case Ping(nonce):
@@ -162,12 +173,12 @@ class Listener:
                 case HangUp(reason):
                     raise LinkLostError(reason)
                 case Died():
-                    self._subscribers.tell(action)
+                    self._subscribers.notify(action)
                 case Doubt():
-                    self._subscribers.tell(None)
+                    self._subscribers.notify(None)
 
     def _pause(self) -> float:
-        """Return how long to wait before the next attempt: full jitter, doubling."""
+        """Return the seconds before the next attempt: full jitter over a pause that doubles."""
         longest = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2.0 ** min(self._attempt, 10))
         self._attempt += 1
         return random.uniform(0.0, longest)  # noqa: S311 - spreads the attempts of many processes, no secret
@@ -182,12 +193,8 @@ class Listener:
         )
 
 
-_INTERVAL = 0.05
-"""Seconds between two looks at the generation of the topology."""
-
-
 class PrimaryListeners:
-    """Run what *make_listener* makes for each primary of the *topology*."""
+    """Run a listener, made by *make_listener*, for each node that is a primary of *topology* at the moment."""
 
     def __init__(self, topology: Topology, make_listener: Callable[[Node], Listener]) -> None:
         self.is_stopped = False
@@ -201,7 +208,7 @@ class PrimaryListeners:
             while not self.is_stopped:
                 slots = self._topology.current()
                 await self._settle_on(() if slots is None else slots.primaries)
-                await asyncio.sleep(_INTERVAL)
+                await asyncio.sleep(_CHECK_INTERVAL)
         finally:
             await self._settle_on(())
 
@@ -220,46 +227,47 @@ class PrimaryListeners:
 
 
 class LinkLostError(ConnectionError):
-    """The link was given up, or said something that no link says."""
+    """The link was given up, or sent something that is no announcement."""
 
 
 class Subscription(asyncio.Protocol):
-    """Hand every reply on an opened asyncio *connection* to *hear*, in the callback of the socket: no task wakes up.
+    """Pass every reply on an open asyncio *connection* to *on_reply*, in order, up to the first error.
 
-    An announcement that comes alone costs a third less than with a task that reads.
+    That happens in the callback of the socket: an announcement that comes alone costs a third less than with a task that
+    reads.
     """
 
-    def __init__(self, connection: Any, hear: Callable[[Any], None]) -> None:
+    def __init__(self, connection: Any, on_reply: Callable[[Any], None]) -> None:
         self._connection = connection
-        self._hear = hear
+        self._receive = on_reply
         self._reader = reader()
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        """Done with what ended it: what *hear* raised, or that the connection is gone."""
+        """The error that ended the subscription: raised by *on_reply*, or the loss of the connection."""
         self._transport = adopt(connection, self)
 
     def send(self, *command: Any) -> None:
-        """Send a command; its reply comes among the others."""
+        """Send a command; *on_reply* gets its reply."""
         self._transport.write(pack(command))
 
     def close(self) -> None:
-        """Close the connection without a farewell: over TLS that would outlast an event loop that ends next."""
+        """Close the connection without close_notify, which over TLS would outlast an event loop that ends now."""
         self._end(LinkLostError("it was closed"))
         abandon(self._connection)
 
     def data_received(self, data: bytes) -> None:
-        """Hand over the replies in *data*."""
-        lost, gets, hear = self.lost, self._reader.gets, self._hear
+        """Pass the replies in *data* on."""
+        lost, gets, on_reply = self.lost, self._reader.gets, self._receive
         if lost.done():
             return
         try:
             self._reader.feed(data)
             while (reply := gets()) is not NOTHING:
-                hear(reply)
-        except Exception as error:  # noqa: BLE001 - whoever keeps the link up says what is to be done
+                on_reply(reply)
+        except Exception as error:  # noqa: BLE001 - the listener handles it
             self._end(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell that it is over."""
+        """Note that the connection is gone."""
         self._end(LinkLostError("the server closed the connection") if exc is None else exc)
 
     def _end(self, error: Exception) -> None:
@@ -267,14 +275,8 @@ class Subscription(asyncio.Protocol):
             self.lost.set_result(error)
 
 
-OnDead = Callable[[str], object]
-OnDoubt = Callable[[], object]
-OnLink = Callable[[bool, int], object]
-"""Is told whether a link works (again), and how many are down."""
-
-
 class Subscribers:
-    """The callbacks of one process."""
+    """The callbacks of one process; what they raise is logged and goes no further (FAILURES F22)."""
 
     def __init__(self) -> None:
         self._on_dead: tuple[OnDead, ...] = ()
@@ -286,7 +288,7 @@ class Subscribers:
         return bool(self._on_dead or self._on_doubt)
 
     def add(self, on_dead: OnDead, on_doubt: OnDoubt | None) -> Callable[[], None]:
-        """Add callbacks; return what takes them away again."""
+        """Add callbacks; return a function that removes them."""
         self._on_dead = (*self._on_dead, on_dead)
         if on_doubt is not None:
             self._on_doubt = (*self._on_doubt, on_doubt)
@@ -300,7 +302,7 @@ class Subscribers:
         return remove
 
     def add_on_link(self, on_link: OnLink) -> Callable[[], None]:
-        """Add a callback for links; return what takes it away again. It alone is no reason to listen."""
+        """Add a callback for links, which alone is no reason to listen; return a function that removes it."""
         self._on_link = (*self._on_link, on_link)
 
         def remove() -> None:
@@ -310,7 +312,7 @@ class Subscribers:
         return remove
 
     def note_link(self, primary: Hashable, is_up: bool | None) -> None:  # noqa: FBT001 - three states of one value
-        """Note how the link of a primary is, None when nobody wants it any more; a change is told."""
+        """Note whether the link of a primary works, None when it is not needed any more; call the callbacks on a change."""
         before = self._links.get(primary)
         if is_up is before:
             return
@@ -318,18 +320,19 @@ class Subscribers:
             del self._links[primary]
         else:
             self._links[primary] = is_up
-        if before is not False and is_up is not False:  # it works for the first time, or is given up as it works
+        # a link that works for the first time, or that worked until it was not needed, was never lost
+        if before is not False and is_up is not False:
             return
         down = list(self._links.values()).count(False)
         for linked in self._on_link:
             _isolated(linked, is_up is not False, down)
 
     def forget_links(self) -> None:
-        """Know nothing of any link, as in a child process."""
+        """Forget the states of all links, as in a child process."""
         self._links = {}
 
-    def tell(self, action: Died | None) -> None:
-        """Tell of a death; None: of doubt."""
+    def notify(self, action: Died | None) -> None:
+        """Call the callbacks for a deletion or, for None, for doubt."""
         if action is None:
             for doubtful in self._on_doubt:
                 _isolated(doubtful)

@@ -1,6 +1,6 @@
-"""How much a process keeps locally, and how old it may get.
+"""The state that a clustered store and its blocking twin share in one process: copies, callbacks and one listener.
 
-The one rule: a limit that would break the guarantee is refused at start-up.
+A child process starts with nothing of its parent but the settings (FAILURES F21).
 """
 
 from __future__ import annotations
@@ -27,23 +27,27 @@ from sojourn_store_redis.urls import Node
 LONGEST_TTL = 60.0
 """Seconds that a copy may live at most, and that tombstones live at least."""
 SHORTEST_STALENESS = 0.05
-"""Seconds; below this, the round trips of the pings would take up the whole lease."""
+"""Seconds; below, the round trips of pings would use up the lease."""
+QUESTIONS_WITHIN_STALENESS = 3
+"""Questions to each primary of a cluster within the time of a lease."""
+_PATIENCE = 1.0
+"""Seconds to wait for a thread that ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalCacheLimits:
-    """The limits of one process; times in seconds."""
+    """The limits of the local cache of one process; times in seconds. One that breaks the guarantee is refused."""
 
     enabled: bool = True
-    """Off: every load goes to the server; writes are announced all the same."""
+    """If false, every load goes to the server; writes are announced all the same."""
     max_size: int = 10_000
     """The most copies."""
     max_bytes: int = 64 * 1024 * 1024
-    """The most bytes that they take together, roughly."""
+    """The most bytes that the copies take together, roughly."""
     ttl: float = 30.0
-    """How long a copy is served without being read again."""
+    """How long a copy is served before the record is read again."""
     max_staleness: float = 1.0
-    """How long after a write was acknowledged an older copy may be served at most."""
+    """How long after a write was acknowledged an older copy may be served."""
 
     def __post_init__(self) -> None:
         for name in ("max_size", "max_bytes"):
@@ -62,26 +66,22 @@ class LocalCacheLimits:
             )
 
     def coherence(self, primary_of: Callable[[str], Hashable]) -> Coherence:
-        """Return the state of one process, empty; *primary_of* says which primary holds an id."""
+        """Return an empty cache with its protocol; *primary_of* returns the primary that holds an id."""
         cache = LocalCache(max_size=self.max_size if self.enabled else 0, max_bytes=self.max_bytes, ttl=self.ttl)
         return Coherence(cache, max_staleness=self.max_staleness, primary_of=primary_of)
 
 
-QUESTIONS_WITHIN_STALENESS = 3
-"""How often a primary of a cluster is questioned in the time that a lease lasts."""
-
-
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """What there is to know about records that are spread over several primaries."""
+class Shards:
+    """The primaries of a Redis Cluster and the routes to them."""
 
     topology: Topology
     primary_of: Callable[[str], Hashable]
     make_route: Callable[[Node], Route]
 
 
-class Local:
-    """The local side of one process."""
+class ProcessCache:
+    """The copies, callbacks and listener of one process."""
 
     def __init__(
         self,
@@ -91,17 +91,17 @@ class Local:
         channel: bytes,
         seconds: float,
         clock: Clock,
-        spread: Spread | None = None,
+        shards: Shards | None = None,
     ) -> None:
         self.limits = limits
-        self.coherence = limits.coherence(only_primary if spread is None else spread.primary_of)
-        self._spread = spread
-        if spread is not None:
-            spread.topology.follow(self._settle, self.coherence.distrust)
+        self.coherence = limits.coherence(only_primary if shards is None else shards.primary_of)
+        self._shards = shards
+        if shards is not None:
+            shards.topology.follow(self._start_era, self.coherence.distrust)
         self.subscribers = Subscribers()
         self.monotonic = lease_time(clock)
         self.process = os.getpid()
-        """Whose state this is; whoever finds another number here calls ``after_fork`` first."""
+        """The process to which the state belongs; in another one ``after_fork`` must be called first."""
         self._make_route = make_route
         self._channel = channel
         self._seconds = seconds
@@ -110,7 +110,7 @@ class Local:
         self._inherited: list[Any] = []
 
     def listen(self, io: StoreIO) -> None:
-        """See that a listener runs, if anybody has a use for it."""
+        """Make sure that a listener runs, if the cache or a callback needs one."""
         host = self._host
         if (host is not None and host.is_alive()) or not (self.limits.enabled or self.subscribers):
             return
@@ -123,7 +123,7 @@ class Local:
 
     def after_fork(self) -> None:
         """Start over in a child process."""
-        # the parent still reads from the connection: neither closing nor collecting it may disturb its loop
+        # the parent still reads from the connection: it must be neither closed nor collected here
         self._inherited.append(self._host)
         self._host = None
         self._lock = threading.Lock()
@@ -132,7 +132,7 @@ class Local:
         self.process = os.getpid()
 
     def stop(self) -> None:
-        """Let the listener end, without waiting."""
+        """Stop the listener; waits only for a thread, and not long."""
         host = self._take_host()
         if host is not None:
             host.stop()
@@ -140,7 +140,7 @@ class Local:
                 host.join()
 
     async def aclose(self) -> None:
-        """End the listener and drop every copy; the next call begins anew."""
+        """End the listener and drop every copy; the next call starts again."""
         host = self._take_host()
         if host is not None:
             host.stop()
@@ -154,19 +154,19 @@ class Local:
         return host
 
     def _listening(self) -> Listening:
-        if self._spread is None:
+        if self._shards is None:
             return self._listener(None, self._make_route)
-        return PrimaryListeners(self._spread.topology, partial(self._listener_of, self._spread))
+        return PrimaryListeners(self._shards.topology, partial(self._listener_of, self._shards))
 
-    def _listener_of(self, spread: Spread, node: Node) -> Listener:
+    def _listener_of(self, shards: Shards, node: Node) -> Listener:
         witness = Witness(
             node,
-            spread.topology,
+            shards.topology,
             testify=self.coherence.testify,
             interval=self.limits.max_staleness / QUESTIONS_WITHIN_STALENESS,
             monotonic=self.monotonic,
         )
-        return self._listener(node, lambda: spread.make_route(node), witness.question)
+        return self._listener(node, lambda: shards.make_route(node), witness.question)
 
     def _listener(
         self,
@@ -185,16 +185,16 @@ class Local:
             witness=witness,
         )
 
-    def _settle(self) -> None:
-        """Take notice of a new era: another map, or an election."""
-        topology = None if self._spread is None else self._spread.topology
+    def _start_era(self) -> None:
+        """Start a new era in the protocol, and report doubt: there is another map, or there was an election."""
+        topology = None if self._shards is None else self._shards.topology
         if topology is not None and topology.slots is not None:
             self.coherence.settle_on(topology.slots.primaries, topology.era)
-            self.subscribers.tell(None)
+            self.subscribers.notify(None)
 
 
 def lease_time(clock: Clock) -> Callable[[], float]:
-    """Return what tells the time of leases: it goes on while the machine sleeps, where the system has such a clock."""
+    """Return the clock of leases, which goes on while the machine sleeps if the system has such a clock."""
     if clock is not SYSTEM_CLOCK or not hasattr(time, "CLOCK_BOOTTIME"):
         return clock.monotonic
     return _boot_time
@@ -204,12 +204,8 @@ def _boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-_PATIENCE = 1.0
-"""Seconds that a thread gets to end."""
-
-
 class Listening(Protocol):
-    """What runs in a host: one listener, or several."""
+    """One listener, or several."""
 
     is_stopped: bool
 
@@ -219,18 +215,18 @@ class Listening(Protocol):
 
 
 class Host(Protocol):
-    """A place in which a listener runs."""
+    """A place in which listeners run."""
 
     def is_alive(self) -> bool:
-        """Tell whether the listener makes progress."""
+        """Tell whether the listeners make progress."""
         ...
 
     def stop(self) -> None:
-        """Let the listener end soon; safe to call from any thread, and twice."""
+        """Make the listeners end soon; from any thread, and any number of times."""
         ...
 
     async def ended(self) -> None:
-        """Wait until it has ended, where that can be waited for here."""
+        """Wait until they have ended, if that is possible here."""
         ...
 
 
@@ -243,7 +239,7 @@ class TaskHost:
         self._task = self._loop.create_task(listener.run())
 
     def is_alive(self) -> bool:
-        """Tell whether the task goes on, and its loop turns."""
+        """Tell whether neither the task nor its loop has ended."""
         return not self._task.done() and self._loop.is_running()
 
     def stop(self) -> None:
@@ -253,7 +249,7 @@ class TaskHost:
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     async def ended(self) -> None:
-        """Wait for the task, in its own loop."""
+        """Wait for the task, if this is its loop."""
         if self._loop is _running_loop():
             await asyncio.wait([self._task])
 

@@ -1,7 +1,7 @@
-"""The protocol of the local cache (docs/clustering.md): what may be served, kept and believed.
+"""The protocol of the local cache: what may be served and kept (docs/clustering.md has the rules and their proof).
 
-The one rule: whatever is uncertain is not served. Every method is handed the monotonic time and returns at once; they
-may be called from any thread.
+Whatever is uncertain is not served. No I/O: every method gets the monotonic time and returns at once. All may be called
+from any thread.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ MOST_TOMBSTONES = 200_000
 
 
 def only_primary(_id: str) -> Hashable:
-    """Say that one primary holds every record: a standalone server, or one behind Sentinel."""
+    """Return the one primary of a standalone server or of a group behind Sentinel."""
     return None
 
 
 class Coherence:
-    """The local copies of one process; *primary_of* says which primary holds an id (default: there is only one).
+    """The local copies of one process; *primary_of* returns the primary that holds an id.
 
-    *max_staleness* in seconds: how long after a write was acknowledged the record before it may still be served.
+    *max_staleness* is how many seconds after a write was acknowledged the former record may still be served.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Coherence:
     # records: rules 2 and 6
 
     def serve(self, id: str, now: float, wall: float) -> Record | None:
-        """Return the local copy if it may be served; None: read from the primary. *wall* is the time of deadlines."""
+        """Return the local copy if it may be served, else None; *wall* is the time of deadlines."""
         with self._lock:
             link = self._links.of(self._primary_of(id))
             copies = self._copies
@@ -65,11 +65,11 @@ class Coherence:
             return entry.record
 
     def is_leased(self, id: str, now: float) -> bool:
-        """Tell whether what ``serve`` returned may still be handed out: the thread may have been held up since."""
+        """Tell whether the result of ``serve`` is still fresh: the thread may have been suspended meanwhile."""
         return now <= self._links.lease_of(self._primary_of(id)) + self.max_staleness
 
     def begin_read(self, id: str, now: float) -> Reading | None:
-        """Note a read from the primary; None when its answer is not to be kept anyway."""
+        """Note a read from the primary; return None when its answer will not be kept."""
         with self._lock:
             link = self._links.of(self._primary_of(id))
             if now > link.fresh + self.max_staleness:
@@ -77,9 +77,9 @@ class Coherence:
             return self._copies.reading.setdefault(id, Reading(link.epoch))
 
     def finish_read(self, id: str, reading: Reading | None, record: Record | None, now: float) -> None:
-        """Keep what the primary answered, unless an announcement or a new epoch came in between; absence never is.
+        """Keep the *record* that was read, unless an announcement or a new epoch came in between.
 
-        *record* is None, too, for a read that failed.
+        None for an absent record and for a read that failed; absence is never kept.
         """
         if reading is None:
             return
@@ -92,7 +92,7 @@ class Coherence:
                 self._keep(record, reading.epoch, now)
 
     def begin_write(self, id: str) -> Writing:
-        """Drop the copy and the reads in flight before an own write is sent; ``finish_write`` must follow."""
+        """Drop the copy and reads in flight before an own write is sent; ``finish_write`` must follow."""
         with self._lock:
             self._copies.forget(id)
             writing = Writing(self._epoch_of(id), self._copies.tombstones.raised)
@@ -100,9 +100,9 @@ class Coherence:
             return writing
 
     def finish_write(self, id: str, writing: Writing, record: Record | None, now: float) -> None:
-        """Keep the *record* that an own write stored just now, unless something came in between.
+        """Keep the *record* that an own write stored, unless something came in between.
 
-        None for a write that failed, was refused or only repeated: another one may have come after the first try.
+        None for a write that failed, was refused or was a repetition: another one may have come after the first try.
         """
         with self._lock:
             copies = self._copies
@@ -114,26 +114,28 @@ class Coherence:
             copies.outdate(id, record.version, now)
             if now > self._links.of(self._primary_of(id)).fresh + self.max_staleness:
                 return
-            if is_latest and copies.tombstones.dropped <= writing.raised:  # else what forbids it may be forgotten
+            # a tombstone that was dropped since the write began may be the one that forbids the record
+            if is_latest and copies.tombstones.dropped <= writing.raised:
                 self._keep(record, writing.epoch, now)
             else:
                 copies.statistics.refusals += 1
 
     def begin_delete(self, id: str, now: float) -> None:
-        """Drop everything and keep nothing of it any more, before an own delete is sent."""
+        """Drop the copy and keep none from now on, before an own delete is sent."""
         with self._lock:
             self._copies.outdate(id, DEAD, now)
 
     def begin_touch(self, id: str) -> Entry | None:
-        """Return the copy that a touch will be about."""
+        """Return the copy that a touch will change."""
         with self._lock:
             return self._copies.cache.peek(id)
 
     def finish_touch(self, id: str, entry: Entry | None, idle_deadline: float | None) -> None:
-        """Move the idle deadline of the copy if it still is *entry*; None: the touch failed or the record is absent."""
+        """Move the idle deadline of the copy if it still is *entry*; None if the touch failed or the record is absent."""
         with self._lock:
             cache = self._copies.cache
-            self._copies.reading.pop(id, None)  # both may hold the deadline from before
+            # records that are being read or written may have the earlier deadline
+            self._copies.reading.pop(id, None)
             self._copies.writing.pop(id, None)
             if entry is None or idle_deadline is None or cache.peek(id) is not entry:
                 cache.drop(id)
@@ -142,26 +144,26 @@ class Coherence:
             cache.put(replace(entry.record, idle_deadline=idle), entry.epoch, 0.0, entry.until)
 
     def evict(self, id: str) -> None:
-        """Drop one copy and keep nothing that is being read."""
+        """Drop one copy, and do not keep the result of a read in flight."""
         with self._lock:
             self._copies.forget(id)
 
     def forget_all(self) -> None:
-        """Drop every copy and keep nothing that is being read or written now."""
+        """Drop every copy, and do not keep the results of reads and writes in flight."""
         with self._lock:
             self._links.start_epochs()
 
     # links: rules 3 to 5
 
     def open(self, primary: Hashable, now: float) -> int:
-        """Note that a connection to *primary* was made; return its number. One made before is given up."""
+        """Note a new connection to *primary*, in place of the former one; return its number."""
         with self._lock:
             return self._links.open(primary, now)
 
     def receive(self, primary: Hashable, connection: int, message: Message, now: float) -> Sequence[Action]:
-        """Take one message, in the order of the connection; return what to do.
+        """Handle one message, in the order of the connection; return what to do.
 
-        Each primary relays what the others announce: a death is told of once, when that of the id speaks of it.
+        Primaries relay the announcements of others: a deletion is reported once, when the primary of the id announces it.
         """
         with self._lock:
             actions = self._links.receive(primary, connection, message, now)
@@ -172,7 +174,7 @@ class Coherence:
         )
 
     def check(self, primary: Hashable, connection: int, now: float) -> Sequence[Action]:
-        """Return what is due by now: a ping, or giving up a link that is silent."""
+        """Return what is due by now: a ping, or to give up a link that is silent."""
         with self._lock:
             return self._links.check(primary, connection, now)
 
@@ -182,38 +184,38 @@ class Coherence:
             return self._links.next_check(primary)
 
     def lose(self, primary: Hashable, connection: int) -> None:
-        """Note that a connection is gone; what is said about an earlier one changes nothing."""
+        """Note that a connection is gone; an earlier one changes nothing."""
         with self._lock:
             link = self._links.of(primary)
             if link.connection == connection:
                 self._links.lose(link)
 
     def flush(self) -> None:
-        """Forget everything, as after a failover or a change of the slot map; connections must be made anew."""
+        """Drop everything, as after a failover or a change of the slot map; connections must be made again."""
         with self._lock:
             self._links.lose_all()
             self._copies.reading.clear()
             self._copies.cache.clear()
 
     def settle_on(self, primaries: Sequence[Hashable], era: int) -> None:
-        """Forget everything: these are the primaries of a new *era*, each served from once it has testified to it."""
+        """Drop everything: these are the primaries of a new *era*, each served from once it has confirmed its role."""
         with self._lock:
             self._links.settle_on(primaries, era)
             self._copies.reading.clear()
             self._copies.cache.clear()
 
     def testify(self, primary: Hashable, asked_at: float, era: int) -> None:
-        """Note that *primary*, asked at that monotonic moment, said what the map of the *era* says of it."""
+        """Note that *primary*, asked at that monotonic moment, confirmed the map of the *era*."""
         with self._lock:
             self._links.testify(primary, asked_at, era)
 
     def distrust(self, primary: Hashable) -> None:
-        """Forget what is kept of one primary, which sent a call to another one (rule 5)."""
+        """Drop what is kept of one primary, because it redirected a command (rule 5)."""
         with self._lock:
             self._links.start_epoch_of(primary)
 
     def after_fork(self) -> None:
-        """Start over in a child process, whose parent may have held the lock (FAILURES F21)."""
+        """Start over in a child process: a thread of the parent may have held the lock (FAILURES F21)."""
         self._lock = threading.Lock()
         self.flush()
 

@@ -1,6 +1,7 @@
-"""A store over one kind of client with the local copies of the process before it.
+"""The store ``clustered-redis``: records in Redis, and copies of them in each process.
 
-The one rule: an own write drops the copy before it is sent, and what it stored is kept only if nothing came in between.
+A write drops the copy before it is sent, and its record is kept as a copy only if nothing came in between. What may be
+served and kept is decided in protocol.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replac
 from sojourn_store_redis.address import Address
 from sojourn_store_redis.cluster.topology import Topology
 from sojourn_store_redis.local_cache.listener import OnDead, OnDoubt, OnLink
-from sojourn_store_redis.local_cache.process import Local, LocalCacheLimits, Spread, is_in_a_loop
+from sojourn_store_redis.local_cache.process import LocalCacheLimits, ProcessCache, Shards, is_in_a_loop
 from sojourn_store_redis.records import KeyNames
 from sojourn_store_redis.replication import OnUnconfirmed
 from sojourn_store_redis.store import DEFAULT_MAX_BYTES, DEFAULT_NAMESPACE, RedisStore
@@ -28,9 +29,9 @@ _WRITTEN_NOW = 1
 
 
 class LocallyCachedStore:
-    """Serve loads from the *local* copies while a lease proves them fresh; everything else goes to *store*."""
+    """Serve loads from *local* copies while a lease proves them fresh; everything else goes to *store*."""
 
-    def __init__(self, store: RedisStore, local: Local, *, clock: Clock) -> None:
+    def __init__(self, store: RedisStore, local: ProcessCache, *, clock: Clock) -> None:
         self.io: StoreIO = store.io
         self.encrypt = store.encrypt
         self.partition = store.partition
@@ -45,7 +46,7 @@ class LocallyCachedStore:
         return f"<{type(self).__name__} over {self._store!r}>"
 
     async def load(self, id: str) -> Record | None:
-        """Return the record, from the local cache while that is certain to be fresh enough."""
+        """Return the record, from the local cache while it is certainly fresh enough."""
         local = self._local
         if local.process != os.getpid():
             local.after_fork()
@@ -56,7 +57,7 @@ class LocallyCachedStore:
         return await self.load_fresh(id)
 
     async def load_fresh(self, id: str) -> Record | None:
-        """Load past the local cache."""
+        """Return the record from the server."""
         coherence = self._listening().coherence
         reading = coherence.begin_read(id, self._monotonic())
         record = None
@@ -93,7 +94,7 @@ class LocallyCachedStore:
         return Replaced.CONFLICT if outcome < 0 else Replaced.GONE
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
-        """Move the idle deadline forward; say whether the record is present. Nothing is announced."""
+        """Move the idle deadline forward, unannounced; tell whether the record is present."""
         coherence = self._listening().coherence
         entry = coherence.begin_touch(id)
         is_present = False
@@ -104,7 +105,7 @@ class LocallyCachedStore:
         return is_present
 
     async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
-        """Delete the record, if *expected* is given only at that version; every process hears of it."""
+        """Delete the record, if *expected* is given only at that version; announce it to every process."""
         self._listening().coherence.begin_delete(id, self._monotonic())
         return await self._store.delete(id, expected=expected)
 
@@ -121,7 +122,7 @@ class LocallyCachedStore:
         return await self._store.count()
 
     async def clear(self) -> None:
-        """Delete every record of this namespace; every process hears of it."""
+        """Delete every record of this namespace; announce it to every process."""
         local = self._listening()
         local.coherence.forget_all()
         try:
@@ -134,18 +135,18 @@ class LocallyCachedStore:
         await self._store.sleep(seconds)
 
     async def evict(self, id: str) -> None:
-        """Drop this process's copy of one record."""
+        """Drop the copy that this process has of one record."""
         self._local.coherence.evict(id)
 
     def cache_stats(self) -> Mapping[str, float]:
-        """Return figures of the local cache by name; docs/clustering.md says what they mean."""
+        """Return figures of the local cache by name (docs/clustering.md)."""
         return self._local.coherence.figures(self._monotonic())
 
     def on_dead(self, callback: OnDead, *, on_doubt: OnDoubt | None = None) -> Callable[[], None]:
-        """Call *callback* with the id of every record that any process deletes; return what ends that.
+        """Call *callback* with the id of every record that any process deletes; return a function that ends that.
 
-        *on_doubt* is called when deletions may have gone unnoticed: look again at whatever you hold open. Both are
-        called between messages, by the listener: they must return at once, and put work into a queue.
+        *on_doubt* is called when deletions may have been missed: check all sessions that are held open. The listener calls
+        both between messages: they must return at once, and put work into a queue.
         """
         remove = self._local.subscribers.add(callback, on_doubt)
         if self.io is StoreIO.BLOCKING or is_in_a_loop():
@@ -153,9 +154,9 @@ class LocallyCachedStore:
         return remove
 
     def on_link(self, callback: OnLink) -> Callable[[], None]:
-        """Call *callback* when an invalidation link is lost, and when it is back; return what ends that (F12).
+        """Call *callback* when an invalidation link is lost or restored; return a function that ends that (FAILURES F12).
 
-        It is told whether the link works, and how many links are down now; by the listener, as ``on_dead`` is.
+        It gets whether the link works, and how many links are down. The listener calls it, as for ``on_dead``.
         """
         return self._local.subscribers.add_on_link(callback)
 
@@ -168,7 +169,7 @@ class LocallyCachedStore:
         await self._local.aclose()
         await self._store.aclose()
 
-    def _listening(self) -> Local:
+    def _listening(self) -> ProcessCache:
         local = self._local
         if local.process != os.getpid():
             local.after_fork()
@@ -177,15 +178,15 @@ class LocallyCachedStore:
 
 
 def _plain(record: Record) -> Record:
-    """Return the record as it is stored, but for the write ids, which are the server's."""
+    """Return the record without write ids, which are known to the server alone."""
     return replace(record, write_ids=()) if record.write_ids else record
 
 
 class ClusteredRedisStore(LocallyCachedStore):
-    """A suspending store with its own connections and a local cache; ``blocking_twin`` is the same for threads.
+    """A suspending store with its own connections and a local cache; ``blocking_twin`` shares the cache with threads.
 
     *node_id* names the process in CLIENT LIST. Every process that writes to *namespace* must use this store and the same
-    *channel*, or the others do not hear of its writes.
+    *channel*, or its writes are not announced to the others.
     """
 
     def __init__(
@@ -212,13 +213,13 @@ class ClusteredRedisStore(LocallyCachedStore):
             "durability": address.durability(),
         }
         self._topology = topology = address.topology()
-        local = Local(
+        local = ProcessCache(
             limits or LocalCacheLimits(),
             make_route=lambda: route_of(address, node_id),
             channel=announced_on,
             seconds=min(address.connect_timeout, address.timeout),
             clock=clock,
-            spread=None if topology is None else spread_over(topology, address, namespace, node_id),
+            shards=None if topology is None else shards_of(topology, address, namespace, node_id),
         )
         store = RedisStore(address.transport(StoreIO.ASYNC, topology), **self._options)
         super().__init__(store, local, clock=clock)
@@ -232,7 +233,7 @@ class ClusteredRedisStore(LocallyCachedStore):
         return cls(Address(url=url, **options), **own)
 
     def blocking_twin(self) -> Store:
-        """Return the store over a blocking client on the same data and the same copies, the same one each time."""
+        """Return the blocking store on the same data and the same copies, the same one each time."""
         if self._twin is None:
             store = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
             self._twin = LocallyCachedStore(store, self._local, clock=self._clock)
@@ -251,21 +252,22 @@ def channel_of(namespace: str) -> bytes:
 
 
 def route_of(address: Address, node_id: str | None) -> Route:
-    """Return a route of its own for a link: the link shares no connection, and no event loop, with the records."""
+    """Return a route for an invalidation link, which shares no connection with the records."""
     transport: Any = _link_address(address, node_id).transport(StoreIO.ASYNC)
-    route: Route = transport._route  # noqa: SLF001 - whatever leads to the records leads to their announcements
+    # announcements come from the server that holds the records
+    route: Route = transport._route  # noqa: SLF001 - see above
     return route
 
 
-def spread_over(topology: Topology, address: Address, namespace: str, node_id: str | None) -> Spread:
-    """Return what a process needs to know about the primaries of a cluster."""
+def shards_of(topology: Topology, address: Address, namespace: str, node_id: str | None) -> Shards:
+    """Return the primaries of a cluster and the routes to them."""
     keys = KeyNames.of(namespace)
 
     def primary_of(id: str) -> Hashable:
         slots = topology.slots
         return None if slots is None else slots.owner_of_key(keys.session_key(id))
 
-    return Spread(topology, primary_of, partial(_link_address(address, node_id).node_route, topology))
+    return Shards(topology, primary_of, partial(_link_address(address, node_id).node_route, topology))
 
 
 def _link_address(address: Address, node_id: str | None) -> Address:

@@ -1,6 +1,7 @@
-"""The blocking transport: a connection is held by one thread for the time of a call and kept for the next one.
+"""The blocking transport: a connection serves one thread for the time of a call, and is kept for the next call.
 
-The one rule: the deadline is for the whole call, and the wait for one of the few connections is part of it.
+The deadline covers the whole call, the wait for a free connection included. A connection on which anything went wrong is
+closed.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from sojourn_store_redis.transport.commands import Commands
 from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, reader, socket_of
 
 
-class HeldTransport(Commands):
+class BlockingTransport(Commands):
     """Carry the commands of each thread over a connection of its own, opened on first use.
 
-    *make_bounds* returns the deadline and the most connections of this process. With *asks_elsewhere* a server that
-    refuses is left, and the route is asked for another one; without, the caller gets the refusal.
+    *make_bounds* returns the deadline and the slots of this process. With *asks_elsewhere* the route is asked for another
+    server when one refuses; without, the caller gets the refusal.
     """
 
     io = StoreIO.BLOCKING
@@ -39,7 +40,7 @@ class HeldTransport(Commands):
         self._route = route
         self._make_bounds = make_bounds
         self._bounds = make_bounds()
-        self._idle: deque[Held] = deque()
+        self._idle: deque[BlockingConnection] = deque()
         self._process = os.getpid()
         self._inherited: list[Any] = []
 
@@ -50,20 +51,20 @@ class HeldTransport(Commands):
                 held.close()
             await self._route.aclose()
 
-    def apart(self) -> HeldTransport:
-        """Return this one: each call has its connection for itself."""
+    def dedicated(self) -> BlockingTransport:
+        """Return this transport: each call has a connection to itself."""
         return self
 
     def abandon(self) -> None:
-        """Close idle connections at once; a call in flight closes its own when its route has changed."""
+        """Close idle connections at once; a call in flight closes its own, because the route has changed."""
         if self._process == os.getpid():
             while (held := self._pop()) is not None:
                 held.close()
 
     async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
-        """Return a reply or an error; a server that refuses is left, and another one is asked once."""
+        """Send *packed* and return the reply, which may be an error, or a list of *batch* replies."""
         if self._process != os.getpid():
-            self._leave_to_the_parent()
+            self._start_over_after_fork()
         bounds = self._bounds
         try:
             until = bounds.enter()
@@ -77,7 +78,8 @@ class HeldTransport(Commands):
                     reply = held.ask(packed, batch, until)
                 if held.generation != self._route.generation:
                     held.close()
-                    raise RedisConnectionError(DEPOSED)  # whatever it said: it may be forgotten
+                    # even a success does not count: the new master may not know of it
+                    raise RedisConnectionError(DEPOSED)
                 self._idle.append(held)
                 return reply
             finally:
@@ -85,43 +87,44 @@ class HeldTransport(Commands):
         except CLIENT_ERRORS as error:
             raise mapped(error, operation=operation, address=self.address) from error
 
-    def _kept(self) -> Held | None:
-        """Return the connection that was used last, if it is as good as new."""
+    def _kept(self) -> BlockingConnection | None:
+        """Return the connection that was used last and can still be used, if there is one."""
         while (held := self._pop()) is not None:
             if held.generation == self._route.generation and held.is_usable():
                 return held
             held.close()
         return None
 
-    async def _opened(self, until: float) -> Held:
+    async def _opened(self, until: float) -> BlockingConnection:
         generation = self._route.generation
         with self._bounds.opening(until):
-            return Held(await self._route.connect(), generation)
+            return BlockingConnection(await self._route.connect(), generation)
 
-    def _pop(self) -> Held | None:
+    def _pop(self) -> BlockingConnection | None:
         try:
             return self._idle.pop()
-        except IndexError:  # also when another thread was faster
+        except IndexError:
+            # empty now, perhaps because another thread was faster
             return None
 
-    def _leave_to_the_parent(self) -> None:
-        # the parent still reads from these sockets; its threads, which hold slots, do not run here
+    def _start_over_after_fork(self) -> None:
+        # the parent still reads from these sockets; its threads, which hold slots, do not exist here
         self._inherited.append(self._idle)
         self._idle, self._bounds, self._process = deque(), self._make_bounds(), os.getpid()
 
 
 _CHUNK = 65_536
 _QUIET = 0.05
-"""Seconds after which a connection is looked at before it is used: the server may have closed it meanwhile."""
+"""Seconds without use after which a connection is polled before it is used: the server may have closed it."""
 _SHARE = 0.75
-"""How much of what is left the time-out of a socket becomes; less than all, so that it will do for the next call."""
+"""The part of the remaining time that the time-out of a socket is set to; less than all, to fit the next call too."""
 
 
-class Held:
+class BlockingConnection:
     """One connection, used by one thread at a time.
 
-    The time-out stays on the socket from call to call while it is not too long. One that ends too early is set anew
-    from what is then left, so a short one, left over from a call in a hurry, costs the next call a turn and no error.
+    The time-out of the socket is set only when it is longer than the time that is left. One that is too short, left over
+    from an earlier call, ends a wait too early; then it is set again and the wait goes on.
     """
 
     __slots__ = ("_connection", "_reader", "_socket", "_timeout", "_used", "generation")
@@ -135,7 +138,7 @@ class Held:
         self._used = time.monotonic()
 
     def ask(self, packed: bytes, batch: int | None, until: float) -> Any:
-        """Return the reply, or the list of *batch* replies, by *until* on ``time.monotonic``.
+        """Return the reply, or the list of *batch* replies, before *until* by ``time.monotonic``.
 
         The connection is closed when that fails or is interrupted.
         """
@@ -149,13 +152,13 @@ class Held:
         return reply
 
     def is_usable(self) -> bool:
-        """Tell whether nothing happened on a connection that was quiet; an end, or bytes, would make it readable."""
+        """Tell whether the connection can be used again: one that is readable has ended, or has bytes that none asked for."""
         if time.monotonic() - self._used < _QUIET:
             return True
         return not _is_readable(self._socket)
 
     def close(self) -> None:
-        """Close the connection; nothing is waited for."""
+        """Close the connection without waiting."""
         with suppress(RedisError, OSError):
             self._connection.disconnect()
 
@@ -166,7 +169,7 @@ class Held:
             try:
                 sent = self._socket.send(rest)
             except TimeoutError as error:
-                self._go_on(error)
+                self._retry_after(error)
                 continue
             if sent == len(rest):
                 return
@@ -188,14 +191,14 @@ class Held:
             try:
                 data: bytes = self._socket.recv(_CHUNK)
             except TimeoutError as error:
-                self._go_on(error)
+                self._retry_after(error)
                 continue
             if not data:
                 raise RedisConnectionError("the server closed the connection")
             return data
 
     def _bound(self, until: float) -> None:
-        """See to it that the socket waits no longer than *until*; TimeoutError when that has passed."""
+        """Set the time-out of the socket so that it waits no longer than *until*; TimeoutError when that has passed."""
         self._used = now = time.monotonic()
         left = until - now
         if left < self._timeout:
@@ -204,10 +207,11 @@ class Held:
             self._timeout = left * _SHARE
             self._socket.settimeout(self._timeout)
 
-    def _go_on(self, error: TimeoutError) -> None:
-        """Have the time-out that ended a wait set anew; raise *error* when it was the system's, not the socket's."""
+    def _retry_after(self, error: TimeoutError) -> None:
+        """Make ``_bound`` set the time-out again; raise *error* if it is the system's and not the socket's time-out."""
         if error.errno is not None:
-            raise error  # TCP itself gave the connection up
+            # ETIMEDOUT: TCP itself has given the connection up
+            raise error
         self._timeout = math.inf
 
 

@@ -1,8 +1,4 @@
-"""The way to the server: all that a store knows about a client, be it blocking or asyncio.
-
-The one rule: nothing redis-py raises leaves from here unmapped, and no connection is used by two processes or two
-event loops (FAILURES F21).
-"""
+"""A transport over clients of redis-py: the application's own, or a pool that is made from an address."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from inspect import isawaitable
 from typing import Any
 
 import redis
@@ -25,12 +20,15 @@ from sojourn_store_redis.deadlines import Bounds, Unbounded, async_bounds
 from sojourn_store_redis.errors import CLIENT_ERRORS, mapped
 from sojourn_store_redis.scripts import Script
 from sojourn_store_redis.transport.commands import Argument
+from sojourn_store_redis.transport.connection import settled
 from sojourn_store_redis.urls import describe
+
+_log = logging.getLogger("sojourn_store_redis")
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A client with the bounds of its calls."""
+class BoundClient:
+    """A client and the bounds of its calls."""
 
     client: Any
     bounds: Bounds
@@ -39,21 +37,21 @@ class Link:
 @dataclass(frozen=True, slots=True)
 class _Place:
     loop: asyncio.AbstractEventLoop | None
-    link: Link
+    link: BoundClient
 
 
 class ClientTransport:
-    """A transport over redis-py clients, which *make_link* builds on first use, one for each process and event loop.
+    """Carry commands over clients that *make_client* returns on first use, for each process and event loop.
 
-    A client that was handed in is returned by *make_link* again and again; after a fork its pool starts anew.
+    It may return the same client each time; after a fork the client's pool is reset.
     """
 
-    def __init__(self, make_link: Callable[[], Link], *, io: StoreIO, address: str) -> None:
+    def __init__(self, make_client: Callable[[], BoundClient], *, io: StoreIO, address: str) -> None:
         self.io = io
         self.address = address
-        self._make_link = make_link
+        self._make_client = make_client
         self._place: _Place | None = None
-        self._links: dict[asyncio.AbstractEventLoop | None, Link] = {}
+        self._clients: dict[asyncio.AbstractEventLoop | None, BoundClient] = {}
         self._process = os.getpid()
         self._inherited: list[Any] = []
 
@@ -61,7 +59,7 @@ class ClientTransport:
         """Return the reply to one command."""
 
         async def call(client: Any) -> Any:
-            return await _settled(client.execute_command(*command))
+            return await settled(client.execute_command(*command))
 
         return await self._run(str(command[0]), call)
 
@@ -74,7 +72,7 @@ class ClientTransport:
             pipeline = client.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
-            return await _settled(pipeline.execute())
+            return await settled(pipeline.execute())
 
         replies: list[Any] = await self._run(f"{commands[0][0]!s} x {len(commands)}", call)
         return replies
@@ -84,26 +82,26 @@ class ClientTransport:
 
         async def call(client: Any) -> Any:
             try:
-                return await _settled(client.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments))
+                return await settled(client.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments))
             except NoScriptError:
-                return await _settled(client.execute_command("EVAL", script.source, len(keys), *keys, *arguments))
+                return await settled(client.execute_command("EVAL", script.source, len(keys), *keys, *arguments))
 
         return await self._run(script.name, call)
 
-    def apart(self) -> ClientTransport:
-        """Return this one: each call has a connection of the client's pool for itself."""
+    def dedicated(self) -> ClientTransport:
+        """Return this transport: each call has a connection of the pool to itself."""
         return self
 
     async def eval_and_wait(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
     ) -> tuple[Any, int]:
-        """Return the reply of a script, and how many replicas have confirmed it."""
+        """Return the reply of a script, and how many replicas have confirmed its writes."""
 
         async def call(client: Any) -> Any:
             pipeline = client.pipeline(transaction=False)
             pipeline.execute_command("EVAL", script.source, len(keys), *keys, *arguments)
             pipeline.execute_command("WAIT", replicas, milliseconds)
-            replies = await _settled(pipeline.execute(raise_on_error=False))
+            replies = await settled(pipeline.execute(raise_on_error=False))
             if isinstance(replies[0], Exception):
                 raise replies[0]
             return replies
@@ -115,11 +113,11 @@ class ClientTransport:
         """Release idle connections of the running loop; those of another one can only be closed there."""
         if self._process != os.getpid():
             return
-        link = self._links.pop(asyncio.get_running_loop() if self.io is StoreIO.ASYNC else None, None)
+        link = self._clients.pop(asyncio.get_running_loop() if self.io is StoreIO.ASYNC else None, None)
         self._place = None
         if link is not None:
             with suppress(*CLIENT_ERRORS):
-                await _settled(link.client.connection_pool.disconnect(inuse_connections=False))
+                await settled(link.client.connection_pool.disconnect(inuse_connections=False))
 
     async def _run(self, operation: str, call: Callable[[Any], Any]) -> Any:
         link = self._link()
@@ -129,41 +127,34 @@ class ClientTransport:
         except CLIENT_ERRORS as error:
             raise mapped(error, operation=operation, address=self.address) from error
 
-    def _link(self) -> Link:
+    def _link(self) -> BoundClient:
         loop = asyncio.get_running_loop() if self.io is StoreIO.ASYNC else None
         place = self._place
         if place is not None and place.loop is loop and self._process == os.getpid():
             return place.link
         return self._move(loop)
 
-    def _move(self, loop: asyncio.AbstractEventLoop | None) -> Link:
+    def _move(self, loop: asyncio.AbstractEventLoop | None) -> BoundClient:
         if self._process != os.getpid():
-            self._leave_to_the_parent()
-        for other in list(self._links):
+            self._start_over_after_fork()
+        for other in list(self._clients):
             if other is not None and other.is_closed():
-                del self._links[other]
-        link = self._links.get(loop) or self._links.setdefault(loop, self._make_link())
+                del self._clients[other]
+        link = self._clients.get(loop) or self._clients.setdefault(loop, self._make_client())
         self._place = _Place(loop, link)
         return link
 
-    def _leave_to_the_parent(self) -> None:
-        # the parent still reads from these sockets: neither closing nor collecting them may disturb its loop
-        for link in self._links.values():
+    def _start_over_after_fork(self) -> None:
+        # the parent still reads from these sockets: they must be neither closed nor collected here
+        for link in self._clients.values():
             pool: Any = link.client.connection_pool
             self._inherited.append((link, {**pool.__dict__}))
             pool.reset()
-        self._links = {}
+        self._clients = {}
         self._process = os.getpid()
 
 
-async def _settled(result: Any) -> Any:
-    return await result if isawaitable(result) else result
-
-
-_log = logging.getLogger("sojourn_store_redis")
-
-
-def handed_in(client: Any, *, timeout: float | None) -> ClientTransport:
+def wrap_client(client: Any, *, timeout: float | None) -> ClientTransport:
     """Return a transport over the application's own *client*, whose settings stay as they are.
 
     *timeout* is the overall deadline of a call over an asyncio client, in seconds; a blocking one has only its own
@@ -186,7 +177,7 @@ def handed_in(client: Any, *, timeout: float | None) -> ClientTransport:
             "the redis client handed to RedisStore has no socket_timeout: a frozen server would block for ever"
         )
 
-    def link() -> Link:
-        return Link(client, async_bounds(seconds=timeout, slots=None) if io is StoreIO.ASYNC else Unbounded)
+    def link() -> BoundClient:
+        return BoundClient(client, async_bounds(seconds=timeout, slots=None) if io is StoreIO.ASYNC else Unbounded)
 
     return ClientTransport(link, io=io, address=describe(options))

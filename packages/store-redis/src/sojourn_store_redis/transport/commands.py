@@ -1,7 +1,7 @@
-"""The way to the server: all that a store knows about a client, be it blocking or asyncio.
+"""What a store needs of a transport, and the commands that both kinds of connection have in common.
 
-The one rule: nothing redis-py raises leaves from here unmapped, and no connection is used by two processes or two
-event loops (FAILURES F21).
+Every error of redis-py and every error reply is mapped to an error of the store contract. No connection is used by two
+processes or two event loops (FAILURES F21).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Transport(Protocol):
         ...
 
     async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
-        """Return the reply of a script, which the server is taught when it does not know it."""
+        """Return the reply of a script, which is sent whole when the server does not know its digest."""
         ...
 
     async def aclose(self) -> None:
@@ -50,33 +50,33 @@ class Transport(Protocol):
 
 
 @runtime_checkable
-class SpreadTransport(Transport, Protocol):
+class ShardedTransport(Transport, Protocol):
     """Carry commands to several servers, each of which holds some of the keys."""
 
     @property
     def generation(self) -> int:
-        """Rises whenever keys have moved from one server to another."""
+        """A number that rises whenever keys have moved to another server."""
         ...
 
     def server_of(self, key: bytes) -> str:
-        """Return the name of the server that holds *key*, without asking; empty while that is not known."""
+        """Return the name of the server that holds *key*, without I/O; empty while it is not known."""
         ...
 
     async def servers(self) -> Sequence[Transport]:
-        """Return a transport to each server; for commands without a key."""
+        """Return a transport to each server, for commands without a key."""
         ...
 
 
 def pack_wait(
     script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
 ) -> bytes:
-    """Return the bytes of a script and of a WAIT for what it wrote; a script that the server may not know yet."""
+    """Return the bytes of a script, sent whole because the server may not know it, and of a WAIT for its writes."""
     command = ("EVAL", script.source, len(keys), *keys, *arguments)
     return pack(command) + pack(("WAIT", replicas, milliseconds))
 
 
 class Commands:
-    """Turn calls into bytes, and replies into results or errors of the contract."""
+    """The methods of a transport, over ``ask``, which sends bytes and returns replies."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -100,14 +100,14 @@ class Commands:
         return found
 
     async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
-        """Return the reply of a script, which the server is taught when it does not know it."""
+        """Return the reply of a script, which is sent whole when the server does not know its digest."""
         reply = await self.ask(script.name, pack(("EVALSHA", script.digest, len(keys), *keys, *arguments)))
-        return await self.taught(script, keys, arguments, reply) if isinstance(reply, Exception) else reply
+        return await self.eval_source(script, keys, arguments, reply) if isinstance(reply, Exception) else reply
 
-    async def taught(
+    async def eval_source(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], reply: Exception
     ) -> Any:
-        """Return the reply of a script once the server was taught it, if that is what the first *reply* asked for."""
+        """Return the reply of a script that is sent whole if *reply* says that the server does not know it."""
         answer: Any = reply
         if isinstance(reply, NoScriptError):
             answer = await self.ask(script.name, pack(("EVAL", script.source, len(keys), *keys, *arguments)))
@@ -118,7 +118,7 @@ class Commands:
     async def eval_and_wait(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int
     ) -> tuple[Any, int]:
-        """Return the reply of a script, and how many replicas have confirmed it."""
+        """Return the reply of a script, and how many replicas have confirmed its writes."""
         replies = await self.ask(script.name, pack_wait(script, keys, arguments, replicas, milliseconds), 2)
         reply, confirmed = (replies, 0) if isinstance(replies, Exception) else replies
         if isinstance(reply, Exception):
@@ -127,4 +127,4 @@ class Commands:
 
     @abstractmethod
     async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
-        """Return the reply, which may be an error, or a list of *batch* replies."""
+        """Send *packed* and return the reply, which may be an error, or a list of *batch* replies."""

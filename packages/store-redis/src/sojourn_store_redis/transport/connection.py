@@ -1,6 +1,7 @@
-"""How a connection finds the server that takes writes.
+"""Routes to the server that takes writes, and the connections of redis-py that they open.
 
-The one rule: a connection is only as good as the generation of its route in which it was opened.
+A connection belongs to the generation of its route in which it was opened, and is not used in a later one. This module
+alone reaches into connections of redis-py: once ``adopt`` has taken one over, redis-py reads and writes nothing on it.
 """
 
 from __future__ import annotations
@@ -18,30 +19,36 @@ from redis.exceptions import InvalidResponse
 from sojourn_store_redis.deadlines import DeadlineSocket
 
 DEPOSED = "another server has become the master, or may have"
-"""Why a call failed that was in flight when its route changed."""
+"""The message for calls that were in flight when their route changed."""
+
+NOTHING = object()
+"""What ``reader().gets()`` returns while there is no complete reply."""
+
+_parser: Any = redis.asyncio.connection.DefaultParser
+_pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
 
 
 class Route(Protocol):
-    """The way to the server, for asyncio and for blocking connections of redis-py alike."""
+    """The way to the server, for asyncio or for blocking connections."""
 
     address: str
     """For messages, without credentials."""
 
     @property
     def generation(self) -> int:
-        """Rises when connections that are open lead to a server that is not the right one any more."""
+        """A number that rises when open connections lead to the wrong server."""
         ...
 
     async def connect(self) -> Any:
-        """Return an opened connection; whatever redis-py raises. Never suspends over blocking connections."""
+        """Return an open connection, or raise an error of redis-py; never suspends over blocking connections."""
         ...
 
     def leave(self, generation: int) -> None:
-        """Hear that a connection of *generation* leads to a server that takes no writes."""
+        """Leave the server of *generation*: it takes no writes."""
         ...
 
     async def aclose(self) -> None:
-        """Stop watching; the next ``connect`` begins again."""
+        """Stop watching; the next ``connect`` starts again."""
         ...
 
 
@@ -54,8 +61,8 @@ class DirectRoute:
         self._make_connection = make_connection
 
     async def connect(self) -> Any:
-        """Return an opened connection."""
-        return await opened(self._make_connection())
+        """Return an open connection."""
+        return await open_connection(self._make_connection())
 
     def leave(self, generation: int) -> None:
         """Do nothing: there is no other server."""
@@ -64,10 +71,10 @@ class DirectRoute:
         """Do nothing."""
 
 
-async def opened(connection: Any) -> Any:
-    """Open *connection* and return it; nothing of it stays open when that fails or is cancelled."""
+async def open_connection(connection: Any) -> Any:
+    """Open *connection* and return it; close it when that fails or is cancelled."""
     if isinstance(connection, AbstractConnection):
-        hasten(connection)
+        skip_close_notify(connection)
     try:
         await settled(connection.connect())
     except BaseException:
@@ -77,19 +84,12 @@ async def opened(connection: Any) -> Any:
 
 
 async def settled(result: Any) -> Any:
-    """Return what a method of either kind of connection returned, awaited where it must be."""
+    """Return *result*, awaited if a client or connection of asyncio returned it."""
     return await result if isawaitable(result) else result
 
 
-_parser: Any = redis.asyncio.connection.DefaultParser
-_pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
-
-NOTHING = object()
-"""What ``reader().gets()`` returns when no whole reply is there."""
-
-
 def reader() -> Any:
-    """Return a parser of replies that speaks of errors as redis-py does."""
+    """Return a parser of replies, with the errors of redis-py."""
     return hiredis.Reader(protocolError=InvalidResponse, replyError=_parser.parse_error, notEnoughData=NOTHING)
 
 
@@ -99,25 +99,26 @@ def pack(command: tuple[Any, ...]) -> bytes:
 
 
 def adopt(connection: Any, protocol: asyncio.Protocol) -> asyncio.Transport:
-    """Let *protocol* have all that the asyncio *connection* receives from now on."""
+    """Give *protocol* all that the asyncio *connection* receives from now on."""
     transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001 - see above
     transport.set_protocol(protocol)
     return transport
 
 
 def abandon(connection: Any) -> None:
-    """Close the asyncio *connection* at once; without waiting, as a protocol must."""
+    """Close the asyncio *connection* at once, without waiting, as a protocol must."""
     writer = connection._writer  # noqa: SLF001 - see above
-    connection._writer = connection._reader = None  # noqa: SLF001 - its finaliser asks for them
+    # its finaliser warns about an open writer
+    connection._writer = connection._reader = None  # noqa: SLF001 - see above
     if writer is not None:
         writer.transport.abort()
 
 
-def hasten(connection: Any) -> None:
-    """Let the asyncio *connection* close at once whenever redis-py closes it: when a call is cancelled, too.
+def skip_close_notify(connection: Any) -> None:
+    """Make the asyncio *connection* close at once whenever redis-py closes it, as when a call is cancelled.
 
-    Over TLS it would wait for the goodbye of the server, behind everybody's back, and a loop that ends leaves the
-    socket open.
+    Over TLS it would wait in the background for close_notify of the server, and an event loop that ends meanwhile leaves
+    the socket open.
     """
 
     async def disconnect(*_: object, **__: object) -> None:
@@ -127,6 +128,6 @@ def hasten(connection: Any) -> None:
 
 
 def socket_of(connection: Any) -> Any:
-    """Return the socket of the blocking *connection*, without the deadline that it had while redis-py used it."""
+    """Return the socket of the blocking *connection*, without the deadline that redis-py needed."""
     socket = connection._sock  # noqa: SLF001 - see above
     return socket.bare if isinstance(socket, DeadlineSocket) else socket

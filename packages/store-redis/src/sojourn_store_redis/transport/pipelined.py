@@ -1,7 +1,7 @@
-"""The suspending transport: one connection for each event loop, shared by all of its tasks.
+"""The suspending transport: one connection for each event loop, shared by all of its tasks (pipelining).
 
-The one rule: no connection is used by two event loops or two processes (FAILURES F21), and none after its route has
-changed (F13).
+Every caller gets the reply to its own command or an error, never the reply to another one (FAILURES F17). No connection
+is used by two event loops or two processes (F21), or after its route has changed (F13).
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import StoreIO, patience_left
-from sojourn_store_redis.errors import LineFullError, StrayReplyError, is_refusal, mapped
+from sojourn_store_redis.errors import QueueFullError, StrayReplyError, is_refusal, mapped
 from sojourn_store_redis.scripts import Script
 from sojourn_store_redis.transport.commands import Argument, Commands
 from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, abandon, adopt, pack, reader
 
 _PLAIN: Final = frozenset((bytes, int, type(None)))
-"""The types of replies that are neither errors nor hold any."""
+"""Types of replies that are no errors and contain none."""
 
 
-class SharedTransport(Commands):
+class PipelinedTransport(Commands):
     """Carry the commands of all tasks of an event loop over one connection, opened on first use.
 
-    *seconds* bounds each call, *limit* how many are in flight at once. With *asks_elsewhere* a server that refuses is
-    left, and the route is asked for another one; without, the caller gets the refusal.
+    *seconds* bounds each call, *limit* the number of calls in flight. With *asks_elsewhere* the route is asked for another
+    server when one refuses; without, the caller gets the refusal.
     """
 
     io = StoreIO.ASYNC
@@ -45,136 +45,141 @@ class SharedTransport(Commands):
         self._route = route
         self._seconds = seconds
         self.longest_call = 2 * seconds
-        """Seconds within which a call ends: at one server, or at two when the first refuses."""
+        """Seconds within which a call ends: at one server, or at a second one after a refusal."""
         self._limit = limit
-        self._wires: dict[asyncio.AbstractEventLoop, Wire] = {}
-        self._wire: Wire | None = None
+        self._connections: dict[asyncio.AbstractEventLoop, Connection] = {}
+        self._current: Connection | None = None
         self._process = os.getpid()
         self._inherited: list[Any] = []
 
     async def aclose(self) -> None:
-        """Close the connection of the running loop when its calls are answered; that of another loop stays open."""
-        wire = self._wires.pop(asyncio.get_running_loop(), None) if self._process == os.getpid() else None
-        self._wire = None
-        if wire is not None:
-            wire.retire()
-            await wire.closed()
-        if not self._wires:
+        """Close the connection of the running loop once its calls are answered; only their own loops can close others."""
+        connection = self._connections.pop(asyncio.get_running_loop(), None) if self._process == os.getpid() else None
+        self._current = None
+        if connection is not None:
+            connection.retire()
+            await connection.closed()
+        if not self._connections:
             await self._route.aclose()
 
-    def apart(self) -> SharedTransport:
-        """Return another one over the same route, for calls that hold up their connection."""
-        return SharedTransport(
+    def dedicated(self) -> PipelinedTransport:
+        """Return a transport with connections of its own, for calls that hold up their connection."""
+        return PipelinedTransport(
             self._route, seconds=self._seconds, limit=self._limit, asks_elsewhere=self._asks_elsewhere
         )
 
     def abandon(self) -> None:
-        """End every connection and all calls on it, at once where that is possible, else soon; from any thread."""
+        """End every connection and all calls on it, from any thread; each loop does so in its next turn."""
         if self._process != os.getpid():
             return
-        self._wire = None
-        for loop, wire in list(self._wires.items()):
-            self._wires.pop(loop, None)
-            with suppress(RuntimeError):  # the loop is closed, and its connections with it
-                loop.call_soon_threadsafe(wire.end, RedisConnectionError(DEPOSED))
+        self._current = None
+        for loop, connection in list(self._connections.items()):
+            self._connections.pop(loop, None)
+            # a closed loop has closed its connections
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(connection.end, RedisConnectionError(DEPOSED))
 
     async def execute(self, *command: Argument) -> Any:
-        """Return the reply to one command; most need no second look, and one step less."""
-        operation, packed, wire = str(command[0]), pack(command), self._wire_here()
-        del command  # nothing that is not needed any more waits for the reply
-        reply = await self._sent(wire, operation, packed, None)
-        if reply.__class__ not in _PLAIN or wire.generation != self._route.generation:
-            reply = await self._settled(wire, operation, packed, None, reply)
+        """Return the reply to one command."""
+        operation, packed, connection = str(command[0]), pack(command), self._current_connection()
+        # a command may hold a large record: free it while the reply is on its way
+        del command
+        reply = await self._sent(connection, operation, packed, None)
+        if reply.__class__ not in _PLAIN or connection.generation != self._route.generation:
+            reply = await self._checked(connection, operation, packed, None, reply)
             if isinstance(reply, Exception):
                 raise mapped(reply, operation=operation, address=self.address) from reply
         return reply
 
     async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
-        """Return the reply of a script, which the server is taught when it does not know it."""
+        """Return the reply of a script, which is sent whole when the server does not know its digest."""
         packed = pack(("EVALSHA", script.digest, len(keys), *keys, *arguments))
-        wire = self._wire_here()
-        reply = await self._sent(wire, script.name, packed, None)
-        if reply.__class__ not in _PLAIN or wire.generation != self._route.generation:
-            reply = await self._settled(wire, script.name, packed, None, reply)
+        connection = self._current_connection()
+        reply = await self._sent(connection, script.name, packed, None)
+        if reply.__class__ not in _PLAIN or connection.generation != self._route.generation:
+            reply = await self._checked(connection, script.name, packed, None, reply)
             if isinstance(reply, Exception):
-                return await self.taught(script, keys, arguments, reply)
+                return await self.eval_source(script, keys, arguments, reply)
         return reply
 
     async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
-        """Return a reply or an error; a server that refuses is left, and another one is asked once."""
-        wire = self._wire_here()
-        reply = await self._sent(wire, operation, packed, batch)
-        if reply.__class__ in _PLAIN and wire.generation == self._route.generation:
+        """Send *packed* and return the reply, which may be an error, or a list of *batch* replies."""
+        connection = self._current_connection()
+        reply = await self._sent(connection, operation, packed, batch)
+        if reply.__class__ in _PLAIN and connection.generation == self._route.generation:
             return reply
-        return await self._settled(wire, operation, packed, batch, reply)
+        return await self._checked(connection, operation, packed, batch, reply)
 
-    async def _settled(self, wire: Wire, operation: str, packed: bytes, batch: int | None, reply: Any) -> Any:
-        """Return what the *reply* is worth: another server's when this one refused, and nothing from a deposed one."""
+    async def _checked(
+        self, connection: Connection, operation: str, packed: bytes, batch: int | None, reply: Any
+    ) -> Any:
+        """Return *reply*, or that of another server if this one refused; an error if the route has changed meanwhile."""
         if self._asks_elsewhere and is_refusal(reply):
-            wire.retire()
-            self._route.leave(wire.generation)
-            wire = self._wire_here()
-            reply = await self._sent(wire, operation, packed, batch)
-        if wire.generation != self._route.generation:
-            wire.end(RedisConnectionError(DEPOSED))
-            return RedisConnectionError(DEPOSED)  # whatever it said: it may be forgotten
+            connection.retire()
+            self._route.leave(connection.generation)
+            connection = self._current_connection()
+            reply = await self._sent(connection, operation, packed, batch)
+        if connection.generation != self._route.generation:
+            connection.end(RedisConnectionError(DEPOSED))
+            # even a success does not count: the new master may not know of it
+            return RedisConnectionError(DEPOSED)
         return reply
 
-    def _wire_here(self) -> Wire:
-        wire = self._wire
+    def _current_connection(self) -> Connection:
+        connection = self._current
         if (
-            wire is None
-            or wire.is_over
-            or wire.loop is not asyncio.get_running_loop()
-            or wire.generation != self._route.generation
+            connection is None
+            or connection.is_over
+            or connection.loop is not asyncio.get_running_loop()
+            or connection.generation != self._route.generation
             or self._process != os.getpid()
         ):
-            return self._move()
-        return wire
+            return self._connection_here()
+        return connection
 
-    def _sent(self, wire: Wire, operation: str, packed: bytes, batch: int | None) -> asyncio.Future[Any]:
-        """Return a future of the reply. StoreUnavailableError when too many wait already."""
+    def _sent(self, connection: Connection, operation: str, packed: bytes, batch: int | None) -> asyncio.Future[Any]:
+        """Send *packed* and return a future of the reply; StoreUnavailableError when too many calls wait already."""
         try:
-            return wire.send(packed, batch=batch, patience=patience_left())
-        except LineFullError as error:
+            return connection.send(packed, batch=batch, patience=patience_left())
+        except QueueFullError as error:
             raise StoreUnavailableError(
                 f"redis at {self.address} cannot do {operation} now: {error}; try again later",
                 retry_after=self._seconds,
             ) from error
 
-    def _move(self) -> Wire:
-        """Return the wire of the running loop, a new one when there is none that may be used."""
+    def _connection_here(self) -> Connection:
+        """Return the connection of the running loop, a new one when none can be used."""
         if self._process != os.getpid():
-            # the parent still reads from these sockets: neither closing nor collecting them may disturb its loop
-            self._inherited.append(self._wires)
-            self._wires, self._process = {}, os.getpid()
+            # the parent still reads from these sockets: they must be neither closed nor collected here
+            self._inherited.append(self._connections)
+            self._connections, self._process = {}, os.getpid()
         loop = asyncio.get_running_loop()
-        for other in [each for each in list(self._wires) if each.is_closed()]:
-            self._wires.pop(other, None)
-        wire = self._wires.get(loop)
-        if wire is not None and not wire.is_over and wire.generation != self._route.generation:
-            wire.end(RedisConnectionError(DEPOSED))
-        if wire is None or wire.is_over:
-            wire = self._wires[loop] = Wire(self._route, seconds=self._seconds, limit=self._limit)
-        self._wire = wire
-        return wire
+        for other in [each for each in list(self._connections) if each.is_closed()]:
+            self._connections.pop(other, None)
+        connection = self._connections.get(loop)
+        if connection is not None and not connection.is_over and connection.generation != self._route.generation:
+            connection.end(RedisConnectionError(DEPOSED))
+        if connection is None or connection.is_over:
+            connection = self._connections[loop] = Connection(self._route, seconds=self._seconds, limit=self._limit)
+        self._current = connection
+        return connection
 
 
-class Wire(asyncio.Protocol):
-    """Send what is asked for, in one write for each turn of the loop, and hand the replies out in order.
+class Connection(asyncio.Protocol):
+    """One connection of one event loop: sends commands, in one write for each turn of the loop, and receives replies.
 
-    The *route* is asked at once, in a task of its own, so that no caller that gives up takes the connection with it.
+    It is opened over *route* in a task of its own, so that a caller that is cancelled does not end it.
     """
 
     def __init__(self, route: Route, *, seconds: float, limit: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.generation = route.generation
         self._seconds = seconds
-        self._line = ReplyLine(seconds=seconds, limit=limit)
+        self._queue = ReplyQueue(seconds=seconds, limit=limit)
         self._unsent: list[bytes] = []
         self._is_flush_due = False
-        self._is_lonely = True
-        """Whether the last calls came one by one: with company, one write for all in a turn of the loop is cheaper."""
+        self._sends_at_once = True
+        """Whether the last calls came one by one; when they come together, one write for all of a turn is cheaper."""
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._is_retired = False
@@ -187,18 +192,18 @@ class Wire(asyncio.Protocol):
         self._opening = self.loop.create_task(self._open(route))
 
     def send(self, packed: bytes, *, batch: int | None = None, patience: float | None = None) -> asyncio.Future[Any]:
-        """Return a future of the reply; an error is its result too, so that nobody need retrieve it.
+        """Return a future of the reply or error; QueueFullError when too many calls wait already.
 
-        LineFullError when too many wait already.
+        An error is a result and no exception, so that a future that nobody awaits is not reported.
         """
-        line, loop = self._line, self.loop
+        queue, loop = self._queue, self.loop
         future: asyncio.Future[Any] = loop.create_future()
-        is_first = not line
-        due = line.join(future, loop.time(), batch=batch, patience=patience)
+        is_first = not queue
+        due = queue.add(future, loop.time(), batch=batch, patience=patience)
         if due < self._alarm_at:
             self._set_alarm(due)
-        if is_first and self._is_lonely and self._transport is not None:
-            self._transport.write(packed)  # nobody was there to share a write with: do not wait for the next turn
+        if is_first and self._sends_at_once and self._transport is not None:
+            self._transport.write(packed)
             return future
         self._unsent.append(packed)
         if not self._is_flush_due and self._transport is not None:
@@ -207,15 +212,15 @@ class Wire(asyncio.Protocol):
         return future
 
     def retire(self) -> None:
-        """Take no more calls, and end when those in flight have their replies."""
+        """Take no more calls, and end once those in flight are answered."""
         self.is_over = self._is_retired = True
-        if not self._line:
+        if not self._queue:
             self.end(RedisConnectionError("the connection is not needed any more"))
 
     def end(self, error: Exception) -> None:
-        """Close the connection at once; everybody who still waits gets *error*."""
+        """Close the connection at once; all callers that still wait get *error*."""
         self.is_over = True
-        self._line.break_off(error)
+        self._queue.fail_all(error)
         self._unsent.clear()
         if self._alarm is not None:
             self._alarm.cancel()
@@ -232,10 +237,11 @@ class Wire(asyncio.Protocol):
             await self._closed
 
     def data_received(self, data: bytes) -> None:
-        """Hand out the replies in *data*."""
+        """Hand the replies in *data* to their callers."""
+        # data that arrives after the end has no callers
         if self._connection is None:
-            return  # what still arrives after the end belongs to nobody
-        receive, gets = self._line.receive, self._reader.gets
+            return
+        receive, gets = self._queue.receive, self._reader.gets
         try:
             self._reader.feed(data)
             while (reply := gets()) is not NOTHING:
@@ -243,11 +249,11 @@ class Wire(asyncio.Protocol):
         except RedisError as error:
             self.end(error)
         else:
-            if self._is_retired and not self._line:
+            if self._is_retired and not self._queue:
                 self.retire()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell everybody who waits."""
+        """Hand an error to all callers that wait."""
         if not self._closed.done():
             self._closed.set_result(None)
         self.end(RedisConnectionError("the server closed the connection" if exc is None else str(exc)))
@@ -276,7 +282,7 @@ class Wire(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        self._is_lonely = len(self._line) == 1
+        self._sends_at_once = len(self._queue) == 1
         unsent = self._unsent
         if unsent and self._connection is not None and self._transport is not None:
             self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
@@ -290,26 +296,26 @@ class Wire(asyncio.Protocol):
 
     def _expire(self) -> None:
         self._alarm, self._alarm_at = None, math.inf
-        if self._line.expire(self.loop.time()):
+        if self._queue.expire(self.loop.time()):
             self.end(RedisTimeoutError("the server left the first in line without a reply"))
-        elif (due := self._line.next_deadline()) is not None:
+        elif (due := self._queue.next_deadline()) is not None:
             self._set_alarm(due)
 
 
 class Waiter(Protocol):
-    """One who waits for a reply; an ``asyncio.Future`` is one."""
+    """A caller that waits for a reply; an ``asyncio.Future`` is one."""
 
     def done(self) -> bool:
-        """Tell whether it has its result, or has given up."""
+        """Tell whether it has its result, or was cancelled."""
         ...
 
     def set_result(self, result: Any, /) -> None:
-        """Hand over the reply; an error is handed over as a value too."""
+        """Hand over the reply; an error is handed over as a value, too."""
         ...
 
 
 class _Batch:
-    """One who waits for the replies to commands that were sent together."""
+    """A caller that waits for the replies to several commands."""
 
     __slots__ = ("replies", "waiter", "wanted")
 
@@ -325,47 +331,49 @@ class _Batch:
         self.waiter.set_result(result)
 
 
-class ReplyLine:
-    """The line of one connection, from its first command to its end.
+class ReplyQueue:
+    """The callers that wait for replies on one connection, in the order of their commands; no I/O and no clock.
 
-    *seconds* is how long the connection may leave the first in line without a reply; at most *limit* callers wait.
+    A caller that gave up keeps its place, and its reply is dropped. *seconds* is how long the connection may leave the
+    first caller without a reply; at most *limit* callers wait.
     """
 
-    __slots__ = ("_dues", "_impatient", "_limit", "_seconds", "_serial", "_waiters")
+    __slots__ = ("_dues", "_earlier", "_limit", "_seconds", "_serial", "_waiters")
 
     def __init__(self, *, seconds: float, limit: int) -> None:
         self._seconds = seconds
         self._limit = limit
         self._waiters: deque[Waiter] = deque()
         self._dues: deque[float] = deque()
-        """Until when the connection is trusted to answer each of them."""
-        self._impatient: list[tuple[float, int, Waiter]] = []
+        """When the connection counts as dead if it has not answered the caller at the same place."""
+        self._earlier: list[tuple[float, int, Waiter]] = []
         self._serial = 0
 
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def join(self, waiter: Waiter, now: float, *, batch: int | None = None, patience: float | None = None) -> float:
-        """Let *waiter* wait for the next reply, or for a list of *batch* replies; return when to ``expire`` at latest.
+    def add(self, waiter: Waiter, now: float, *, batch: int | None = None, patience: float | None = None) -> float:
+        """Add a caller that waits for one reply, or a list of *batch* replies; return when to call ``expire`` at the latest.
 
-        *patience* is how many seconds this caller waits when that is less than the line's own. LineFullError.
+        *patience* is how many seconds this caller waits, if less than *seconds* of the queue. QueueFullError.
         """
         if len(self._waiters) >= self._limit:
-            raise LineFullError(f"{self._limit} calls are in flight, as many as SOJOURN_REDIS_MAX_IN_FLIGHT allows")
+            raise QueueFullError(f"{self._limit} calls are in flight, as many as SOJOURN_REDIS_MAX_IN_FLIGHT allows")
         due = now + self._seconds
         self._waiters.append(waiter if batch is None else _Batch(waiter, batch))
         self._dues.append(due)
         if patience is not None and patience < self._seconds:
             due = now + patience
-            impatient = self._impatient
-            while impatient and impatient[0][2].done():  # else those who were answered would stay until they are due
-                heappop(impatient)
+            earlier = self._earlier
+            # those that were answered would else stay until they are due
+            while earlier and earlier[0][2].done():
+                heappop(earlier)
             self._serial += 1
-            heappush(impatient, (due, self._serial, waiter))
+            heappush(earlier, (due, self._serial, waiter))
         return due
 
     def receive(self, reply: Any) -> None:
-        """Hand *reply* to the first in line, if it still waits. StrayReplyError when nobody has asked."""
+        """Hand *reply* to the first caller, if it still waits; StrayReplyError when no caller is left."""
         waiters = self._waiters
         if not waiters:
             raise StrayReplyError("a reply came that nobody had asked for")
@@ -382,26 +390,26 @@ class ReplyLine:
             waiter.set_result(reply)
 
     def expire(self, now: float) -> bool:
-        """End the waiting of those who were less patient; tell whether the connection must be given up."""
-        impatient = self._impatient
-        while impatient and impatient[0][0] <= now:
-            waiter = heappop(impatient)[2]
+        """End the wait of callers whose own time is over; tell whether the connection counts as dead."""
+        earlier = self._earlier
+        while earlier and earlier[0][0] <= now:
+            waiter = heappop(earlier)[2]
             if not waiter.done():
                 waiter.set_result(RedisTimeoutError("no reply within the patience of the request"))
         return bool(self._dues) and self._dues[0] <= now
 
     def next_deadline(self) -> float | None:
-        """Return when ``expire`` has something to do at the earliest, None when nobody waits."""
+        """Return when ``expire`` has something to do at the earliest, None when no caller waits."""
         due = self._dues[0] if self._dues else None
-        if self._impatient and (due is None or self._impatient[0][0] < due):
-            return self._impatient[0][0]
+        if self._earlier and (due is None or self._earlier[0][0] < due):
+            return self._earlier[0][0]
         return due
 
-    def break_off(self, error: Exception) -> None:
-        """Hand *error* to all who still wait, and forget the line."""
+    def fail_all(self, error: Exception) -> None:
+        """Hand *error* to all callers that still wait, and empty the queue."""
         waiters, self._waiters = self._waiters, deque()
         self._dues.clear()
-        self._impatient.clear()
+        self._earlier.clear()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(error)
