@@ -15,7 +15,8 @@ from sojourn.errors import ConfigurationError, StoreUnavailableError
 from sojourn.stores import Created, StoreIO
 from sojourn.testing import make_id, make_record, make_write_id
 from sojourn_store_redis import Address, RedisStore
-from sojourn_store_redis.sentinel import MasterWatch, SentinelRoute, new_master
+from sojourn_store_redis.sentinel import MasterListener, SentinelRoute, new_master
+from sojourn_store_redis.threads import ProcessThread
 from sojourn_store_redis.urls import SentinelGroup
 from sojourn_testing.bench import Driver, drive
 from tests.beats import lasts
@@ -244,13 +245,14 @@ def sentinel() -> Iterator[RedisServer]:
         yield sentinel
 
 
-def _watch(sentinel: RedisServer, heard: Heard, interval: float = 0.2) -> MasterWatch:
+def _watch(sentinel: RedisServer, heard: Heard, interval: float = 0.2) -> ProcessThread[MasterListener]:
     def listener(host: str, port: int) -> Any:
         return redis.asyncio.Connection(host=host, port=port, protocol=2, socket_timeout=0.2)
 
-    return MasterWatch(
+    listening = MasterListener(
         name="m", nodes=[("127.0.0.1", sentinel.port)], make_listener=listener, on_master=heard.hear, interval=interval
     )
+    return ProcessThread(lambda: listening, name="sojourn sentinel watch")
 
 
 @pytest.mark.parametrize(
@@ -275,8 +277,8 @@ def test_the_watch_asks_again_after_it_was_cut_off(sentinel: RedisServer) -> Non
     wait_until(lambda: heard.masters == [("127.0.0.1", 1)], "the first answer", 5)
     assert sentinel.command("CLIENT", "KILL", "TYPE", "pubsub") == 1
     wait_until(lambda: len(heard.masters) == 2, "an answer after the link was cut", 5)
-    watch.stop()
-    watch.stop()
+    watch.stop(1.0)
+    watch.stop(1.0)
     assert "sojourn sentinel watch" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -289,7 +291,7 @@ def test_the_watch_notices_that_a_sentinel_is_frozen(sentinel: RedisServer) -> N
     time.sleep(0.8)
     sentinel.thaw()
     wait_until(lambda: len(heard.masters) == 2, "an answer after the thaw", 5)
-    watch.stop()
+    watch.stop(1.0)
 
 
 def test_the_watch_ends_when_nobody_wants_to_hear_any_more(sentinel: RedisServer) -> None:
@@ -299,7 +301,7 @@ def test_the_watch_ends_when_nobody_wants_to_hear_any_more(sentinel: RedisServer
         watch.start()
         wait_until(lambda: len(heard.masters) == 1, "the first answer", 5)
         assert watch._thread is not None
-        return watch._thread
+        return watch._thread._thread
 
     thread = listen_and_forget()
     gc.collect()

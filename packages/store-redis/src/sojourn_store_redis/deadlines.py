@@ -72,16 +72,6 @@ class DeadlineSocket:
         return getattr(self.bare, name)
 
 
-class Unbounded:
-    """Bounds of a client that has its own time-outs."""
-
-    async def __aenter__(self) -> None:
-        """Do nothing."""
-
-    async def __aexit__(self, *_: object) -> None:
-        """Do nothing."""
-
-
 class BlockingBounds:
     """The *slots* for connections that the threads of a process share, and the deadline of each call.
 

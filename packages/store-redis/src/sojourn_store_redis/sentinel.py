@@ -8,7 +8,6 @@ after every subscription it is asked for the master, because messages in between
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from weakref import WeakMethod
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sojourn_store_redis.errors import CLIENT_ERRORS
+from sojourn_store_redis.threads import ProcessThread
 from sojourn_store_redis.transport.connection import DEPOSED, open_connection, settled
 from sojourn_store_redis.urls import Node
 
@@ -54,7 +54,8 @@ class SentinelRoute:
         self._named: Node | None = None
         self._news = 0
         self._lock = threading.Lock()
-        self._watch = MasterWatch(name=name, nodes=nodes, make_listener=make_listener, on_master=self.note_master)
+        listener = MasterListener(name=name, nodes=nodes, make_listener=make_listener, on_master=self.note_master)
+        self._watch = ProcessThread(lambda: listener, name="sojourn sentinel watch")
 
     async def connect(self) -> Any:
         """Return an open connection to the master, or raise an error of redis-py."""
@@ -102,7 +103,7 @@ class SentinelRoute:
 
     async def aclose(self) -> None:
         """Stop watching."""
-        self._watch.stop()
+        self._watch.stop(INTERVAL)
 
     def _settle_on(self, master: Node, news: int) -> bool:
         """Accept *master*, unless a sentinel has named another one since *news*; tell whether it was accepted.
@@ -137,8 +138,8 @@ def _require_master(role: Any, node: Node) -> None:
         raise RedisConnectionError(f"the server at {node[0]}:{node[1]} is not the master any more")
 
 
-class MasterWatch:
-    """Call *on_master* with each sentinel and the master that it names, from a thread with an event loop of its own.
+class MasterListener:
+    """Listen to every sentinel in *nodes*, and call *on_master* with each sentinel and the master that it names.
 
     It ends with the object whose method *on_master* is. *make_listener* makes asyncio connections of redis-py.
     """
@@ -157,80 +158,10 @@ class MasterWatch:
         self._make_listener = make_listener
         self._on_master = WeakMethod(on_master)
         self._interval = interval
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._process = 0
-        self._stop: Callable[[], object] = bool
 
-    def start(self) -> None:
-        """Start to listen, unless this process does already."""
-        if self._process == os.getpid():
-            return
-        with self._lock:
-            if self._process == os.getpid():
-                return
-            listening = _Listening(self._name, self._nodes, self._make_listener, self._on_master, self._interval)
-            self._stop = listening.stop
-            self._thread = threading.Thread(target=listening.run, name="sojourn sentinel watch", daemon=True)
-            self._thread.start()
-            self._process = os.getpid()
-
-    def stop(self) -> None:
-        """Stop listening; ``start`` starts again."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is None or self._process != os.getpid():
-                return
-            self._process = 0
-            self._stop()
-        thread.join(self._interval)
-
-
-class _Listening:
-    """One run of the thread; it has no reference to the watch, so that the watch can be collected."""
-
-    def __init__(
-        self,
-        name: str,
-        nodes: Sequence[Node],
-        make_listener: Callable[[str, int], Any],
-        on_master: WeakMethod[Callable[[Node, Node], None]],
-        interval: float,
-    ) -> None:
-        self._name = name
-        self._nodes = nodes
-        self._make_listener = make_listener
-        self._on_master = on_master
-        self._interval = interval
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._main: asyncio.Task[None] | None = None
-        self._is_stopped = False
-
-    def run(self) -> None:
-        """Listen until stopped or until nobody listens."""
-        try:
-            asyncio.run(self._listen())
-        except asyncio.CancelledError:
-            return
-
-    def stop(self) -> None:
-        """End the thread soon; from another thread."""
-        with self._lock:
-            self._is_stopped = True
-            if self._loop is not None and self._main is not None:
-                self._loop.call_soon_threadsafe(self._main.cancel)
-
-    async def _listen(self) -> None:
-        with self._lock:
-            if self._is_stopped:
-                return
-            self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
-        try:
-            await asyncio.gather(*(self._follow(node) for node in self._nodes))
-        finally:
-            with self._lock:
-                self._loop = None
+    async def run(self) -> None:
+        """Listen until cancelled or until nobody listens."""
+        await asyncio.gather(*(self._follow(node) for node in self._nodes))
 
     async def _follow(self, node: Node) -> None:
         failures = 0

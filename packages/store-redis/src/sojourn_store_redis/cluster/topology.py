@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -24,6 +25,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import StoreIO
 from sojourn_store_redis.errors import CLIENT_ERRORS
+from sojourn_store_redis.threads import ProcessThread
 from sojourn_store_redis.transport.commands import Argument
 from sojourn_store_redis.transport.connection import abandon, open_connection
 from sojourn_store_redis.urls import Node
@@ -162,7 +164,7 @@ class Topology:
         self._believed_at = monotonic()
         self._lock = threading.Lock()
         self._process = 0
-        self._watch = MapWatch(self, make_probe=make_probe, seconds=seconds)
+        self._thread = ProcessThread(partial(MapReader, ref(self), make_probe, seconds), name="sojourn cluster watch")
 
     def current(self) -> SlotMap | None:
         """Return the map, and make sure that the thread keeps it up to date; None before the first map."""
@@ -177,7 +179,7 @@ class Topology:
         future: Future[SlotMap] = Future()
         with self._lock:
             self._waiting.append(future)
-        self._watch.hurry()
+        self.doubt()
         if self.slots is not None:
             return self.slots
         try:
@@ -194,7 +196,9 @@ class Topology:
 
     def doubt(self) -> None:
         """Ask for the map again at once: a node refused, was lost or redirected a command."""
-        self._watch.hurry()
+        reader = self._thread.runner
+        if reader is not None:
+            reader.hurry(self._thread.call_soon)
 
     def note_redirection(self, node: Node) -> None:
         """Note that *node* redirected a command: it does not serve all that the map says."""
@@ -258,7 +262,7 @@ class Topology:
                 return
             self._process = 0
             self.slots = None
-        self._watch.stop()
+        self._thread.stop(INTERVAL)
 
     def _start(self) -> None:
         if self._process not in {0, os.getpid()}:
@@ -267,58 +271,14 @@ class Topology:
             self._waiting = []
         with self._lock:
             self._process = os.getpid()
-        self._watch.start()
+        self._thread.start()
 
 
-class MapWatch:
-    """Ask nodes for their map in a thread with an event loop of its own, one question at a time, and offer it to *topology*.
+class MapReader:
+    """Ask one node after the other for its map, and offer it to *topology*, while that exists.
 
-    A node without a newer map is left for another one while the map is in doubt. A question takes *seconds* at most. The
-    thread ends with the topology.
+    A node without a newer map is left for another one while the map is in doubt. A question takes *seconds* at most.
     """
-
-    def __init__(self, topology: Topology, *, make_probe: Callable[[str, int], Any], seconds: float) -> None:
-        self._topology = ref(topology)
-        self._make_probe = make_probe
-        self._seconds = seconds
-        self._lock = threading.Lock()
-        self._watching: _Watching | None = None
-        self._thread: threading.Thread | None = None
-        self._process = 0
-
-    def start(self) -> None:
-        """Start to ask, unless this process does already."""
-        if self._process not in {0, os.getpid()}:
-            self._lock = threading.Lock()
-            self._process = 0
-        with self._lock:
-            if self._process == os.getpid():
-                return
-            self._watching = _Watching(self._topology, self._make_probe, self._seconds)
-            self._thread = threading.Thread(target=self._watching.run, name="sojourn cluster watch", daemon=True)
-            self._thread.start()
-            self._process = os.getpid()
-
-    def hurry(self) -> None:
-        """Ask at once; from any thread."""
-        watching = self._watching
-        if watching is not None and self._process == os.getpid():
-            watching.hurry()
-
-    def stop(self) -> None:
-        """Stop asking; ``start`` starts again."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is None or self._process != os.getpid() or self._watching is None:
-                return
-            self._process = 0
-            self._watching.stop()
-        if threading.current_thread() is not thread:
-            thread.join(INTERVAL)
-
-
-class _Watching:
-    """One run of the thread; it has only a weak reference to the topology, so that it can be collected."""
 
     def __init__(
         self, topology: Callable[[], Topology | None], make_probe: Callable[[str, int], Any], seconds: float
@@ -326,38 +286,18 @@ class _Watching:
         self._topology = topology
         self._make_probe = make_probe
         self._seconds = seconds
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._main: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
-        self._is_doubted = True
-        self._is_stopped = False
         self._open: tuple[Node, Any] | None = None
+        self._is_doubted = True
 
-    def run(self) -> None:
-        """Ask until stopped or until the topology is gone."""
-        with suppress(asyncio.CancelledError):
-            asyncio.run(self._watch())
+    def hurry(self, call_soon: Callable[[Callable[[], object]], object]) -> None:
+        """Ask at once, or once more after a question under way; *call_soon* calls in the loop, from any thread."""
+        if not self._is_doubted:
+            self._is_doubted = True
+            call_soon(self._hurry.set)
 
-    def hurry(self) -> None:
-        """Ask at once, or once more after a question under way; from any thread."""
-        with self._lock:
-            if self._loop is not None and not self._is_doubted:
-                self._is_doubted = True
-                self._loop.call_soon_threadsafe(self._hurry.set)
-
-    def stop(self) -> None:
-        """Make the thread end; from another thread."""
-        with self._lock:
-            self._is_stopped = True
-            if self._loop is not None and self._main is not None:
-                self._loop.call_soon_threadsafe(self._main.cancel)
-
-    async def _watch(self) -> None:
-        with self._lock:
-            if self._is_stopped:
-                return
-            self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+    async def run(self) -> None:
+        """Ask until cancelled or until the topology is gone."""
         try:
             while True:
                 self._hurry.clear()
@@ -372,8 +312,6 @@ class _Watching:
                         await self._hurry.wait()
                 await asyncio.sleep(PAUSE)
         finally:
-            with self._lock:
-                self._loop = None
             await self._leave()
 
     async def _ask(self, topology: Topology, *, is_doubted: bool) -> None:
@@ -415,42 +353,32 @@ class _Watching:
             await asyncio.sleep(0)
 
 
-class Witness:
+async def question_primary(
+    connection: Any,
+    *,
+    node: Node,
+    topology: Topology,
+    testify: Callable[[Node, float, int], object],
+    interval: float,
+    monotonic: Callable[[], float],
+) -> None:
     """Ask the primary at *node* every *interval* seconds whether it is what the map says (docs/clustering.md).
 
-    *testify* is called for each confirmation, with the node, the moment of the question by *monotonic* and the era of the
-    map: an answer counts from the question on, and only while the map is the same.
+    Asks on an open asyncio *connection* for ever; ends with an error of redis-py. *testify* is called for each confirmation,
+    with the node, the moment of the question by *monotonic* and the era of the map: an answer counts from the question on,
+    and only while the map is the same.
     """
-
-    def __init__(
-        self,
-        node: Node,
-        topology: Topology,
-        *,
-        testify: Callable[[Node, float, int], object],
-        interval: float,
-        monotonic: Callable[[], float],
-    ) -> None:
-        self._node = node
-        self._topology = topology
-        self._testify = testify
-        self._interval = interval
-        self._monotonic = monotonic
-
-    async def question(self, connection: Any) -> None:
-        """Ask on an open asyncio *connection* for ever; ends with an error of redis-py."""
-        topology = self._topology
-        while True:
-            era, slots, now = topology.era, topology.current(), self._monotonic()
-            await connection.send_command("CLUSTER", "INFO")
-            await connection.send_command("CLUSTER", "NODES")
-            info, nodes = await connection.read_response(), await connection.read_response()
-            if slots is not None and era == topology.era:
-                if confirms(bytes(info), bytes(nodes), slots, self._node):
-                    self._testify(self._node, now, era)
-                else:
-                    topology.doubt()
-            await asyncio.sleep(self._interval)
+    while True:
+        era, slots, now = topology.era, topology.current(), monotonic()
+        await connection.send_command("CLUSTER", "INFO")
+        await connection.send_command("CLUSTER", "NODES")
+        info, nodes = await connection.read_response(), await connection.read_response()
+        if slots is not None and era == topology.era:
+            if confirms(bytes(info), bytes(nodes), slots, node):
+                testify(node, now, era)
+            else:
+                topology.doubt()
+        await asyncio.sleep(interval)
 
 
 def confirms(info: bytes, nodes: bytes, slots: SlotMap, node: Node) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final, NamedTuple
 
 from sojourn.stores import Record
@@ -131,46 +131,29 @@ class LocalCache:
         self.bytes = 0
 
 
+@dataclass(slots=True)
 class Statistics:
     """Counters of what happened so far."""
 
-    __slots__ = (
-        "announcements",
-        "bypasses",
-        "epochs",
-        "fills",
-        "hits",
-        "losses",
-        "misses",
-        "pings",
-        "refusals",
-        "watchdog",
-    )
-
-    def __init__(self) -> None:
-        self.hits = 0
-        self.misses = 0
-        self.bypasses = 0
-        """Loads without a lease."""
-        self.fills = 0
-        self.refusals = 0
-        """Answers that were not kept because of an announcement or a new epoch."""
-        self.announcements = 0
-        self.epochs = 0
-        self.losses = 0
-        """Connections that were lost."""
-        self.watchdog = 0
-        """Connections that were given up because they were silent."""
-        self.pings = 0
+    hits: int = 0
+    misses: int = 0
+    bypasses: int = 0
+    """Loads without a lease."""
+    fills: int = 0
+    refusals: int = 0
+    """Answers that were not kept because of an announcement or a new epoch."""
+    announcements: int = 0
+    epochs: int = 0
+    losses: int = 0
+    """Connections that were lost."""
+    watchdog: int = 0
+    """Connections that were given up because they were silent."""
+    pings: int = 0
 
     def figures(self, cache: LocalCache, *, tombstones: int, is_held: bool) -> dict[str, float]:
         """Return everything by name."""
         return {
-            "hits": self.hits,
-            "misses": self.misses,
-            "bypasses": self.bypasses,
-            "fills": self.fills,
-            "refusals": self.refusals,
+            **asdict(self),
             "evictions": cache.evictions,
             "expirations": cache.expirations,
             "size": len(cache),
@@ -178,11 +161,6 @@ class Statistics:
             "bytes": cache.bytes,
             "max_bytes": cache.max_bytes,
             "tombstones": tombstones,
-            "announcements": self.announcements,
-            "epochs": self.epochs,
-            "losses": self.losses,
-            "watchdog": self.watchdog,
-            "pings": self.pings,
             "lease": float(is_held),
         }
 

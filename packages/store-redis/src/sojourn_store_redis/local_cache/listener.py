@@ -9,7 +9,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from sojourn_store_redis.cluster.topology import Topology
@@ -279,9 +278,9 @@ class Subscribers:
     """The callbacks of one process; what they raise is logged and goes no further (FAILURES F22)."""
 
     def __init__(self) -> None:
-        self._on_dead: tuple[OnDead, ...] = ()
-        self._on_doubt: tuple[OnDoubt, ...] = ()
-        self._on_link: tuple[OnLink, ...] = ()
+        self._on_dead: dict[object, OnDead] = {}
+        self._on_doubt: dict[object, OnDoubt] = {}
+        self._on_link: dict[object, OnLink] = {}
         self._links: dict[Hashable, bool] = {}
 
     def __bool__(self) -> bool:
@@ -289,25 +288,24 @@ class Subscribers:
 
     def add(self, on_dead: OnDead, on_doubt: OnDoubt | None) -> Callable[[], None]:
         """Add callbacks; return a function that removes them."""
-        self._on_dead = (*self._on_dead, on_dead)
+        key = object()
+        self._on_dead[key] = on_dead
         if on_doubt is not None:
-            self._on_doubt = (*self._on_doubt, on_doubt)
+            self._on_doubt[key] = on_doubt
 
         def remove() -> None:
-            with suppress(ValueError):
-                self._on_dead = _without(self._on_dead, on_dead)
-                if on_doubt is not None:
-                    self._on_doubt = _without(self._on_doubt, on_doubt)
+            self._on_dead.pop(key, None)
+            self._on_doubt.pop(key, None)
 
         return remove
 
     def add_on_link(self, on_link: OnLink) -> Callable[[], None]:
         """Add a callback for links, which alone is no reason to listen; return a function that removes it."""
-        self._on_link = (*self._on_link, on_link)
+        key = object()
+        self._on_link[key] = on_link
 
         def remove() -> None:
-            with suppress(ValueError):
-                self._on_link = _without(self._on_link, on_link)
+            self._on_link.pop(key, None)
 
         return remove
 
@@ -324,7 +322,7 @@ class Subscribers:
         if before is not False and is_up is not False:
             return
         down = list(self._links.values()).count(False)
-        for linked in self._on_link:
+        for linked in list(self._on_link.values()):
             _isolated(linked, is_up is not False, down)
 
     def forget_links(self) -> None:
@@ -334,10 +332,10 @@ class Subscribers:
     def notify(self, action: Died | None) -> None:
         """Call the callbacks for a deletion or, for None, for doubt."""
         if action is None:
-            for doubtful in self._on_doubt:
+            for doubtful in list(self._on_doubt.values()):
                 _isolated(doubtful)
         else:
-            for deadly in self._on_dead:
+            for deadly in list(self._on_dead.values()):
                 _isolated(deadly, action.id)
 
 
@@ -346,9 +344,3 @@ def _isolated(callback: Callable[..., object], *arguments: object) -> None:
         callback(*arguments)
     except Exception:  # noqa: BLE001 - FAILURES F22: isolate, report, go on
         _log.exception("a callback for sessions that ended, or for links, raised; it is ignored")
-
-
-def _without(callbacks: tuple[Callable[..., object], ...], one: object) -> tuple[Callable[..., object], ...]:
-    remaining = list(callbacks)
-    remaining.remove(one)  # type: ignore[arg-type] # found by identity or equality, whatever it is
-    return tuple(remaining)

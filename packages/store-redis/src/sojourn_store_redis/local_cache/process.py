@@ -13,14 +13,15 @@ from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from sojourn.errors import ConfigurationError
 from sojourn.stores import SYSTEM_CLOCK, Clock, StoreIO
-from sojourn_store_redis.cluster.topology import Topology, Witness
+from sojourn_store_redis.cluster.topology import Topology, question_primary
 from sojourn_store_redis.local_cache.cache import LocalCache
 from sojourn_store_redis.local_cache.listener import Listener, PrimaryListeners, Subscribers
 from sojourn_store_redis.local_cache.protocol import Coherence, only_primary
+from sojourn_store_redis.threads import LoopThread
 from sojourn_store_redis.transport.connection import Route
 from sojourn_store_redis.urls import Node
 
@@ -105,7 +106,8 @@ class ProcessCache:
         self._make_route = make_route
         self._channel = channel
         self._seconds = seconds
-        self._host: Host | None = None
+        self._listener: Listener | PrimaryListeners | None = None
+        self._host: LoopTask | LoopThread | None = None
         self._lock = threading.Lock()
         self._inherited: list[Any] = []
 
@@ -116,16 +118,16 @@ class ProcessCache:
             return
         with self._lock:
             if self._host is None or not self._host.is_alive():
-                if self._host is not None:
-                    self._host.stop()
-                listener = self._listening()
-                self._host = TaskHost(listener) if io is StoreIO.ASYNC else ThreadHost(listener)
+                self._take_host()
+                self._listener = self._make_listener()
+                run = self._listener.run
+                self._host = LoopTask(run) if io is StoreIO.ASYNC else LoopThread(run, name="sojourn-invalidations")
 
     def after_fork(self) -> None:
         """Start over in a child process."""
         # the parent still reads from the connection: it must be neither closed nor collected here
-        self._inherited.append(self._host)
-        self._host = None
+        self._inherited.append((self._host, self._listener))
+        self._host = self._listener = None
         self._lock = threading.Lock()
         self.coherence.after_fork()
         self.subscribers.forget_links()
@@ -133,57 +135,51 @@ class ProcessCache:
 
     def stop(self) -> None:
         """Stop the listener; waits only for a thread, and not long."""
-        host = self._take_host()
-        if host is not None:
-            host.stop()
-            if isinstance(host, ThreadHost):
-                host.join()
+        if isinstance(host := self._take_host(), LoopThread):
+            host.join(_PATIENCE)
 
     async def aclose(self) -> None:
         """End the listener and drop every copy; the next call starts again."""
-        host = self._take_host()
-        if host is not None:
-            host.stop()
+        if isinstance(host := self._take_host(), LoopTask):
             await host.ended()
+        elif host is not None:
+            host.join(_PATIENCE)
         self.coherence.flush()
 
-    def _take_host(self) -> Host | None:
+    def _take_host(self) -> LoopTask | LoopThread | None:
+        """Make the listener of this process end, and return where it runs."""
         if self.process != os.getpid():
             return None
         host, self._host = self._host, None
+        if host is not None and self._listener is not None:
+            self._listener.is_stopped = True
+            host.stop()
         return host
 
-    def _listening(self) -> Listening:
-        if self._shards is None:
-            return self._listener(None, self._make_route)
-        return PrimaryListeners(self._shards.topology, partial(self._listener_of, self._shards))
-
-    def _listener_of(self, shards: Shards, node: Node) -> Listener:
-        witness = Witness(
-            node,
-            shards.topology,
-            testify=self.coherence.testify,
-            interval=self.limits.max_staleness / QUESTIONS_WITHIN_STALENESS,
-            monotonic=self.monotonic,
-        )
-        return self._listener(node, lambda: shards.make_route(node), witness.question)
-
-    def _listener(
-        self,
-        primary: Hashable,
-        make_route: Callable[[], Route],
-        witness: Callable[[Any], Coroutine[Any, Any, None]] | None = None,
-    ) -> Listener:
-        return Listener(
+    def _make_listener(self) -> Listener | PrimaryListeners:
+        make = partial(
+            Listener,
             self.coherence,
             self.subscribers,
-            primary=primary,
-            make_route=make_route,
             channel=self._channel,
             seconds=self._seconds,
             monotonic=self.monotonic,
-            witness=witness,
         )
+        if (shards := self._shards) is None:
+            return make(primary=None, make_route=self._make_route)
+
+        def make_for(node: Node) -> Listener:
+            witness = partial(
+                question_primary,
+                node=node,
+                topology=shards.topology,
+                testify=self.coherence.testify,
+                interval=self.limits.max_staleness / QUESTIONS_WITHIN_STALENESS,
+                monotonic=self.monotonic,
+            )
+            return make(primary=node, make_route=partial(shards.make_route, node), witness=witness)
+
+        return PrimaryListeners(shards.topology, make_for)
 
     def _start_era(self) -> None:
         """Start a new era in the protocol, and report doubt: there is another map, or there was an election."""
@@ -204,95 +200,27 @@ def _boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Listening(Protocol):
-    """One listener, or several."""
+class LoopTask:
+    """A task of the running event loop, with the methods of a LoopThread."""
 
-    is_stopped: bool
-
-    async def run(self) -> None:
-        """Listen until cancelled or stopped."""
-        ...
-
-
-class Host(Protocol):
-    """A place in which listeners run."""
-
-    def is_alive(self) -> bool:
-        """Tell whether the listeners make progress."""
-        ...
-
-    def stop(self) -> None:
-        """Make the listeners end soon; from any thread, and any number of times."""
-        ...
-
-    async def ended(self) -> None:
-        """Wait until they have ended, if that is possible here."""
-        ...
-
-
-class TaskHost:
-    """A task of the running event loop."""
-
-    def __init__(self, listener: Listening) -> None:
-        self._listener = listener
+    def __init__(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(listener.run())
+        self._task = self._loop.create_task(run())
 
     def is_alive(self) -> bool:
         """Tell whether neither the task nor its loop has ended."""
         return not self._task.done() and self._loop.is_running()
 
     def stop(self) -> None:
-        """Cancel the task."""
-        self._listener.is_stopped = True
-        with suppress(RuntimeError):  # the loop is closed: the task has gone with it
+        """Cancel the task; from any thread."""
+        # a loop that is closed has ended the task
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     async def ended(self) -> None:
         """Wait for the task, if this is its loop."""
         if self._loop is _running_loop():
             await asyncio.wait([self._task])
-
-
-class ThreadHost:
-    """A daemon thread."""
-
-    def __init__(self, listener: Listening) -> None:
-        self._listener = listener
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._thread = threading.Thread(target=self._work, name="sojourn-invalidations", daemon=True)
-        self._thread.start()
-
-    def is_alive(self) -> bool:
-        """Tell whether the thread runs."""
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        """Cancel the task in the thread's loop."""
-        self._listener.is_stopped = True
-        if self._loop is not None and self._task is not None:
-            with suppress(RuntimeError):  # the loop is closed: it has ended
-                self._loop.call_soon_threadsafe(self._task.cancel)
-
-    async def ended(self) -> None:
-        """Wait for the thread, for a moment."""
-        self.join()
-
-    def join(self) -> None:
-        """Wait for the thread, for a moment; from within it there is nothing to wait for."""
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_PATIENCE)
-
-    def _work(self) -> None:
-        with suppress(asyncio.CancelledError):
-            asyncio.run(self._main())
-
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        if not self._listener.is_stopped:
-            await self._listener.run()
 
 
 def is_in_a_loop() -> bool:

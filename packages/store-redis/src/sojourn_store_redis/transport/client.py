@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError
 
 from sojourn.errors import ConfigurationError
 from sojourn.stores import StoreIO
-from sojourn_store_redis.deadlines import Bounds, Unbounded, async_bounds
+from sojourn_store_redis.deadlines import Bounds, async_bounds
 from sojourn_store_redis.errors import CLIENT_ERRORS, mapped
 from sojourn_store_redis.scripts import Script
 from sojourn_store_redis.transport.commands import Argument
@@ -178,6 +178,6 @@ def wrap_client(client: Any, *, timeout: float | None) -> ClientTransport:
         )
 
     def link() -> BoundClient:
-        return BoundClient(client, async_bounds(seconds=timeout, slots=None) if io is StoreIO.ASYNC else Unbounded)
+        return BoundClient(client, async_bounds(seconds=timeout, slots=None) if io is StoreIO.ASYNC else nullcontext)
 
     return ClientTransport(link, io=io, address=describe(options))
