@@ -231,16 +231,11 @@ def _plant(name: str, coherence: Coherence) -> None:
             () if isinstance(message, Announced) else receive(primary, connection, message, now)
         )
     elif name == "lease-of-receipt":
-        link = coherence._links.of(None)
+        link = coherence._link_of(None)
         kind = type("LateLink", (type(link),), {"__slots__": (), "answered": _answered_late})
-        coherence._links._links[None] = kind(link.epoch)
+        coherence._links[None] = kind(link.epoch)
     elif name == "no-epoch":
-        links = coherence._links
-        links.__class__ = type("Forgiving", (type(links),), {"__slots__": (), "_start_epoch": _keep_epoch})
-
-
-def _keep_epoch(_links: Any, link: Any) -> None:
-    link.pings.clear()
+        coherence._start_epoch = lambda link: link.pings.clear()  # type: ignore[method-assign]
 
 
 def _answered_late(link: Any, nonce: bytes, now: float) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sojourn.stores import Record
 from sojourn_store_redis.local_cache.cache import Reading
-from sojourn_store_redis.local_cache.links import Action, Confirmed, Link, Links, Message
+from sojourn_store_redis.local_cache.links import Action, Confirmed, Link, Message
 from sojourn_store_redis.local_cache.protocol import Coherence
 from tests.store_redis.local_cache.world import FAR, Call, Node, World, X, make_cache, primary_of
 
@@ -39,18 +39,12 @@ def without_epoch(world: World, offset: float) -> Node:
     return _node(world, offset, _NoEpochOfReading)
 
 
-class _LinksWithoutFlush(Links):
-    def receive(self, primary: object, connection: int, message: Message, now: float) -> Sequence[Action]:
-        link = self.of(primary)
+class _NoFlush(Coherence):
+    def _receive(self, primary: object, connection: int, message: Message, now: float) -> Sequence[Action]:
+        link = self._link_of(primary)
         if isinstance(message, Confirmed) and link.fresh > 0 and link.connection == connection:
             return (self._ping(link, now),)
-        return super().receive(primary, connection, message, now)
-
-
-class _NoFlush(Coherence):
-    def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*arguments, **options)  # type: ignore[arg-type]
-        self._links = _LinksWithoutFlush(self._copies, max_staleness=X)
+        return super()._receive(primary, connection, message, now)
 
 
 def without_flush(world: World, offset: float) -> Node:
@@ -58,15 +52,9 @@ def without_flush(world: World, offset: float) -> Node:
     return _node(world, offset, _NoFlush)
 
 
-class _LinksThatForgive(Links):
+class _NoEpochs(Coherence):
     def _start_epoch(self, link: Link) -> None:
         pass
-
-
-class _NoEpochs(Coherence):
-    def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*arguments, **options)  # type: ignore[arg-type]
-        self._links = _LinksThatForgive(self._copies, max_staleness=X)
 
 
 def without_epochs(world: World, offset: float) -> Node:
@@ -84,18 +72,12 @@ class _LateLink(Link):
         return known
 
 
-class _LinksOfLateLinks(Links):
-    def of(self, primary: object) -> Link:
+class _LeaseOfReceipt(Coherence):
+    def _link_of(self, primary: object) -> Link:
         if primary not in self._links:
             self._epochs += 1
             self._links[primary] = _LateLink(self._epochs)
         return self._links[primary]
-
-
-class _LeaseOfReceipt(Coherence):
-    def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*arguments, **options)  # type: ignore[arg-type]
-        self._links = _LinksOfLateLinks(self._copies, max_staleness=X)
 
 
 def with_lease_of_receipt(world: World, offset: float) -> Node:

@@ -14,7 +14,6 @@ from typing import Any
 from sojourn_store_redis.cluster.topology import Topology
 from sojourn_store_redis.errors import CLIENT_ERRORS
 from sojourn_store_redis.local_cache.links import (
-    PINGS_WITHIN_STALENESS,
     Action,
     Announced,
     Confirmed,
@@ -26,7 +25,7 @@ from sojourn_store_redis.local_cache.links import (
     Ping,
     Pong,
 )
-from sojourn_store_redis.local_cache.protocol import Coherence
+from sojourn_store_redis.local_cache.protocol import PINGS_WITHIN_STALENESS, Coherence
 from sojourn_store_redis.transport.connection import NOTHING, Route, abandon, adopt, pack, reader
 from sojourn_store_redis.urls import Node
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
-from msgspec.structs import replace
+import msgspec
 
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn_store_redis.address import Address
@@ -69,29 +69,30 @@ class LocallyCachedStore:
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Store a record that is absent so far; OK again for the same *write_id*."""
-        coherence = self._listening().coherence
-        writing = coherence.begin_write(record.id)
-        outcome = 0
-        try:
-            outcome = await self._store.try_create(record, write_id=write_id)
-        finally:
-            stored = _plain(record) if outcome == _WRITTEN_NOW else None
-            coherence.finish_write(record.id, writing, stored, self._monotonic())
+        outcome = await self._write(record, self._store.try_create(record, write_id=write_id))
         return Created.OK if outcome else Created.EXISTS
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         """Replace the record whose version is *expected*; OK again for the same *write_id*."""
+        outcome = await self._write(record, self._store.try_replace(record, expected=expected, write_id=write_id))
+        if outcome > 0:
+            return Replaced.OK
+        return Replaced.CONFLICT if outcome < 0 else Replaced.GONE
+
+    async def _write(self, record: Record, call: Awaitable[int]) -> int:
+        """Return the outcome of *call*, which writes *record*, and keep the record if it was stored just now."""
         coherence = self._listening().coherence
         writing = coherence.begin_write(record.id)
         outcome = 0
         try:
-            outcome = await self._store.try_replace(record, expected=expected, write_id=write_id)
+            outcome = await call
         finally:
-            stored = _plain(record) if outcome == _WRITTEN_NOW else None
+            stored = None
+            if outcome == _WRITTEN_NOW:
+                # the write ids are known to the server alone
+                stored = msgspec.structs.replace(record, write_ids=()) if record.write_ids else record
             coherence.finish_write(record.id, writing, stored, self._monotonic())
-        if outcome > 0:
-            return Replaced.OK
-        return Replaced.CONFLICT if outcome < 0 else Replaced.GONE
+        return outcome
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline forward, unannounced; tell whether the record is present."""
@@ -175,11 +176,6 @@ class LocallyCachedStore:
             local.after_fork()
         local.listen(self.io)
         return local
-
-
-def _plain(record: Record) -> Record:
-    """Return the record without write ids, which are known to the server alone."""
-    return replace(record, write_ids=()) if record.write_ids else record
 
 
 class ClusteredRedisStore(LocallyCachedStore):
