@@ -15,7 +15,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from sojourn.errors import ConfigurationError, StoreTimeoutError, StoreUnavailableError
 from sojourn.manager import run_blocking
-from sojourn.stores import ConfirmingStore, Deleted, Patience, Replaced, StoreIO, Waiting
+from sojourn.stores import ConfirmingStore, Deadline, DeadlineScope, Deleted, Replaced, StoreIO
 from sojourn.testing import RecordingMetrics, RecordingObserver, make_id, make_label, make_record, make_write_id
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
 from sojourn_store_redis.errors import is_refusal
@@ -178,7 +178,7 @@ def test_nobody_waits_longer_than_the_request_has_left_and_never_for_ever() -> N
     main = Sent((1, 1), (1, 1), shares=False)
     store, _ = store_over(main)
     for patience in (0.05, 0.0001):
-        with Waiting(Patience(patience)):
+        with DeadlineScope(Deadline(patience)):
             run_blocking(store.delete("a"))
     assert [milliseconds for _, _, milliseconds in main.asked] == [50, 1]
 

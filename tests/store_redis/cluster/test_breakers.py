@@ -21,7 +21,7 @@ from sojourn.manager import run_blocking
 from sojourn.metrics import BREAKER_STATE
 from sojourn.resilience import BreakerState
 from sojourn.settings import SessionSettings
-from sojourn.stores import PartitionedStore, Patience, Waiting, patience_left
+from sojourn.stores import Deadline, DeadlineScope, PartitionedStore, seconds_left
 from sojourn.testing import RecordingMetrics, make_id, make_label, make_record
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
 from sojourn_store_redis.index import AFTERTHOUGHT, RemoteIndex
@@ -280,7 +280,7 @@ class Timed:
         self.patience: list[float | None] = []
 
     async def eval(self, *_: object) -> object:
-        self.patience.append(patience_left())
+        self.patience.append(seconds_left())
         raise StoreTimeoutError("no answer")
 
 
@@ -289,7 +289,7 @@ def test_an_index_that_hangs_holds_up_no_logout_whose_record_is_on_another_prima
     remote_index = RemoteIndex(transport, KEYS)
     run_blocking(remote_index.remove(make_label("ada"), [make_id("a")], 0.0))
     for left in (60.0, 0.1):
-        with Waiting(Patience(left)):
+        with DeadlineScope(Deadline(left)):
             run_blocking(remote_index.remove(make_label("ada"), [make_id("a")], 0.0))
             with pytest.raises(StoreTimeoutError):
                 run_blocking(remote_index.add(make_record(index_label=make_label("ada")), 0.0))

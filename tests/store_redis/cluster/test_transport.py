@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sojourn.errors import StoreUnavailableError
-from sojourn.stores import Patience, StoreIO, Waiting, patience_left
+from sojourn.stores import Deadline, DeadlineScope, StoreIO, seconds_left
 from sojourn_store_redis.cluster.topology import SlotMap
 from sojourn_store_redis.cluster.transport import ClusterTransport
 from sojourn_store_redis.urls import Node
@@ -68,7 +68,7 @@ class _Bound:
         self.nodes, self.node = nodes, node
 
     async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
-        self.nodes.asked.append((self.node, patience_left()))
+        self.nodes.asked.append((self.node, seconds_left()))
         return self.nodes.answer(self.node, packed, batch)
 
 
@@ -125,7 +125,7 @@ def test_a_pointer_is_followed_within_the_time_of_the_same_call(error: Exception
     assert left is not None
     assert left <= SECONDS - 0.1
     assert stage.topology.pointers == [A]
-    with Waiting(Patience(0.3)):
+    with DeadlineScope(Deadline(0.3)):
         stage.get(KEY_OF_A)
     assert (stage.nodes.asked[3][1] or 9) <= 0.3
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
-from sojourn.stores import PATIENCE, Patience, StoreIO
+from sojourn.stores import PATIENCE, Deadline, StoreIO
 from sojourn_store_redis import Address
 from sojourn_store_redis.transport.blocking import BlockingTransport
 from sojourn_store_redis.transport.pipelined import PipelinedTransport
@@ -141,7 +141,7 @@ def test_the_deadline_of_the_first_in_line_ends_the_connection_for_all(proxy: Fa
 
 def test_f10_a_caller_with_little_patience_leaves_the_others_their_connection(proxy: FaultProxy) -> None:
     async def hasty(transport: PipelinedTransport) -> None:
-        PATIENCE.set(Patience(0.05))
+        PATIENCE.set(Deadline(0.05))
         await transport.execute("GET", "key-1")
 
     async def work() -> None:
@@ -163,7 +163,7 @@ def test_f10_a_caller_with_little_patience_leaves_the_others_their_connection(pr
 def test_f10_a_held_connection_keeps_to_the_patience_of_the_request(held: BlockingTransport, proxy: FaultProxy) -> None:
     drive(held.execute("PING"), held.io)
     proxy.fault = Fault.BLACKHOLE
-    token = PATIENCE.set(Patience(0.05))
+    token = PATIENCE.set(Deadline(0.05))
     try:
         with lasts(at_most=1.5), pytest.raises(StoreTimeoutError):
             drive(held.execute("GET", "key-1"), held.io)
@@ -228,7 +228,7 @@ def test_f17_nobody_gets_the_reply_of_another_whatever_fails(proxy: FaultProxy, 
 
     async def ask(transport: PipelinedTransport, n: int) -> bool:
         if draw.random() < 0.2:
-            PATIENCE.set(Patience(draw.random() * 0.02))
+            PATIENCE.set(Deadline(draw.random() * 0.02))
         try:
             reply = await transport.execute("GET", f"key-{n}")
         except StoreUnavailableError:
@@ -265,7 +265,7 @@ def test_f17_a_held_connection_with_an_unread_reply_is_not_used_again(
     proxy.follow(schedule(seed, {Fault.DELAY, Fault.DROP, Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.CUT_REQUEST}))
     right = 0
     for n in range(60):
-        token = PATIENCE.set(Patience(0.001 if n % 7 == 0 else 1.0))
+        token = PATIENCE.set(Deadline(0.001 if n % 7 == 0 else 1.0))
         try:
             assert drive(held.execute("GET", f"key-{n % 30}"), held.io) == _value(n % 30)
             right += 1

@@ -56,19 +56,21 @@ class Interleavings(RuleBasedStateMachine):
         self.everybody: list[Caller] = []
 
     @rule(
-        target=callers, batch=st.none() | st.integers(1, 4), patience=st.none() | st.sampled_from([0.0, 1.0, 4.0, 15.0])
+        target=callers,
+        batch=st.none() | st.integers(1, 4),
+        seconds_left=st.none() | st.sampled_from([0.0, 1.0, 4.0, 15.0]),
     )
-    def a_caller_sends(self, batch: int | None, patience: float | None) -> Caller:
+    def a_caller_sends(self, batch: int | None, seconds_left: float | None) -> Caller:
         numbers = list(range(self.commands, self.commands + (batch or 1)))
         caller = Caller(numbers, is_batch=batch is not None)
         queue = self.connection.queue
         if len(queue) >= LIMIT:
             with pytest.raises(QueueFullError, match="12 calls"):
-                queue.add(caller, self.now, batch=batch, patience=patience)
+                queue.add(caller, self.now, batch=batch, seconds_left=seconds_left)
             caller.gave_up = True
             return caller
-        due = queue.add(caller, self.now, batch=batch, patience=patience)
-        assert due == self.now + (SECONDS if patience is None else min(patience, SECONDS))
+        due = queue.add(caller, self.now, batch=batch, seconds_left=seconds_left)
+        assert due == self.now + (SECONDS if seconds_left is None else min(seconds_left, SECONDS))
         self.commands += len(numbers)
         self.connection.unanswered.extend(numbers)
         self.connection.joined.append((caller, due))
@@ -160,7 +162,7 @@ def test_a_less_patient_caller_gives_up_alone() -> None:
     queue = ReplyQueue(seconds=1.0, limit=5)
     patient, hasty = Caller([1], is_batch=False), Caller([2], is_batch=False)
     queue.add(patient, 0.0)
-    assert queue.add(hasty, 0.0, patience=0.25) == 0.25
+    assert queue.add(hasty, 0.0, seconds_left=0.25) == 0.25
     assert queue.next_deadline() == 0.25
     assert queue.expire(0.25) is False
     assert [type(result) for result in hasty.results] == [redis.TimeoutError]

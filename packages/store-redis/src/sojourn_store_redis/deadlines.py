@@ -15,15 +15,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from sojourn.stores import patience_left
+from sojourn.stores import seconds_left
 
 Bounds = Callable[[], AbstractAsyncContextManager[None]]
 """Makes a context that ends one call in time with TimeoutError."""
 
 
-def within_patience(seconds: float) -> float:
+def within_deadline(seconds: float) -> float:
     """Return *seconds*, or the rest of the request's deadline if that is less."""
-    left = patience_left()
+    left = seconds_left()
     return seconds if left is None else min(seconds, left)
 
 
@@ -88,7 +88,7 @@ class BlockingBounds:
 
     def enter(self) -> float:
         """Wait for a slot and return when, by ``time.monotonic``, the call must be over; TimeoutError if none gets free."""
-        seconds = within_patience(self._seconds)
+        seconds = within_deadline(self._seconds)
         until = time.monotonic() + seconds
         try:
             self._free.get(True, seconds)
@@ -125,7 +125,7 @@ def async_bounds(*, seconds: float | None, slots: int | None) -> Bounds:
 
     @asynccontextmanager
     async def enter() -> AsyncGenerator[None, None]:
-        async with asyncio.timeout(patience_left() if seconds is None else within_patience(seconds)):
+        async with asyncio.timeout(seconds_left() if seconds is None else within_deadline(seconds)):
             if free is None:
                 yield
             else:

@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from sojourn.errors import StoreUnavailableError
-from sojourn.stores import Clock, Patience, Record, Waiting
-from sojourn_store_redis.deadlines import within_patience
+from sojourn.stores import Clock, Deadline, DeadlineScope, Record
+from sojourn_store_redis.deadlines import within_deadline
 from sojourn_store_redis.records import (
     SLACK,
     SUMMARY_BYTES,
@@ -156,7 +156,7 @@ class RemoteIndex:
 
         The server of the record has done its part, and must not count as slow because the server of the index hangs.
         """
-        with suppress(StoreUnavailableError), Waiting(Patience(within_patience(AFTERTHOUGHT))):
+        with suppress(StoreUnavailableError), DeadlineScope(Deadline(within_deadline(AFTERTHOUGHT))):
             arguments: list[Argument] = [int(now) % STAMP_UNITS, LEAST_AGE, *(pack_name(id) for id in ids)]
             await self._transport.eval(INDEX_REMOVE, [self._keys.index_key(label)], arguments)
 

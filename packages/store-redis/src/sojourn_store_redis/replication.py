@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
-from sojourn_store_redis.deadlines import within_patience
+from sojourn_store_redis.deadlines import within_deadline
 from sojourn_store_redis.scripts import DONE_BEFORE, Script
 from sojourn_store_redis.transport.commands import Argument, Transport
 
@@ -148,4 +148,4 @@ class ConfirmedWrites:
         if time.monotonic() < self._silent_until:
             # 0 would wait for ever
             return 1
-        return max(1, int(within_patience(self._durability.seconds) * 1000))
+        return max(1, int(within_deadline(self._durability.seconds) * 1000))

@@ -25,9 +25,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sojourn.errors import StoreUnavailableError
-from sojourn.stores import Patience, StoreIO, Waiting
+from sojourn.stores import Deadline, DeadlineScope, StoreIO
 from sojourn_store_redis.cluster.topology import SlotMap, Topology, name_of, slot_of
-from sojourn_store_redis.deadlines import within_patience
+from sojourn_store_redis.deadlines import within_deadline
 from sojourn_store_redis.errors import mapped
 from sojourn_store_redis.scripts import Script
 from sojourn_store_redis.transport.blocking import BlockingTransport
@@ -226,7 +226,7 @@ class ClusterTransport:
 
     async def _slots(self) -> SlotMap:
         topology = self.topology
-        return topology.current() or await topology.known(self.io, within_patience(self._seconds))
+        return topology.current() or await topology.known(self.io, within_deadline(self._seconds))
 
     def _owner(self, slots: SlotMap, slot: int | None) -> Node:
         node = slots.primaries[0] if slot is None else slots.owner(slot)
@@ -281,10 +281,10 @@ class ClusterTransport:
             self.topology.doubt()
         return reply
 
-    def _rest(self, began: float) -> Waiting:
+    def _rest(self, began: float) -> DeadlineScope:
         """Return a context in which calls take no longer than the rest of the call that *began* then."""
-        seconds = within_patience(self._seconds - (time.monotonic() - began))
-        return Waiting(Patience(max(0.0, seconds)))
+        seconds = within_deadline(self._seconds - (time.monotonic() - began))
+        return DeadlineScope(Deadline(max(0.0, seconds)))
 
     def _result(self, operation: str, reply: Any, node: Node) -> Any:
         if isinstance(reply, RedisError | OSError):

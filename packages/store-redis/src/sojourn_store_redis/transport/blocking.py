@@ -221,7 +221,7 @@ def _is_readable(connected: Any) -> bool:
         poll = select.poll()
         poll.register(connected, select.POLLIN)
         return bool(poll.poll(0))
-    # Windows has no poll, and eventlet takes it out of the module to put a select of its own there.
+    # windows has no poll, and eventlet replaces it by a select of its own
     try:
         return bool(select.select([connected], [], [], 0)[0])
     except ValueError:

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sojourn.errors import StoreUnavailableError
-from sojourn.stores import StoreIO, patience_left
+from sojourn.stores import StoreIO, seconds_left
 from sojourn_store_redis.errors import QueueFullError, StrayReplyError, is_refusal, mapped
 from sojourn_store_redis.scripts import Script
 from sojourn_store_redis.transport.commands import Argument, Commands
@@ -140,7 +140,7 @@ class PipelinedTransport(Commands):
     def _sent(self, connection: Connection, operation: str, packed: bytes, batch: int | None) -> asyncio.Future[Any]:
         """Send *packed* and return a future of the reply; StoreUnavailableError when too many calls wait already."""
         try:
-            return connection.send(packed, batch=batch, patience=patience_left())
+            return connection.send(packed, batch=batch, seconds_left=seconds_left())
         except QueueFullError as error:
             raise StoreUnavailableError(
                 f"redis at {self.address} cannot do {operation} now: {error}; try again later",
@@ -191,7 +191,9 @@ class Connection(asyncio.Protocol):
         self._closed: asyncio.Future[None] = self.loop.create_future()
         self._opening = self.loop.create_task(self._open(route))
 
-    def send(self, packed: bytes, *, batch: int | None = None, patience: float | None = None) -> asyncio.Future[Any]:
+    def send(
+        self, packed: bytes, *, batch: int | None = None, seconds_left: float | None = None
+    ) -> asyncio.Future[Any]:
         """Return a future of the reply or error; QueueFullError when too many calls wait already.
 
         An error is a result and no exception, so that a future that nobody awaits is not reported.
@@ -199,7 +201,7 @@ class Connection(asyncio.Protocol):
         queue, loop = self._queue, self.loop
         future: asyncio.Future[Any] = loop.create_future()
         is_first = not queue
-        due = queue.add(future, loop.time(), batch=batch, patience=patience)
+        due = queue.add(future, loop.time(), batch=batch, seconds_left=seconds_left)
         if due < self._alarm_at:
             self._set_alarm(due)
         if is_first and self._sends_at_once and self._transport is not None:
@@ -352,18 +354,18 @@ class ReplyQueue:
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def add(self, waiter: Waiter, now: float, *, batch: int | None = None, patience: float | None = None) -> float:
+    def add(self, waiter: Waiter, now: float, *, batch: int | None = None, seconds_left: float | None = None) -> float:
         """Add a caller that waits for one reply, or a list of *batch* replies; return when to call ``expire`` at the latest.
 
-        *patience* is how many seconds this caller waits, if less than *seconds* of the queue. QueueFullError.
+        *seconds_left* is how many seconds this caller waits, if less than *seconds* of the queue. QueueFullError.
         """
         if len(self._waiters) >= self._limit:
             raise QueueFullError(f"{self._limit} calls are in flight, as many as SOJOURN_REDIS_MAX_IN_FLIGHT allows")
         due = now + self._seconds
         self._waiters.append(waiter if batch is None else _Batch(waiter, batch))
         self._dues.append(due)
-        if patience is not None and patience < self._seconds:
-            due = now + patience
+        if seconds_left is not None and seconds_left < self._seconds:
+            due = now + seconds_left
             earlier = self._earlier
             # those that were answered would else stay until they are due
             while earlier and earlier[0][2].done():
@@ -395,7 +397,7 @@ class ReplyQueue:
         while earlier and earlier[0][0] <= now:
             waiter = heappop(earlier)[2]
             if not waiter.done():
-                waiter.set_result(RedisTimeoutError("no reply within the patience of the request"))
+                waiter.set_result(RedisTimeoutError("no reply within the deadline of the request"))
         return bool(self._dues) and self._dues[0] <= now
 
     def next_deadline(self) -> float | None:
