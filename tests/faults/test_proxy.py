@@ -56,10 +56,10 @@ class Echo:
             except OSError:
                 continue
         for thread in self._threads:
-            thread.join(5)
+            thread.join(30)
 
     def wait_for(self, data: bytes) -> bool:
-        until = time.monotonic() + 2.0
+        until = time.monotonic() + 30.0
         while time.monotonic() < until:
             if b"".join(self.received) == data:
                 return True

@@ -27,7 +27,7 @@ from sojourn_testing.bench import Driver
 from tests.beats import lasts
 from tests.core.models import Visit
 from tests.faults.proxy import Fault, FaultProxy, schedule
-from tests.servers import LOOPBACK, RedisServer, SentinelSetup, free_port
+from tests.servers import LOOPBACK, RedisServer, SentinelSetup, free_port, wait_until
 from verification.history.pulse import Pulse
 
 R = TypeVar("R")
@@ -401,7 +401,7 @@ def test_f24_an_open_breaker_answers_at_once_and_closes_again(
     asked = proxy.done[Fault.BLACKHOLE] + proxy.connections - before
     assert 4 <= asked < 12, "the store was asked each time"
     proxy.heal()
-    until = time.monotonic() + 30.0
+    until = time.monotonic() + 60.0
     while site.run("open", token).outcome is LoadOutcome.UNAVAILABLE:
         assert time.monotonic() < until
         time.sleep(0.1)
@@ -410,7 +410,8 @@ def test_f24_an_open_breaker_answers_at_once_and_closes_again(
 
 @pytest.mark.slow
 def test_f13_no_write_is_lost_on_the_idle_connection_to_a_deposed_master(kind: str) -> None:
-    with SentinelSetup(replicas=2) as setup, Driver() as driver:
+    # a master that a busy machine does not run for a moment is not deposed as well
+    with SentinelSetup(replicas=2, down_after=2.0) as setup, Driver() as driver:
         own: Any = RedisStore.from_url(setup.url, timeout=1.0, connect_timeout=1.0)
         store = own if kind == "asyncio" else own.blocking_twin()
         acknowledged: list[str] = []
@@ -424,13 +425,17 @@ def test_f13_no_write_is_lost_on_the_idle_connection_to_a_deposed_master(kind: s
             write(n)
         deposed = setup.master
         assert deposed.command("WAIT", 2, 2000) == 2
+        route = store._transport._route
+        generation = route.generation
         deposed.freeze()
         elected = setup.wait_for_failover(deposed)
+        wait_until(lambda: bool(route.generation > generation), "the store does not hear of the other master")
         deposed.thaw()  # it still believes in itself, and our idle connection to it is open
         refused = 0
-        until = time.monotonic() + 12.0
+        until = time.monotonic() + 60.0
         n = 20
-        while time.monotonic() < until:
+        while len(acknowledged) <= 200 or not _is_replica(deposed):
+            assert time.monotonic() < until, "the sentinels did not make it a replica"
             n += 1
             with lasts(at_most=2.5):
                 try:
@@ -443,8 +448,12 @@ def test_f13_no_write_is_lost_on_the_idle_connection_to_a_deposed_master(kind: s
             lost = [id for id in acknowledged if not client.exists(f"sojourn:session:{id}")]
         driver.run(own.aclose())
         assert lost == []
-        assert len(acknowledged) > 200
         assert refused <= 5
+
+
+def _is_replica(server: RedisServer) -> bool:
+    role = server.command("ROLE")
+    return isinstance(role, list | tuple) and role[0] == b"slave"
 
 
 @pytest.mark.slow
@@ -457,7 +466,7 @@ def test_f13_sessions_survive_the_death_of_the_master(make_site: Callable[..., S
         assert master.command("WAIT", 1, 2000) == 1
         master.kill()
         counted = 0
-        until = time.monotonic() + 30.0
+        until = time.monotonic() + 60.0
         while counted < 5:
             assert time.monotonic() < until
             with lasts(at_most=5.0):
@@ -498,7 +507,7 @@ def test_f13_a_master_that_steps_down_in_order_costs_no_acknowledged_write(kind:
         assert write(0)
         setup.sentinels[0].command("SENTINEL", "FAILOVER", setup.name)
         n = 0
-        until = time.monotonic() + 20.0
+        until = time.monotonic() + 60.0
         while setup.master is first:
             assert time.monotonic() < until
             n += 1

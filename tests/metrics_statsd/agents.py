@@ -43,7 +43,7 @@ class Agent:
     def port(self) -> int:
         return int(self.socket.getsockname()[1])
 
-    def datagram(self, seconds: float = 5.0) -> str:
+    def datagram(self, seconds: float = 30.0) -> str:
         """Return the next datagram; TimeoutError when none comes."""
         self.socket.settimeout(seconds)
         return self.socket.recv(65536).decode()
@@ -126,7 +126,7 @@ class StatsdServer:
         for port in (self.port, self.management_port):
             release_port(port)
 
-    def wait_for(self, condition, seconds: float = 20.0) -> None:
+    def wait_for(self, condition, seconds: float = 30.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:

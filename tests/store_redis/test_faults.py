@@ -76,7 +76,7 @@ def test_a_frozen_server_is_given_up_in_time(make: Callable[..., Any], kind: str
         except StoreUnavailableError:
             return False
 
-    wait_until(works, "the store that had given up works again", 5.0)
+    wait_until(works, "the store that had given up works again")
 
 
 @pytest.mark.parametrize("kind", OWN)

@@ -50,7 +50,7 @@ def _made(**variables: str) -> TwinnedRedisStore:
 
 def _connections(server: RedisServer, *, wanted: int) -> list[dict[str, str]]:
     """Return the connections that carry our name; the server may take a moment to notice that one was closed."""
-    until = time.monotonic() + 2.0
+    until = time.monotonic() + 30.0
     with server.client() as client:
         while True:
             found = [each for each in client.client_list() if each["name"] == "sojourn"]

@@ -79,7 +79,7 @@ class Cluster:
     def wait(self, seconds: float) -> None:
         self.driver.run(asyncio.sleep(seconds))
 
-    def wait_until(self, is_so: Callable[[], Any], seconds: float = 10.0) -> None:
+    def wait_until(self, is_so: Callable[[], Any], seconds: float = 30.0) -> None:
         until = time.monotonic() + seconds
         while not is_so():
             assert time.monotonic() < until, "it did not become so in time"

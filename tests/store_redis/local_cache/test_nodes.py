@@ -67,7 +67,7 @@ class Nodes:
             node.run(node.sessions.open("0" * 43))
         self.wait_until(lambda: all(node.has_lease() and node.doubts for node in self.both))
 
-    def wait_until(self, is_so: Callable[[], Any], seconds: float = 15.0) -> None:
+    def wait_until(self, is_so: Callable[[], Any], seconds: float = 30.0) -> None:
         until = time.monotonic() + seconds
         while not is_so():
             assert time.monotonic() < until, "it did not become so in time"
@@ -174,7 +174,7 @@ def test_a_subscription_alone_makes_a_node_listen(redis_server: RedisServer) -> 
         assert twin.io is StoreIO.BLOCKING
         died: list[str] = []
         twin.on_dead(died.append)
-        until = time.monotonic() + 15
+        until = time.monotonic() + 30
         while not twin.cache_stats()["lease"]:
             assert time.monotonic() < until
             time.sleep(0.01)

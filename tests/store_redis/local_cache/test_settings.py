@@ -79,7 +79,7 @@ def test_the_preset_clustered_works_from_a_secret_and_a_url_alone(
         session.data.items = 7
         change = run(manager.commit(session))
         loaded, hits = session, 0.0
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while not hits and time.monotonic() < until:
             loaded = run(manager.open(change.token))
             assert loaded.data.items == 7
@@ -122,7 +122,7 @@ def test_the_node_id_names_the_link(redis_server: RedisServer, monkeypatch: pyte
     redis_server.start_if_stopped()
     store = _made(monkeypatch, SOJOURN_REDIS_URL=redis_server.url, SOJOURN_NODE_ID="web 7")
     with Driver() as driver:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while not store.cache_stats()["lease"] and time.monotonic() < until:
             driver.run(store.load("nothing"))
         with redis_server.client() as client:

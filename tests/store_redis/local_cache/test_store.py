@@ -464,7 +464,7 @@ def _child(node: Node) -> int:
     bypasses = node.figure("bypasses")
     if _version(node) != 1 or node.figure("bypasses") != bypasses + 1:
         return 2
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while not node.figure("lease"):
         if time.monotonic() > until:
             return 3
@@ -478,5 +478,5 @@ def _child(node: Node) -> int:
 def test_a_new_link_is_pinged_again_long_before_the_lease_is_over(cluster: Cluster) -> None:
     node = cluster.node(limits=_limits(max_staleness=8.0))
     node.load(make_id("nothing"))
-    cluster.wait_until(lambda: node.figure("pings") >= 2, 12.0)
+    cluster.wait_until(lambda: node.figure("pings") >= 2)
     assert node.figure("losses") == 0

@@ -78,7 +78,7 @@ class TestClusteredBlocking(_ClusteredSuite):
         self.stores.append(store)
         twin = store.blocking_twin()
         drive(twin.load(make_id("nothing")), twin.io)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while not store.cache_stats()["lease"] and time.monotonic() < until:
             time.sleep(0.005)
         return twin
