@@ -545,6 +545,7 @@ def test_f13_a_server_that_refuses_writes_is_asked_again_on_a_new_connection(
         driver.run(own.aclose())
 
 
+@pytest.mark.slow
 def test_f1_every_store_call_ends_in_time_whatever_the_server_does(kind: str, proxy: FaultProxy) -> None:
     own: Any = RedisStore.from_url(proxy.url, timeout=0.3)
     store = own if kind == "asyncio" else own.blocking_twin()

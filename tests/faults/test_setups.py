@@ -9,6 +9,7 @@ from redis.cluster import RedisCluster
 from tests.servers import ClusterSetup, SentinelSetup, engines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", engines())
 def test_the_sentinels_elect_another_master_when_it_dies(engine: str) -> None:
     with SentinelSetup(engine=engine) as setup:
@@ -39,6 +40,7 @@ def test_a_frozen_master_is_deposed_takes_writes_when_it_thaws_and_then_becomes_
             master.command("SET", "key", "value")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", engines())
 def test_the_cluster_serves_every_slot_and_survives_the_loss_of_a_primary(engine: str) -> None:
     with ClusterSetup(engine=engine) as setup:

@@ -41,7 +41,7 @@ def proxy(clean_redis: RedisServer, tmp_path: Path) -> Iterator[FaultProxy]:
 @pytest.fixture(params=["asyncio", "blocking"])
 def store(request: pytest.FixtureRequest, proxy: FaultProxy, tmp_path: Path, driver: Driver) -> Iterator[Any]:
     url = f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={tmp_path / 'certificate.pem'}"
-    own = RedisStore.from_url(url, timeout=5.0, connect_timeout=5.0)
+    own = RedisStore.from_url(url, timeout=3.0, connect_timeout=3.0)
     yield own if request.param == "asyncio" else own.blocking_twin()
     proxy.heal()
     driver.run(own.aclose())
@@ -77,7 +77,7 @@ def test_a_connection_that_is_given_up_while_it_opens_is_closed_without_waiting_
 
 
 def test_a_certificate_of_somebody_unknown_is_refused(proxy: FaultProxy, driver: Driver) -> None:
-    own: Any = RedisStore.from_url(f"rediss://127.0.0.1:{proxy.port}/0", timeout=5.0, connect_timeout=5.0)
+    own: Any = RedisStore.from_url(f"rediss://127.0.0.1:{proxy.port}/0", timeout=3.0, connect_timeout=3.0)
     for store in (own, own.blocking_twin()):
         with pytest.raises(StoreUnavailableError):
             driver.run(store.load(make_id()), store.io)
@@ -99,7 +99,7 @@ def test_f6_a_write_with_a_fault_on_its_way_is_repeated(
 def test_f1_a_black_hole_is_given_up_in_time(store: Any, driver: Driver, proxy: FaultProxy) -> None:
     driver.run(store.load(make_id()), store.io)
     proxy.fault = Fault.BLACKHOLE
-    with lasts(at_most=8.0), pytest.raises(StoreTimeoutError):
+    with lasts(at_most=6.0), pytest.raises(StoreTimeoutError):
         driver.run(store.load(make_id()), store.io)
     proxy.fault = Fault.NONE
     assert driver.run(store.load(make_id()), store.io) is None

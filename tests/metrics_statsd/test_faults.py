@@ -53,7 +53,7 @@ def never_waits(make: Callable[[], StatsdMetrics], calls: int = 200) -> bool:
 def test_the_measure_sees_a_call_that_waits() -> None:
     class Waiting(StatsdMetrics):
         def increment(self, *arguments, **named) -> None:
-            time.sleep(3 * LONGEST_CALL)
+            time.sleep(10 * LONGEST_CALL)  # as many turns as leave no doubt
 
     assert not never_waits(Waiting, 1)
 

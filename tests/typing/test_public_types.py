@@ -125,8 +125,7 @@ def by_pyright(path: Path) -> dict[int, str]:
     return {one["range"]["start"]["line"] + 1: one["message"] for one in diagnostics if one["severity"] == "error"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("checker", [by_mypy, by_pyright])
+@pytest.mark.parametrize("checker", [by_mypy, pytest.param(by_pyright, marks=pytest.mark.slow)])
 def test_type_checkers_refuse_exactly_the_wrong_lines(snippet: Path, checker) -> None:
     said = checker(snippet)
     assert sorted(said) == EXPECTED, said
