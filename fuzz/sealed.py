@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fuzz.target import Check, ForgeryError, Target, damage, require
 from sojourn import SessionManager
-from sojourn.codec import PLAIN, Codec, CorruptEnvelopeError, FutureEnvelopeError
+from sojourn.codec import FORMAT, PLAIN, Codec, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing, decode_bytes, encode_bytes, new_token, token_id
 from sojourn.manager import run_blocking
 from sojourn.session import LoadOutcome, Session
@@ -108,7 +108,7 @@ def _unsealed() -> Check:
 
     def check(data: bytes) -> None:
         flags = data[0] if data else 0
-        head = bytes((1, PLAIN, flags & 3)) + bytes(12)
+        head = bytes((FORMAT, PLAIN, flags & 3)) + bytes(12)
         run_blocking(store.clear())  # what earlier executions began would pile up under a clock that stands still
         run_blocking(store.create(_record(id, 1, head + data[1:]), write_id=bytes(8)))
         session = sessions.blocking.open(token)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from sojourn.codec import COMPRESSED, STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.codec import COMPRESSED, FORMAT, STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import BUILTIN_CIPHERS, AesGcm, Cipher, KeyRing, new_secret
 from sojourn.errors import SessionTooLargeError
 
@@ -147,7 +147,7 @@ def test_f19_an_unknown_key_suite_or_format_is_future_and_not_corrupt() -> None:
     envelope = codec.seal(b"x", BOUND, NOW)
     with pytest.raises(FutureEnvelopeError):
         make_codec(AesGcm(), ring=KeyRing.ephemeral()).open(envelope, BOUND, NOW)
-    for strange in (b"\x02" + envelope[1:], envelope[:1] + b"\x63" + envelope[2:]):
+    for strange in (b"\x01" + envelope[1:], b"\x03" + envelope[1:], envelope[:1] + b"\x63" + envelope[2:]):
         with pytest.raises(FutureEnvelopeError):
             codec.open(strange, BOUND, NOW)
 
@@ -226,6 +226,6 @@ def test_junk_is_refused_and_never_raises_anything_else(junk: bytes) -> None:
             opened, _ = codec.open(junk, BOUND, NOW)
         except (CorruptEnvelopeError, FutureEnvelopeError):
             continue
-        assert junk[:2] == b"\x01\x00"
+        assert junk[:2] == bytes((FORMAT, 0))
         assert opened is not None
     assert peek_flags(junk) == (junk[2] if len(junk) > 2 else 0)

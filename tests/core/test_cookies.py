@@ -84,11 +84,12 @@ def test_the_short_way_finds_the_one_token_that_the_obvious_reader_finds_or_leav
     header: list[str],
 ) -> None:
     policy, sent = CookiePolicy(), "".join(header)
-    found = policy.token_in(sent)
+    found = policy.sole_value(sent)
     event("found" if found else "left")
-    assert found is None or [found] == reference_read(sent, NAME) == list(policy.read(sent))
-    assert found is None or is_token(found)
-    assert policy.token_in(f"x=y; {NAME}={TOKEN}; z={sent.replace(NAME, '')}") == TOKEN
+    # What is no token is read the long way, and so is what quotes or blanks stand around in a client-side store.
+    if found and (is_token(found) or not {found[0], found[-1]} & set(' \t"')):
+        assert [found] == reference_read(sent, NAME) == list(policy.read(sent))
+    assert policy.sole_value(f"x=y; {NAME}={TOKEN}; z={sent.replace(NAME, '')}") == TOKEN
 
 
 @given(header=junk, name=junk)
@@ -103,7 +104,7 @@ def test_reading_under_any_name_ends_and_never_raises(header: str, name: str) ->
 def test_reading_takes_a_number_of_steps_linear_in_the_header(chunk: str) -> None:
     counted = Counted("sojourn.cookies")
     policy = counted.module.CookiePolicy(name=NAME)
-    for read in (lambda header: counted.module.read_cookies(header, NAME), policy.read, policy.token_in):
+    for read in (lambda header: counted.module.read_cookies(header, NAME), policy.read, policy.sole_value):
         small, large = (counted.of(read, chunk * (size // len(chunk))) for size in (300, 2_400))
         assert large < 8 * 1.5 * small + 50  # quadratic would be 64 times
 

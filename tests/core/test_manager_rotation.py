@@ -192,7 +192,7 @@ def test_f4_a_record_that_a_newer_node_wrote_meanwhile_is_not_merged() -> None:
     session.data.note = "ours"
     record = rivals.record(token_id(token))
     assert record is not None
-    newer = replace(record, version=record.version + 1, payload=b"\x02" + record.payload[1:])
+    newer = replace(record, version=record.version + 1, payload=b"\x03" + record.payload[1:])
     run_blocking(rivals.inner.replace(newer, expected=record.version, write_id=b"12345678"))
     with pytest.raises(SessionReadOnlyError, match="newer version"):
         rivals.ours.commit(session)

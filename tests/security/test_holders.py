@@ -23,7 +23,9 @@ from tests.servers import RedisServer
 REVOCATIONS = ("revoke", "revoke all", "revoke all others")
 
 
-@pytest.fixture(scope="module", params=["cookie, index in memory", "cookie, index in redis"])
+@pytest.fixture(
+    scope="module", params=["cookie, index in memory", pytest.param("cookie, index in redis", marks=pytest.mark.server)]
+)
 def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """Yield a deployment on each kind of store."""
     client_side = "cookie" in request.param

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sojourn.crypto import BUILTIN_CIPHERS, decode_bytes, encode_bytes, new_token, token_id
+from sojourn import LoadOutcome, MemoryStore
+from sojourn.crypto import BUILTIN_CIPHERS, decode_bytes, encode_bytes, new_secret, new_token, token_id
 from sojourn.manager import run_blocking
+from sojourn.testing import FakeClock
 from sojourn_store_cookie.packing import pack, unpack
+from tests.core.models import make_manager
 from tests.security.houses import House, begin, copy_of, outcome
 
 SUITES = [cipher.name for cipher in BUILTIN_CIPHERS]
@@ -220,6 +223,30 @@ def test_r33_extras_that_do_not_decode_are_no_session_and_no_error(server_house:
         content = Payload(data=b"{}", created_at=1.0, issued_at=1.0, flash=extras)
         server_house.write_raw(token_id(token), genuine[:15] + encode_payload(content))
         assert outcome(node, token) == "corrupt"
+
+
+@pytest.mark.parametrize("namespaces", [("staging", "production"), ("a:b", "c"), ("", "shop")])
+def test_r42_a_record_that_is_copied_to_another_namespace_of_a_server_does_not_open(
+    namespaces: tuple[str, str],
+) -> None:
+    class Shared(MemoryStore):
+        encrypt = True
+
+        def __init__(self, namespace: str, clock: FakeClock) -> None:
+            super().__init__(clock=clock)
+            self.namespace = namespace
+
+    clock, secret = FakeClock(), new_secret()
+    from_, to = (Shared(name, clock) for name in namespaces)
+    sites = [make_manager(store, clock=clock, settings={"secret": secret}).blocking for store in (from_, to)]
+    session = sites[0].open(None)
+    session.login("administrator")
+    token = sites[0].commit(session).token
+    assert token is not None
+    to._blobs.update(from_._blobs)
+    assert sites[0].open(token).principal == "administrator"
+    copied = sites[1].open(token)
+    assert (copied.outcome, copied.principal) == (LoadOutcome.CORRUPT, None)
 
 
 @given(st.binary(min_size=59, max_size=120))

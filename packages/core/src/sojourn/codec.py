@@ -17,7 +17,8 @@ import msgspec
 from sojourn.crypto import Box, Cipher, CryptoError, KeyRing
 from sojourn.errors import SessionTooLargeError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Bound to the namespace of the store since format 2, which is the first that was released (SECURITY R42)."""
 PLAIN: Final = 0
 """The suite byte of an envelope that is not encrypted: only for stores that never leave the process."""
 COMPRESSED: Final = 1
@@ -100,13 +101,6 @@ class Codec:
         self._opened: dict[bytes, tuple[Box, float, float, int]] = {}
         """By the head of an envelope that was authentic: the box, the times from and until it is valid, the flags."""
 
-    def _associated(self, head: bytes, bound: BoundFacts) -> bytes:
-        if self._client_side:
-            times = _BOUND_COOKIE.pack(bound.version, bound.absolute_deadline, bound.idle_deadline)
-        else:
-            times = _BOUND.pack(bound.version, bound.absolute_deadline)
-        return b"".join((head, times, self._purpose, bound.id.encode()))
-
     def seal(self, plain: bytes, bound: BoundFacts, now: float, flags: int = 0) -> bytes:
         """Return the envelope. Raise SessionTooLargeError when *plain* exceeds ``max_payload``."""
         if len(plain) > self._max_payload:
@@ -129,7 +123,12 @@ class Codec:
             key = self._ring.primary
             sealing = self._sealing = (day, key.id, self._ring.box(cipher, key, day))
         head = _HEAD.pack(FORMAT, cipher.suite, flags, day, sealing[1])
-        return head + sealing[2].seal(plain, self._associated(head, bound))
+        times = (
+            _BOUND_COOKIE.pack(bound.version, bound.absolute_deadline, bound.idle_deadline)
+            if self._client_side
+            else _BOUND.pack(bound.version, bound.absolute_deadline)
+        )
+        return head + sealing[2].seal(plain, b"".join((head, times, self._purpose, bound.id.encode())))
 
     def open(self, envelope: bytes, bound: BoundFacts, now: float) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
@@ -144,7 +143,12 @@ class Codec:
         if not since <= now < until:
             raise CorruptEnvelopeError
         try:
-            plain = box.open(envelope[_HEAD_BYTES:], self._associated(head, bound))
+            times = (
+                _BOUND_COOKIE.pack(bound.version, bound.absolute_deadline, bound.idle_deadline)
+                if self._client_side
+                else _BOUND.pack(bound.version, bound.absolute_deadline)
+            )
+            plain = box.open(envelope[_HEAD_BYTES:], b"".join((head, times, self._purpose, bound.id.encode())))
         except (CryptoError, error):
             # struct.error: a version that cannot be packed was not written by a codec.
             raise CorruptEnvelopeError from None

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from sojourn.crypto import TOKEN_PATTERN
 from sojourn.errors import ConfigurationError, CookieTooLargeError, SerializationError
 
 SameSite = Literal["lax", "strict", "none"]
@@ -86,9 +85,8 @@ class CookiePolicy:
     """Whether Max-Age is sent, so that the cookie outlives the browser (SECURITY R21)."""
     _opening: str = field(init=False, repr=False, compare=False)
     _sole: Callable[[str], re.Match[str] | None] = field(init=False, repr=False, compare=False)
-    _sole_token: Callable[[str], re.Match[str] | None] = field(init=False, repr=False, compare=False)
     _attributes: str = field(init=False, repr=False, compare=False)
-    _room: int = field(init=False, repr=False, compare=False)
+    room: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_syntax(self)
@@ -104,9 +102,8 @@ class CookiePolicy:
         object.__setattr__(self, "_opening", f"{self.name}=")
         before, after = rf"(?:\A|; ){re.escape(self.name)}=(", r")(?:;|\Z)"
         object.__setattr__(self, "_sole", re.compile(before + r"[\w-]+" + after, re.ASCII).search)
-        object.__setattr__(self, "_sole_token", re.compile(before + TOKEN_PATTERN + after).search)
         object.__setattr__(self, "_attributes", "".join(attributes))
-        object.__setattr__(self, "_room", MAX_COOKIE_BYTES - len(self.name))
+        object.__setattr__(self, "room", MAX_COOKIE_BYTES - len(self.name))
 
     def read(self, header: str) -> Sequence[str]:
         """Return what `read_cookies` returns; quickly for the usual header, with one value of base64url characters."""
@@ -114,11 +111,20 @@ class CookiePolicy:
             return (match[1],)
         return read_cookies(header, self.name)
 
-    def token_in(self, header: str) -> str | None:
-        """Return the token of the usual header, which holds exactly one; None for any other, which `read` parses."""
-        if header.count(self._opening) == 1 and (match := self._sole_token(header)) is not None:
-            return match[1]
-        return None
+    def sole_value(self, header: str) -> str | None:
+        """Return the one value that a header plainly holds under the name; None for any other, which `read` understands.
+
+        A find and a check of what stands around it, so that other cookies cost next to nothing.
+        """
+        opening = self._opening
+        at = header.find(opening)
+        if at < 0 or (at and header[at - 2 : at] != "; "):
+            return None
+        start = at + len(opening)
+        if header.find(opening, start) >= 0:
+            return None
+        end = header.find(";", start)
+        return header[start:] if end < 0 else header[start:end]
 
     def set_header(self, value: str, max_age: int | None, *, persistent: bool | None = None) -> str:
         """Return the value of a Set-Cookie header that gives the browser *value* for *max_age* seconds.
@@ -127,7 +133,7 @@ class CookiePolicy:
         (SECURITY R21). Raises ``CookieTooLargeError`` over 4096 bytes of name and value (SECURITY R20) and
         ``SerializationError`` for a character that no cookie may hold; neither message shows the value.
         """
-        if len(value) > self._room:
+        if len(value) > self.room:
             msg = (
                 f"the cookie {self.name!r} would take {len(self.name) + len(value)} bytes with its value, browsers "
                 f"keep {MAX_COOKIE_BYTES}; keep less in the session or use a server-side store"

@@ -80,7 +80,8 @@ class RedisStore:
             transport, on_inspected=partial(setattr, self, "_transport", transport)
         )
         self._keys = KeyNames.of(namespace)
-        self._namespace = namespace
+        self.namespace = namespace
+        """The beginning of every key, bound into every sealed record."""
         self._clock = clock
         self._max_bytes = max_bytes
         self._channel = channel
@@ -104,7 +105,7 @@ class RedisStore:
         return TwinnedRedisStore(Address(url=url, **options), **own)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._transport.address} namespace={self._namespace!r} io={self.io.value}>"
+        return f"<{type(self).__name__} {self._transport.address} namespace={self.namespace!r} io={self.io.value}>"
 
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent, expired or in the format of a newer node."""

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 from sojourn.adapters import (
-    ACCESSED,
     NOTHING,
     Answer,
     AsyncRequestSession,
@@ -22,6 +21,7 @@ from sojourn.adapters import (
     same_origin,
 )
 from sojourn.errors import ConfigurationError, SessionUnavailableError
+from sojourn.http import PROTECTS_SET_COOKIE
 from sojourn.manager import SessionManager
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -33,6 +33,9 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 _FORBIDDEN = 1008  # RFC 6455 7.4.1, policy violation; before the accept a server turns it into 403
 _TRY_AGAIN_LATER = 1013
 _VARY = (b"vary", b"Cookie")
+_PROTECTED = (b"cache-control", PROTECTS_SET_COOKIE.encode())
+_MERGED = frozenset((b"vary", b"cache-control", b"set-cookie"))
+_LENGTHS = frozenset(len(name) for name in _MERGED)
 
 
 class SessionMiddleware:
@@ -57,7 +60,7 @@ class SessionMiddleware:
             raise ConfigurationError(msg)
         self.app = app
         self.sessions = sessions
-        self._is_lazy = load == "lazy"
+        self._loads = load == "auto"
         self._exclude = tuple(exclude)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,22 +69,29 @@ class SessionMiddleware:
             await self._serve_other(scope, receive, send)
             return
         request = self._begin(scope)
-        if request.must_load and not self._is_lazy and not (self._exclude and self._is_excluded(scope)):
+        if self._loads and not (self._exclude and self._is_excluded(scope)):
             await request.load()
         is_placed = scope["session"] is request
         has_begun = is_answered = False
 
         def send_wrapped(message: Message) -> Awaitable[None]:
+            nonlocal has_begun
             if not has_begun and message["type"] == "http.response.start":
-                return start(message)
-            return _nothing() if is_answered else send(message)
+                has_begun = True
+                if is_placed and scope["session"] is not request:
+                    request.before_commit(partial(_replace_extras, request, scope["session"]))
+                ending = request.finish_unchanged(message["status"])
+                if ending is None:
+                    return commit_and_send(message)
+                if ending is not NOTHING:
+                    apply(message, ending)
+            elif is_answered:
+                return _nothing()
+            return send(message)
 
-        async def start(message: Message) -> None:
-            nonlocal has_begun, is_answered
-            has_begun = True
-            if is_placed and scope["session"] is not request:
-                request.before_commit(partial(_replace_extras, request, scope["session"]))
-            ending = await request.finish(message["status"])
+        async def commit_and_send(message: Message) -> None:
+            nonlocal is_answered
+            ending = await request.finish_changed(message["status"])
             if ending.error is not None:
                 is_answered = True
                 await _send_answer(send, ending, scope)
@@ -116,7 +126,7 @@ class SessionMiddleware:
                     cookies = [cookies, line]
         # The peer is told by headers and address, not by the scope, which holds the request.
         request = self.sessions.begin(scope, cookies, partial(_peer, scope["headers"], scope.get("client")))
-        if self._is_lazy:
+        if not self._loads:
             request.is_lazy = True
         # A session of another library around this middleware, Starlette's for one, wants its own back at the end.
         if scope.get("session") is None or isinstance(scope["session"], RequestSession):
@@ -141,7 +151,7 @@ class SessionMiddleware:
             await receive()
             await send({"type": "websocket.close", "code": _FORBIDDEN, "reason": "origin not allowed"})
             return
-        if request.must_load and not self._is_lazy and not self._is_excluded(scope):
+        if self._loads and not self._is_excluded(scope):
             await request.load()
         is_accepted = is_refused = False
 
@@ -197,12 +207,19 @@ class SessionMiddleware:
 def apply(message: Message, ending: Ending) -> None:
     """Add what the session asks of the head: Set-Cookie, Vary, Cache-Control (SECURITY R23)."""
     headers = [*(message.get("headers") or ())]
-    if ending is ACCESSED and not any(len(key) == 4 and key.lower() == b"vary" for key, _ in headers):
-        headers.append(_VARY)
-        message["headers"] = headers
-        return
-    pairs = ending.apply([(key.decode("latin-1"), bytes(value).decode("latin-1")) for key, value in headers])
-    message["headers"] = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    for key, _ in headers:
+        if len(key) in _LENGTHS and key.lower() in _MERGED:
+            pairs = ending.apply([(key.decode("latin-1"), bytes(value).decode("latin-1")) for key, value in headers])
+            headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+            break
+    else:
+        # The usual head has none of these headers, so they are only added.
+        if ending.set_cookie is not None:
+            headers.append((b"set-cookie", ending.set_cookie.encode("latin-1")))
+            headers.append(_PROTECTED)
+        if ending.accessed:
+            headers.append(_VARY)
+    message["headers"] = headers
 
 
 def header(scope: Scope, name: bytes) -> list[str]:

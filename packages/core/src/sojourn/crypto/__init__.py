@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS, AesCbcHmac, AesGcm, Box, Cipher, CryptoError
 from sojourn.crypto.keys import HOW_TO_MAKE_A_SECRET, KEY_ID_BYTES, Key, KeyRing, new_secret
-from sojourn.crypto.tokens import TOKEN_LENGTH, TOKEN_PATTERN, decode_bytes, encode_bytes, is_token, new_token, token_id
+from sojourn.crypto.tokens import (
+    TOKEN_LENGTH,
+    TOKEN_PATTERN,
+    decode_bytes,
+    encode_bytes,
+    is_token,
+    match_token,
+    new_token,
+    token_id,
+)
 
 __all__ = [
     "BUILTIN_CIPHERS",
@@ -25,6 +34,7 @@ __all__ = [
     "decode_bytes",
     "encode_bytes",
     "is_token",
+    "match_token",
     "new_secret",
     "new_token",
     "token_id",

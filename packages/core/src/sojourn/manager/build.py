@@ -28,6 +28,7 @@ from sojourn.stores import (
     IndexedStore,
     LinkedStore,
     MemoryStore,
+    NamespacedStore,
     PartitionedStore,
     Store,
     StoreIO,
@@ -176,12 +177,20 @@ def _codec(
         ring,
         suite if sealed or client_side else None,
         openers=BUILTIN_CIPHERS,
-        purpose=f"cookie:{settings.cookie_name}:{settings.namespace}" if client_side else f"store:{settings.namespace}",
+        purpose=_purpose(store, settings, client_side=client_side),
         client_side=client_side,
         compress_over=settings.compress_over if compress else None,
         max_payload=settings.max_payload,
         max_lifetime=max(longest, settings.absolute_timeout.total_seconds()),
     )
+
+
+def _purpose(store: Store | ClientSideStore, settings: SessionSettings, *, client_side: bool) -> str:
+    """Return what the seal is bound to beside the record: a cookie's name or a store's namespaces (SECURITY R25, R42)."""
+    if client_side:
+        return f"cookie:{settings.cookie_name}:{settings.namespace}"
+    own = store.namespace if isinstance(store, NamespacedStore) else ""
+    return f"store:{len(settings.namespace)}:{settings.namespace}:{own}"
 
 
 def _index_codec(settings: SessionSettings, ring: KeyRing, cipher: Cipher | None, longest: float) -> Codec:

@@ -20,7 +20,7 @@ from sojourn.errors import (
 from sojourn.manager import conflicts, rotation
 from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.manager.opening import max_age
-from sojourn.session import CookieAction, CookieChange, RequestState, SessionState
+from sojourn.session import UNSET, CookieAction, CookieChange, RequestState, SessionState
 from sojourn.stores import CURRENT_DEADLINE, Created, Deadline, DeadlineScope, Record, new_write_id, seconds_left
 
 T = TypeVar("T")
@@ -35,22 +35,33 @@ def is_unchanged(engine: Engine[T], state: RequestState[T]) -> bool:
     """Tell, without I/O, that a commit would store nothing; most requests end so. False is not final."""
     if state.pending_deletes:
         return False
+    loaded = state.loaded
     try:
-        if state.phase is not _LOADED:
+        if state.phase is not _LOADED or loaded is None:
             return state.phase is SessionState.DESTROYED or (
                 state.phase is SessionState.NEW and not state.holds_anything()
             )
-        if state.payload is not state.loaded or not state.has_loaded_content():
+        if state.payload is not loaded or state.base is not loaded:
+            return False
+        # Written out, since this runs twice for every request that uses its session: before the head and after the body.
+        data = state.model_data
+        if data is not UNSET:
+            seen = engine.model.encode(data)
+            if seen != loaded.data:
+                state.seen = seen
+                return False
+            state.seen = None
+        if (state.opened_extras is not UNSET or state.opened_flash is not UNSET) and not state.has_loaded_extras():
             return False
     except SerializationError:
         return False  # the commit will say why
     record = state.record
     if not state.accessed or record is None:
         return True
-    now, payload = engine.clock.time(), state.payload
-    if rotation.is_due(engine, state, now):
+    now = engine.clock.time()
+    if engine.renew_after is not None and rotation.is_due(engine, state, now):
         return False
-    if payload.lifetime is None and not state.touch_wanted and now < record.idle_deadline - engine.untouched_for:
+    if loaded.lifetime is None and not state.touch_wanted and now < record.idle_deadline - engine.untouched_for:
         return True
     return not state.is_touch_due(now)
 

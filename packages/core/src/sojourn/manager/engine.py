@@ -15,7 +15,7 @@ from sojourn.errors import ConfigurationError
 from sojourn.events import EventDispatcher
 from sojourn.manager.client_side import Revocations
 from sojourn.manager.guarded_store import GuardedStore, Offload
-from sojourn.session import Lifetimes, Model, Payload, RequestState, encode_payload
+from sojourn.session import PAYLOAD_ENCODER, Lifetimes, Model, Payload, RequestState
 from sojourn.stores import (
     CURRENT_DEADLINE,
     ClientSideStore,
@@ -38,6 +38,7 @@ PRINCIPAL: Final = "principal"
 RENEWAL: Final = "renewal"
 FINGERPRINT: Final = "fingerprint"
 _MOST_LOOKS: Final = 8
+_encode_payload: Final = PAYLOAD_ENCODER.encode
 _END_KEPT: Final = 10.0
 """Seconds for which a rotation can still be told from another's end, after the last try of it."""
 _SLOWNESS: Final = (StoreIO.NONE, StoreIO.BLOCKING, StoreIO.ASYNC)
@@ -91,7 +92,8 @@ class Engine(Generic[T]):
         """Seconds before the idle deadline until which no access moves it."""
         self.renew_after = None if client_side else lifetimes.renew_after
         self._proxies = settings.make_trusted_proxies()
-        self._request_deadline = settings.request_deadline.total_seconds()
+        self.request_deadline = settings.request_deadline.total_seconds()
+        """Seconds that one request may wait for its stores."""
         self._use(store, revocations)
 
     def _use(self, store: GuardedStore, revocations: Revocations | None) -> None:
@@ -149,7 +151,7 @@ class Engine(Generic[T]):
 
     def new_deadline(self) -> Deadline | None:
         """Return how long one request may wait for the stores; None for stores that never wait."""
-        return None if self.never_waits else Deadline(self._request_deadline)
+        return None if self.never_waits else Deadline(self.request_deadline)
 
     def deadline_scope(self) -> DeadlineScope:
         """Bound store calls by what the request has left, and outside of requests by as much anew."""
@@ -171,7 +173,8 @@ class Engine(Generic[T]):
 
     def require_fitting_cookie(self, token: str) -> None:
         """Raise CookieTooLargeError when no browser would keep the cookie (SECURITY R20)."""
-        self.cookies.set_header(token, None)
+        if len(token) > self.cookies.room:
+            self.cookies.set_header(token, None)
 
     async def end(self, record: Record) -> list[str]:
         """End one session for good: delete its record, or enter it in the revocation index (SECURITY R13, R16).
@@ -209,8 +212,10 @@ class Engine(Generic[T]):
         """Return the record that holds *payload*. Raise SessionTooLargeError."""
         idle, absolute = deadlines
         bound = Bound(id, version, idle, absolute)
-        envelope = self.codec.seal(encode_payload(payload), bound, self.clock.time())
-        return Record(id, version, envelope, idle, absolute, self.label(payload.principal))
+        envelope = self.codec.seal(_encode_payload(payload), bound, self.clock.time())
+        principal = payload.principal
+        label = None if principal is None or self.client_side else self.label_of(PRINCIPAL, principal)
+        return Record(id, version, envelope, idle, absolute, label)
 
     def stub(self, old: Record, key_id: bytes, new_id: str) -> Record:
         """Return what a renewal leaves under the old id: the key that the successor derives from, and its id (R9)."""

@@ -8,24 +8,27 @@ F4).
 from __future__ import annotations
 
 import hmac
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from msgspec import Struct
 
 from sojourn.binding import ClientOf
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.crypto import is_token, token_id
+from sojourn.crypto import is_token, match_token, token_id
 from sojourn.errors import SerializationError, SessionUnavailableError
 from sojourn.manager.engine import FINGERPRINT, Engine
 from sojourn.session import (
     CLOCK_TOLERANCE,
     EMPTY,
+    PAYLOAD_DECODER,
+    UNREADABLE,
     CookieAction,
     CookieChange,
     LoadOutcome,
     Payload,
     RequestState,
     Session,
+    SessionState,
     decode_payload,
     unpack_map,
 )
@@ -35,8 +38,14 @@ T = TypeVar("T")
 
 # A name of its own: before Python 3.12 to look up a member of an enum costs ten times as much.
 LOADED: Final = LoadOutcome.LOADED
+_UNKNOWN: Final = LoadOutcome.UNKNOWN
+_REDIRECTS: Final = frozenset(bytes((flags,)) for flags in range(256) if flags & STUB)
+"""The third byte of an envelope, its flags, where a renewal left a redirect."""
+_decode_payload: Final = PAYLOAD_DECODER.decode
 LONGEST_TOKEN: Final = 4096
 _MOST_RENEWALS: Final = 4
+_STORED: Final = SessionState.LOADED
+_new_session: Final = Session.__new__
 
 
 class Lookup(Struct, frozen=True):
@@ -72,19 +81,24 @@ async def load(
     *fresh* reads past a local cache. *deadline* is the request's; without it that of the present scope counts.
     """
     client_side = engine.client_side
-    if not token or not (0 < len(token) <= LONGEST_TOKEN if client_side else is_token(token)):
+    if not token or (len(token) > LONGEST_TOKEN if client_side else match_token(token) is None):
         return NOTHING
     try:
         record = await engine.store.load(token if client_side else token_id(token), fresh=fresh, deadline=deadline)
-        lookup = judge(engine, token, token, record)
-        if record is not None and lookup.outcome is LOADED:
-            if client_side:
-                if engine.revocations is not None:
-                    with DeadlineScope(deadline):
-                        lookup = await _refuse_revoked(engine, lookup, fresh=fresh)
-            elif peek_flags(record.payload) & STUB:
-                with DeadlineScope(deadline):
-                    lookup = await _follow_redirects(engine, lookup, token, fresh=fresh)
+        if record is None or not record.payload:  # or a tombstone, which a rotation left
+            return Lookup(_UNKNOWN, token)
+        now = engine.clock.time()
+        if now >= record.idle_deadline or now >= record.absolute_deadline:
+            return Lookup(LoadOutcome.EXPIRED, token)
+        lookup = Lookup(LOADED, token, token, record)
+        if client_side:
+            if engine.revocations is None:
+                return lookup
+            with DeadlineScope(deadline):
+                return await _refuse_revoked(engine, lookup, fresh=fresh)
+        if record.payload[2:3] in _REDIRECTS:
+            with DeadlineScope(deadline):
+                return await _follow_redirects(engine, lookup, token, fresh=fresh)
     except SessionUnavailableError as error:
         return Lookup(LoadOutcome.UNAVAILABLE, token, error=error)
     return lookup
@@ -160,9 +174,7 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
     now = engine.clock.time()
     try:
         plain, flags = engine.codec.open(record.payload, record, now)
-        if flags & STUB:
-            return _without_record(engine, LoadOutcome.CORRUPT, lookup, client)
-        payload = decode_payload(plain)
+        payload = _decode_payload(plain)
         # All of it can be read, or nothing: a handler must not find damage in the extras once it has begun.
         if payload.extras != EMPTY:
             unpack_map(payload.extras)
@@ -171,7 +183,9 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
         data = engine.model.decode(payload.data)
     except FutureEnvelopeError:
         return _without_record(engine, LoadOutcome.FUTURE, lookup, client)
-    except (CorruptEnvelopeError, SerializationError):
+    except (CorruptEnvelopeError, SerializationError, *UNREADABLE):
+        return _without_record(engine, LoadOutcome.CORRUPT, lookup, client)
+    if flags & STUB:
         return _without_record(engine, LoadOutcome.CORRUPT, lookup, client)
     if payload.created_at > now + CLOCK_TOLERANCE:
         return _without_record(engine, LoadOutcome.EXPIRED, lookup, client)
@@ -180,12 +194,16 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
         if engine.binding.policy == "reject":
             return _without_record(engine, LoadOutcome.BINDING, lookup, client, is_reported=True)
     token, sent = lookup.token, lookup.sent_token
-    state = RequestState.of_record(engine, record, payload, data, token, sent, client)
+    state = RequestState(
+        engine, LOADED, sent, client, payload, payload, data, _STORED, token, record.id, record, token, payload, False
+    )
     if token != sent:
         state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record))
     if engine.events.is_observed:
         engine.events.event("loaded", record.id, principal=payload.principal)
-    return Session(state)
+    session = cast("Session[T]", _new_session(Session))
+    session._state = state  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - __init__ without its frame
+    return session
 
 
 def _without_record(

@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, Self, TypeVar, cast
 from msgspec import Struct
 
 from sojourn.binding import Client, Peer
+from sojourn.crypto import match_token
 from sojourn.errors import (
     ConfigurationError,
     ResponseStartedError,
@@ -29,11 +30,12 @@ from sojourn.errors import (
     TooManySessionsError,
 )
 from sojourn.manager import committing, opening
+from sojourn.manager.committing import is_unchanged
 from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
+from sojourn.manager.opening import LONGEST_TOKEN, Lookup, is_well_formed, max_age
 from sojourn.manager.opening import NOTHING as NOTHING_FOUND
-from sojourn.manager.opening import Lookup, is_well_formed, max_age
 from sojourn.manager.shielding import is_cancellation, shield
 from sojourn.session import (
     KEEP,
@@ -54,6 +56,8 @@ REQUESTS_KEY: Final = "sojourn.requests"
 SERVER_ERROR: Final = 500
 """The lowest status that says that the request failed."""
 _MOST_TOKENS: Final = 2
+_AROUND: Final = ' \t"'
+"""What may stand around the value of a cookie and is no part of it."""
 _READ_ONLY: Final = SessionState.READ_ONLY
 _log: Final = logging.getLogger("sojourn.manager")
 
@@ -136,8 +140,13 @@ class RequestSession(Struct, Generic[T], eq=False):
             cookies = sent if isinstance(sent, str) else "; ".join(sent)
             tokens = ()
             if cookies:
-                token = engine.cookies.token_in(cookies) if not engine.client_side else None
-                if token is not None:
+                token = engine.cookies.sole_value(cookies)
+                # What is no token in the plain form may be one in quotes or blanks, or none at all: `read` tells.
+                if token and (
+                    (token[0] not in _AROUND and token[-1] not in _AROUND and len(token) <= LONGEST_TOKEN)
+                    if engine.client_side
+                    else match_token(token) is not None
+                ):
                     tokens = (token,)
                 else:
                     tokens = choose(engine.cookies.read(cookies), client_side=engine.client_side)
@@ -150,11 +159,6 @@ class RequestSession(Struct, Generic[T], eq=False):
         tokens = self.tokens
         return tokens[0] if tokens else None
 
-    @property
-    def must_load(self) -> bool:
-        """Whether `load` has something to do that has to be awaited before the session can be used."""
-        return not self._engine.opens_on_access and self._lookup is None and bool(self.tokens)
-
     async def load_steps(self, engine: Engine[T]) -> None:
         """Ask the store what the token leads to, once. Never raises for an outage; using the session does."""
         tokens = self._tokens
@@ -165,8 +169,8 @@ class RequestSession(Struct, Generic[T], eq=False):
         if not tokens:
             self._lookup = NOTHING_FOUND
             return
-        if self._deadline is None:
-            self._deadline = engine.new_deadline()
+        if self._deadline is None and not engine.never_waits:
+            self._deadline = Deadline(engine.request_deadline)
         if len(tokens) == 1:
             self._lookup = await opening.load(engine, tokens[0], deadline=self._deadline)
         else:
@@ -192,9 +196,10 @@ class RequestSession(Struct, Generic[T], eq=False):
         Raises SessionUnavailableError under the strict policy when it could not be loaded, at each use, and
         ConfigurationError where it has to be loaded first.
         """
-        session, state = self._session, self._state
-        if session is None or state is None:
-            session, state = self._open()
+        session = self._session
+        if session is None:
+            session = self._open()
+        state = session._state  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - state_of() without its frame
         state.accessed = True
         if state.phase is _READ_ONLY and self._engine.is_strict and state.outcome is LoadOutcome.UNAVAILABLE:
             raise self._refusal()
@@ -202,9 +207,10 @@ class RequestSession(Struct, Generic[T], eq=False):
 
     def require(self) -> Session[T]:
         """Return the session; raise SessionUnavailableError without one, whatever ``on_unavailable`` says."""
-        session, state = self._session, self._state
-        if session is None or state is None:
-            session, state = self._open()
+        session = self._session
+        if session is None:
+            session = self._open()
+        state = state_of(session)
         state.accessed = True
         if state.phase is _READ_ONLY:
             raise self._refusal()
@@ -216,10 +222,11 @@ class RequestSession(Struct, Generic[T], eq=False):
         self._outage = error or SessionReadOnlyError()
         return self._outage
 
-    def _open(self) -> tuple[Session[T], RequestState[T]]:
+    def _open(self) -> Session[T]:
         lookup, engine = self._lookup, self._engine
         if lookup is None:
-            if not self.tokens:
+            tokens = self.tokens
+            if not tokens:
                 lookup = NOTHING_FOUND
             elif self.is_lazy or not engine.opens_on_access:
                 msg = (
@@ -227,17 +234,20 @@ class RequestSession(Struct, Generic[T], eq=False):
                     "`await sessions.get(request)` before sessions.of(request)"
                 )
                 raise ConfigurationError(msg)
+            elif engine.never_waits and len(tokens) == 1:
+                lookup = self._lookup = run_blocking(opening.load(engine, tokens[0]))
             else:
                 run_blocking(self.load_steps(engine))
                 lookup = self._lookup or NOTHING_FOUND
         here = None if self._peer is None else partial(_client, engine, self._peer)
         session = opening.open_session(engine, lookup, here)
-        state = state_of(session)
-        state.head_sent = self._head_sent
+        state = session._state  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
+        if self._head_sent:
+            state.head_sent = True
         if not engine.never_waits:
-            state.deadline = self._deadline or engine.new_deadline()
+            state.deadline = self._deadline or Deadline(engine.request_deadline)
         self._session, self._state = session, state
-        return session, state
+        return session
 
     # -- what became of it -----------------------------------------------------------------------------------
 
@@ -250,7 +260,7 @@ class RequestSession(Struct, Generic[T], eq=False):
     def changed(self) -> bool:
         """Whether anything was or will be stored for this request."""
         state = self._state
-        return self._was_changed or (state is not None and not committing.is_unchanged(self._engine, state))
+        return self._was_changed or (state is not None and not is_unchanged(self._engine, state))
 
     def before_commit(self, flush: Callable[[], object]) -> None:
         """Call *flush* before each commit: a view that buffers writes itself back there."""
@@ -259,17 +269,21 @@ class RequestSession(Struct, Generic[T], eq=False):
     # -- the head of the response ----------------------------------------------------------------------------
 
     def finish_unchanged(self, status: int, *, resend: bool = False) -> Ending | None:
-        """Return the ending of a request that has nothing to store; None where the commit is needed."""
-        state = self._state
+        """Return the ending of a request that has nothing to store, without awaiting; None where `finish` is needed."""
+        state, engine = self._state, self._engine
         if self._ending is not None or resend or self._flushes:
             return None
-        engine = self._engine
         if state is None:
             ending = NOTHING
-        elif self._outage is not None or state.unavailable is not None or not committing.is_unchanged(engine, state):
+        elif self._outage is not None or state.unavailable is not None or not is_unchanged(engine, state):
             return None
         else:
-            ending = self._ending_of(state)
+            if state.cookie is not KEEP:
+                ending = self._ending_of(state)
+            elif state.accessed:
+                ending, self._was_accessed = ACCESSED, True
+            else:
+                ending = NOTHING
             state.head_sent, state.accessed = True, False  # from here on to use the session is to use it again
         self._head_sent = True
         self._ending = ending
@@ -310,7 +324,10 @@ class RequestSession(Struct, Generic[T], eq=False):
                 if resend and state.cookie is KEEP and state.token is not None and state.record is not None:
                     state.cookie = CookieChange(CookieAction.SET, state.token, max_age(engine, state.record))
             if error is None:
-                self._ending = self._ending_of(state, persistent=persistent)
+                if state.cookie is KEEP and state.accessed:
+                    self._ending, self._was_accessed = ACCESSED, True
+                else:
+                    self._ending = self._ending_of(state, persistent=persistent)
                 return self._ending
         except SessionUnavailableError as failure:
             _log.warning("the session could not be committed: %s", failure)
@@ -365,7 +382,7 @@ class RequestSession(Struct, Generic[T], eq=False):
         """Tell, without I/O, that closing has nothing to store."""
         state = self._state
         return (self._ending is not None or self._head_sent) and (
-            state is None or (not self._flushes and committing.is_unchanged(self._engine, state))
+            state is None or (not self._flushes and is_unchanged(self._engine, state))
         )
 
     async def close_steps(self, engine: Engine[T], error: BaseException | None = None) -> Ending:
@@ -456,9 +473,21 @@ class AsyncRequestSession(RequestSession[T]):
     """The session of one request under an event loop."""
 
     async def load(self) -> None:
-        """Ask the store what the token leads to; call it before the handler. Again: nothing."""
-        if self._lookup is None:
-            await self.load_steps(self._engine)
+        """Ask the store what the token leads to; call it before the handler. Again: nothing.
+
+        Nothing is asked where the session opens on first use without waiting.
+        """
+        engine = self._engine
+        if self._lookup is not None or engine.never_waits:
+            return
+        tokens = self._tokens
+        if tokens is None:
+            tokens = self.tokens
+        if len(tokens) == 1:
+            deadline = self._deadline = Deadline(engine.request_deadline)
+            self._lookup = await opening.load(engine, tokens[0], deadline=deadline)
+        elif tokens:
+            await self.load_steps(engine)
 
     async def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
         """Commit before the head leaves, or carry out only logout and destroy for a *status* of 500 and above (F23).
@@ -468,8 +497,16 @@ class AsyncRequestSession(RequestSession[T]):
         this response; *resend* sends the cookie again unchanged.
         """
         ending = self.finish_unchanged(status, resend=resend)
-        if ending is not None:
-            return ending
+        return ending if ending is not None else await self.finish_changed(status, persistent, resend=resend)
+
+    async def finish_changed(
+        self,
+        status: int,
+        persistent: bool | None = None,  # noqa: FBT001 - as `finish`
+        *,
+        resend: bool = False,
+    ) -> Ending:
+        """Do what `finish` does once `finish_unchanged` has returned None."""
         engine = self._engine
         work = self.finish_steps(engine, status, persistent=persistent, resend=resend)
         if engine.never_waits or self._state is None:
@@ -483,9 +520,9 @@ class AsyncRequestSession(RequestSession[T]):
         if there is one; otherwise raise *error* again.
         """
         self._layers -= 1
-        if error is None and self.is_at_rest():
+        engine, state = self._engine, self._state
+        if error is None and self._head_sent and not self._flushes and (state is None or is_unchanged(engine, state)):
             return NOTHING
-        engine = self._engine
         work = self.close_steps(engine, error)
         if engine.never_waits or self._state is None:
             return await work

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from copy import copy
 from typing import Final, TypeVar
 
 from sojourn.errors import SessionConflictError, SessionUnavailableError, StoreUnavailableError
@@ -223,7 +224,7 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
     if derived is None:
         return
     renewed, new_id, key_id = derived
-    moved = state.around(payload.data, payload.extras, payload.flash)
+    moved = copy(payload)
     moved.issued_at = engine.clock.time()
     record = engine.seal(new_id, 1, moved, state.deadlines(engine.clock.time()))
     try:

@@ -1,7 +1,17 @@
 """The session a handler holds, and the pure state behind it."""
 
 from sojourn.session.model import Migrate, Model
-from sojourn.session.payload import EMPTY, Moment, Payload, decode_payload, encode_payload, unpack_map
+from sojourn.session.payload import (
+    EMPTY,
+    PAYLOAD_DECODER,
+    PAYLOAD_ENCODER,
+    UNREADABLE,
+    Moment,
+    Payload,
+    decode_payload,
+    encode_payload,
+    unpack_map,
+)
 from sojourn.session.session import Decisions, Session, state_of
 from sojourn.session.state import (
     CLEAR,
@@ -21,7 +31,10 @@ __all__ = [
     "CLOCK_TOLERANCE",
     "EMPTY",
     "KEEP",
+    "PAYLOAD_DECODER",
+    "PAYLOAD_ENCODER",
     "TRANSITIONS",
+    "UNREADABLE",
     "UNSET",
     "CookieAction",
     "CookieChange",

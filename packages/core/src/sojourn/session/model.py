@@ -5,8 +5,11 @@ Its one rule: fields of the stored data that this node's model does not know are
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import msgspec.inspect
 
 from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.merge import field_values, is_same, merge_models, merge_rules
@@ -20,7 +23,7 @@ Migrate = Callable[[dict[str, object]], dict[str, object]]
 class Model(Generic[T]):
     """A model, its factory, its serializer and its merge rules, bound together."""
 
-    __slots__ = ("_migrate", "_rules", "decode", "encode", "model", "name", "new", "serializer")
+    __slots__ = ("_migrate", "_rules", "decode", "encode", "model", "name", "new", "schema_id", "serializer")
 
     def __init__(
         self,
@@ -35,6 +38,8 @@ class Model(Generic[T]):
         self.new = new
         self.serializer = serializer
         self.encode = serializer.encode
+        self.schema_id = _schema_id(model, serializer.name)
+        """Tells this model, with this serializer, from every other one."""
         self.decode: Callable[[bytes], T] = serializer.decode if migrate is None else self._decode_or_migrate
         """Decode the data; where it no longer fits, let ``migrate`` try once. Raise SerializationError."""
         self._migrate = migrate
@@ -77,19 +82,28 @@ class Model(Generic[T]):
                 raise SerializationError(msg) from error
             return self.serializer.decode(self.serializer.encode_fields(fields))
 
-    def settle(self, loaded: bytes, encoded: bytes) -> bytes:
+    def settle(self, loaded: bytes, encoded: bytes, written_by: bytes | None) -> tuple[bytes, bytes | None]:
         """Return *encoded*, or *loaded* itself when nothing but order or added defaults differs (DESIGN 3, step 6).
+
+        *written_by* is the id of the model that encoded *loaded*; with the bytes that of what they are is
+        returned. Where this model wrote both, no other node's fields can be in them.
 
         What was encoded is decoded before it may be stored: serializers need not check types on the way out, and a
         value of the wrong type would only be found when it is too late (FAILURES F15).
         """
         if encoded == loaded:
-            return loaded
+            return loaded, written_by
+        if written_by == self.schema_id:
+            self.serializer.decode(encoded)
+            return encoded, written_by
         plain = self.encode(self.decode(loaded))
         if plain == encoded:
-            return loaded
+            return loaded, written_by
         self.serializer.decode(encoded)
-        return encoded if plain == loaded else self._with_unknown(encoded, loaded)
+        if plain == loaded:
+            return encoded, self.schema_id
+        with_unknown = self._with_unknown(encoded, loaded)
+        return with_unknown, self.schema_id if with_unknown is encoded else None
 
     def first(self, data: T) -> bytes:
         """Encode the data of a new session; raise SerializationError naming a field that would not come back."""
@@ -109,3 +123,12 @@ class Model(Generic[T]):
         if not unknown:
             return encoded
         return serializer.encode_fields({**serializer.decode_fields(encoded), **unknown})
+
+
+def _schema_id(model: type[Any], serializer: str) -> bytes:
+    """Return 8 bytes that change with any field, type or default of the model and of the models inside it."""
+    try:
+        described = repr(msgspec.inspect.type_info(model))
+    except TypeError:  # a model of pydantic, which describes itself
+        described = repr(getattr(model, "model_json_schema", lambda: model)())
+    return hashlib.sha256(f"{serializer}:{model.__module__}.{model.__qualname__}:{described}".encode()).digest()[:8]

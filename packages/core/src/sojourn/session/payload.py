@@ -37,23 +37,25 @@ class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     flash: bytes = EMPTY
     outlives: Moment | None = None
     """The moment of the latest `revoke_all` that does not concern this session; kept in cookies alone (SECURITY R39)."""
+    model: bytes | None = None
+    """The fingerprint of the model whose encoding `data` is, to the last byte; None when fields of another were kept."""
 
 
-_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)  # text that is no UTF-8 is a ValueError
-_ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(Payload)
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)  # text that is no UTF-8 is a ValueError
+PAYLOAD_ENCODER: Final = msgspec.msgpack.Encoder()
+PAYLOAD_DECODER: Final = msgspec.msgpack.Decoder(Payload)
 
 
 def encode_payload(payload: Payload) -> bytes:
     """Return the bytes to seal."""
-    return _ENCODER.encode(payload)
+    return PAYLOAD_ENCODER.encode(payload)
 
 
 def decode_payload(plain: bytes) -> Payload:
     """Return the payload of opened bytes. Raise SerializationError."""
     try:
-        return _DECODER.decode(plain)
-    except _UNREADABLE:
+        return PAYLOAD_DECODER.decode(plain)
+    except UNREADABLE:
         msg = "the payload of the record has another form"
         raise SerializationError(msg) from None
 
@@ -63,11 +65,11 @@ def pack_map(values: dict[str, Any], what: str) -> bytes:
     if not values:
         return EMPTY
     try:
-        return _ENCODER.encode(values)
+        return PAYLOAD_ENCODER.encode(values)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.EncodeError):
         for key, value in values.items():
             try:
-                _ENCODER.encode(value)
+                PAYLOAD_ENCODER.encode(value)
             except (TypeError, ValueError, OverflowError, RecursionError, msgspec.EncodeError):
                 msg = f"{what} {key!r} holds a {type(value).__name__} that cannot be stored; use JSON values only"
                 raise SerializationError(msg) from None
@@ -80,6 +82,6 @@ def unpack_map(packed: bytes) -> dict[str, Any]:
         return {}
     try:
         return msgspec.msgpack.decode(packed, type=dict[str, Any])
-    except _UNREADABLE:
+    except UNREADABLE:
         msg = "extras or flash of the record have another form"
         raise SerializationError(msg) from None

@@ -161,8 +161,8 @@ class RequestState(Struct, Generic[T], eq=False):
     seen: bytes | None = None
     """The data's bytes as they were at the last comparison, when they differed from what was loaded."""
     _blank: bytes | None = None
-    _extras: dict[str, Any] | _Unset = UNSET
-    _flash: Flash | _Unset = UNSET
+    opened_extras: dict[str, Any] | _Unset = UNSET
+    opened_flash: Flash | _Unset = UNSET
 
     def __repr__(self) -> str:
         """Show neither token nor data (SECURITY R6)."""
@@ -234,33 +234,24 @@ class RequestState(Struct, Generic[T], eq=False):
     @property
     def extras(self) -> dict[str, Any]:
         """Return the extras."""
-        if self._extras is UNSET:
-            self._extras = unpack_map(self.base.extras) if self.base is not None else {}
-        return self._extras
+        if self.opened_extras is UNSET:
+            self.opened_extras = unpack_map(self.base.extras) if self.base is not None else {}
+        return self.opened_extras
 
     @property
     def flash(self) -> Flash:
         """Return the flash messages."""
-        if self._flash is UNSET:
+        if self.opened_flash is UNSET:
             stored = unpack_map(self.base.flash) if self.base is not None else {}
-            self._flash = Flash(stored, on_write=self.write)
-        return self._flash
+            self.opened_flash = Flash(stored, on_write=self.write)
+        return self.opened_flash
 
-    def has_loaded_content(self) -> bool:
-        """Tell, cheaply, that the content is as it was loaded; no answer but True is final."""
-        base = self.base
-        if base is None:
-            return False
-        data = self.model_data
-        if data is not UNSET:
-            seen = self.rules.model.encode(data)
-            if seen != base.data:
-                self.seen = seen
-                return False
-            self.seen = None
-        extras, flash = self._extras, self._flash
-        return (extras is UNSET or pack_map(extras, "extra") == base.extras) and (
-            flash is UNSET or pack_map(flash.pending(), "flash message") == base.flash
+    def has_loaded_extras(self) -> bool:
+        """Tell whether extras and flash are as they were loaded."""
+        base, extras, flash = self.base, self.opened_extras, self.opened_flash
+        return base is not None and (
+            (extras is UNSET or pack_map(extras, "extra") == base.extras)
+            and (flash is UNSET or pack_map(flash.pending(), "flash message") == base.flash)
         )
 
     def is_blank(self) -> bool:
@@ -268,32 +259,35 @@ class RequestState(Struct, Generic[T], eq=False):
         data = self.model_data
         if data is not UNSET and self.rules.model.encode(data) != self._blank:
             return False
-        if self._extras is not UNSET and self._extras:
+        if self.opened_extras is not UNSET and self.opened_extras:
             return False
-        return self._flash is UNSET or not self._flash.pending()
+        return self.opened_flash is UNSET or not self.opened_flash.pending()
 
-    def encode_data(self) -> bytes:
-        """Return the data's bytes: those loaded when nothing but order or added defaults differs."""
+    def encode_data(self) -> tuple[bytes, bytes | None]:
+        """Return the data's bytes and the fingerprint of the model that encoded them.
+
+        Those loaded are returned when nothing but order or added defaults differs.
+        """
         model, base, data = self.rules.model, self.base, self.model_data
         if base is None:
-            return model.first(self.data)
+            return model.first(self.data), model.schema_id
         if data is UNSET:
-            return base.data
+            return base.data, base.model
         seen = self.seen
         self.seen = None
-        return model.settle(base.data, model.encode(data) if seen is None else seen)
+        return model.settle(base.data, model.encode(data) if seen is None else seen, base.model)
 
     def encode_extras(self) -> bytes:
         """Return the bytes of the extras. Raise SerializationError naming the key."""
-        if self._extras is UNSET:
+        if self.opened_extras is UNSET:
             return self.base.extras if self.base is not None else EMPTY
-        return pack_map(self._extras, "extra")
+        return pack_map(self.opened_extras, "extra")
 
     def encode_flash(self) -> bytes:
         """Return the bytes of the messages for the next request."""
-        if self._flash is UNSET:
+        if self.opened_flash is UNSET:
             return self.base.flash if self.base is not None else EMPTY
-        return pack_map(self._flash.pending(), "flash message")
+        return pack_map(self.opened_flash.pending(), "flash message")
 
     def merge_content(self, theirs: Payload | None) -> tuple[bytes, bytes, bytes]:
         """Return data, extras and flash of *theirs* with this request's changes; None stands for a new session."""
@@ -315,11 +309,18 @@ class RequestState(Struct, Generic[T], eq=False):
 
     def compose(self) -> Payload:
         """Return the payload as it is now; equal to ``loaded`` when nothing changed (DESIGN 3, step 6)."""
-        return self.around(self.encode_data(), self.encode_extras(), self.encode_flash())
+        payload = copy(self.payload)
+        payload.data, payload.model = self.encode_data()
+        base = self.base
+        if base is None or self.opened_extras is not UNSET or self.opened_flash is not UNSET:
+            payload.extras, payload.flash = self.encode_extras(), self.encode_flash()
+        else:
+            payload.extras, payload.flash = base.extras, base.flash
+        return payload
 
     def around(self, data: bytes, extras: bytes, flash: bytes) -> Payload:
-        """Return this session's payload around the given content."""
-        return replace(self.payload, data=data, extras=extras, flash=flash)
+        """Return this session's payload around content that came from several requests."""
+        return replace(self.payload, data=data, extras=extras, flash=flash, model=None)
 
     def holds_anything(self) -> bool:
         """Tell whether a new session is worth a record."""
@@ -408,7 +409,7 @@ class RequestState(Struct, Generic[T], eq=False):
         """Reset data, extras, flash and principal; the session itself goes on."""
         self.move(Move.WRITE)
         self.data = self.rules.model.new()
-        self._extras = {}
+        self.opened_extras = {}
         self.flash.clear()
         payload = self.change()
         payload.principal = payload.authenticated_at = None
@@ -457,7 +458,7 @@ class RequestState(Struct, Generic[T], eq=False):
         self.rebind = True
 
     def _drop_content(self) -> None:
-        self.model_data = self._extras = self._flash = UNSET
+        self.model_data = self.opened_extras = self.opened_flash = UNSET
         self._blank = self.seen = None
 
     # -- time ------------------------------------------------------------------------------------------------

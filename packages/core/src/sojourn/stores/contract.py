@@ -288,6 +288,16 @@ class AtRestStore(Protocol):
     """None leaves it to the manager, which encrypts."""
 
 
+@runtime_checkable
+class NamespacedStore(Protocol):
+    """A store that shares its server with others under names of their own.
+
+    The namespace is bound into every record, so one that is copied to another does not open there (SECURITY R42).
+    """
+
+    namespace: str
+
+
 class Partition(Protocol):
     """Tells which of several servers a record is on, as far as it is known; asked before each call, so it never waits."""
 

@@ -79,7 +79,12 @@ class MemoryStore:
             return None
         at = _START + writes * WRITE_ID_BYTES
         end = at + label
-        ids = (blob[_START:at],) if writes == 1 else split_ids(blob[_START:at])
+        if writes == 1:
+            ids: tuple[bytes, ...] = (blob[_START:at],)
+        elif writes == WRITE_IDS_KEPT:  # the usual numbers without a frame of their own
+            ids = (blob[_START:34], blob[34:42], blob[42:50], blob[50:58])
+        else:
+            ids = split_ids(blob[_START:at])
         return Record(id, version, blob[end:], idle, absolute, blob[at:end].decode() if label else None, ids)
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
@@ -127,7 +132,7 @@ class MemoryStore:
                 self._index.remove(label, id_)
                 self._index.add(record.index_label, id_)
             self._blobs[id_] = pack(record, record.idle_deadline, (kept + write_id)[-KEPT_BYTES:])
-            deadline = record.deadline
+            deadline = min(record.idle_deadline, record.absolute_deadline)
             # A later deadline needs no entry: the id is looked at again when the present one has passed.
             if deadline < idle and deadline < absolute:
                 self._deadlines.add(id_, deadline)
