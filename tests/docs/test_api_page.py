@@ -29,7 +29,7 @@ MODULES = (
 )
 _NAME = re.compile(r"^`(\w+)`$")
 _ROW = re.compile(r"^`(\w+)(\(.*\))?`$")
-INHERITED_FROM_PYDANTIC = {"model_config", "model_post_init", "presets"}
+INHERITED_FROM_PYDANTIC = {"model_computed_fields", "model_config", "model_fields", "model_post_init", "presets"}
 
 
 def public_names(module: ModuleType) -> set[str]:

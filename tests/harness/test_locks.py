@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import tomllib
 from importlib.metadata import distributions
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tests.harness.locks import LOCKS, METADATA, ROOT, THIRD_PARTY, Lock, lacks, problems_of, unmet
 
@@ -20,17 +22,41 @@ def test_every_lock_of_the_repository_is_listed():
     assert found == {lock.file for lock in LOCKS}
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("packages/*/pyproject.toml")), ids=lambda path: path.parent.name)
-def test_the_lock_satisfies_what_a_package_requires(path):
-    """`dev` installs the packages without their dependencies, because the lock holds them."""
-    project = tomllib.loads(path.read_text())["project"]
-    extras = project.get("optional-dependencies", {}).values()
-    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
-    lock = next(lock for lock in LOCKS if lock.file == "python/lock.txt")
+def third_parties_of(project: Path) -> list[Requirement]:
+    """Return what a package requires, extras included, without packages of ours."""
+    table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    extras = table.get("optional-dependencies", {}).values()
+    lines = [*table["dependencies"], *(line for extra in extras for line in extra)]
+    return [wanted for line in lines if not (wanted := Requirement(line)).name.startswith("sojourn")]
+
+
+def lock_named(file: str) -> Lock:
+    return next(lock for lock in LOCKS if lock.file == file)
+
+
+PROJECTS = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
+
+
+@pytest.mark.parametrize("file", ["python/lock.txt", "python/oldest-lock.txt"])
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
+def test_the_locks_satisfy_what_a_package_requires(project: Path, file: str):
+    """`dev` installs the packages without their dependencies, because the locks hold them."""
+    lock = lock_named(file)
+    where, environment = next(lock.environments())
     pins = {canonicalize_name(pin.name): pin for pin in lock.pins()}
-    theirs = [wanted for line in lines if not (wanted := Requirement(line)).name.startswith("sojourn")]
-    _, environment = next(lock.environments())
-    assert [problem for each in theirs for problem in unmet(each, {""}, pins, project["name"], environment)] == []
+    asked = third_parties_of(project)
+    assert [problem for wanted in asked for problem in unmet(wanted, {""}, pins, where, environment)] == []
+
+
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
+def test_the_oldest_release_that_a_package_allows_is_the_one_that_is_tested(project: Path):
+    pins = {
+        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==")
+        for pin in lock_named("python/oldest-lock.txt").pins()
+    }
+    for wanted in third_parties_of(project):
+        (oldest,) = (Version(each.version).release for each in wanted.specifier if each.operator == ">=")
+        assert Version(pins[canonicalize_name(wanted.name)]).release[: len(oldest)] == oldest, wanted
 
 
 def test_the_metadata_is_that_of_the_installed_distributions():
