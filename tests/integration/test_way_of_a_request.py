@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -89,13 +88,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def sessions(
-    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[SessionManager[Account]]:
+def sessions(kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SessionManager[Account]:
     if kind == "redis":
         server = request.getfixturevalue("redis_server")
         monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
-    yield SessionManager.from_settings(
+    return SessionManager.from_settings(
         Account, SessionSettings(_env_file=None, preset="production", secret=SECRET, store=kind)
     )
 
