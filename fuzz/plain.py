@@ -13,8 +13,7 @@ from sojourn.cookies import CookiePolicy, read_cookies
 from sojourn.crypto import decode_bytes, encode_bytes, is_token, token_id
 from sojourn.errors import ConfigurationError, CookieTooLargeError, SerializationError
 from sojourn.http import add_vary, cache_control, normalise_path, path_is_exempt, safe_redirect, same_origin
-from sojourn.manager.opening import is_well_formed
-from sojourn.manager.request import choose
+from sojourn.manager.opening import choose, is_well_formed
 from sojourn.serializers import builtin_serializer
 from sojourn.session import decode_payload, encode_payload, unpack_map
 from sojourn_store_cookie.packing import pack as pack_cookie

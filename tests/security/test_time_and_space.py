@@ -189,7 +189,7 @@ def test_r29_what_has_exactly_the_limit_is_kept_and_one_byte_more_is_refused_whe
 
 def test_r29_a_huge_cookie_header_costs_little_memory_and_no_look_up(house: House, peak: Callable[[], int]) -> None:
     from sojourn.cookies import read_cookies
-    from sojourn.manager.request import choose
+    from sojourn.manager.opening import choose
 
     header = "; ".join(f"session={number:0>4000}" for number in range(500))
     tracemalloc.reset_peak()

@@ -15,8 +15,9 @@ from sojourn.manager import committing, opening
 from sojourn.manager.build import build_engine, complete
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
+from sojourn.manager.layers import REQUESTS_KEY, join_async, join_blocking, request_of
 from sojourn.manager.queries import Progress, Queries, SessionInfo
-from sojourn.manager.request import REQUESTS_KEY, AsyncRequestSession, BlockingRequestSession, request_of
+from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession
 from sojourn.manager.shielding import in_a_thread
 from sojourn.metrics import Metrics
 from sojourn.serializers import Serializer, SerializerFactory
@@ -123,7 +124,7 @@ class SessionManager(Generic[T]):
             request: AsyncRequestSession[T] = AsyncRequestSession(engine, cookies, peer)
             where[REQUESTS_KEY] = {engine.key: request}
             return request
-        return AsyncRequestSession[T].join(requests, engine, cookies, peer)
+        return join_async(requests, engine, cookies, peer)
 
     async def open(self, token: str | None, client: Client | None = None, *, fresh: bool = False) -> Session[T]:
         """Return the session that *token* leads to, or a new one; its outcome says which. Never raises for an outage.
@@ -345,7 +346,7 @@ class BlockingManager(Generic[T]):
             request: BlockingRequestSession[T] = BlockingRequestSession(engine, cookies, peer)
             where[REQUESTS_KEY] = {engine.key: request}
             return request
-        return BlockingRequestSession[T].join(requests, engine, cookies, peer)
+        return join_blocking(requests, engine, cookies, peer)
 
     def get(self, request: object) -> Session[T]:
         """See SessionManager.get."""

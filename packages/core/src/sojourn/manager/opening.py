@@ -8,6 +8,7 @@ F4).
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from typing import Final, TypeVar, cast
 
 from msgspec import Struct
@@ -43,6 +44,7 @@ _REDIRECTS: Final = frozenset(bytes((flags,)) for flags in range(256) if flags &
 """The third byte of an envelope, its flags, where a renewal left a redirect."""
 _decode_payload: Final = PAYLOAD_DECODER.decode
 LONGEST_TOKEN: Final = 4096
+MOST_TOKENS: Final = 2
 _MOST_RENEWALS: Final = 4
 _STORED: Final = SessionState.LOADED
 _new_session: Final = Session.__new__
@@ -68,6 +70,17 @@ NOTHING: Final = Lookup(LoadOutcome.NONE)
 def is_well_formed(token: str, *, client_side: bool) -> bool:
     """Tell whether the token may be looked up at all (SECURITY R4)."""
     return 0 < len(token) <= LONGEST_TOKEN if client_side else is_token(token)
+
+
+def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
+    """Return the tokens worth a look: well-formed, different, two at most; with more none is believed (SECURITY R22)."""
+    if not tokens:
+        return ()
+    if len(tokens) == 1:
+        token = tokens[0]
+        return (token,) if is_well_formed(token, client_side=client_side) else ()
+    unique = tuple(dict.fromkeys(token for token in tokens if is_well_formed(token, client_side=client_side)))
+    return unique if len(unique) <= MOST_TOKENS else ()
 
 
 # -- from a token to a record ------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from msgspec import Struct
 
@@ -24,7 +24,6 @@ from sojourn.errors import (
     SessionConflictError,
     SessionGoneError,
     SessionReadOnlyError,
-    SessionTooLargeError,
     SessionUnavailableError,
     SojournError,
     TooManySessionsError,
@@ -34,7 +33,7 @@ from sojourn.manager.committing import is_unchanged
 from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
-from sojourn.manager.opening import LONGEST_TOKEN, Lookup, is_well_formed, max_age
+from sojourn.manager.opening import LONGEST_TOKEN, Lookup, max_age
 from sojourn.manager.opening import NOTHING as NOTHING_FOUND
 from sojourn.manager.shielding import is_cancellation, shield
 from sojourn.session import (
@@ -47,15 +46,12 @@ from sojourn.session import (
     SessionState,
     state_of,
 )
-from sojourn.stores import Deadline, DeadlineScope, StoreIO
+from sojourn.stores import Deadline, DeadlineScope
 
 T = TypeVar("T")
 
-REQUESTS_KEY: Final = "sojourn.requests"
-"""Under this key of an ASGI scope, a WSGI environ or another mutable request stand its sessions, by manager."""
 SERVER_ERROR: Final = 500
 """The lowest status that says that the request failed."""
-_MOST_TOKENS: Final = 2
 _AROUND: Final = ' \t"'
 """What may stand around the value of a cookie and is no part of it."""
 _READ_ONLY: Final = SessionState.READ_ONLY
@@ -70,7 +66,7 @@ class RequestSession(Struct, Generic[T], eq=False):
     with an ``__init__``. It holds neither scope nor environ, which hold it.
     """
 
-    _engine: Engine[T]
+    engine: Engine[T]
     _cookies: str | Sequence[str]
     _peer: Callable[[], Peer] | None = None
     is_lazy: bool = False
@@ -93,41 +89,12 @@ class RequestSession(Struct, Generic[T], eq=False):
     _was_accessed: bool = False
     _was_changed: bool = False
     _flushes: tuple[Callable[[], object], ...] = ()
-    _layers: int = 1
+    layers: int = 1
     """How many layers of the application have begun this request and not closed it."""
 
     def __repr__(self) -> str:
         """Show no token (SECURITY R6)."""
         return f"<{type(self).__name__}>"
-
-    @classmethod
-    def join(
-        cls,
-        requests: MutableMapping[object, RequestSession[Any]],
-        engine: Engine[T],
-        cookies: str | Sequence[str],
-        peer: Callable[[], Peer] | None,
-    ) -> Self:
-        """Return one more layer of a request that a middleware has seen: the same session, one load, one commit.
-
-        After the request was closed it is a new one. Raises ConfigurationError where another manager has the same cookie.
-        """
-        found = requests.get(engine.key)
-        if found is not None and found._layers > 0:  # noqa: SLF001 - of this class
-            found._layers += 1  # noqa: SLF001 - of this class
-            return found if isinstance(found, cls) else cast("Self", found.as_layer(engine))
-        for other in requests.values():
-            if other is not found and other._engine.cookies.name == engine.cookies.name:  # noqa: SLF001 - of this class
-                theirs = other._engine.model.name  # noqa: SLF001 - of this class
-                msg = (
-                    f"this request passes two session managers that both use the cookie {engine.cookies.name!r}, one for "
-                    f"{theirs} and one for {engine.model.name}: set another SOJOURN_COOKIE_NAME for one "
-                    "of them"
-                )
-                raise ConfigurationError(msg)
-        request = cls(engine, cookies, peer)
-        requests[engine.key] = request
-        return request
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -136,7 +103,7 @@ class RequestSession(Struct, Generic[T], eq=False):
         """What of the request is worth a look-up (SECURITY R4, R22)."""
         tokens = self._tokens
         if tokens is None:
-            engine, sent = self._engine, self._cookies
+            engine, sent = self.engine, self._cookies
             cookies = sent if isinstance(sent, str) else "; ".join(sent)
             tokens = ()
             if cookies:
@@ -149,7 +116,7 @@ class RequestSession(Struct, Generic[T], eq=False):
                 ):
                     tokens = (token,)
                 else:
-                    tokens = choose(engine.cookies.read(cookies), client_side=engine.client_side)
+                    tokens = opening.choose(engine.cookies.read(cookies), client_side=engine.client_side)
             self._tokens = tokens
         return tokens
 
@@ -201,7 +168,7 @@ class RequestSession(Struct, Generic[T], eq=False):
             session = self._open()
         state = session._state  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - state_of() without its frame
         state.accessed = True
-        if state.phase is _READ_ONLY and self._engine.is_strict and state.outcome is LoadOutcome.UNAVAILABLE:
+        if state.phase is _READ_ONLY and self.engine.is_strict and state.outcome is LoadOutcome.UNAVAILABLE:
             raise self._refusal()
         return session
 
@@ -223,7 +190,7 @@ class RequestSession(Struct, Generic[T], eq=False):
         return self._outage
 
     def _open(self) -> Session[T]:
-        lookup, engine = self._lookup, self._engine
+        lookup, engine = self._lookup, self.engine
         if lookup is None:
             tokens = self.tokens
             if not tokens:
@@ -260,7 +227,7 @@ class RequestSession(Struct, Generic[T], eq=False):
     def changed(self) -> bool:
         """Whether anything was or will be stored for this request."""
         state = self._state
-        return self._was_changed or (state is not None and not is_unchanged(self._engine, state))
+        return self._was_changed or (state is not None and not is_unchanged(self.engine, state))
 
     def before_commit(self, flush: Callable[[], object]) -> None:
         """Call *flush* before each commit: a view that buffers writes itself back there."""
@@ -270,7 +237,7 @@ class RequestSession(Struct, Generic[T], eq=False):
 
     def finish_unchanged(self, status: int, *, resend: bool = False) -> Ending | None:
         """Return the ending of a request that has nothing to store, without awaiting; None where `finish` is needed."""
-        state, engine = self._state, self._engine
+        state, engine = self._state, self.engine
         if self._ending is not None or resend or self._flushes:
             return None
         if state is None:
@@ -329,17 +296,11 @@ class RequestSession(Struct, Generic[T], eq=False):
                 else:
                     self._ending = self._ending_of(state, persistent=persistent)
                 return self._ending
-        except SessionUnavailableError as failure:
+        except (SessionUnavailableError, SessionConflictError, TooManySessionsError) as failure:
             _log.warning("the session could not be committed: %s", failure)
             error = failure
-        except (SessionConflictError, TooManySessionsError) as failure:
-            _log.warning("the session could not be committed: %s", failure)
-            error = failure
-        except SessionTooLargeError as failure:
-            _log.exception("the session is too large; its last good state is kept")
-            error = failure
-        except (SojournError, TypeError, ValueError) as failure:
-            _log.exception("the session could not be committed")
+        except (SojournError, TypeError, ValueError) as failure:  # too large, or what no serializer takes
+            _log.exception("the session could not be committed; its last good state is kept")
             error = failure
         finally:
             self._head_sent = True
@@ -351,7 +312,7 @@ class RequestSession(Struct, Generic[T], eq=False):
 
     def _finish_again(self, ending: Ending, status: int) -> Ending:
         """Return the ending once more, for another layer or for a head in the place of the first; store nothing."""
-        if status >= SERVER_ERROR and not self._engine.commits_errors:
+        if status >= SERVER_ERROR and not self.engine.commits_errors:
             self._is_refused = True
         answer = ending.answer()
         if answer is not None and answer.status == status:  # the answer itself, or a page of the application's for it
@@ -364,25 +325,21 @@ class RequestSession(Struct, Generic[T], eq=False):
         change = state.cookie
         if change is KEEP:
             return ACCESSED if accessed else NOTHING
-        cookies = self._engine.cookies
+        cookies = self.engine.cookies
         if change.action is CookieAction.CLEAR:
             return Ending(set_cookie=cookies.clear_header(), accessed=accessed, cookie_name=cookies.name)
         line = cookies.set_header(change.token or "", change.max_age, persistent=persistent)
         if state.id is not None:
-            self._engine.events.event("client", state.id, principal=state.payload.principal)
+            self.engine.events.event("client", state.id, principal=state.payload.principal)
         return Ending(set_cookie=line, accessed=accessed, cookie_name=cookies.name)
 
     # -- the end of the request ------------------------------------------------------------------------------
-
-    def as_layer(self, engine: Engine[T]) -> object:
-        """Return this request for a layer of the other kind."""
-        raise NotImplementedError
 
     def is_at_rest(self) -> bool:
         """Tell, without I/O, that closing has nothing to store."""
         state = self._state
         return (self._ending is not None or self._head_sent) and (
-            state is None or (not self._flushes and is_unchanged(self._engine, state))
+            state is None or (not self._flushes and is_unchanged(self.engine, state))
         )
 
     async def close_steps(self, engine: Engine[T], error: BaseException | None = None) -> Ending:
@@ -477,7 +434,7 @@ class AsyncRequestSession(RequestSession[T]):
 
         Nothing is asked where the session opens on first use without waiting.
         """
-        engine = self._engine
+        engine = self.engine
         if self._lookup is not None or engine.never_waits:
             return
         tokens = self._tokens
@@ -507,7 +464,7 @@ class AsyncRequestSession(RequestSession[T]):
         resend: bool = False,
     ) -> Ending:
         """Do what `finish` does once `finish_unchanged` has returned None."""
-        engine = self._engine
+        engine = self.engine
         work = self.finish_steps(engine, status, persistent=persistent, resend=resend)
         if engine.never_waits or self._state is None:
             return await work
@@ -519,18 +476,14 @@ class AsyncRequestSession(RequestSession[T]):
         Raises ResponseStartedError for a change that needs a cookie (FAILURES F20). Send the answer of ``ending.error``
         if there is one; otherwise raise *error* again.
         """
-        self._layers -= 1
-        engine, state = self._engine, self._state
+        self.layers -= 1
+        engine, state = self.engine, self._state
         if error is None and self._head_sent and not self._flushes and (state is None or is_unchanged(engine, state)):
             return NOTHING
         work = self.close_steps(engine, error)
         if engine.never_waits or self._state is None:
             return await work
         return await shield(work, spares_tasks=engine.spares_tasks)
-
-    def as_layer(self, engine: Engine[T]) -> BlockingLayer[T]:
-        """Return this request for an inner layer without an event loop, over the blocking *engine*."""
-        return BlockingLayer(self, engine)
 
 
 class BlockingRequestSession(RequestSession[T]):
@@ -539,114 +492,21 @@ class BlockingRequestSession(RequestSession[T]):
     def load(self) -> None:
         """Ask the store now; not needed, since the session opens on first use."""
         if self._lookup is None:
-            run_blocking(self.load_steps(self._engine))
+            run_blocking(self.load_steps(self.engine))
 
     def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
         """See `AsyncRequestSession.finish`."""
         ending = self.finish_unchanged(status, resend=resend)
         if ending is not None:
             return ending
-        return run_blocking(self.finish_steps(self._engine, status, persistent=persistent, resend=resend))
+        return run_blocking(self.finish_steps(self.engine, status, persistent=persistent, resend=resend))
 
     def close(self, error: BaseException | None = None) -> Ending:
         """See `AsyncRequestSession.close`."""
-        self._layers -= 1
+        self.layers -= 1
         if error is None and self.is_at_rest():
             return NOTHING
-        return run_blocking(self.close_steps(self._engine, error))
-
-    def as_layer(self, engine: Engine[T]) -> AsyncLayer[T]:
-        """Return this request for an inner layer under an event loop; its own engine never suspends."""
-        return AsyncLayer(self, self._engine if engine.io is StoreIO.ASYNC else engine)
-
-
-class _Layer(Generic[T]):
-    """A request as the other kind of layer sees it."""
-
-    __slots__ = ("_engine", "_request")
-
-    def __init__(self, request: RequestSession[T], engine: Engine[T]) -> None:
-        self._request = request
-        self._engine = engine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._request, name)
-
-    @property
-    def session(self) -> Session[T]:
-        """See `RequestSession.session`."""
-        return self._request.session
-
-
-class AsyncLayer(_Layer[T]):
-    """A request that a layer without an event loop began, for one under an event loop."""
-
-    __slots__ = ()
-
-    async def load(self) -> None:
-        """See `AsyncRequestSession.load`."""
-        await self._request.load_steps(self._engine)
-
-    async def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
-        """See `AsyncRequestSession.finish`."""
-        return await self._request.finish_steps(self._engine, status, persistent=persistent, resend=resend)
-
-    async def close(self, error: BaseException | None = None) -> Ending:
-        """See `AsyncRequestSession.close`."""
-        return await self._request.close_steps(self._engine, error)
-
-
-class BlockingLayer(_Layer[T]):
-    """A request that a layer under an event loop began, for one without."""
-
-    __slots__ = ()
-
-    def load(self) -> None:
-        """See `BlockingRequestSession.load`."""
-        run_blocking(self._request.load_steps(self._engine))
-
-    def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
-        """See `BlockingRequestSession.finish`."""
-        return run_blocking(self._request.finish_steps(self._engine, status, persistent=persistent, resend=resend))
-
-    def close(self, error: BaseException | None = None) -> Ending:
-        """See `BlockingRequestSession.close`."""
-        return run_blocking(self._request.close_steps(self._engine, error))
-
-
-def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
-    """Return the tokens worth a look: well-formed, different, two at most; with more none is believed (SECURITY R22)."""
-    if not tokens:
-        return ()
-    if len(tokens) == 1:
-        token = tokens[0]
-        return (token,) if is_well_formed(token, client_side=client_side) else ()
-    unique = tuple(dict.fromkeys(token for token in tokens if is_well_formed(token, client_side=client_side)))
-    return unique if len(unique) <= _MOST_TOKENS else ()
-
-
-def request_of(request: object, key: object) -> RequestSession[Any]:
-    """Return the session of a request under the key of a manager; ConfigurationError when there is none."""
-    found = find(request).get(key)
-    if found is None:
-        msg = "this request passed a session middleware of another manager; hand this manager to SessionMiddleware"
-        raise ConfigurationError(msg)
-    return found
-
-
-def find(request: object) -> MutableMapping[object, RequestSession[Any]]:
-    """Return the sessions of a request: an ASGI scope, a WSGI environ, a mapping, or an object that has one."""
-    for candidate in (request, getattr(request, "scope", None), getattr(request, "environ", None)):
-        if isinstance(candidate, dict | Mapping):
-            surroundings = cast("Mapping[str, MutableMapping[object, RequestSession[Any]] | None]", candidate)
-            requests = surroundings.get(REQUESTS_KEY)
-            if requests is not None:
-                return requests
-    msg = (
-        f"no session middleware has seen this {type(request).__name__}: add sojourn.asgi.SessionMiddleware or "
-        "sojourn.wsgi.SessionMiddleware with this manager, outside whatever asks for the session"
-    )
-    raise ConfigurationError(msg)
+        return run_blocking(self.close_steps(self.engine, error))
 
 
 def _client(engine: Engine[Any], peer: Callable[[], Peer]) -> Client:

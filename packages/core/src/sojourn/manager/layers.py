@@ -1,0 +1,152 @@
+"""The layers of one request: main and mounted applications, or a framework's adapter inside a middleware.
+
+They share one session, one load and one commit, also where some run under an event loop and others without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, Final, Generic, TypeVar, cast
+
+from sojourn.binding import Peer
+from sojourn.errors import ConfigurationError
+from sojourn.manager.ending import Ending
+from sojourn.manager.engine import Engine
+from sojourn.manager.guarded_store import run_blocking
+from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession, RequestSession
+from sojourn.session import Session
+from sojourn.stores import StoreIO
+
+T = TypeVar("T")
+
+REQUESTS_KEY: Final = "sojourn.requests"
+"""Under this key of an ASGI scope, a WSGI environ or another mutable request stand its sessions, by manager."""
+
+
+def join_async(
+    requests: MutableMapping[object, RequestSession[Any]],
+    engine: Engine[T],
+    cookies: str | Sequence[str],
+    peer: Callable[[], Peer] | None,
+) -> AsyncRequestSession[T]:
+    """Return one more layer of a request that a middleware has seen; after that was closed, a new request.
+
+    Raises ConfigurationError where another manager has the same cookie.
+    """
+    found = _join(requests, engine)
+    if found is None:
+        found = requests[engine.key] = AsyncRequestSession(engine, cookies, peer)
+    if isinstance(found, AsyncRequestSession):
+        return cast("AsyncRequestSession[T]", found)
+    # The engine of the layer outside never suspends, so this one may go on with it.
+    inner = AsyncLayer(found, found.engine if engine.io is StoreIO.ASYNC else engine)
+    return cast("AsyncRequestSession[T]", inner)
+
+
+def join_blocking(
+    requests: MutableMapping[object, RequestSession[Any]],
+    engine: Engine[T],
+    cookies: str | Sequence[str],
+    peer: Callable[[], Peer] | None,
+) -> BlockingRequestSession[T]:
+    """See `join_async`; *engine* is the blocking one."""
+    found = _join(requests, engine)
+    if found is None:
+        found = requests[engine.key] = BlockingRequestSession(engine, cookies, peer)
+    if isinstance(found, BlockingRequestSession):
+        return cast("BlockingRequestSession[T]", found)
+    return cast("BlockingRequestSession[T]", BlockingLayer(found, engine))
+
+
+def _join(requests: MutableMapping[object, RequestSession[Any]], engine: Engine[Any]) -> RequestSession[Any] | None:
+    found = requests.get(engine.key)
+    if found is not None and found.layers > 0:
+        found.layers += 1
+        return found
+    for other in requests.values():
+        if other is not found and other.engine.cookies.name == engine.cookies.name:
+            msg = (
+                f"this request passes two session managers that both use the cookie {engine.cookies.name!r}, one for "
+                f"{other.engine.model.name} and one for {engine.model.name}: set another SOJOURN_COOKIE_NAME for one of "
+                "them"
+            )
+            raise ConfigurationError(msg)
+    return None
+
+
+class _Layer(Generic[T]):
+    """A request as the other kind of layer sees it."""
+
+    __slots__ = ("_engine", "_request")
+
+    def __init__(self, request: RequestSession[T], engine: Engine[T]) -> None:
+        self._request = request
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+    @property
+    def session(self) -> Session[T]:
+        """See `RequestSession.session`."""
+        return self._request.session
+
+
+class AsyncLayer(_Layer[T]):
+    """A request that a layer without an event loop began, for one under an event loop."""
+
+    __slots__ = ()
+
+    async def load(self) -> None:
+        """See `AsyncRequestSession.load`."""
+        await self._request.load_steps(self._engine)
+
+    async def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
+        """See `AsyncRequestSession.finish`."""
+        return await self._request.finish_steps(self._engine, status, persistent=persistent, resend=resend)
+
+    async def close(self, error: BaseException | None = None) -> Ending:
+        """See `AsyncRequestSession.close`."""
+        return await self._request.close_steps(self._engine, error)
+
+
+class BlockingLayer(_Layer[T]):
+    """A request that a layer under an event loop began, for one without."""
+
+    __slots__ = ()
+
+    def load(self) -> None:
+        """See `BlockingRequestSession.load`."""
+        run_blocking(self._request.load_steps(self._engine))
+
+    def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
+        """See `BlockingRequestSession.finish`."""
+        return run_blocking(self._request.finish_steps(self._engine, status, persistent=persistent, resend=resend))
+
+    def close(self, error: BaseException | None = None) -> Ending:
+        """See `BlockingRequestSession.close`."""
+        return run_blocking(self._request.close_steps(self._engine, error))
+
+
+def request_of(request: object, key: object) -> RequestSession[Any]:
+    """Return the session of a request under the key of a manager; ConfigurationError when there is none."""
+    found = find(request).get(key)
+    if found is None:
+        msg = "this request passed a session middleware of another manager; hand this manager to SessionMiddleware"
+        raise ConfigurationError(msg)
+    return found
+
+
+def find(request: object) -> MutableMapping[object, RequestSession[Any]]:
+    """Return the sessions of a request: an ASGI scope, a WSGI environ, a mapping, or an object that has one."""
+    for candidate in (request, getattr(request, "scope", None), getattr(request, "environ", None)):
+        if isinstance(candidate, dict | Mapping):
+            surroundings = cast("Mapping[str, MutableMapping[object, RequestSession[Any]] | None]", candidate)
+            requests = surroundings.get(REQUESTS_KEY)
+            if requests is not None:
+                return requests
+    msg = (
+        f"no session middleware has seen this {type(request).__name__}: add sojourn.asgi.SessionMiddleware or "
+        "sojourn.wsgi.SessionMiddleware with this manager, outside whatever asks for the session"
+    )
+    raise ConfigurationError(msg)
