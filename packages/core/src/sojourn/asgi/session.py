@@ -23,6 +23,7 @@ from sojourn.adapters import (
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import PROTECTS_SET_COOKIE
 from sojourn.manager import SessionManager
+from sojourn.stores import StoreIO
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -60,7 +61,8 @@ class SessionMiddleware:
             raise ConfigurationError(msg)
         self.app = app
         self.sessions = sessions
-        self._loads = load == "auto"
+        self._is_lazy = load == "lazy"
+        self._loads = not self._is_lazy and sessions.io is not StoreIO.NONE
         self._exclude = tuple(exclude)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,44 +74,31 @@ class SessionMiddleware:
         if self._loads and not (self._exclude and self._is_excluded(scope)):
             await request.load()
         is_placed = scope["session"] is request
-        has_begun = is_answered = False
 
         def send_wrapped(message: Message) -> Awaitable[None]:
-            nonlocal has_begun
-            if not has_begun and message["type"] == "http.response.start":
-                has_begun = True
-                if is_placed and scope["session"] is not request:
-                    request.before_commit(partial(_replace_extras, request, scope["session"]))
-                ending = request.finish_unchanged(message["status"])
-                if ending is None:
-                    return commit_and_send(message)
-                if ending is not NOTHING:
-                    apply(message, ending)
-            elif is_answered:
-                return _nothing()
-            return send(message)
-
-        async def commit_and_send(message: Message) -> None:
-            nonlocal is_answered
-            ending = await request.finish_changed(message["status"])
-            if ending.error is not None:
-                is_answered = True
-                await _send_answer(send, ending, scope)
-                return
+            if request.has_begun:
+                ending = request.ending
+                return send(message) if ending is None or ending.error is None else _nothing()
+            if message["type"] != "http.response.start":
+                return send(message)
+            if is_placed and scope["session"] is not request:
+                request.before_commit(partial(_replace_extras, request, scope["session"]))
+            ending = request.finish_unchanged(message["status"])
+            if ending is None:
+                return _commit_and_send(request, scope, message, send)
             if ending is not NOTHING:
                 apply(message, ending)
-            await send(message)
+            return send(message)
 
         try:
             await self.app(scope, receive, send_wrapped)
         except BaseException as error:
+            has_begun = request.has_begun
             ending = await request.close(error)
-            if ending.error is None:
-                if is_answered and isinstance(error, SessionUnavailableError):
-                    return
-                raise
-            if not has_begun:
+            if ending.error is not None and not has_begun:
                 await _send_answer(send, ending, scope)
+            elif not (request.ending and request.ending.error and isinstance(error, SessionUnavailableError)):
+                raise
         else:
             await request.close()
 
@@ -126,7 +115,7 @@ class SessionMiddleware:
                     cookies = [cookies, line]
         # The peer is told by headers and address, not by the scope, which holds the request.
         request = self.sessions.begin(scope, cookies, partial(_peer, scope["headers"], scope.get("client")))
-        if not self._loads:
+        if self._is_lazy:
             request.is_lazy = True
         # A session of another library around this middleware, Starlette's for one, wants its own back at the end.
         if scope.get("session") is None or isinstance(scope["session"], RequestSession):
@@ -232,6 +221,17 @@ async def answer_with(send: Send, answer: Answer) -> None:
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _commit_and_send(request: AsyncRequestSession[Any], scope: Scope, message: Message, send: Send) -> None:
+    """Commit, then send the head as the commit wants it, or an answer in the place of the application's."""
+    ending = await request.finish_changed(message["status"])
+    if ending.error is not None:
+        await _send_answer(send, ending, scope)
+        return
+    if ending is not NOTHING:
+        apply(message, ending)
+    await send(message)
 
 
 async def _send_answer(send: Send, ending: Ending, scope: Scope) -> None:

@@ -94,6 +94,16 @@ def run_blocking(work: Coroutine[Any, Any, R]) -> R:
     raise ConfigurationError(SUSPENDED)
 
 
+async def _direct(operation: str, work: Coroutine[Any, Any, R]) -> R:
+    """Await a call that costs no round trip: it needs neither breaker nor retries, and nobody measures it."""
+    try:
+        return await work
+    except SojournError:
+        raise
+    except Exception as error:
+        raise as_outage(operation, error) from error
+
+
 class GuardedStore:
     """A store with retries, a circuit breaker, deadlines and metrics around every call.
 
@@ -105,6 +115,7 @@ class GuardedStore:
         "_budget",
         "_clock",
         "_events",
+        "_is_direct",
         "_longest_load",
         "_retry",
         "_servers",
@@ -131,6 +142,8 @@ class GuardedStore:
         """What drives the calls of a BLOCKING store in worker threads, when an event loop drives the manager."""
         self.never_waits = store.io is StoreIO.NONE
         """Whether a call costs no round trip."""
+        self._is_direct = self.never_waits and not events.has_metrics
+        """Whether nothing stands around a call but the kind of its errors."""
         self._longest_load: float = getattr(store, "longest_load", math.inf)
         """Seconds within which a load of the store ends by itself, whatever happens."""
         self._servers = breaker if isinstance(breaker, ServerBreakers) else None
@@ -192,15 +205,21 @@ class GuardedStore:
         """
         store = self.store
         load = store.load_fresh if fresh and isinstance(store, CachingStore) else store.load
+        if self._is_direct:
+            return _direct("load", load(id))
         return self._call("load", load, (id,), names.LOAD_TIME, id, deadline=deadline)
 
     def create(self, record: Record, *, write_id: bytes) -> Coroutine[Any, Any, Created]:
         """Create a record; safe to repeat under its write id."""
         work, label = self.server.create, record.index_label or ""
+        if self._is_direct:
+            return _direct("create", work(record, write_id=write_id))
         return self._call("create", work, (record,), names.STORE_TIME, record.id, label, options={"write_id": write_id})
 
     def replace(self, record: Record, *, expected: int, write_id: bytes) -> Coroutine[Any, Any, Replaced]:
         """Replace a record; safe to repeat under its write id, as long as the record remembers it (FAILURES F6)."""
+        if self._is_direct:
+            return _direct("replace", self.server.replace(record, expected=expected, write_id=write_id))
         return self._call(
             "replace",
             self.server.replace,
@@ -276,13 +295,8 @@ class GuardedStore:
         It concerns the record *id* or the index of *label*. What a try after the first returned goes through
         *after_retry*. Without a *deadline* it is that of the request in whose scope the call is made.
         """
-        if self.never_waits and not self._events.has_metrics:
-            try:
-                return await work(*arguments, **options)
-            except SojournError:
-                raise
-            except Exception as error:
-                raise as_outage(operation, error) from error
+        if self._is_direct:
+            return await _direct(operation, work(*arguments, **options))
         breaker, monotonic = self._breaker, self._clock.monotonic
         was_handed = deadline is not None
         if deadline is None:

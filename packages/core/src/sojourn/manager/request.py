@@ -71,13 +71,13 @@ class RequestSession(Struct, Generic[T], eq=False):
     _peer: Callable[[], Peer] | None = None
     is_lazy: bool = False
     """Whether only `get` opens the session."""
-    _head_sent: bool = False
+    has_begun: bool = False
     """Whether the response has started: what is opened from then on cannot get a cookie (FAILURES F20)."""
     _state: RequestState[T] | None = None
     """The state behind the session, None as long as nobody asked for it."""
     _lookup: Lookup | None = None
     """What the store said; None as long as it was not asked."""
-    _ending: Ending | None = None
+    ending: Ending | None = None
     """How the response began; None before."""
     _session: Session[T] | None = None
     _tokens: tuple[str, ...] | None = None
@@ -209,7 +209,7 @@ class RequestSession(Struct, Generic[T], eq=False):
         here = None if self._peer is None else partial(_client, engine, self._peer)
         session = opening.open_session(engine, lookup, here)
         state = session._state  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
-        if self._head_sent:
+        if self.has_begun:
             state.head_sent = True
         if not engine.never_waits:
             state.deadline = self._deadline or Deadline(engine.request_deadline)
@@ -238,7 +238,7 @@ class RequestSession(Struct, Generic[T], eq=False):
     def finish_unchanged(self, status: int, *, resend: bool = False) -> Ending | None:
         """Return the ending of a request that has nothing to store, without awaiting; None where `finish` is needed."""
         state, engine = self._state, self.engine
-        if self._ending is not None or resend or self._flushes:
+        if self.ending is not None or resend or self._flushes:
             return None
         if state is None:
             ending = NOTHING
@@ -252,8 +252,8 @@ class RequestSession(Struct, Generic[T], eq=False):
             else:
                 ending = NOTHING
             state.head_sent, state.accessed = True, False  # from here on to use the session is to use it again
-        self._head_sent = True
-        self._ending = ending
+        self.has_begun = True
+        self.ending = ending
         if status >= SERVER_ERROR:
             self._is_refused = not engine.commits_errors
         return ending
@@ -262,8 +262,8 @@ class RequestSession(Struct, Generic[T], eq=False):
         self, engine: Engine[T], status: int, *, persistent: bool | None = None, resend: bool = False
     ) -> Ending:
         """Commit for a response of *status*. Never raises for anything that the store or the content caused."""
-        if self._ending is not None:
-            return self._finish_again(self._ending, status)
+        if self.ending is not None:
+            return self._finish_again(self.ending, status)
         state = self._state
         failing = status >= SERVER_ERROR and not engine.commits_errors
         error: SojournError | TypeError | ValueError | None = None
@@ -273,9 +273,9 @@ class RequestSession(Struct, Generic[T], eq=False):
                 for flush in self._flushes:
                     flush()
                 state = self._state
-            self._head_sent, self._is_refused = True, state is not None or failing
+            self.has_begun, self._is_refused = True, state is not None or failing
             if state is None:
-                self._ending = NOTHING
+                self.ending = NOTHING
                 return NOTHING
             is_logout = bool(state.pending_deletes)
             if failing:
@@ -292,10 +292,10 @@ class RequestSession(Struct, Generic[T], eq=False):
                     state.cookie = CookieChange(CookieAction.SET, state.token, max_age(engine, state.record))
             if error is None:
                 if state.cookie is KEEP and state.accessed:
-                    self._ending, self._was_accessed = ACCESSED, True
+                    self.ending, self._was_accessed = ACCESSED, True
                 else:
-                    self._ending = self._ending_of(state, persistent=persistent)
-                return self._ending
+                    self.ending = self._ending_of(state, persistent=persistent)
+                return self.ending
         except (SessionUnavailableError, SessionConflictError, TooManySessionsError) as failure:
             _log.warning("the session could not be committed: %s", failure)
             error = failure
@@ -303,12 +303,12 @@ class RequestSession(Struct, Generic[T], eq=False):
             _log.exception("the session could not be committed; its last good state is kept")
             error = failure
         finally:
-            self._head_sent = True
+            self.has_begun = True
             if state is not None:
                 state.head_sent = True
         self._is_refused = True
-        self._ending = Ending(error, accessed=True, is_logout=is_logout)
-        return self._ending
+        self.ending = Ending(error, accessed=True, is_logout=is_logout)
+        return self.ending
 
     def _finish_again(self, ending: Ending, status: int) -> Ending:
         """Return the ending once more, for another layer or for a head in the place of the first; store nothing."""
@@ -338,7 +338,7 @@ class RequestSession(Struct, Generic[T], eq=False):
     def is_at_rest(self) -> bool:
         """Tell, without I/O, that closing has nothing to store."""
         state = self._state
-        return (self._ending is not None or self._head_sent) and (
+        return (self.ending is not None or self.has_begun) and (
             state is None or (not self._flushes and is_unchanged(self.engine, state))
         )
 
@@ -348,7 +348,7 @@ class RequestSession(Struct, Generic[T], eq=False):
         Raises ResponseStartedError for a change that needs a cookie (FAILURES F20).
         """
         state = self._state
-        if self._ending is None:
+        if self.ending is None:
             # Nothing has left yet: the response failed, or there never was one.
             await self._end_quietly(engine, state)
             if error is None and state is not None and self.changed:
@@ -356,8 +356,8 @@ class RequestSession(Struct, Generic[T], eq=False):
             if isinstance(error, SessionUnavailableError):
                 return Ending(error, accessed=True, is_logout=bool(state is not None and state.pending_deletes))
             return NOTHING
-        if error is not None and error is self._ending.error:
-            return self._ending  # the adapter raised it through the application
+        if error is not None and error is self.ending.error:
+            return self.ending  # the adapter raised it through the application
         if self._is_refused or not (error is None or _is_departure(error)):
             self._is_refused = True
             await self._end_quietly(engine, state)
@@ -478,7 +478,7 @@ class AsyncRequestSession(RequestSession[T]):
         """
         self.layers -= 1
         engine, state = self.engine, self._state
-        if error is None and self._head_sent and not self._flushes and (state is None or is_unchanged(engine, state)):
+        if error is None and self.has_begun and not self._flushes and (state is None or is_unchanged(engine, state)):
             return NOTHING
         work = self.close_steps(engine, error)
         if engine.never_waits or self._state is None:
