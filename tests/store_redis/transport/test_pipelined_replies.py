@@ -64,7 +64,7 @@ class Interleavings(RuleBasedStateMachine):
         numbers = list(range(self.commands, self.commands + (batch or 1)))
         caller = Caller(numbers, is_batch=batch is not None)
         queue = self.connection.queue
-        if len(queue) >= LIMIT:
+        if len(queue.waiters) >= LIMIT:
             with pytest.raises(QueueFullError, match="12 calls"):
                 queue.add(caller, self.now, batch=batch, seconds_left=seconds_left)
             caller.gave_up = True
@@ -111,7 +111,7 @@ class Interleavings(RuleBasedStateMachine):
     def the_connection_breaks(self) -> None:
         self.connection.queue.fail_all(LOST)
         assert all(caller.done() for caller in self.everybody), "somebody waits on a connection that is gone"
-        assert len(self.connection.queue) == 0
+        assert len(self.connection.queue.waiters) == 0
         assert self.connection.queue.next_deadline() is None
         self.connection = Connection()
 
@@ -126,7 +126,7 @@ class Interleavings(RuleBasedStateMachine):
         while self.connection.unanswered:
             self.the_server_replies()
         assert all(caller.done() for caller in self.everybody)
-        assert len(self.connection.queue) == 0
+        assert len(self.connection.queue.waiters) == 0
 
 
 TestInterleavings = Interleavings.TestCase

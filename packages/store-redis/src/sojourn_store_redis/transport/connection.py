@@ -25,7 +25,8 @@ NOTHING = object()
 """What ``reader().gets()`` returns while there is no complete reply."""
 
 _parser: Any = redis.asyncio.connection.DefaultParser
-_pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
+pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
+"""Returns the bytes of a command."""
 
 
 class Route(Protocol):
@@ -91,11 +92,6 @@ async def settled(result: Any) -> Any:
 def reader() -> Any:
     """Return a parser of replies, with the errors of redis-py."""
     return hiredis.Reader(protocolError=InvalidResponse, replyError=_parser.parse_error, notEnoughData=NOTHING)
-
-
-def pack(command: tuple[Any, ...]) -> bytes:
-    """Return the bytes of a command."""
-    return _pack(command)
 
 
 def adopt(connection: Any, protocol: asyncio.Protocol) -> asyncio.Transport:

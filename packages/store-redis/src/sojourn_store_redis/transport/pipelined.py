@@ -10,7 +10,6 @@ import asyncio
 import math
 import os
 from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
 from heapq import heappop, heappush
 from typing import Any, Final, Protocol
@@ -21,10 +20,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import StoreIO, seconds_left
-from sojourn_store_redis.errors import QueueFullError, StrayReplyError, is_refusal, mapped
-from sojourn_store_redis.scripts import Script
-from sojourn_store_redis.transport.commands import Argument, Commands
-from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, abandon, adopt, pack, reader
+from sojourn_store_redis.errors import QueueFullError, StrayReplyError, is_refusal
+from sojourn_store_redis.transport.commands import Commands
+from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, abandon, adopt, reader
 
 _PLAIN: Final = frozenset((bytes, int, type(None)))
 """Types of replies that are no errors and contain none."""
@@ -79,73 +77,38 @@ class PipelinedTransport(Commands):
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(connection.end, RedisConnectionError(DEPOSED))
 
-    async def execute(self, *command: Argument) -> Any:
-        """Return the reply to one command."""
-        operation, packed, connection = str(command[0]), pack(command), self._current_connection()
-        # a command may hold a large record: free it while the reply is on its way
-        del command
-        reply = await self._sent(connection, operation, packed, None)
-        if reply.__class__ not in _PLAIN or connection.generation != self._route.generation:
-            reply = await self._checked(connection, operation, packed, None, reply)
-            if isinstance(reply, Exception):
-                raise mapped(reply, operation=operation, address=self.address) from reply
-        return reply
-
-    async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
-        """Return the reply of a script, which is sent whole when the server does not know its digest."""
-        packed = pack(("EVALSHA", script.digest, len(keys), *keys, *arguments))
-        connection = self._current_connection()
-        reply = await self._sent(connection, script.name, packed, None)
-        if reply.__class__ not in _PLAIN or connection.generation != self._route.generation:
-            reply = await self._checked(connection, script.name, packed, None, reply)
-            if isinstance(reply, Exception):
-                return await self.eval_source(script, keys, arguments, reply)
-        return reply
-
     async def ask(self, operation: str, packed: bytes, batch: int | None = None) -> Any:
         """Send *packed* and return the reply, which may be an error, or a list of *batch* replies."""
-        connection = self._current_connection()
-        reply = await self._sent(connection, operation, packed, batch)
-        if reply.__class__ in _PLAIN and connection.generation == self._route.generation:
-            return reply
-        return await self._checked(connection, operation, packed, batch, reply)
-
-    async def _checked(
-        self, connection: Connection, operation: str, packed: bytes, batch: int | None, reply: Any
-    ) -> Any:
-        """Return *reply*, or that of another server if this one refused; an error if the route has changed meanwhile."""
-        if self._asks_elsewhere and is_refusal(reply):
+        route = self._route
+        may_ask_again = self._asks_elsewhere
+        while True:
+            connection = self._current
+            if (
+                connection is None
+                or connection.is_over
+                or connection.loop is not asyncio.get_running_loop()
+                or connection.generation != route.generation
+                or self._process != os.getpid()
+            ):
+                connection = self._connection_here()
+            try:
+                reply = await connection.send(packed, batch=batch, seconds_left=seconds_left())
+            except QueueFullError as error:
+                raise StoreUnavailableError(
+                    f"redis at {self.address} cannot do {operation} now: {error}; try again later",
+                    retry_after=self._seconds,
+                ) from error
+            if not may_ask_again or reply.__class__ in _PLAIN or not is_refusal(reply):
+                break
+            # nothing was applied: leave this server, and ask the one that the route finds now
+            may_ask_again = False
             connection.retire()
-            self._route.leave(connection.generation)
-            connection = self._current_connection()
-            reply = await self._sent(connection, operation, packed, batch)
-        if connection.generation != self._route.generation:
-            connection.end(RedisConnectionError(DEPOSED))
+            route.leave(connection.generation)
+        if connection.generation != route.generation:
             # even a success does not count: the new master may not know of it
-            return RedisConnectionError(DEPOSED)
+            reply = RedisConnectionError(DEPOSED)
+            connection.end(reply)
         return reply
-
-    def _current_connection(self) -> Connection:
-        connection = self._current
-        if (
-            connection is None
-            or connection.is_over
-            or connection.loop is not asyncio.get_running_loop()
-            or connection.generation != self._route.generation
-            or self._process != os.getpid()
-        ):
-            return self._connection_here()
-        return connection
-
-    def _sent(self, connection: Connection, operation: str, packed: bytes, batch: int | None) -> asyncio.Future[Any]:
-        """Send *packed* and return a future of the reply; StoreUnavailableError when too many calls wait already."""
-        try:
-            return connection.send(packed, batch=batch, seconds_left=seconds_left())
-        except QueueFullError as error:
-            raise StoreUnavailableError(
-                f"redis at {self.address} cannot do {operation} now: {error}; try again later",
-                retry_after=self._seconds,
-            ) from error
 
     def _connection_here(self) -> Connection:
         """Return the connection of the running loop, a new one when none can be used."""
@@ -200,7 +163,7 @@ class Connection(asyncio.Protocol):
         """
         queue, loop = self._queue, self.loop
         future: asyncio.Future[Any] = loop.create_future()
-        is_first = not queue
+        is_first = not queue.waiters
         due = queue.add(future, loop.time(), batch=batch, seconds_left=seconds_left)
         if due < self._alarm_at:
             self._set_alarm(due)
@@ -216,7 +179,7 @@ class Connection(asyncio.Protocol):
     def retire(self) -> None:
         """Take no more calls, and end once those in flight are answered."""
         self.is_over = self._is_retired = True
-        if not self._queue:
+        if not self._queue.waiters:
             self.end(RedisConnectionError("the connection is not needed any more"))
 
     def end(self, error: Exception) -> None:
@@ -251,7 +214,7 @@ class Connection(asyncio.Protocol):
         except RedisError as error:
             self.end(error)
         else:
-            if self._is_retired and not self._queue:
+            if self._is_retired and not self._queue.waiters:
                 self.retire()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -284,7 +247,7 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        self._sends_at_once = len(self._queue) == 1
+        self._sends_at_once = len(self._queue.waiters) == 1
         unsent = self._unsent
         if unsent and self._connection is not None and self._transport is not None:
             self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
@@ -340,29 +303,26 @@ class ReplyQueue:
     first caller without a reply; at most *limit* callers wait.
     """
 
-    __slots__ = ("_dues", "_earlier", "_limit", "_seconds", "_serial", "_waiters")
+    __slots__ = ("_dues", "_earlier", "_limit", "_seconds", "_serial", "waiters")
 
     def __init__(self, *, seconds: float, limit: int) -> None:
         self._seconds = seconds
         self._limit = limit
-        self._waiters: deque[Waiter] = deque()
+        self.waiters: deque[Waiter] = deque()
         self._dues: deque[float] = deque()
         """When the connection counts as dead if it has not answered the caller at the same place."""
         self._earlier: list[tuple[float, int, Waiter]] = []
         self._serial = 0
-
-    def __len__(self) -> int:
-        return len(self._waiters)
 
     def add(self, waiter: Waiter, now: float, *, batch: int | None = None, seconds_left: float | None = None) -> float:
         """Add a caller that waits for one reply, or a list of *batch* replies; return when to call ``expire`` at the latest.
 
         *seconds_left* is how many seconds this caller waits, if less than *seconds* of the queue. QueueFullError.
         """
-        if len(self._waiters) >= self._limit:
+        if len(self.waiters) >= self._limit:
             raise QueueFullError(f"{self._limit} calls are in flight, as many as SOJOURN_REDIS_MAX_IN_FLIGHT allows")
         due = now + self._seconds
-        self._waiters.append(waiter if batch is None else _Batch(waiter, batch))
+        self.waiters.append(waiter if batch is None else _Batch(waiter, batch))
         self._dues.append(due)
         if seconds_left is not None and seconds_left < self._seconds:
             due = now + seconds_left
@@ -376,7 +336,7 @@ class ReplyQueue:
 
     def receive(self, reply: Any) -> None:
         """Hand *reply* to the first caller, if it still waits; StrayReplyError when no caller is left."""
-        waiters = self._waiters
+        waiters = self.waiters
         if not waiters:
             raise StrayReplyError("a reply came that nobody had asked for")
         waiter = waiters[0]
@@ -409,7 +369,7 @@ class ReplyQueue:
 
     def fail_all(self, error: Exception) -> None:
         """Hand *error* to all callers that still wait, and empty the queue."""
-        waiters, self._waiters = self._waiters, deque()
+        waiters, self.waiters = self.waiters, deque()
         self._dues.clear()
         self._earlier.clear()
         for waiter in waiters:
