@@ -93,6 +93,20 @@ def test_a_write_id_that_spans_two_slots_is_not_mistaken_for_a_write(store: Any)
     assert store.replace(replace(record, version=9), expected=1, write_id=W1[4:] + W2[:4]) is Replaced.CONFLICT
 
 
+@pytest.mark.parametrize("label", [None, LABEL, make_label("a" * 60)])
+def test_a_write_id_in_the_payload_is_not_mistaken_for_a_write(store: Any, label: str | None) -> None:
+    first = make_record(payload=b"".join((W1, W2, W3)), index_label=label)
+    store.create(first, write_id=W4)
+    second = replace(first, version=2, payload=b"second" + W2)
+    assert store.replace(second, expected=1, write_id=W1) is Replaced.OK
+    assert store.load(first.id) == replace(second, write_ids=(W4, W1))
+    third = replace(second, version=3, payload=b"")
+    assert store.replace(third, expected=2, write_id=W2) is Replaced.OK
+    assert store.load(first.id) == replace(third, write_ids=(W4, W1, W2))
+    assert store.replace(replace(third, version=4), expected=3, write_id=W1) is Replaced.OK
+    assert store.load(first.id) == replace(third, write_ids=(W4, W1, W2)), "it was done before, and wrote nothing now"
+
+
 def test_a_deleted_session_is_not_brought_back(store: Any) -> None:
     record = make_record(index_label=LABEL)
     store.create(record, write_id=W1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from struct import Struct
 
 from sojourn.errors import ConfigurationError, SessionTooLargeError
@@ -35,8 +36,12 @@ _split: dict[int, Callable[[bytes], tuple[bytes, ...]]] = {
     count: Struct(f"{WRITE_ID_BYTES}s" * count).unpack_from for count in range(WRITE_IDS_KEPT + 1)
 }
 """The functions that read the write ids in the slots, by the count of write ids."""
-_DOUBLE = Struct(">d")
-_VERSION = Struct(">q")
+pack_time: Callable[[float], bytes] = Struct(">d").pack
+"""Returns a moment as a big-endian double: text would lose digits."""
+pack_condition: Callable[[int, float, bytes], bytes] = partial(Struct(f">Bqd{WRITE_ID_BYTES}s").pack, FORMAT)
+"""Returns expected version, moment and write id in one argument, because each one costs the server time."""
+pack_version: Callable[[int], bytes] = Struct(">q").pack
+"""Returns a version as the 8 bytes that stand for it in the head."""
 
 
 def pack(record: Record, write_id: bytes) -> bytes:
@@ -58,13 +63,11 @@ def pack_around(record: Record) -> tuple[bytes, bytes]:
     return before, b"".join((len(label).to_bytes(), label, record.payload))
 
 
-def require_room(record: Record, size: int, most: int) -> None:
-    """Raise SessionTooLargeError when the value of *record* has more bytes than *most*."""
-    if size > most:
-        raise SessionTooLargeError(
-            f"the session {record.id} takes {size} bytes in redis, more than SOJOURN_REDIS_MAX_BYTES ({most}); keep "
-            "less in it"
-        )
+def too_large(record: Record, size: int, most: int) -> SessionTooLargeError:
+    """Return the error for a *record* whose value has *size* bytes, more than *most*."""
+    return SessionTooLargeError(
+        f"the session {record.id} takes {size} bytes in redis, more than SOJOURN_REDIS_MAX_BYTES ({most}); keep less in it"
+    )
 
 
 def unpack(id: str, value: bytes) -> Record | None:
@@ -82,16 +85,6 @@ def unpack(id: str, value: bytes) -> Record | None:
         end += length
         label = value[HEAD_BYTES:end].decode("utf-8", "replace")
     return Record(id, version, value[end:], idle, absolute, label, _split[count](slots))
-
-
-def pack_time(seconds: float) -> bytes:
-    """Return a moment as a big-endian double: text would lose digits."""
-    return _DOUBLE.pack(seconds)
-
-
-def pack_version(version: int) -> bytes:
-    """Return *version* as the 8 bytes that stand for it in the head."""
-    return _VERSION.pack(version)
 
 
 def milliseconds_to_live(deadline: float, now: float) -> int:

@@ -2,7 +2,8 @@
 
 A script uses only keys that it declares. Offsets count from 1 and follow records.py: format 1, version 2-9, idle deadline
 10-17, absolute deadline 18-25, count of write ids 26, their slots 27-58, label length 59. Moments are passed as
-big-endian doubles, because text would lose digits. An expired record is absent by the clock of the caller.
+big-endian doubles, because text would lose digits. An expired record is absent by the clock of the caller. Numbers in
+calls are strings: the server formats a number of Lua with 17 digits, which takes longer than the call itself.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ class Pair(NamedTuple):
     announcing: Script
 
 
+_NOW = "\nlocal now = struct.unpack('>d', ARGV[1])"
+
 _READ = f"""
-local now = struct.unpack('>d', ARGV[1])
 local function is_record(head)
   return #head >= 59 and string.byte(head, 1) == {FORMAT}
 end
@@ -79,13 +81,15 @@ end
 """
 
 
-def _pair(name: str, functions: str, body: str) -> Pair:
-    return Pair(Script(name, functions + _SILENCE + body), Script(name, functions + _ANNOUNCE + body))
+def _pair(name: str, functions: str, body: str, *, usual: str = "") -> Pair:
+    silent = Script(name, usual.format(announcement="") + functions + _SILENCE + body)
+    announcing = Script(name, _ANNOUNCE + usual.format(announcement="announce(before)") + functions + body)
+    return Pair(silent, announcing)
 
 
 _CREATE = """
 -- KEYS: record [index]; ARGV: now, write id, value, milliseconds [member, score, trim below, milliseconds]
-local head = redis.call('GETRANGE', KEYS[1], 0, 58)
+local head = redis.call('GETRANGE', KEYS[1], '0', '58')
 if #head > 0 and not is_record(head) then return 0 end
 if is_live(head) then
   if was_written_by(head, ARGV[2]) then
@@ -100,39 +104,65 @@ if KEYS[2] then add_to_index(KEYS[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8]) end
 return 1
 """
 
-CREATE = _pair("create", _READ + ADD_TO_INDEX, _CREATE)
+CREATE = _pair("create", _NOW + _READ + ADD_TO_INDEX, _CREATE)
 """1 created, 2 created before by this write id, 0 exists."""
 
-_REPLACE = """
+# The usual write: the version is the expected one, label and absolute deadline stay. It comes before the functions, which
+# Lua makes anew in each call, and reads no more than labels of 43 bytes need, as long as those of the manager. A write id
+# that happens to occur in the label or payload leads to the longer way, which looks at the slots one by one.
+_USUAL_REPLACE = """
 -- KEYS: record [index]
--- ARGV: now, write id, expected version, before and after the write ids, milliseconds
+-- ARGV: format and expected version and now and write id, before and after the write ids, milliseconds
 --       [member, score, trim below, milliseconds], or [whether the index, which is not among the keys, has the member]
-local head = redis.call('GETRANGE', KEYS[1], 0, 313)
+local expected, now, write_id = struct.unpack('>c9dc8', ARGV[1])
+local before, after = ARGV[2], ARGV[3]
+local head = redis.call('GETRANGE', KEYS[1], '0', '101')
+if #head >= 59 and #after > 1 then
+  local version, idle, absolute, count, later, length = struct.unpack('>c9ddBxxxxxxxxc24B', head)
+  if version == expected and now < idle and now < absolute and not head:find(write_id, 27, true)
+    and (length == 255 and after:byte() == 255 or length < 44 and
+      head:sub(59, 59 + length) == after:sub(1, 1 + length) and head:sub(18, 25) == before:sub(18))
+  then
+    local slots
+    if count == 4 then
+      slots = '\\4' .. later .. write_id
+    else
+      slots = string.char(count + 1) .. head:sub(27, 26 + 8 * count) .. write_id .. ('\\0'):rep(24 - 8 * count)
+    end
+    redis.call('SET', KEYS[1], before .. slots .. after, 'PX', ARGV[4])
+    {announcement}
+    return 1
+  end
+end
+"""
+
+_REPLACE = """
+if #head > 101 then head = redis.call('GETRANGE', KEYS[1], '0', '313') end
 if not is_live(head) then return 0 end
-local is_end = #ARGV[5] == 1 -- no label and no payload: the session moved to another id
-if was_written_by(head, ARGV[2]) then
+local is_end = #after == 1 -- no label and no payload: the session moved to another id
+if was_written_by(head, write_id) then
   announce(not is_end and head)
   return 2
 end
-if string.sub(head, 2, 9) ~= ARGV[3] then return -1 end
+if string.sub(head, 1, 9) ~= expected then return -1 end
 local length = string.byte(head, 59)
-if not KEYS[2] and ARGV[7] == '0' then
+if not KEYS[2] and ARGV[5] == '0' then
   local _, absolute = struct.unpack('>dd', head, 10)
   local label = string.sub(head, 59, 59 + length)
-  if label ~= string.sub(ARGV[5], 1, #label) or struct.unpack('>d', ARGV[4], 18) > absolute then return -2 end
+  if label ~= string.sub(after, 1, #label) or struct.unpack('>d', before, 18) > absolute then return -2 end
 end
 local count = string.byte(head, 26)
-local slots = string.sub(head, 27, 26 + 8 * count) .. ARGV[2]
+local slots = string.sub(head, 27, 26 + 8 * count) .. write_id
 if count == 4 then slots = string.sub(slots, 9) else count = count + 1 end
 slots = slots .. string.rep('\\0', 32 - #slots)
-redis.call('SET', KEYS[1], ARGV[4] .. string.char(count) .. slots .. ARGV[5], 'PX', ARGV[6])
-announce(not is_end and ARGV[4])
-if KEYS[2] then add_to_index(KEYS[2], ARGV[7], ARGV[8], ARGV[9], ARGV[10]) end
-if length == 255 or string.sub(head, 59, 59 + length) == string.sub(ARGV[5], 1, 1 + length) then return 1 end
+redis.call('SET', KEYS[1], before .. string.char(count) .. slots .. after, 'PX', ARGV[4])
+announce(not is_end and before)
+if KEYS[2] then add_to_index(KEYS[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8]) end
+if length == 255 or string.sub(head, 59, 59 + length) == string.sub(after, 1, 1 + length) then return 1 end
 return string.sub(head, 60, 59 + length)
 """
 
-REPLACE = _pair("replace", _READ + ADD_TO_INDEX, _REPLACE)
+REPLACE = _pair("replace", _READ + ADD_TO_INDEX, _REPLACE, usual=_USUAL_REPLACE)
 """1 replaced, or the former label if it was another; 2 replaced before by this write id, 0 gone, -1 conflict.
 
 INDEX_FIRST, and nothing done: the member must be added to the index first, or in the same call."""
@@ -141,10 +171,11 @@ DONE_BEFORE = 2
 
 TOUCH = Script(
     "touch",
-    _READ
+    _NOW
+    + _READ
     + f"""
 -- KEYS: record; ARGV: now, idle deadline
-local head = redis.call('GETRANGE', KEYS[1], 0, 58)
+local head = redis.call('GETRANGE', KEYS[1], '0', '58')
 if not is_live(head) then return 0 end
 local idle, absolute = struct.unpack('>dd', head, 10)
 local wanted = math.min(struct.unpack('>d', ARGV[2]), absolute)
@@ -160,7 +191,7 @@ return 1
 
 _DELETE = """
 -- KEYS: record; ARGV: now [expected version]
-local head = redis.call('GETRANGE', KEYS[1], 0, 313)
+local head = redis.call('GETRANGE', KEYS[1], '0', '313')
 if #head == 0 then
   announce()
   return 0
@@ -185,7 +216,7 @@ if length == 255 then return 1 end
 return string.sub(head, 60, 59 + length)
 """
 
-DELETE = _pair("delete", _READ, _DELETE)
+DELETE = _pair("delete", _NOW + _READ, _DELETE)
 """1 deleted, or the label of what was deleted; 0 gone, -1 conflict."""
 
 UNINDEX = Script(

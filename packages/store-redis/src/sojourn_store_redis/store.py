@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Partition, Record, Replaced, Store, StoreIO
@@ -27,10 +27,11 @@ from sojourn_store_redis.records import (
     milliseconds_to_live,
     pack,
     pack_around,
+    pack_condition,
     pack_name,
     pack_time,
     pack_version,
-    require_room,
+    too_large,
     unpack,
 )
 from sojourn_store_redis.replication import ConfirmedWrites, Durability, OnUnconfirmed, WaitingTransport
@@ -42,7 +43,9 @@ from sojourn_store_redis.transport.pipelined import PipelinedTransport
 DEFAULT_NAMESPACE = "sojourn"
 DEFAULT_MAX_BYTES = 16 * 1024 * 1024
 
-_REPLACED = {0: Replaced.GONE, -1: Replaced.CONFLICT}
+OnWritten: TypeAlias = Callable[[Record], object]
+
+_NOT_REPLACED = {0: Replaced.GONE, -1: Replaced.CONFLICT}
 
 _log = logging.getLogger("sojourn_store_redis")
 
@@ -118,36 +121,40 @@ class RedisStore:
             return None
         return None if record.is_expired(self._clock.time()) else record
 
-    async def create(self, record: Record, *, write_id: bytes) -> Created:
-        """Store a record that is absent so far; OK again for the same *write_id*."""
-        return Created.OK if await self.try_create(record, write_id=write_id) else Created.EXISTS
+    async def create(self, record: Record, *, write_id: bytes, on_written: OnWritten | None = None) -> Created:
+        """Store a record that is absent so far; OK again for the same *write_id*.
 
-    async def try_create(self, record: Record, *, write_id: bytes) -> int:
-        """Store as ``create`` does; return 1: done now, 2: done before by this *write_id*, 0: the record exists."""
+        *on_written* is called with the record if it was stored now, and not by an earlier call with that id.
+        """
         now = self._clock.time()
         value = pack(record, write_id)
-        require_room(record, len(value), self._max_bytes)
+        if len(value) > self._max_bytes:
+            raise too_large(record, len(value), self._max_bytes)
         keys = [self._keys.session_key(record.id)]
         arguments: list[Argument] = [pack_time(now), write_id, value, milliseconds_to_live(record.deadline, now)]
         if self._remote_index is not None:
             await self._remote_index.add(record, now)
         self._add_index(record, now, keys, arguments)
-        return int(await self._write(scripts.CREATE, record.id, keys, arguments))
+        reply = await self._write(scripts.CREATE, record.id, keys, arguments)
+        if reply == 1 and on_written is not None:
+            on_written(record)
+        return Created.OK if reply else Created.EXISTS
 
-    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
-        """Replace the record whose version is *expected*; OK again for the same *write_id*."""
-        return _REPLACED.get(await self.try_replace(record, expected=expected, write_id=write_id), Replaced.OK)
+    async def replace(
+        self, record: Record, *, expected: int, write_id: bytes, on_written: OnWritten | None = None
+    ) -> Replaced:
+        """Replace the record whose version is *expected*; OK again for the same *write_id*.
 
-    async def try_replace(self, record: Record, *, expected: int, write_id: bytes) -> int:
-        """Replace as ``replace`` does; return 1: done now, 2: done before by this *write_id*, 0: gone, -1: conflict."""
+        *on_written* is called with the record if it was stored now, and not by an earlier call with that id.
+        """
         now = self._clock.time()
         before, after = pack_around(record)
-        require_room(record, len(before) + SLOTS_BYTES + len(after), self._max_bytes)
+        size = len(before) + SLOTS_BYTES + len(after)
+        if size > self._max_bytes:
+            raise too_large(record, size, self._max_bytes)
         keys = [self._keys.session_key(record.id)]
         arguments: list[Argument] = [
-            pack_time(now),
-            write_id,
-            pack_version(expected),
+            pack_condition(expected, now, write_id),
             before,
             after,
             milliseconds_to_live(record.deadline, now),
@@ -166,8 +173,11 @@ class RedisStore:
             reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
         if isinstance(reply, bytes):
             await self._keyspace.leave_index(reply.decode(), [record.id])
-            return 1
-        return int(reply)
+        elif reply != 1:
+            return _NOT_REPLACED.get(reply, Replaced.OK)
+        if on_written is not None:
+            on_written(record)
+        return Replaced.OK
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline forward, at most to the absolute deadline; tell whether the record is present."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Hashable, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
@@ -22,10 +23,8 @@ from sojourn_store_redis.local_cache.listener import OnDead, OnDoubt, OnLink
 from sojourn_store_redis.local_cache.process import LocalCacheLimits, ProcessCache, Shards, is_in_a_loop
 from sojourn_store_redis.records import KeyNames
 from sojourn_store_redis.replication import OnUnconfirmed
-from sojourn_store_redis.store import DEFAULT_MAX_BYTES, DEFAULT_NAMESPACE, RedisStore
+from sojourn_store_redis.store import DEFAULT_MAX_BYTES, DEFAULT_NAMESPACE, OnWritten, RedisStore
 from sojourn_store_redis.transport.connection import Route
-
-_WRITTEN_NOW = 1
 
 
 class LocallyCachedStore:
@@ -69,30 +68,28 @@ class LocallyCachedStore:
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Store a record that is absent so far; OK again for the same *write_id*."""
-        outcome = await self._write(record, self._store.try_create(record, write_id=write_id))
-        return Created.OK if outcome else Created.EXISTS
+        with self._writing(record.id) as on_written:
+            return await self._store.create(record, write_id=write_id, on_written=on_written)
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         """Replace the record whose version is *expected*; OK again for the same *write_id*."""
-        outcome = await self._write(record, self._store.try_replace(record, expected=expected, write_id=write_id))
-        if outcome > 0:
-            return Replaced.OK
-        return Replaced.CONFLICT if outcome < 0 else Replaced.GONE
+        with self._writing(record.id) as on_written:
+            return await self._store.replace(record, expected=expected, write_id=write_id, on_written=on_written)
 
-    async def _write(self, record: Record, call: Awaitable[int]) -> int:
-        """Return the outcome of *call*, which writes *record*, and keep the record if it was stored just now."""
+    @contextmanager
+    def _writing(self, id: str) -> Generator[OnWritten, None, None]:
+        """Drop the copy before a write, and keep as a copy the record with which the yielded function was called."""
         coherence = self._listening().coherence
-        writing = coherence.begin_write(record.id)
-        outcome = 0
+        writing = coherence.begin_write(id)
+        written: list[Record] = []
         try:
-            outcome = await call
+            yield written.append
         finally:
-            stored = None
-            if outcome == _WRITTEN_NOW:
+            record = written[0] if written else None
+            if record is not None and record.write_ids:
                 # the write ids are known to the server alone
-                stored = msgspec.structs.replace(record, write_ids=()) if record.write_ids else record
-            coherence.finish_write(record.id, writing, stored, self._monotonic())
-        return outcome
+                record = msgspec.structs.replace(record, write_ids=())
+            coherence.finish_write(id, writing, record, self._monotonic())
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline forward, unannounced; tell whether the record is present."""
