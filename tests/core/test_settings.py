@@ -170,7 +170,7 @@ def test_all_wrong_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch
         ("SOJOURN_BREAKER_FAILURE_RATE", "1.5", "it must be less than or equal to 1"),
         ("SOJOURN_BINDING_IPV4_PREFIX", "8", "it must be greater than or equal to 24"),
         ("SOJOURN_STORE", "Memory Store", "names are written in lower case"),
-        ("SOJOURN_TRUSTED_PROXIES", "10.0.0.0/99", "write networks such as"),
+        ("SOJOURN_TRUSTED_PROXIES", "10.0.0.0/99", "use for example '10.0.0.0/8'"),
         ("SOJOURN_TRUSTED_PROXIES", "[10.0.0.0/8", "write a JSON list"),
         ("SOJOURN_ALLOWED_ORIGINS", "https://a.example/path", "without a path"),
         ("SOJOURN_IDLE_TIMEOUT", "0", "longer than zero"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from sojourn.errors import ConfigurationError
 from sojourn.settings import SessionSettings
 from sojourn.stores import Created, Store, StoreIO, TwinnedStore
 from sojourn.testing import make_id, make_record, make_write_id
-from sojourn_store_redis import Address, RedisStore, TwinnedRedisStore, sojourn_create_store
+from sojourn_store_redis import Address, LocalCacheLimits, RedisStore, TwinnedRedisStore, sojourn_create_store
 from sojourn_store_redis.settings import RedisSettings
 from sojourn_store_redis.transport.blocking import BlockingTransport
 from sojourn_store_redis.transport.client import ClientTransport
@@ -247,3 +248,17 @@ def test_importing_the_store_does_not_load_pydantic() -> None:
     code = "import sys, sojourn_store_redis; print(sorted({'pydantic', 'pydantic_settings'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("number", [math.nan, 0, -1, math.inf])
+def test_r51_a_wait_that_has_no_end_and_a_number_that_is_none_are_refused(number: float) -> None:
+    for name in ("timeout", "connect_timeout", "max_connections", "max_in_flight"):
+        with pytest.raises(
+            ConfigurationError, match=f"^SOJOURN_REDIS_{name.upper()} must be greater than 0 and finite"
+        ):
+            Address(url="redis://localhost", **{name: number})  # type: ignore[arg-type]
+    for name in ("max_size", "max_bytes", "ttl", "max_staleness"):
+        with pytest.raises(ConfigurationError, match="^SOJOURN_REDIS_"):
+            LocalCacheLimits(**{name: number})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="takes a timeout above 0 seconds, or None"):
+        RedisStore(redis.asyncio.Redis(), timeout=number)

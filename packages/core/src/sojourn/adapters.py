@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from sojourn.binding import Peer
 from sojourn.errors import ConfigurationError
-from sojourn.http import Answer, path_matches, refuse_anonymous, require_signin_path, same_origin
+from sojourn.http import Answer, path_matches, refuse_anonymous, require_patterns, require_signin_path, same_origin
 from sojourn.manager import SessionManager, opening
 from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession, RequestSession
@@ -35,6 +35,7 @@ __all__ = [
     "path_matches",
     "refuse_anonymous",
     "require_manager",
+    "require_patterns",
     "require_signin_path",
     "same_origin",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import islice
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
 from msgspec import Struct
 
@@ -184,8 +184,14 @@ class TrustedProxies:
         Raises ``ConfigurationError`` for anything else, and for a network that trusts every address: then the
         leftmost entry would win, which the client writes.
         """
+        if isinstance(networks, str):
+            msg = f"trusted proxies are a list of networks, not one string; put [ ] around {networks!r}"
+            raise ConfigurationError(msg)
         self._trusts_unix = UNIX_PEER in networks
-        self._networks = tuple(_parse_network(network) for network in networks if network != UNIX_PEER)
+        try:
+            self._networks = tuple(parse_network(network) for network in networks if network != UNIX_PEER)
+        except ValueError as error:
+            raise ConfigurationError(f"SOJOURN_TRUSTED_PROXIES holds {error}") from None
 
     def __repr__(self) -> str:
         names = [UNIX_PEER] * self._trusts_unix + [str(network) for network in self._networks]
@@ -226,24 +232,24 @@ class TrustedProxies:
         return address
 
 
-def _parse_network(text: str) -> Network:
+def parse_network(text: str) -> Network:
+    """Return the network of a proxy; ValueError for what is none, and for one that trusts every address."""
+    fault: object = "it is no text"
     try:
-        network = ip_network(text)
+        network = ip_network(text) if isinstance(cast("object", text), str) else None
     except ValueError as error:
-        msg = (
-            f"SOJOURN_TRUSTED_PROXIES holds {text!r}, which is no address and no network ({error}); "
-            "use for example '10.0.0.0/8', '2001:db8::/32' or 'unix'"
+        network, fault = None, error
+    if network is None:
+        raise ValueError(
+            f"{text!r}, which is no address and no network ({fault}); use for example '10.0.0.0/8', '2001:db8::/32' "
+            f"or {UNIX_PEER!r}"
         )
-        raise ConfigurationError(msg) from error
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
-        msg = f"SOJOURN_TRUSTED_PROXIES holds {text!r}; write it as the IPv4 network that it stands for"
-        raise ConfigurationError(msg)
+        raise ValueError(f"{text!r}; write it as the IPv4 network that it stands for")
     if network.prefixlen == 0:
-        msg = (
-            f"SOJOURN_TRUSTED_PROXIES holds {text!r}, which trusts every client to name its own address; "
-            "name the networks of the proxies alone"
+        raise ValueError(
+            f"{text!r}, which trusts every client to name its own address; name the networks of the proxies alone"
         )
-        raise ConfigurationError(msg)
     return network
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote, unquote
 
 from sojourn.errors import ConfigurationError
@@ -185,6 +185,8 @@ def same_origin(origin: str | None, *, scheme: str, host: str, allowed: Sequence
     *allowed* are origins such as ``https://app.example.com``. Browsers send Origin with every WebSocket handshake, so
     a missing one, ``null`` and what does not parse are refused.
     """
+    if isinstance(allowed, str):
+        raise TypeError("allowed is one string, of which each character would be an origin; put [ ] around it")
     theirs = _origin(origin) if origin else None
     if theirs is None:
         return False
@@ -232,12 +234,34 @@ def path_matches(path: str, patterns: Sequence[str]) -> bool:
     use ``path_is_exempt``: a router may read a path differently.
     """
     path = normalise_path(path)
+    if isinstance(patterns, str):
+        raise TypeError("patterns is one string, of which each character would be a pattern; put [ ] around it")
     for pattern in patterns:
         if pattern == path:
             return True
         if pattern.endswith("/*") and (path.startswith(pattern[:-1]) or path == pattern[:-2]):
             return True
     return False
+
+
+def require_patterns(patterns: Sequence[str], *, name: str) -> tuple[str, ...]:
+    """Return the patterns of paths that stand in the argument *name*; ConfigurationError for what was meant otherwise.
+
+    Of one string each character would be a pattern, and ``/`` open. A pattern that is no path in normal form, perhaps
+    with ``/*`` at its end, would match nothing (SECURITY R51).
+    """
+    if isinstance(patterns, str | bytes):
+        msg = f"{name} is {patterns!r}, of which each character would be a pattern; put [ ] around it"
+        raise ConfigurationError(msg)
+    given = tuple(patterns)
+    for pattern in given:
+        path = (
+            pattern.removesuffix("*") if isinstance(cast("object", pattern), str) and pattern[-2:] == "/*" else pattern
+        )
+        if not isinstance(cast("object", path), str) or "*" in path or path[:1] != "/" or normalise_path(path) != path:
+            msg = f"{name} holds {pattern!r}; write a path such as '/about', or '/public/*' for it and all below it"
+            raise ConfigurationError(msg)
+    return given
 
 
 def path_is_exempt(path: str, patterns: Sequence[str]) -> bool:

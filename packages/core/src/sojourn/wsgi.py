@@ -22,6 +22,7 @@ from sojourn.adapters import (
     Peer,
     refuse_anonymous,
     require_manager,
+    require_patterns,
     require_signin_path,
 )
 from sojourn.errors import ConfigurationError, SessionUnavailableError
@@ -59,7 +60,7 @@ class SessionMiddleware:
         self.sessions = sessions
         self._begin = sessions.blocking.begin
         self._is_lazy = load == "lazy"
-        self._exclude = tuple(exclude)
+        self._exclude = require_patterns(exclude, name="exclude")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -243,7 +244,7 @@ class AuthenticationMiddleware:
         self.app = app
         self.sessions = sessions.blocking
         self.signin_path = require_signin_path(signin_path)
-        self.allow = (signin_path, *allow)
+        self.allow = (signin_path, *require_patterns(allow, name="allow"))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""

@@ -5,6 +5,7 @@ Transports made here never retry: the manager does, within the budget of the req
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,8 +68,8 @@ class Address:
 
     def __post_init__(self) -> None:
         for name in ("timeout", "connect_timeout", "max_connections", "max_in_flight"):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"SOJOURN_REDIS_{name.upper()} must be greater than 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigurationError(f"SOJOURN_REDIS_{name.upper()} must be greater than 0 and finite")
         if self.wait_replicas < 0:
             raise ConfigurationError("SOJOURN_REDIS_WAIT_REPLICAS must be 0 or greater")
         if self.wait_replicas and not 0 < self.wait_timeout < self.timeout:

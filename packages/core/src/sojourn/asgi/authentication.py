@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sojourn.asgi.session import Application, Receive, Scope, Send, answer_with, header
-from sojourn.http import refuse_anonymous, require_signin_path
+from sojourn.http import refuse_anonymous, require_patterns, require_signin_path
 from sojourn.manager import SessionManager
 from sojourn.session import state_of
 
@@ -31,7 +31,7 @@ class AuthenticationMiddleware:
         self.app = app
         self.sessions = sessions
         self.signin_path = require_signin_path(signin_path)
-        self.allow = (signin_path, *allow)
+        self.allow = (signin_path, *require_patterns(allow, name="allow"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

@@ -18,6 +18,7 @@ from sojourn.adapters import (
     RequestSession,
     path_matches,
     require_manager,
+    require_patterns,
     same_origin,
 )
 from sojourn.errors import ConfigurationError, SessionUnavailableError
@@ -63,7 +64,7 @@ class SessionMiddleware:
         self.sessions = sessions
         self._is_lazy = load == "lazy"
         self._loads = not self._is_lazy and sessions.io is not StoreIO.NONE
-        self._exclude = tuple(exclude)
+        self._exclude = require_patterns(exclude, name="exclude")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

@@ -50,6 +50,7 @@ class Queries(Generic[T]):
     async def of_principal(self, principal: str) -> Sequence[SessionInfo]:
         """Return the live sessions of a principal, the latest used first."""
         engine = self._engine
+        _require_text("list", "the principal", principal)
         self._require_index("list")
         infos: list[SessionInfo] = []
         for id_ in await self._ids_of(principal):
@@ -76,6 +77,8 @@ class Queries(Generic[T]):
     async def revoke(self, id: str, *, counted: bool = True) -> bool:
         """End one session; tell whether it was there."""
         engine = self._engine
+        if not isinstance(cast("object", id), str):  # an empty one is nobody's, and may come from a form
+            raise TypeError(f"revoke() takes the id as a str, not {type(id).__name__}")
         if engine.client_side:
             with self._engine.deadline_scope():
                 ended = await self._require_revocations("revoke").end(id)
@@ -89,6 +92,9 @@ class Queries(Generic[T]):
     async def revoke_all(self, principal: str, except_id: str | None = None, progress: Progress = None) -> int:
         """End every session of a principal but one; return how many were ended (-1: unknown, a client-side store)."""
         engine = self._engine
+        _require_text("revoke_all", "the principal", principal)
+        if except_id is not None:
+            _require_text("revoke_all", "except_id", except_id)
         if engine.client_side:
             with self._engine.deadline_scope():
                 await self._require_revocations("revoke_all").revoke_all(principal, except_id)
@@ -248,3 +254,10 @@ class Queries(Generic[T]):
 
 def _name(store: object) -> str:
     return type(store).__name__
+
+
+def _require_text(method: str, name: str, value: object) -> None:
+    """Refuse what names nobody, a number or an empty string: to end nothing must not look like having ended all."""
+    if not value or not isinstance(value, str):
+        given = "an empty one" if value == "" else type(value).__name__
+        raise TypeError(f"{method}() takes {name} as a non-empty str, not {given}")

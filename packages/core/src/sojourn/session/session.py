@@ -220,6 +220,8 @@ class Session(MutableMapping[str, Any], Generic[T]):
         """Raise FreshLoginRequiredError unless the last login is at most *seconds* ago."""
         state = self._read()
         at = state.payload.authenticated_at
+        if not seconds >= 0:  # NaN is not: it would compare as if every login were fresh
+            raise ValueError(f"require_fresh() takes a number of seconds from 0 on, not {seconds!r}")
         if at is None or state.rules.clock.time() - at > seconds:
             msg = f"this needs a login not older than {seconds:g} seconds; log in again"
             raise FreshLoginRequiredError(msg)
@@ -235,11 +237,11 @@ class Session(MutableMapping[str, Any], Generic[T]):
         masked = bytes(left ^ right for left, right in zip(mask, secret, strict=True))
         return encode_bytes(mask + masked)
 
-    def verify_csrf(self, value: str | None) -> bool:
-        """Tell, in constant time, whether *value* is a token of this session (SECURITY R7, R34)."""
+    def verify_csrf(self, value: object) -> bool:
+        """Tell, in constant time, whether *value* is a token of this session; what is no text is none (SECURITY R7, R34)."""
         secret = self._read().payload.csrf
         try:
-            raw = decode_bytes(value or "")
+            raw = decode_bytes(value if isinstance(value, str) else "")
         except ValueError:
             return False
         if secret is None or len(raw) != 2 * _CSRF_BYTES:

@@ -372,6 +372,8 @@ class RequestState(Struct, Generic[T], eq=False):
             given = "an empty one" if principal == "" else type(principal).__name__
             msg = f"login() takes the principal as a non-empty str, not {given}; use str(user_id)"
             raise TypeError(msg)
+        if not isinstance(cast("object", remember), timedelta | None):
+            raise TypeError(f"login(remember=...) takes a timedelta, not {type(remember).__name__}")
         lifetime = remember.total_seconds() if remember is not None else None
         longest = self.rules.lifetimes.max_lifetime
         if lifetime is not None and not 0 < lifetime <= longest:

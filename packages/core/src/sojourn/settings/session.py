@@ -148,8 +148,10 @@ class SessionSettings(LayeredSettings):
     binding_ip: bool = Field(True, description="Compare the address")
     binding_user_agent: bool = Field(True, description="Compare the User-Agent")
     binding_ipv4_prefix: int = Field(32, ge=24, le=32, description="How many bits of an IPv4 address count")
-    binding_ipv6_prefix: int = Field(64, ge=32, le=128, description="How many bits of an IPv6 address count")
-    trusted_proxies: Networks = Field((), description="Networks of proxies whose forwarding headers are believed")
+    binding_ipv6_prefix: int = Field(64, ge=48, le=128, description="How many bits of an IPv6 address count")
+    trusted_proxies: Networks = Field(
+        (), description="Networks of proxies whose forwarding headers are believed; `unix`: a proxy on a unix socket"
+    )
     allowed_origins: Origins = Field((), description="Other origins that may open WebSockets: `https://app.example`")
 
     # Size and place.

@@ -5,7 +5,6 @@ No error message repeats the value, which may be a secret (SECURITY R6).
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import re
@@ -15,6 +14,8 @@ from typing import Annotated, Any, Final, cast
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
+
+from sojourn.binding import UNIX_PEER, parse_network
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PARTS: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[smhdw]) *)+")
@@ -144,10 +145,8 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        try:
-            ipaddress.ip_network(value, strict=False)
-        except ValueError:
-            raise ValueError("write networks such as 10.0.0.0/8, 192.0.2.7 or fd00::/8") from None
+        if value != UNIX_PEER:
+            parse_network(value)
     return values
 
 

@@ -54,7 +54,7 @@ class MemoryStore:
         clock: Clock = SYSTEM_CLOCK,
         on_evict: Callable[[str], None] | None = None,
     ) -> None:
-        if max_sessions < 1:
+        if not max_sessions >= 1:
             msg = f"max_sessions must be at least 1, not {max_sessions}"
             raise ValueError(msg)
         self.max_sessions = max_sessions

@@ -6,6 +6,7 @@ A child process starts with nothing of its parent but the settings (FAILURES F21
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import time
@@ -52,7 +53,7 @@ class LocalCacheLimits:
 
     def __post_init__(self) -> None:
         for name in ("max_size", "max_bytes"):
-            if getattr(self, name) < 1:
+            if not 1 <= getattr(self, name) < math.inf:
                 raise ConfigurationError(
                     f"SOJOURN_REDIS_LOCAL_CACHE_{name.upper()} must be at least 1; turn the cache off with "
                     "SOJOURN_REDIS_LOCAL_CACHE=false"

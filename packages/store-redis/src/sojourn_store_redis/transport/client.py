@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -169,6 +170,8 @@ def wrap_client(client: Any, *, timeout: float | None) -> ClientTransport:
             f"RedisStore takes a redis.Redis or a redis.asyncio.Redis, not {type(client).__module__}."
             f"{type(client).__qualname__}; or use RedisStore.from_url"
         )
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise ConfigurationError(f"RedisStore takes a timeout above 0 seconds, or None, not {timeout}")
     options = client.connection_pool.connection_kwargs
     if options.get("decode_responses"):
         raise ConfigurationError("RedisStore needs a client with decode_responses=False: records are bytes")
