@@ -22,12 +22,14 @@ from sojourn.serializers import Serializer, SerializerFactory, builtin_serialize
 from sojourn.session import Lifetimes, Migrate, Model
 from sojourn.stores import (
     AnnouncingStore,
+    AtRestStore,
     ClientSideStore,
     Clock,
     ConfirmingStore,
+    EvictingStore,
     IndexedStore,
+    InProcessStore,
     LinkedStore,
-    MemoryStore,
     NamespacedStore,
     PartitionedStore,
     Store,
@@ -169,13 +171,12 @@ def _codec(
     *,
     client_side: bool,
 ) -> Codec:
-    wish: bool | None = getattr(store, "encrypt", None) if settings.encrypt is None else settings.encrypt
-    sealed = not isinstance(store, MemoryStore) if wish is None else wish
+    sealed = client_side or _is_encrypted(store, settings)
     suite = cipher or _suite(settings)
     compress = not client_side if settings.compress is None else settings.compress
     return Codec(
         ring,
-        suite if sealed or client_side else None,
+        suite if sealed else None,
         openers=BUILTIN_CIPHERS,
         purpose=_purpose(store, settings, client_side=client_side),
         client_side=client_side,
@@ -191,6 +192,19 @@ def _purpose(store: Store | ClientSideStore, settings: SessionSettings, *, clien
         return f"cookie:{settings.cookie_name}:{settings.namespace}"
     own = store.namespace if isinstance(store, NamespacedStore) else ""
     return f"store:{len(settings.namespace)}:{settings.namespace}:{own}"
+
+
+def _is_encrypted(store: Store | ClientSideStore, settings: SessionSettings) -> bool:
+    """Return whether payloads are encrypted: as the settings say, else as the store declares, else they are."""
+    if settings.encrypt is not None:
+        return settings.encrypt
+    if isinstance(store, AtRestStore) and store.encrypt is not None:
+        return store.encrypt
+    return not _stays_in_process(store)
+
+
+def _stays_in_process(store: Store | ClientSideStore) -> bool:
+    return isinstance(store, InProcessStore) and store.in_process
 
 
 def _index_codec(settings: SessionSettings, ring: KeyRing, cipher: Cipher | None, longest: float) -> Codec:
@@ -225,12 +239,12 @@ def _refuse_what_the_store_lacks(
         )
         raise ConfigurationError(msg)
     name = type(store).__name__
-    if isinstance(store, MemoryStore) and settings.preset not in {"development", "testing"}:
+    if _stays_in_process(store) and settings.preset not in {"development", "testing"}:
         _log.warning(
             "sessions are kept in the memory of this process: they end with it and no other worker sees them; "
             "set SOJOURN_STORE to redis or cookie to keep them"
         )
-    if settings.preset == "high_security" and getattr(store, "encrypt", None) is False:
+    if settings.preset == "high_security" and isinstance(store, AtRestStore) and store.encrypt is False:
         msg = f"the high_security preset seals every record, but encryption is turned off for {name}; leave that out"
         raise ConfigurationError(msg)
     if not isinstance(getattr(store, "io", None), StoreIO):
@@ -251,13 +265,13 @@ def _refuse_what_the_store_lacks(
 
 
 def _listen_to(store: Store | ClientSideStore, events: EventDispatcher) -> None:
-    """Take what a store has to say by itself: records that it dropped, links that were lost."""
-    if isinstance(store, MemoryStore) and store.on_evict is None:
+    """Report what a store notices by itself: evicted records, deletions elsewhere, links that were lost."""
+    if isinstance(store, EvictingStore) and store.on_evict is None:
 
-        def tell(id_: str) -> None:
-            events.event("evicted", id_, reason="max_sessions of the memory store")
+        def report(id_: str) -> None:
+            events.event("evicted", id_, reason=f"{type(store).__name__} is full")
 
-        store.on_evict = tell
+        store.on_evict = report
     if isinstance(store, AnnouncingStore):
         events.revocations.announcer = store
     if isinstance(store, LinkedStore):

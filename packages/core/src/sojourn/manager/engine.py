@@ -26,6 +26,7 @@ from sojourn.stores import (
     Record,
     Store,
     StoreIO,
+    TaskSparingStore,
     TwinnedStore,
 )
 
@@ -103,7 +104,7 @@ class Engine(Generic[T]):
         self.io = max((one.io for one in stores), key=_SLOWNESS.index)
         """How opening a session waits: as the slower of its stores does."""
         self.never_waits = self.io is StoreIO.NONE
-        self.spares_tasks = all(getattr(one, "spares_tasks", False) for one in stores)
+        self.spares_tasks = all(isinstance(one, TaskSparingStore) and one.spares_tasks for one in stores)
         """Whether the stores end their calls in time without cancelling the task that makes them."""
 
     def __repr__(self) -> str:

@@ -24,6 +24,7 @@ from sojourn.resilience import CircuitBreaker, Permit, RetryBudget, RetryPolicy,
 from sojourn.stores import (
     CURRENT_DEADLINE,
     WRITE_IDS_KEPT,
+    BoundedStore,
     CachingStore,
     ClientSideStore,
     Clock,
@@ -144,7 +145,7 @@ class GuardedStore:
         """Whether a call costs no round trip."""
         self._is_direct = self.never_waits and not events.has_metrics
         """Whether nothing stands around a call but the kind of its errors."""
-        self._longest_load: float = getattr(store, "longest_load", math.inf)
+        self._longest_load: float = store.longest_load if isinstance(store, BoundedStore) else math.inf
         """Seconds within which a load of the store ends by itself, whatever happens."""
         self._servers = breaker if isinstance(breaker, ServerBreakers) else None
         self._breaker = breaker.whole if isinstance(breaker, ServerBreakers) else breaker

@@ -298,6 +298,36 @@ class NamespacedStore(Protocol):
     namespace: str
 
 
+@runtime_checkable
+class InProcessStore(Protocol):
+    """A store whose records may never leave this process, nor outlive it.
+
+    Where *in_process* is true payloads are not encrypted unless ``SOJOURN_ENCRYPT`` asks for it, and outside of the
+    development and testing presets a warning says that sessions end with the process.
+    """
+
+    in_process: bool
+
+
+@runtime_checkable
+class EvictingStore(Protocol):
+    """A bounded store, which evicts live records when it is full."""
+
+    on_evict: Callable[[str], None] | None
+    """Called with the id of each live record that was evicted; the manager sets it where it is None (FAILURES F14)."""
+
+
+@runtime_checkable
+class TaskSparingStore(Protocol):
+    """A store with ``io`` ASYNC that may end its calls in time without cancelling the task that awaits them.
+
+    That is, it uses no ``asyncio.timeout``. Where *spares_tasks* is true the middleware runs a commit in the task of the
+    request, and needs a task of its own only when the client has gone (FAILURES F17).
+    """
+
+    spares_tasks: bool
+
+
 class Partition(Protocol):
     """Tells which of several servers a record is on, as far as it is known; asked before each call, so it never waits."""
 

@@ -46,6 +46,7 @@ class MemoryStore:
     """
 
     io = StoreIO.NONE
+    in_process = True
 
     def __init__(
         self,
