@@ -72,7 +72,7 @@ def test_a_url_of_no_known_form_names_the_forms_that_there_are() -> None:
 
 @pytest.mark.parametrize("url", ["redis+cluster://h/3", "redis+cluster://h/?db=3"])
 def test_a_cluster_has_no_other_database(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="a database other than 0"):
+    with pytest.raises(ConfigurationError, match="a database other than 0.*to keep applications apart"):
         RedisStore.from_url(url)
 
 

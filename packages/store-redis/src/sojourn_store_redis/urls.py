@@ -189,7 +189,7 @@ class ClusterGroup:
         if any(int(each) for each in databases if each):
             raise ConfigurationError(
                 "SOJOURN_REDIS_URL names a database other than 0, which a Redis Cluster does not have; end it with "
-                "/0 or /, and set SOJOURN_REDIS_NAMESPACE to keep applications dedicated"
+                "/0 or /, and set SOJOURN_REDIS_NAMESPACE to keep applications apart"
             )
         userinfo = "" if found["userinfo"] is None else found["userinfo"] + "@"
         return cls(
