@@ -145,7 +145,8 @@ def test_f10_a_caller_with_little_patience_leaves_the_others_their_connection(pr
         await transport.execute("GET", "key-1")
 
     async def work() -> None:
-        async with _shared(proxy) as transport:
+        # Both ways are delayed, so a call takes two pauses and more than that while the machine is busy.
+        async with _shared(proxy, timeout=20.0) as transport:
             await transport.execute("PING")
             proxy.pause = 1.0
             proxy.fault = Fault.DELAY
