@@ -58,9 +58,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         elif SERVER_FIXTURES & fixtures.keys() or STARTERS & _names_in(item, fixtures):
             item.add_marker("server")
-        if group := _group_of(item, fixtures):
+        # One browser at a time: several of them leave nothing of two processors to the shops that they look at.
+        if group := "browser" if item.get_closest_marker("browser") else _group_of(item, fixtures):
             item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: not (item.get_closest_marker("browser") or item.get_closest_marker("slow")))
 
 
 def _fixtures_of(item: pytest.Item) -> dict[str, pytest.FixtureDef[object]]:
