@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         elif SERVER_FIXTURES & fixtures.keys() or STARTERS & _names_in(item, fixtures):
             item.add_marker("server")
-        # One browser at a time: several of them leave nothing of two processors to the shops that they look at.
+        # Groups are of no effect with pytest 9.2 and xdist 3.8, which write the id of a test to different fields.
         if group := "browser" if item.get_closest_marker("browser") else _group_of(item, fixtures):
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: not (item.get_closest_marker("browser") or item.get_closest_marker("slow")))

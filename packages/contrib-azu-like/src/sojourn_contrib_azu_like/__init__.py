@@ -1,6 +1,6 @@
 """Typed endpoints on Starlette, and the session at hand in them with its own type.
 
-Its one rule: a handler sees only requests that fit their declared type, and sessions only as sojourn offers them.
+A handler sees only requests that fit their declared type, and sessions only as sojourn offers them.
 """
 
 from sojourn_contrib_azu_like.answers import Answer, Empty, Html, Redirect, Text

@@ -1,6 +1,6 @@
 """What an endpoint may return, and how it becomes a response.
 
-Its one rule: what is no answer of its own is data, and data is sent as JSON.
+What is no answer of its own is data, and data is sent as JSON.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a request to its declared type: path and query, or path and body, where the body is JSON or a form.
 
-Its one rule: what cannot be read is 400, what does not fit is 422 naming the field, and no value is repeated back.
+What cannot be read is 400, what does not fit is 422 naming the field, and no value is repeated back.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An endpoint: a class with a request type, a response type and one method, ``call``.
 
-Its one rule: ``call`` runs only with a request that fits, and on an instance of its own for every request.
+``call`` runs only with a request that fits, and on an instance of its own for every request.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What stops a request before or inside its endpoint, as an exception that knows its own answer (RFC 9457).
 
-Its one rule: a problem names the field and the reason, never a value that was sent.
+A problem names the field and the reason, never a value that was sent.
 """
 
 from __future__ import annotations

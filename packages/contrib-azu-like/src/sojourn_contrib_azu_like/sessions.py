@@ -1,6 +1,6 @@
 """The session inside an endpoint, with the words of endpoint frameworks: current user, login, required role.
 
-Its one rule: it adds nothing to the session; whatever it says is what ``sojourn.Session`` says.
+It adds nothing to the session; whatever it says is what ``sojourn.Session`` says.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the type parameters of an endpoint stand for, and what the fields of its request are made of.
 
-Its one rule: whatever cannot be decoded is refused when the class is written, not when a request comes.
+Whatever cannot be decoded is refused when the class is written, not when a request comes.
 """
 
 from __future__ import annotations

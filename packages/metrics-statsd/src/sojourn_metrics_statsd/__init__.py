@@ -1,6 +1,6 @@
 """Session metrics over statsd: the plugin behind ``SOJOURN_METRICS=statsd``.
 
-The one rule: a missing, slow or restarting agent never delays or breaks a request (FAILURES F22).
+A missing, slow or restarting agent never delays or breaks a request (FAILURES F22).
 """
 
 from __future__ import annotations

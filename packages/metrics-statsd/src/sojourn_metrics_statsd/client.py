@@ -1,6 +1,6 @@
 """The datadog client, made fit for requests: it never looks a name up, never waits, and rests while nobody listens.
 
-The one rule: whatever runs in a request is a send on a non-blocking datagram socket to an address already known.
+Whatever runs in a request is a send on a non-blocking datagram socket to an address already known.
 """
 
 from __future__ import annotations

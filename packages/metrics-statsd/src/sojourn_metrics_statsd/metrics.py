@@ -1,6 +1,6 @@
 """The statsd sink: what sojourn counts and times, as lines of statsd or DogStatsD.
 
-The one rule: no call waits and no call raises (FAILURES F22). What cannot be sent is dropped.
+No call waits and no call raises (FAILURES F22). What cannot be sent is dropped.
 """
 
 from __future__ import annotations

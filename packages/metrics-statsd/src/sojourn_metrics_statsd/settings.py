@@ -1,6 +1,6 @@
 """``SOJOURN_STATSD_*``: where the agent listens and what it understands.
 
-The one rule: importing this costs what pydantic-settings costs, so only the hook does it.
+Importing this costs what pydantic-settings costs, so only the hook does it.
 """
 
 from __future__ import annotations

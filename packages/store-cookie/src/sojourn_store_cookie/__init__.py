@@ -1,6 +1,6 @@
 """Sessions sealed in the cookie: the plugin behind ``SOJOURN_STORE=cookie``.
 
-The one rule: nothing is kept here, and nothing is encrypted here; the manager's codec seals before and checks after.
+Nothing is kept here, and nothing is encrypted here; the manager's codec seals before and checks after.
 """
 
 from sojourn.hookspecs import hookimpl

@@ -1,6 +1,6 @@
 """A record as a token and back: one byte of format, the head, then the payload, as base64url without padding.
 
-The one rule: every record has exactly one token, and whatever is not such a token unpacks to None. The head is what
+Every record has exactly one token, and whatever is not such a token unpacks to None. The head is what
 the codec authenticates beside the payload (SECURITY R25), so it travels without loss: deadlines stay 64-bit floats.
 """
 

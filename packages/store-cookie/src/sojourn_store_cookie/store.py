@@ -1,6 +1,6 @@
 """The cookie store: ``ClientSideStore`` over the packing of records.
 
-The one rule: a record that ``load`` returns is only a claim of the browser. The manager believes nothing in it, its
+A record that ``load`` returns is only a claim of the browser. The manager believes nothing in it, its
 deadlines included, until the codec has opened the payload with them as associated data (SECURITY R25).
 """
 

@@ -1,6 +1,6 @@
 """Close the WebSockets of sessions that have ended: revoked or logged out on any node, or past their time.
 
-Its one rule: from the moment at which the end is known the application neither gets nor sends a message any more.
+From the moment at which the end is known the application neither gets nor sends a message any more.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Questions about all sessions or one principal's, and ending them.
 
-Its one rule: nothing here is called by a request of its own accord; going through all sessions costs what it costs.
+Nothing here is called by a request of its own accord; going through all sessions costs what it costs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the manager knows of the application's model: how to make, encode, decode, compare and merge it.
 
-Its one rule: fields of the stored data that this node's model does not know are carried through every write.
+Fields of the stored data that this node's model does not know are carried through every write.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is stored inside the seal: the application's data as its serializer wrote it, and what sojourn keeps beside it.
 
-Its one rule: fields are only ever appended, so that nodes of two releases can share sessions.
+Fields are only ever appended, so that nodes of two releases can share sessions.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The session that a handler holds: typed data, extras as a mapping, flash, and the moves of its life.
 
-Its one rule: it does no I/O; the same class serves WSGI and ASGI. Whatever reads it marks it as accessed (SECURITY R23).
+It does no I/O; the same class serves WSGI and ASGI. Whatever reads it marks it as accessed (SECURITY R23).
 """
 
 from __future__ import annotations

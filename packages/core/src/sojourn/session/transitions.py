@@ -1,6 +1,6 @@
 """The life of a session as data: what may happen to it in which state, and why a load ended as it did.
 
-Its one rule: a move that is not in the table raises and changes nothing.
+A move that is not in the table raises and changes nothing.
 """
 
 from __future__ import annotations
