@@ -118,9 +118,11 @@ class SessionLife(RuleBasedStateMachine):
         self.expected, self.principal = Visit(), None
 
     @rule()
-    def the_model_is_cleared(self) -> None:
+    def the_session_is_cleared(self) -> None:
         if self.session.state is not SessionState.DESTROYED:
+            before = self.session.id
             self.session.clear()
+            assert self.session.id != before
             self.expected, self.principal = Visit(), None
 
     @invariant()

@@ -411,7 +411,7 @@ class RequestSession(Struct, Generic[T], eq=False):
         return key in self.session
 
     def clear(self) -> None:
-        """Reset data, extras, flash and principal."""
+        """See `Session.clear`."""
         self.session.clear()
 
     def mark_accessed(self) -> None:

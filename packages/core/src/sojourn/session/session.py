@@ -281,7 +281,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
         return key in self._read().extras
 
     def clear(self) -> None:
-        """Reset data, extras, flash and principal; the session itself goes on."""
+        """End the session as `logout` does; what is assigned from here on begins a new one (SECURITY R46)."""
         self._read().clear()
 
     def __bool__(self) -> bool:

@@ -408,13 +408,15 @@ class RequestState(Struct, Generic[T], eq=False):
         self._end()
 
     def clear(self) -> None:
-        """Reset data, extras, flash and principal; the session itself goes on."""
-        self.move(Move.WRITE)
-        self.data = self.rules.model.new()
-        self.opened_extras = {}
-        self.flash.clear()
-        payload = self.change()
-        payload.principal = payload.authenticated_at = None
+        """End the session, if one is stored, and begin an empty one (SECURITY R46).
+
+        Without a stored one nothing is to be ended, and a cookie that led nowhere is left alone (SECURITY R13).
+        """
+        if self.record is not None:
+            self.logout()
+        else:
+            self.move(Move.WRITE)
+            self._forget()
 
     def mark_gone(self) -> None:
         """Become what a session is that somebody else ended during this request (FAILURES F7)."""
