@@ -80,7 +80,7 @@ def test_every_setting_of_the_breaker_and_of_retries_is_told_with_its_value() ->
     assert told == there | {"REQUEST_DEADLINE"}
 
 
-def node(store: MemoryStore, clock: FakeClock, secrets: list[str], **values: str) -> SessionManager[Visitor]:
+def node(store: MemoryStore, clock: FakeClock, secrets: list[str], **values: Any) -> SessionManager[Visitor]:
     settings = SessionSettings(preset="testing", encrypt=True, secrets=json.dumps(secrets), _env_file=None, **values)
     return SessionManager(Visitor, store, settings=settings, clock=clock)
 
@@ -88,12 +88,18 @@ def node(store: MemoryStore, clock: FakeClock, secrets: list[str], **values: str
 def test_nobody_notices_a_change_of_the_secret() -> None:
     """Nodes before and after each deployment serve one session side by side; its writes move it to the new key."""
     keys = {"OLD": new_secret(), "NEW": new_secret()}
-    written = re.findall(r"`SOJOURN_SECRETS=(\[.*?\])`", section(PAGE, "Changing the secret"))
-    deployments = [["OLD"], *map(json.loads, written)]
-    assert deployments[-1] == ["NEW"]
+    written = re.findall(
+        r"`SOJOURN_SECRETS=(\[\S*?\])`(?:,\s`SOJOURN_RETIRED_SECRETS=(\[\S*?\])`)?",
+        section(PAGE, "Changing the secret"),
+    )
+    deployments = [(["OLD"], []), *((json.loads(active), json.loads(retired or "[]")) for active, retired in written)]
+    assert deployments[1:] == [(["OLD"], ["NEW"]), (["NEW"], ["OLD"]), (["NEW"], [])]
     clock = FakeClock()
     store = MemoryStore(clock=clock)
-    nodes = [node(store, clock, [keys[name] for name in names]).blocking for names in deployments]
+    nodes = [
+        node(store, clock, [keys[name] for name in active], retired_secrets=[keys[name] for name in retired]).blocking
+        for active, retired in deployments
+    ]
     session = nodes[0].open(None)
     session.login("ada")
     token = nodes[0].commit(session).token

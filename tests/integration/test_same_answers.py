@@ -238,7 +238,8 @@ def test_r22_of_three_cookies_none_is_believed(site: Site) -> None:
     own, strange = site.browser.token or "", JUNK["a wrong one"] or ""
     third = "B" + strange[1:]
     reply = site.browser.get("/read", headers={"cookie": f"sojourn={own}; sojourn={strange}; sojourn={third}"})
-    assert reply.json()["count"] == 0
+    # what is forged does not count beside a cookie that authenticates by itself (SECURITY R45)
+    assert reply.json()["count"] == (1 if site.sessions.engine.client_side else 0)
 
 
 def test_r5_a_token_anywhere_but_in_the_cookie_is_ignored(site: Site) -> None:

@@ -1,8 +1,8 @@
 """The envelope of a payload: compressed and encrypted, and the way back.
 
 The envelope is a header (format, suite, flags; day and key id where it is encrypted) and the payload. Nothing is
-decompressed or parsed before it is authenticated (SECURITY R24, R25); an envelope of another format or under an unknown
-key is "future", never "corrupt" (FAILURES F4).
+decompressed or parsed before it is authenticated (SECURITY R24, R25); a stored envelope of another format or under an
+unknown key is "future", never "corrupt" (FAILURES F4).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class CorruptEnvelopeError(Exception):
 
 
 class FutureEnvelopeError(Exception):
-    """The envelope has another format, or was encrypted with a suite or key that this node does not have."""
+    """The envelope in a store has another format, or was encrypted with a suite or key that this node does not have."""
 
 
 class BoundFacts(Protocol):
@@ -162,16 +162,18 @@ class Codec:
         """Return the entry of `_opened` for an encrypted envelope whose head is new."""
         if len(envelope) < _HEAD_BYTES:
             raise CorruptEnvelopeError
+        # Anybody can change these bytes of a cookie, and "future" would refuse the writes of the request (SECURITY R45).
+        unknown = CorruptEnvelopeError if self._client_side else FutureEnvelopeError
         form, suite, flags, day, key_id = _HEAD.unpack_from(envelope)
         if form != FORMAT:
-            raise FutureEnvelopeError
+            raise unknown
         # A reader that expects encryption must not accept a record because it claims to have none.
         if suite == PLAIN:
             raise CorruptEnvelopeError
         opener = self._openers.get(suite)
         key = self._ring.get(key_id)
         if opener is None or key is None:
-            raise FutureEnvelopeError
+            raise unknown
         since, until = (day - 1) * _DAY, (day + self._max_days + 1) * _DAY
         # Refused here, before a key is derived for the day.
         if not since <= now < until:

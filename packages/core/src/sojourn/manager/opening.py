@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, TypeVar, cast
 
 from msgspec import Struct
@@ -45,6 +46,9 @@ _REDIRECTS: Final = frozenset(bytes((flags,)) for flags in range(256) if flags &
 _decode_payload: Final = PAYLOAD_DECODER.decode
 LONGEST_TOKEN: Final = 4096
 MOST_TOKENS: Final = 2
+"""How many cookies of our name are looked up (SECURITY R22)."""
+MOST_COOKIES: Final = 8
+"""How many are authenticated where that takes no look-up (SECURITY R45)."""
 _MOST_RENEWALS: Final = 4
 _STORED: Final = SessionState.LOADED
 _new_session: Final = Session.__new__
@@ -73,14 +77,14 @@ def is_well_formed(token: str, *, client_side: bool) -> bool:
 
 
 def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
-    """Return the tokens worth a look: well-formed, different, two at most; with more none is believed (SECURITY R22)."""
+    """Return the tokens worth a look: well-formed, different, not too many; else none is believed (SECURITY R22, R45)."""
     if not tokens:
         return ()
     if len(tokens) == 1:
         token = tokens[0]
         return (token,) if is_well_formed(token, client_side=client_side) else ()
     unique = tuple(dict.fromkeys(token for token in tokens if is_well_formed(token, client_side=client_side)))
-    return unique if len(unique) <= MOST_TOKENS else ()
+    return unique if len(unique) <= (MOST_COOKIES if client_side else MOST_TOKENS) else ()
 
 
 # -- from a token to a record ------------------------------------------------------------------------------------
@@ -125,6 +129,17 @@ def judge(engine: Engine[T], sent: str, current: str, record: Record | None) -> 
     if now >= record.idle_deadline or now >= record.absolute_deadline:
         return Lookup(LoadOutcome.EXPIRED, sent)
     return Lookup(LOADED, sent, current, record)
+
+
+async def authentic(engine: Engine[T], cookies: Sequence[str]) -> Sequence[str]:
+    """Return those *cookies* that hold a session that was sealed here, whatever became of it (SECURITY R45)."""
+    found: list[str] = []
+    for cookie in cookies:
+        record = await engine.store.load(cookie)
+        with suppress(CorruptEnvelopeError, SerializationError):
+            if record is not None and read(engine, record):
+                found.append(cookie)
+    return found
 
 
 async def _follow_redirects(engine: Engine[T], lookup: Lookup, token: str, *, fresh: bool) -> Lookup:

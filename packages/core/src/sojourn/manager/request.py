@@ -33,7 +33,7 @@ from sojourn.manager.committing import is_unchanged
 from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
-from sojourn.manager.opening import LONGEST_TOKEN, Lookup, max_age
+from sojourn.manager.opening import LONGEST_TOKEN, MOST_TOKENS, Lookup, max_age
 from sojourn.manager.opening import NOTHING as NOTHING_FOUND
 from sojourn.manager.shielding import is_cancellation, shield
 from sojourn.session import (
@@ -144,17 +144,16 @@ class RequestSession(Struct, Generic[T], eq=False):
             await self._choose(engine, tokens)
 
     async def _choose(self, engine: Engine[T], tokens: Sequence[str]) -> None:
-        """Look up two cookies of our name; only a single match counts (SECURITY R22)."""
+        """Look up several cookies of our name; only a single match counts (SECURITY R22)."""
+        # What others have put beside our cookie does not count (SECURITY R45).
+        ours = await opening.authentic(engine, tokens) if engine.client_side else tokens
         with DeadlineScope(self._deadline):
-            found = [await opening.load(engine, token) for token in tokens]
+            found = [await opening.load(engine, token) for token in ours] if len(ours) <= MOST_TOKENS else []
         matches = [one for one in found if one.outcome is LoadOutcome.LOADED]
         failures = [one for one in found if one.outcome is LoadOutcome.UNAVAILABLE]
-        if failures:
-            self._lookup = failures[0]
-        elif len(matches) == 1:
-            self._lookup = matches[0]
-        else:
-            self._lookup = Lookup(LoadOutcome.UNKNOWN, tokens[0])
+        if not failures and len(matches) != 1:
+            matches = [Lookup(LoadOutcome.UNKNOWN, tokens[0])]
+        self._lookup = (failures or matches)[0]
 
     @property
     def session(self) -> Session[T]:
