@@ -167,6 +167,18 @@ def test_config_check_tries_everything_and_reports_every_problem(
     assert "ok     cipher" in output.out
 
 
+def test_r44_what_only_the_parts_together_get_wrong_is_found(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOJOURN_SECRET", new_secret())
+    monkeypatch.setenv("SOJOURN_STORE", "cookie")
+    monkeypatch.setenv("SOJOURN_REVOCATION_STORE", "memory")
+    assert main(["config", "check"]) == 1
+    output = capsys.readouterr()
+    assert "ok     revocation store" in output.out
+    assert "error  manager: the revocation index is in the memory of this process" in output.err
+    monkeypatch.setenv("SOJOURN_SINGLE_PROCESS", "true")
+    assert main(["config", "check"]) == 0
+
+
 def test_wrong_settings_are_told_on_standard_error(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOJOURN_PRESET", "prod")
     for action in ("show", "check"):

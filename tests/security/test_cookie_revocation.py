@@ -219,7 +219,7 @@ def test_r9_start_up_says_that_tokens_in_cookies_are_not_renewed(
     """And indeed they are not: time passes, and the cookie stays the one that it was."""
     with caplog.at_level(logging.WARNING, "sojourn"):
         index = MemoryStore(clock=cookie_house.clock)
-        node = cookie_house.node(parts={"revocation_store": index}, **settings).blocking
+        node = cookie_house.node(parts={"revocation_store": index}, single_process=True, **settings).blocking
     warned = [record.getMessage() for record in caplog.records if "RENEW_AFTER" in record.getMessage()]
     assert len(warned) == 1
     assert "SOJOURN_RENEW_AFTER has no effect" in warned[0]

@@ -185,6 +185,8 @@ def check() -> int:
     ]
     # Every step runs, so that all problems are told at once.
     passed = [_passes(name, step) for name, step in steps]
+    if all(passed):  # and whether the parts fit together
+        passed.append(_passes("manager", lambda: SessionManager.from_settings(_AnyModel, settings, serializer="json")))
     return WELL if all(passed) else WRONG
 
 

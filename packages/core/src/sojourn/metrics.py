@@ -31,6 +31,7 @@ LINK_LOST: Final = "session.link.lost"
 LINK_RESTORED: Final = "session.link.restored"
 LINKS_DOWN: Final = "session.link.down"
 UNCONFIRMED: Final = "session.unconfirmed"
+REVOCATIONS_FULL: Final = "session.revocations.fullness"
 
 METRIC_NAMES: Final = (
     CREATED,
@@ -55,6 +56,7 @@ METRIC_NAMES: Final = (
     LINK_RESTORED,
     LINKS_DOWN,
     UNCONFIRMED,
+    REVOCATIONS_FULL,
 )
 
 Tags = Mapping[str, str]

@@ -32,6 +32,7 @@ from sojourn.stores import (
     LinkedStore,
     NamespacedStore,
     PartitionedStore,
+    RefusingStore,
     Store,
     StoreIO,
     is_client_side,
@@ -73,6 +74,8 @@ def build_engine(
             "sessions live in the cookie and SOJOURN_REVOCATION_STORE is not set: a copied cookie stays valid after "
             "logout until it expires, and sessions cannot be revoked"
         )
+    if client_side and revocation_store is not None:
+        _require_lasting_index(revocation_store, settings)
     if client_side and settings.renew_after is not None:
         _log.warning(
             "sessions live in the cookie, so SOJOURN_RENEW_AFTER has no effect: a new cookie would not end the copies "
@@ -119,6 +122,7 @@ def build_engine(
                 _index_codec(settings, ring, cipher, longest),
                 ring,
                 clock,
+                events,
                 longest=longest,
             )
             if revocation_store is not None and client_side
@@ -260,6 +264,25 @@ def _refuse_what_the_store_lacks(
     if settings.max_sessions is not None and (client_side or not isinstance(store, IndexedStore)):
         msg = (
             f"SOJOURN_MAX_SESSIONS needs a store with an index of principals, and {name} has none; use memory or redis"
+        )
+        raise ConfigurationError(msg)
+
+
+def _require_lasting_index(store: Store, settings: SessionSettings) -> None:
+    """Refuse a revocation index that other processes would not see, or that forgets before its time (SECURITY R44)."""
+    if _stays_in_process(store) and not (settings.is_relaxed or settings.single_process):
+        msg = (
+            f"the revocation index is in the memory of this process ({type(store).__name__}): other processes would accept "
+            "the cookies that it refuses; set SOJOURN_REVOCATION_STORE to redis, or SOJOURN_SINGLE_PROCESS=true if there "
+            "is no other one"
+        )
+        raise ConfigurationError(msg)
+    if isinstance(store, RefusingStore):
+        store.evicts = False
+    elif isinstance(store, EvictingStore):
+        msg = (
+            f"{type(store).__name__} evicts what it holds when it is full, and an evicted revocation makes its cookie valid "
+            "again; set SOJOURN_REVOCATION_STORE to redis or memory"
         )
         raise ConfigurationError(msg)
 

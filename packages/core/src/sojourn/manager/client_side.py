@@ -18,20 +18,27 @@ clocks of the nodes nor the order of a rotation and a `revoke_all(except_id=)` m
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from copy import copy
+from typing import Final, NamedTuple
 
 import msgspec
 
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.crypto import KeyRing, encode_bytes, is_token
 from sojourn.errors import SessionConflictError, StoreUnavailableError
+from sojourn.events import EventDispatcher
 from sojourn.manager.guarded_store import GuardedStore
+from sojourn.metrics import REVOCATIONS_FULL
 from sojourn.session import CLOCK_TOLERANCE, Moment, Payload
-from sojourn.stores import Clock, Created, Record, Replaced, new_write_id
+from sojourn.stores import Clock, Created, Record, RefusingStore, Replaced, new_write_id
 
 _TRIES = 8
+_FILLING: Final = 0.8
+"""The share of the room of an index from which on it warns."""
+_log: Final = logging.getLogger("sojourn.manager")
 
 
 class NotBefore(msgspec.Struct, array_like=True):
@@ -61,16 +68,29 @@ class Standing(NamedTuple):
 class Revocations:
     """The revocation index of one application, kept as records of an ordinary store."""
 
-    def __init__(self, store: GuardedStore, codec: Codec, ring: KeyRing, clock: Clock, *, longest: float) -> None:
+    def __init__(
+        self,
+        store: GuardedStore,
+        codec: Codec,
+        ring: KeyRing,
+        clock: Clock,
+        events: EventDispatcher,
+        *,
+        longest: float,
+    ) -> None:
         self.store = store
         self._codec = codec
         self._ring = ring
         self._clock = clock
+        self._events = events
         self._longest = longest
+        self._has_warned = False
 
     def over(self, store: GuardedStore) -> Revocations:
         """Return the same index over another store on the same data."""
-        return Revocations(store, self._codec, self._ring, self._clock, longest=self._longest)
+        sibling = copy(self)
+        sibling.store = store
+        return sibling
 
     async def is_revoked(self, record: Record, payload: Payload, *, fresh: bool = False) -> bool:
         """Tell whether the session ended, moved, or was revoked with all of its principal's.
@@ -102,7 +122,7 @@ class Revocations:
             until = self._clock.time() + self._longest
         while True:
             entry = self._entry(id, until)
-            if await self.store.create(entry, write_id=new_write_id()) is Created.OK:
+            if await self._enter(entry):
                 return [id]
             present = await self.store.load(entry.id, fresh=True)
             successor = self._successor(present) if present is not None else None
@@ -118,7 +138,7 @@ class Revocations:
         """
         entry = self._entry(id, until, successor)
         try:
-            return await self.store.create(entry, write_id=new_write_id()) is Created.OK
+            return await self._enter(entry)
         except StoreUnavailableError:
             # the reply may have been lost; the id tells whose entry it is, for nobody else knows it
             present = await self.store.load(entry.id, fresh=True)
@@ -194,6 +214,18 @@ class Revocations:
                     return rule
         msg = "the revocation index kept changing; nothing is certain, revoke again"
         raise SessionConflictError(msg)
+
+    async def _enter(self, entry: Record) -> bool:
+        """Create an entry; tell whether it is new. Raise StoreUnavailableError where there is no room (SECURITY R44)."""
+        is_new = await self.store.create(entry, write_id=new_write_id()) is Created.OK
+        store = self.store.store
+        if isinstance(store, RefusingStore):
+            self._events.gauge(REVOCATIONS_FULL, store.fullness)
+            is_filling = store.fullness >= _FILLING
+            if is_filling and not self._has_warned:
+                _log.warning("the revocation index in memory is filling up; when it is full no logout succeeds")
+            self._has_warned = is_filling
+        return is_new
 
     def _entry(self, id: str, until: float, successor: str | None = None) -> Record:
         """Return the entry of a session that is over at *until*, by the clock of whatever node."""

@@ -80,6 +80,10 @@ class SessionSettings(LayeredSettings):
         None, description="A second store in which a client-side store looks up what was revoked"
     )
 
+    single_process: bool = Field(
+        False, description="No other process serves these sessions, so a revocation index in memory is whole"
+    )
+
     # Secrets.
     secret: SecretStr | None = Field(None, description="The secret; `sojourn keygen` makes one")
     secrets: SecretList = Field((), description="Several secrets as a JSON list; the first seals, all open")

@@ -318,6 +318,19 @@ class EvictingStore(Protocol):
 
 
 @runtime_checkable
+class RefusingStore(Protocol):
+    """A bounded store that may refuse what is new when it is full, in the place of evicting what is live (SECURITY R44)."""
+
+    evicts: bool
+    """If false, a ``create`` that finds no room raises StoreUnavailableError; so the manager sets it in a revocation index."""
+
+    @property
+    def fullness(self) -> float:
+        """Return the share of the room that is taken, from 0 to 1."""
+        ...
+
+
+@runtime_checkable
 class TaskSparingStore(Protocol):
     """A store with ``io`` ASYNC that may end its calls in time without cancelling the task that awaits them.
 

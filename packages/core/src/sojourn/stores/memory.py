@@ -12,6 +12,7 @@ from struct import Struct
 from threading import Lock
 from typing import Generic, TypeVar
 
+from sojourn.errors import StoreUnavailableError
 from sojourn.stores.contract import (
     SYSTEM_CLOCK,
     WRITE_ID_BYTES,
@@ -42,7 +43,8 @@ class MemoryStore:
     """Sessions in the memory of one process: at most *max_sessions*, thread-safe.
 
     When it is full, the record nearest to its deadline is evicted; *on_evict* is called with the id of each live record
-    that was (FAILURES F14). Nothing survives a restart and no other process sees it.
+    that was (FAILURES F14). With ``evicts`` false what is new is refused instead (SECURITY R44). Nothing survives a restart
+    and no other process sees it.
     """
 
     io = StoreIO.NONE
@@ -60,6 +62,7 @@ class MemoryStore:
             raise ValueError(msg)
         self.max_sessions = max_sessions
         self.on_evict = on_evict
+        self.evicts = True
         self.evictions = 0
         self._clock = clock
         self._lock = Lock()
@@ -99,7 +102,11 @@ class MemoryStore:
             now = self._clock.time()
             self._free(now, _FREED_PER_CREATE)
             while len(self._blobs) >= self.max_sessions:
-                evicted.extend(self._evict(now))
+                if self.evicts:
+                    evicted.extend(self._evict(now))
+                elif not self._free(now, None):
+                    msg = f"the store in memory holds {self.max_sessions} records, all that it may, and evicts none"
+                    raise StoreUnavailableError(msg)
             self._blobs[id_] = pack(record, record.idle_deadline, write_id)
             self._index.add(record.index_label, id_)
             self._deadlines.add(id_, record.deadline)
@@ -195,6 +202,11 @@ class MemoryStore:
     async def aclose(self) -> None:
         """Keep everything: there is no connection to release."""
 
+    @property
+    def fullness(self) -> float:
+        """The share of the room that is taken, from 0 to 1; what has expired counts until it is freed."""
+        return len(self._blobs) / self.max_sessions
+
     @staticmethod
     def _is_past(blob: bytes, now: float) -> bool:
         head = _read(blob)
@@ -226,11 +238,13 @@ class MemoryStore:
         blob = self._blobs.get(id_)
         return blob is None or int(deadline_of(blob)) + 1 < second
 
-    def _free(self, now: float, most: int | None) -> None:
-        """Remove expired records, looking at no more than *most* entries."""
+    def _free(self, now: float, most: int | None) -> bool:
+        """Remove expired records, looking at no more than *most* entries; tell whether that made room."""
+        held = len(self._blobs)
         while (most is None or most > 0) and (id_ := self._deadlines.take(now)) is not None:
             most = None if most is None else most - 1
             self._settle(id_, now)
+        return len(self._blobs) < held
 
     def _settle(self, id_: bytes, now: float) -> None:
         """Remove the record if it is expired, else add it to the queue again under its present deadline."""
