@@ -95,7 +95,7 @@ def test_it_opens_nowhere_else(name: str) -> None:
     )
     with pytest.raises(CorruptEnvelopeError):
         elsewhere.open(envelope, BOUND, NOW)
-    with pytest.raises(FutureEnvelopeError):
+    with pytest.raises(CorruptEnvelopeError if kind == "cookie" else FutureEnvelopeError):
         codec(cipher, kind).open(b"\x01" + envelope[1:], BOUND, NOW)
 
 
