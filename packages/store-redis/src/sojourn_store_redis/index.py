@@ -60,7 +60,7 @@ class Keyspace:
         cursor = 0
         while True:
             position, scored = await self._transport.execute("ZSCAN", index, cursor, "COUNT", BATCH)
-            yield [unpack_name(member) for member in _members_in(scored)]
+            yield [id for id in map(unpack_name, _members_in(scored)) if id is not None]
             cursor = int(position)
             if cursor == 0:
                 return

@@ -97,9 +97,12 @@ def pack_name(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
 
 
-def unpack_name(name: bytes) -> str:
-    """Return the id or label that ``pack_name`` packed."""
-    return name.decode("utf-8", "surrogatepass")
+def unpack_name(name: bytes) -> str | None:
+    """Return the id or label that ``pack_name`` packed, None for what it cannot have packed (SECURITY R50)."""
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
 
 
 def _escape(name: str) -> bytes:
@@ -108,9 +111,9 @@ def _escape(name: str) -> bytes:
     return pack_name(name)
 
 
-def _unescape(name: bytes) -> str:
+def _unescape(name: bytes) -> str | None:
     text = unpack_name(name)
-    return text.replace("%3A", ":").replace("%25", "%") if "%" in text else text
+    return text.replace("%3A", ":").replace("%25", "%") if text and "%" in text else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ T = TypeVar("T")
 PRINCIPAL: Final = "principal"
 RENEWAL: Final = "renewal"
 FINGERPRINT: Final = "fingerprint"
+END_OF_TIME: Final = 253_402_300_800.0
+"""Where the years of ``datetime`` end. A deadline from there on, or after the absolute one, is damage (SECURITY R50)."""
+LAST_VERSION: Final = 2**62
 _MOST_LOOKS: Final = 8
 _encode_payload: Final = PAYLOAD_ENCODER.encode
 _END_KEPT: Final = 10.0
@@ -263,6 +266,8 @@ class Engine(Generic[T]):
 
     def open_record(self, record: Record) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
+        if not 0 <= record.idle_deadline <= record.absolute_deadline < END_OF_TIME or record.version > LAST_VERSION:
+            raise CorruptEnvelopeError
         return self.codec.open(record.payload, record, self.clock.time())
 
     def successor(self, token: str, key_id: bytes | None = None) -> tuple[str, str, bytes] | None:

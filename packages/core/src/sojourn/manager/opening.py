@@ -18,7 +18,7 @@ from sojourn.binding import ClientOf
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import is_token, match_token, token_id
 from sojourn.errors import SerializationError, SessionUnavailableError
-from sojourn.manager.engine import FINGERPRINT, Engine
+from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine
 from sojourn.session import (
     CLOCK_TOLERANCE,
     EMPTY,
@@ -199,6 +199,9 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
     record = lookup.record
     if record is None or lookup.outcome is not LOADED:
         return _without_record(engine, lookup.outcome, lookup, client)
+    # Written out, as `Engine.open_record` has it: every request comes by. Comparisons with NaN are false, too.
+    if not 0 <= record.idle_deadline <= record.absolute_deadline < END_OF_TIME or record.version > LAST_VERSION:
+        return _without_record(engine, LoadOutcome.CORRUPT, lookup, client)
     now = engine.clock.time()
     try:
         plain, flags = engine.codec.open(record.payload, record, now)

@@ -14,6 +14,7 @@ from sojourn.errors import SerializationError
 EMPTY: Final = b"\x80"
 """An empty map."""
 
+CSRF_BYTES: Final = 32
 Moment = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]
 """Wall-clock seconds since the epoch, up to the last year that ``datetime`` knows; checked when decoded."""
 
@@ -29,7 +30,7 @@ class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     authenticated_at: Moment | None = None
     lifetime: Moment | None = None
     """Seconds that ``login(remember=...)`` asked for."""
-    csrf: bytes | None = None
+    csrf: Annotated[bytes, msgspec.Meta(min_length=CSRF_BYTES, max_length=CSRF_BYTES)] | None = None
     fingerprint: bytes | None = None
     client: str = ""
     """A short human label of the client, for the list of a user's sessions."""

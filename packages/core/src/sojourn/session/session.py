@@ -16,6 +16,7 @@ from msgspec import Struct
 from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.errors import FreshLoginRequiredError, SerializationError
 from sojourn.flash import Flash, json_copy
+from sojourn.session.payload import CSRF_BYTES
 from sojourn.session.state import UNSET, CookieAction, RequestState
 from sojourn.session.transitions import LoadOutcome, SessionState
 
@@ -66,9 +67,6 @@ class Decisions(Struct, frozen=True):
     """That of the record that stands behind the session now; None for none, as are the deadlines."""
     idle_deadline: datetime | None
     absolute_deadline: datetime | None
-
-
-_CSRF_BYTES = 32
 
 
 class Session(MutableMapping[str, Any], Generic[T]):
@@ -232,8 +230,8 @@ class Session(MutableMapping[str, Any], Generic[T]):
         secret = state.payload.csrf
         if secret is None:
             state.write()
-            secret = state.change().csrf = secrets.token_bytes(_CSRF_BYTES)
-        mask = secrets.token_bytes(_CSRF_BYTES)
+            secret = state.change().csrf = secrets.token_bytes(CSRF_BYTES)
+        mask = secrets.token_bytes(CSRF_BYTES)
         masked = bytes(left ^ right for left, right in zip(mask, secret, strict=True))
         return encode_bytes(mask + masked)
 
@@ -244,9 +242,9 @@ class Session(MutableMapping[str, Any], Generic[T]):
             raw = decode_bytes(value if isinstance(value, str) else "")
         except ValueError:
             return False
-        if secret is None or len(raw) != 2 * _CSRF_BYTES:
+        if secret is None or len(raw) != 2 * CSRF_BYTES:
             return False
-        opened = bytes(left ^ right for left, right in zip(raw[:_CSRF_BYTES], raw[_CSRF_BYTES:], strict=True))
+        opened = bytes(left ^ right for left, right in zip(raw[:CSRF_BYTES], raw[CSRF_BYTES:], strict=True))
         return hmac.compare_digest(opened, secret)
 
     # -- the mapping of extras -------------------------------------------------------------------------------
