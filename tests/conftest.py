@@ -24,6 +24,7 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("everyday", settings.get_profile("ci"), max_examples=20, stateful_step_count=20)
 settings.register_profile(
     "nightly",
     max_examples=5_000,
@@ -58,7 +59,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         elif SERVER_FIXTURES & fixtures.keys() or STARTERS & _names_in(item, fixtures):
             item.add_marker("server")
-        # Groups are of no effect with pytest 9.2 and xdist 3.8, which write the id of a test to different fields.
         if group := "browser" if item.get_closest_marker("browser") else _group_of(item, fixtures):
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: not (item.get_closest_marker("browser") or item.get_closest_marker("slow")))
