@@ -27,7 +27,7 @@ LOOPBACK = "127.0.0.1"
 PORTS = range(10_240, 22_767)  # below the ephemeral ports, and the cluster bus (port + 10,000) as well
 UNMARKED = "SOJOURN_TEST_UNMARKED"
 """The environment variable that names the running test while it is not marked as one that needs a server."""
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # names what the process needs, for the build; nothing of it 
     from shop import app  # noqa: F401
 
 SOURCES = Path(__file__).parents[2] / "examples" / "shop" / "src"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 class ShopStartError(RuntimeError):

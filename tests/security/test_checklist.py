@@ -9,6 +9,8 @@ import pytest
 from tests.security.checklist import PRESETS, SERVERS, Point, points_of, serving
 from tests.security.visitors import Target
 
+pytestmark = pytest.mark.server
+
 PLACES = [(server, preset) for server in SERVERS for preset in PRESETS]
 ASKED = [(place, point) for place in PLACES for point in points_of(place[0])]
 

@@ -39,7 +39,7 @@ def test_nothing_is_served_longer_than_the_staleness_after_a_newer_write_and_the
         planted.without_epochs,
         planted.with_cached_absence,
         planted.with_one_subscriber,
-        planted.without_tombstones,
+        pytest.param(planted.without_tombstones, marks=pytest.mark.slow),
     ],
 )
 def test_the_machine_finds_defects_by_itself(make_node: MakeNode) -> None:

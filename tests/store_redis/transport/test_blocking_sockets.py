@@ -271,6 +271,7 @@ def test_a_transport_leaves_connections_that_the_server_closed(clean_redis: Redi
         assert _ask(transport, "CLIENT", "ID") == first
         _ask(transport, "CLIENT", "KILL", "ID", first, "SKIPME", "no")  # it ends after this reply
         for held in transport._idle:
+            assert _waits(held._socket), "the end came"
             held._used -= 1.0
         assert _ask(transport, "CLIENT", "ID") != first
 
