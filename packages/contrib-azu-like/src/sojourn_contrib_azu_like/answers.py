@@ -29,9 +29,9 @@ class Answer(Protocol):
 class Html:
     """A page."""
 
-    body: str
+    body: str = field(repr=False)
     status: int = HTTPStatus.OK
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def as_response(self) -> Response:
         """Return the page."""
@@ -42,9 +42,9 @@ class Html:
 class Text:
     """Plain text."""
 
-    body: str
+    body: str = field(repr=False)
     status: int = HTTPStatus.OK
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def as_response(self) -> Response:
         """Return the text."""

@@ -109,6 +109,10 @@ class _Response(Struct, eq=False):
         """Show no token (SECURITY R6)."""
         return f"<{type(self).__name__}>"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no field to rich either, which asks structs here (SECURITY R48)."""
+        return []
+
     def start(self, status: str, headers: _Headers, exc_info: _ExcInfo | None = None, /) -> Callable[[bytes], object]:
         """Hold the head back; one that follows another replaces it, or is the server's to judge when that has left."""
         if self.has_left:

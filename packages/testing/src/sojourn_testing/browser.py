@@ -185,8 +185,8 @@ class Request:
     method: str
     path: str
     """Percent-encoded, with the query string behind ``?``."""
-    headers: Headers = ()
-    body: bytes = b""
+    headers: Headers = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
     scheme: str = "http"
 
     @property
@@ -205,7 +205,7 @@ class Reply:
     """What an application answered; names of headers are in lower case."""
 
     status: int
-    headers: Headers
+    headers: Headers = field(repr=False)
     body: bytes = field(repr=False)
 
     @property

@@ -6,7 +6,7 @@ A version that was not seen is never overwritten unseen, and what is gone is not
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from msgspec import structs
@@ -49,7 +49,7 @@ class Theirs:
 
     record: Record
     payload: Payload
-    token: str | None
+    token: str | None = field(repr=False)
     """What leads to the record: the successor when the session was renewed meanwhile."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -43,6 +43,10 @@ class Ending(Struct, frozen=True):
     def __repr__(self) -> str:
         """Show no cookie (SECURITY R6)."""
         return f"<Ending error={type(self.error).__name__} accessed={self.accessed}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no field to rich either, which asks structs here (SECURITY R48)."""
+        return []
 
     def answer(self, accept: str = "", method: str = "GET") -> Answer | None:
         """Return the response to send in the place of the application's, for its *accept* header; None without error."""

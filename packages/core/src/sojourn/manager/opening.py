@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from msgspec import Struct
 
@@ -66,6 +66,10 @@ class Lookup(Struct, frozen=True):
     def __repr__(self) -> str:
         """Show no token (SECURITY R6)."""
         return f"<Lookup {self.outcome.value}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no field to rich either, which asks structs here (SECURITY R48)."""
+        return []
 
 
 NOTHING: Final = Lookup(LoadOutcome.NONE)

@@ -96,6 +96,9 @@ class RequestSession(Struct, Generic[T], eq=False):
         """Show no token (SECURITY R6)."""
         return f"<{type(self).__name__}>"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []  # rich asks structs here (SECURITY R48)
+
     # -- opening ---------------------------------------------------------------------------------------------
 
     @property

@@ -41,6 +41,14 @@ class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     model: bytes | None = None
     """The fingerprint of the model whose encoding `data` is, to the last byte; None when fields of another were kept."""
 
+    def __repr__(self) -> str:
+        """Show nothing of the content (SECURITY R48)."""
+        return f"<Payload created_at={self.created_at}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no field to rich either, which asks structs here (SECURITY R48)."""
+        return []
+
 
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)  # text that is no UTF-8 is a ValueError
 PAYLOAD_ENCODER: Final = msgspec.msgpack.Encoder()

@@ -53,6 +53,10 @@ class CookieChange(Struct, frozen=True):
         """Show everything but the token (SECURITY R6)."""
         return f"<CookieChange {self.action.value} max_age={self.max_age}>"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no field to rich either, which asks structs here (SECURITY R48)."""
+        return []
+
 
 KEEP: Final = CookieChange()
 CLEAR: Final = CookieChange(CookieAction.CLEAR)
@@ -167,6 +171,10 @@ class RequestState(Struct, Generic[T], eq=False):
     def __repr__(self) -> str:
         """Show neither token nor data (SECURITY R6)."""
         return f"<RequestState {self.phase.value}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no field to rich either, which asks structs here (SECURITY R48)."""
+        return []
 
     @staticmethod
     def of_record(

@@ -107,6 +107,16 @@ class Record(Struct, frozen=True, gc=False):
         """Whether the record is only the tombstone of a session that moved to another id."""
         return not self.payload
 
+    def __repr__(self) -> str:
+        """Show everything but the payload, which may be in the clear (SECURITY R48)."""
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"Record({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show rich the same."""
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [(name, f"{len(value)} bytes" if name == "payload" else value) for name, value in values]
+
     def is_expired(self, now: float) -> bool:
         """Return whether the record counts as absent at *now*: a deadline that equals now has passed."""
         return now >= self.idle_deadline or now >= self.absolute_deadline
