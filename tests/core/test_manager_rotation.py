@@ -64,7 +64,7 @@ def test_r8_a_rotation_takes_along_every_change_that_was_acknowledged_meanwhile(
     assert (opened.data.count, opened.data.note) == (rounds, "ours")
     assert session.data == opened.data
     assert rivals.ours.open(token).outcome is LoadOutcome.UNKNOWN
-    assert rivals.count == 1
+    assert rivals.count == (1 if logging_in else 2)  # the session, and what a rotation leaves
     assert rivals.observer.names.count("regenerated") == 1
 
 
@@ -394,6 +394,10 @@ def test_r9_a_stub_whose_key_left_the_ring_leads_nowhere_and_is_left_alone() -> 
     stranger = other.manage(rivals.inner).blocking
     assert stranger.open(token).outcome is LoadOutcome.FUTURE
     assert rivals.ours.open(token).outcome is LoadOutcome.LOADED
+    with pytest.raises(StoreUnavailableError, match="a key that this node does not have"):
+        stranger.revoke(token_id(token))
+    rivals.clock.advance(30)
+    assert stranger.open(token).outcome is LoadOutcome.UNKNOWN
 
 
 def test_r9_a_chain_of_stubs_is_followed_so_far_and_no_further() -> None:
@@ -419,6 +423,21 @@ def test_r13_a_logout_ends_the_successor_of_a_renewal_that_it_did_not_see() -> N
     assert rivals.ours.commit(session).action is CookieAction.CLEAR
     assert rivals.ours.open(newer).outcome is LoadOutcome.UNKNOWN
     assert rivals.count == 0
+
+
+def test_r9_a_request_slower_than_the_grace_writes_nothing_and_a_logout_of_it_ends_the_session() -> None:
+    rivals = Rivals(**RENEWING)
+    token = rivals.begin()
+    writing, leaving = rivals.ours.open(token), rivals.ours.open(token)
+    rivals.clock.advance(700)
+    newer = rivals.ours.commit(rivals.accessed(token)).token
+    rivals.clock.advance(31)
+    writing.data.note = "late"
+    assert rivals.ours.commit(writing).action is CookieAction.KEEP
+    assert rivals.ours.open(newer).data.note == ""
+    leaving.logout()
+    rivals.ours.commit(leaving)
+    assert rivals.ours.open(newer).outcome is LoadOutcome.UNKNOWN
 
 
 def test_r13_a_logout_of_a_session_that_was_changed_meanwhile_ends_it_all_the_same() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sojourn import CookieAction, CookieChange, LoadOutcome, SessionManager
+from sojourn import CookieAction, CookieChange, LoadOutcome, SessionManager, new_secret
 from sojourn.crypto import token_id
 from sojourn.errors import SessionUnavailableError
 from sojourn.manager import run_blocking
@@ -69,7 +69,7 @@ def test_f11_when_nobody_knows_the_new_record_is_kept_and_its_token_never_sent()
     assert manager.blocking.open(token).outcome is LoadOutcome.UNKNOWN
 
 
-# -- decision 13: the end of the old record is a write that knows whose it is -------------------------------------------
+# -- decision 20: the end of the old record is a write that knows whose it is -------------------------------------------
 
 
 def failing(store: FaultyStore, method: str, fault: Fault, meanwhile: Callable[[], object]) -> None:
@@ -188,21 +188,23 @@ def test_f6_a_revocation_and_a_rotation_whose_reply_was_lost_agree_on_who_ended_
     session.rotate()
     failing(store, "replace", fault, lambda: told.append(theirs.revoke(token_id(token))))
     change = manager.blocking.commit(session)
-    assert told == [fault is Fault.BEFORE]
-    assert (change.action is CookieAction.SET) is not told[0]
+    assert told == [True]
+    assert change.action is CookieAction.KEEP
+    assert not list(manager.blocking.each_session())
 
 
 @pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
-def test_f6_a_revocation_whose_reply_was_lost_does_not_take_a_rotation_for_its_own_end(fault: Fault) -> None:
+def test_f6_a_revocation_whose_reply_was_lost_ends_what_a_rotation_made_meanwhile(fault: Fault) -> None:
     manager, store, token = prepared(retries=2, waits=True)
     theirs = other(manager, store)
     session = theirs.open(token)
     session.rotate()
     moved: list[CookieChange] = []
     failing(store, "delete", fault, lambda: moved.append(theirs.commit(session)))
-    told = manager.blocking.revoke(token_id(token))
-    assert told is (fault is Fault.AFTER)
-    assert (moved[0].action is CookieAction.SET) is not told
+    assert manager.blocking.revoke(token_id(token))
+    assert (moved[0].action is CookieAction.SET) is (fault is Fault.BEFORE)
+    assert manager.blocking.open(moved[0].token).outcome in {LoadOutcome.NONE, LoadOutcome.UNKNOWN}
+    assert not list(manager.blocking.each_session())
 
 
 @pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
@@ -242,3 +244,89 @@ def test_f7_a_write_that_meets_what_a_rotation_left_is_dropped() -> None:
     renewed = theirs.commit(moving).token
     assert manager.blocking.commit(session).action is CookieAction.KEEP
     assert manager.blocking.open(renewed).data.cart == ["book"]
+
+
+# -- R40: who ends a session ends it where rotations moved it -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
+def test_r40_a_login_that_lost_its_replies_takes_over_what_a_rotation_moved_meanwhile(fault: Fault) -> None:
+    manager, store, token = prepared(retries=0, waits=True)
+    theirs = other(manager, store)
+    session, moving = manager.blocking.open(token), theirs.open(token)
+    session.login("1")
+    moving.data.cart.append("pen")
+    moving.rotate()
+    moved: list[CookieChange] = []
+
+    def plan(called: str) -> Fault:
+        if called != "replace" or moved:
+            return Fault.NONE
+        moved.append(theirs.commit(moving))
+        return fault
+
+    store.follow(plan)
+    renewed = manager.blocking.commit(session).token
+    assert manager.blocking.open(renewed).data.cart == ["book", "pen"]
+    assert manager.blocking.open(moved[0].token).outcome is LoadOutcome.UNKNOWN
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_r40_a_trail_lasts_as_long_as_the_session_may_and_says_nothing_but_the_id(waits: bool) -> None:
+    manager, store, token = prepared(retries=2, waits=waits)
+    sessions, clock = manager.blocking, manager.engine.clock
+    assert isinstance(clock, FakeClock)
+    old = run_blocking(store.load(token_id(token)))
+    assert old is not None
+    leaving, tokens = sessions.open(token), [token]
+    for _ in range(3):
+        moving = sessions.open(tokens[-1])
+        moving.rotate()
+        tokens.append(sessions.commit(moving).token or "")
+    left = run_blocking(store.load(token_id(token)))
+    assert left is not None
+    assert (left.is_end, left.index_label, left.deadline) == (True, None, old.absolute_deadline)
+    assert not any(each.encode() in left.payload for each in tokens)
+    while clock.time() < old.absolute_deadline - 100:
+        clock.advance(min(3_000, old.absolute_deadline - 100 - clock.time()))
+        visit = sessions.open(tokens[-1])
+        visit.touch()
+        sessions.commit(visit)
+    leaving.logout()
+    sessions.commit(leaving)
+    assert sessions.open(tokens[-1]).outcome is LoadOutcome.UNKNOWN
+    assert run_blocking(store.count()) == 0
+
+
+def test_r40_a_session_that_moved_very_often_ends_all_the_same() -> None:
+    manager, _, token = prepared(retries=2)
+    sessions = manager.blocking
+    first = token
+    for _ in range(2_000):
+        moving = sessions.open(token)
+        moving.rotate()
+        token = sessions.commit(moving).token or ""
+    assert sessions.revoke(token_id(first))
+    assert sessions.open(token).outcome is LoadOutcome.UNKNOWN
+    assert not sessions.revoke(token_id(first))
+
+
+def test_r40_what_a_rotation_left_is_sealed_anew_with_everything_else() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    old, new = new_secret(), new_secret()
+
+    def node(*secrets: str) -> BlockingManager[Visit]:
+        return make_manager(store, clock=clock, settings={"secrets": [*secrets], "encrypt": True}).blocking
+
+    session = node(old).open(None)
+    session.data.count = 1
+    token = node(old).commit(session).token or ""
+    moving = node(old).open(token)
+    moving.rotate()
+    moved = node(old).commit(moving).token
+    assert node(new, old).reseal() == 2
+    assert node(new, old).reseal() == 0
+    assert node(new).open(moved).data.count == 1
+    assert node(new).revoke(token_id(token))
+    assert node(new).open(moved).outcome is LoadOutcome.UNKNOWN

@@ -346,14 +346,40 @@ def test_two_heirs_of_one_session_are_found() -> None:
 
 
 def test_a_session_that_two_say_they_ended_is_found() -> None:
-    moving = row(1, "rotate", "A", 2, 4, before=seen(0), after=seen(0, 1), cookie="set", new_token="B")
-    assert kinds([BIRTH, moving, row(2, "revoke", "A", 2, 4, answer=1)]) == {"ended twice"}
-    assert kinds([BIRTH, moving, row(2, "revoke", "A", 2, 4, answer=0)]) == set()
+    login = row(
+        1, "login", "A", 2, 4, account="b0/1", before=seen(0), after=seen(0, 1), cookie="set", new_token="B"
+    )  # fmt: skip
+    assert kinds([BIRTH, login, row(2, "revoke", "A", 2, 4, answer=1)]) == {"ended twice"}
+    assert kinds([BIRTH, login, row(2, "revoke", "A", 2, 4, answer=0)]) == set()
     assert kinds([BIRTH, *(row(n, "revoke", "A", 2, 4, answer=1) for n in (1, 2))]) == {"ended twice"}
 
 
-def test_of_two_revocations_one_may_have_lost_its_reply_but_a_rotation_knows_its_own_end() -> None:
-    moving = row(1, "rotate", "A", 2, 4, before=seen(0), after=seen(0, 1), cookie="set", new_token="B")
+@pytest.mark.parametrize("kind", ["logout", "destroy", "revoke", "login"])
+def test_r40_the_successor_of_a_rotation_that_lives_on_after_an_end_by_the_former_token_is_found(kind: str) -> None:
+    moving = row(1, "rotate", "A", 2, 3, before=seen(0), after=seen(0, 1), cookie="set", new_token="B")
+    opened = {} if kind == "revoke" else {"before": seen(0)}
+    moved = {"cookie": "set", "new_token": "C", "account": "b0/1", "after": seen(0, 1, 2)} if kind == "login" else {}
+    ending = row(2, kind, "A", 1.5, 5, answer=1 if kind == "revoke" else -1, **opened, **moved)
+    dead = row(4, "read", "B", 6, 7, before=seen(outcome="unknown", owner=""))
+    assert kinds([BIRTH, moving, ending, dead]) == set()
+    found = {"old token valid" if kind == "login" else "resurrection"}
+    assert kinds([BIRTH, moving, ending, row(4, "read", "B", 6, 7, before=seen(0, 1))]) == found
+    assert kinds([BIRTH, moving, dead]) == {"lost session"}
+
+
+def test_r40_a_login_by_the_former_token_that_lost_what_the_successor_holds_is_found() -> None:
+    moving = row(1, "rotate", "A", 2, 3, before=seen(0), after=seen(0, 1), cookie="set", new_token="B")
+    login = row(
+        2, "login", "A", 1.5, 5, account="b0/1", before=seen(0), after=seen(0, 2, whole=True), cookie="set",
+        new_token="C",
+    )  # fmt: skip
+    assert kinds([BIRTH, moving, login]) == {"lost update", "divergence"}
+
+
+def test_of_two_revocations_one_may_have_lost_its_reply_but_a_login_knows_its_own_end() -> None:
+    moving = row(
+        1, "login", "A", 2, 4, account="b0/1", before=seen(0), after=seen(0, 1), cookie="set", new_token="B"
+    )  # fmt: skip
     ending = [row(n, "revoke", "A", 2, 4, answer=1) for n in (2, 3)]
     assert Checker([BIRTH, *ending], {}, outages=True).judge().violations == []
     found = Checker([BIRTH, moving, ending[0]], {}, outages=True).judge().violations

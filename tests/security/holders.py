@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sojourn import CookieAction, MemoryStore, Session, new_secret
-from sojourn.errors import SessionStateError
+from sojourn.errors import SessionConflictError, SessionStateError
 from sojourn.manager import BlockingManager, run_blocking
 from sojourn.stores import Store
 from sojourn.testing import FakeClock, Fault, FaultyStore
@@ -184,8 +184,13 @@ class Site:
         held = holder.line
         had_ended = held is not None and held.ended
         holder.store.calls.clear()
-        with self._interrupted(holder.store, before, meanwhile) as began:
-            change = holder.node.commit(holder.session)
+        try:
+            with self._interrupted(holder.store, before, meanwhile) as began:
+                change = holder.node.commit(holder.session)
+        except SessionConflictError as refused:  # the browser was told to try again
+            self.log.append(f"{at} commits {self.name(held)}: {refused}, after {holder.store.calls}")
+            holder.session = holder.line = None
+            return len(holder.store.calls)
         made = len(holder.store.calls)
         for line in holder.ends:
             line.ended = True
@@ -218,8 +223,10 @@ class Site:
             return Fault.NONE
 
         store.follow(plan)
-        yield began
-        store.follow(())
+        try:
+            yield began
+        finally:
+            store.follow(())
 
     def log_since(self, began: int) -> str:
         return "\n".join(self.log[began:])
@@ -246,7 +253,7 @@ class Site:
         for line in self.lines:
             opened = {}
             for _, token in line.tokens:
-                session = self.deployment.onlooker.open(token)
+                session = self.deployment.onlooker.open(token, fresh=True)
                 if session.outcome.value == "loaded":
                     opened[token] = session.id
                     self.require(session.principal == line.principal, f"{self.name(line)} is somebody else's")

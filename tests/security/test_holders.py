@@ -24,7 +24,13 @@ REVOCATIONS = ("revoke", "revoke all", "revoke all others")
 
 
 @pytest.fixture(
-    scope="module", params=["cookie, index in memory", pytest.param("cookie, index in redis", marks=pytest.mark.server)]
+    scope="module",
+    params=[
+        "cookie, index in memory",
+        pytest.param("cookie, index in redis", marks=pytest.mark.server),
+        "memory",
+        pytest.param("redis", marks=pytest.mark.server),
+    ],
 )
 def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """Yield a deployment on each kind of store."""
@@ -77,7 +83,7 @@ def test_r39_two_holders_meet_in_the_middle_of_a_commit(deployment: Deployment, 
 
 
 @pytest.mark.parametrize("last", [*MOVES, *REVOCATIONS])
-def test_r39_a_holder_from_before_two_rotations_ends_what_they_led_to(deployment: Deployment, last: str) -> None:
+def test_r40_a_holder_from_before_two_rotations_ends_what_they_led_to(deployment: Deployment, last: str) -> None:
     site = Site(deployment)
     line = site.begin("1", at=1)
     work = act(site, 0, last)

@@ -182,11 +182,12 @@ class Checker:
 
     def _judge_heirs(self, line: Lineage) -> None:
         ended = [end.row for end in line.ends if end.row.kind == "revoke" and end.row.answer == 1]
-        if len(line.heirs) > 1:
+        logins = [heir for heir in line.heirs if heir.kind == "login"]
+        # a login takes over what a rotation has just moved to another token, and a revocation ends it there
+        if len(logins) > 1 or len(line.heirs) - len(logins) > 1:
             self._find("forked", "two logins or rotations took over the same session", *line.heirs)
-        if line.heirs and ended:
-            text = "a revocation says that it ended what a login or rotation took over"
-            self._find("ended twice", text, *line.heirs, *ended)
+        if logins and ended:
+            self._find("ended twice", "a revocation says that it ended what a login took over", *logins, *ended)
         if len(ended) > 1 and not self._outages:
             self._find("ended twice", "two revocations say that they ended the same session", *ended)
 

@@ -42,7 +42,7 @@ class Lineage:
     """Every operation that sent the token and opened a session with it."""
     ends: list[End] = field(default_factory=list)
     heirs: list[Row] = field(default_factory=list)
-    """Logins and rotations that moved the content under another token."""
+    """Logins and rotations that moved the content under another token, this one's or one that it was moved from."""
     root: Row | None = None
     """What began the session, before any rotation."""
     last: View | None = None
@@ -81,6 +81,7 @@ def trace(rows: list[Row], last: dict[str, View]) -> dict[str, Lineage]:
         lines.setdefault(token, Lineage(token)).last = view
     for line in lines.values():
         line.root = _root(line, lines)
+        _note_ends_of_former_tokens(line, lines)
     _note_revocations_of_all(rows, lines)
     return lines
 
@@ -139,11 +140,21 @@ def _root(line: Lineage, lines: dict[str, Lineage]) -> Row | None:
 def _chain(line: Lineage, lines: dict[str, Lineage]) -> set[str]:
     chain = {line.token}
     birth = line.birth
-    while birth is not None and birth.kind == "rotate" and birth.token not in chain:
+    while birth is not None and birth.kind == "rotate" and inherits(birth) and birth.token not in chain:
         chain.add(birth.token)
         parent = lines.get(birth.token)
         birth = parent.birth if parent is not None else None
     return chain
+
+
+def _note_ends_of_former_tokens(line: Lineage, lines: dict[str, Lineage]) -> None:
+    """Note who ended the session by a token that rotations moved it from, before or after they did (SECURITY R40)."""
+    for former in _chain(line, lines) - {line.token}:
+        for end in [*lines[former].ends] if former in lines else ():
+            if end.row.token == former and end.row.kind != "rotate":
+                line.ends.append(end)
+                if end.row in lines[former].heirs:
+                    line.heirs.append(end.row)
 
 
 def _note_revocations_of_all(rows: list[Row], lines: dict[str, Lineage]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sojourn.errors import StoreUnavailableError
-from sojourn.stores import CachingStore, Deleted, IndexedStore, Replaced, ScannableStore, TwinnedStore
+from sojourn.stores import MOVED, CachingStore, Deleted, IndexedStore, Replaced, ScannableStore, TwinnedStore
 from sojourn.testing import make_id, make_label, make_write_id
 from sojourn_store_redis.local_cache.cache import ENTRY_BYTES
 from sojourn_testing.bench import Driver
@@ -368,13 +368,16 @@ def test_every_node_is_told_of_the_dead(cluster: Cluster) -> None:
     assert len(told) == 2
 
 
-def test_what_a_rotation_leaves_is_announced_as_a_death_also_when_it_is_written_again(cluster: Cluster) -> None:
+@pytest.mark.parametrize("payload", [b"", bytes((2, 1, MOVED)) + b"sealed"], ids=["a login", "a rotation"])
+def test_what_is_left_of_a_session_is_announced_as_a_death_also_when_it_is_written_again(
+    cluster: Cluster, payload: bytes
+) -> None:
     one, two = cluster.pair()
     told: list[str] = []
     two.store.on_dead(told.append)
-    begun = one.create("a", index_label=make_label())
+    begun = one.create("a", index_label=None if payload else make_label())
     assert two.load(make_id("a")) is not None
-    end = replace(begun, version=2, payload=b"", index_label=None)
+    end = replace(begun, version=2, payload=payload, index_label=None)
     for _ in range(2):
         write = one.store.replace(end, expected=begun.version, write_id=make_write_id("end"))
         assert one.run(write) is Replaced.OK

@@ -23,7 +23,7 @@ PLAIN: Final = 0
 """The suite byte of an envelope that is not encrypted: only for stores that never leave the process."""
 COMPRESSED: Final = 1
 STUB: Final = 2
-"""The record redirects requests in flight to the id that a renewal has moved the session to (SECURITY R9)."""
+"""The record names the id that the session has moved to; after a renewal it redirects as well (SECURITY R9, R40)."""
 
 # Format, suite, flags, day, key id.
 _HEAD: Final = Struct(">BBBI8s")

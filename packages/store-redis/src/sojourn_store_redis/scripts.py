@@ -113,11 +113,12 @@ CREATE = _pair("create", _NOW + _READ + ADD_TO_INDEX, _CREATE)
 _USUAL_REPLACE = """
 -- KEYS: record [index]
 -- ARGV: format and expected version and now and write id, before and after the write ids, milliseconds
---       [member, score, trim below, milliseconds], or [whether the index, which is not among the keys, has the member]
+--       [member, score, trim below, milliseconds], or [whether the index, which is not among the keys, has the member],
+--       or ['end'] for what is left of a session that ends or moved to another id
 local expected, now, write_id = struct.unpack('>c9dc8', ARGV[1])
 local before, after = ARGV[2], ARGV[3]
 local head = redis.call('GETRANGE', KEYS[1], '0', '101')
-if #head >= 59 and #after > 1 then
+if #head >= 59 and ARGV[5] ~= 'end' then
   local version, idle, absolute, count, later, length = struct.unpack('>c9ddBxxxxxxxxc24B', head)
   if version == expected and now < idle and now < absolute and not head:find(write_id, 27, true)
     and (length == 255 and after:byte() == 255 or length < 44 and
@@ -139,7 +140,7 @@ end
 _REPLACE = """
 if #head > 101 then head = redis.call('GETRANGE', KEYS[1], '0', '313') end
 if not is_live(head) then return 0 end
-local is_end = #after == 1 -- no label and no payload: the session moved to another id
+local is_end = ARGV[5] == 'end'
 if was_written_by(head, write_id) then
   announce(not is_end and head)
   return 2

@@ -162,6 +162,8 @@ class RedisStore:
         if record.index_label is not None:
             # most writes change nothing in the index; the script answers INDEX_FIRST to one that does
             arguments.append(0)
+        elif record.is_end:
+            arguments.append("end")
         reply = await self._write(scripts.REPLACE, record.id, keys, arguments, ends=record.is_end)
         if reply == scripts.INDEX_FIRST:
             if self._remote_index is None:

@@ -112,13 +112,20 @@ async def reseal(engine: Engine[T], state: RequestState[T], payload: Payload) ->
     state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written))
 
 
-async def reload(engine: Engine[T], id: str, token: str | None) -> Theirs | None:
-    """Return what is stored now, following renewals; None when the session is gone."""
+async def reload(engine: Engine[T], id: str, token: str | None, *, follows_rotations: bool = False) -> Theirs | None:
+    """Return what is stored now, following renewals within their grace; None when the session is gone.
+
+    A login *follows_rotations* too, and renewals at any time: the session goes on there, and it ends that session.
+    """
     record = await engine.store.load(id, fresh=True)
-    while record is not None and peek_flags(record.payload) & STUB and token is not None:
-        token = opening.follow(engine, token, record)
-        record = None if token is None else await engine.store.load(token_id(token), fresh=True)
-    if record is None or record.is_end:
+    while record is not None and peek_flags(record.payload) & STUB:
+        moved = engine.read_trail(record)
+        if moved is None:
+            break  # damaged
+        token = opening.follow(engine, token, record) if token is not None else None
+        following = moved.id if follows_rotations else None if token is None else token_id(token)
+        record = None if following is None else await engine.store.load(following, fresh=True)
+    if record is None or not record.payload:
         return None
     try:
         return Theirs(record, opening.read(engine, record), token)

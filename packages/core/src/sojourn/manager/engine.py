@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast
+from struct import Struct
+from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar, cast
 
 from sojourn.binding import Binding, Client, Peer
-from sojourn.codec import STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.codec import FORMAT, STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy
 from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
-from sojourn.errors import ConfigurationError
+from sojourn.errors import ConfigurationError, SessionConflictError, SessionUnavailableError, StoreUnavailableError
 from sojourn.events import EventDispatcher
 from sojourn.manager.client_side import Revocations
 from sojourn.manager.guarded_store import GuardedStore, Offload
 from sojourn.session import PAYLOAD_ENCODER, Lifetimes, Model, Payload, RequestState
 from sojourn.stores import (
     CURRENT_DEADLINE,
+    MOVED,
     ClientSideStore,
     Clock,
     Deadline,
@@ -41,11 +44,23 @@ FINGERPRINT: Final = "fingerprint"
 END_OF_TIME: Final = 253_402_300_800.0
 """Where the years of ``datetime`` end. A deadline from there on, or after the absolute one, is damage (SECURITY R50)."""
 LAST_VERSION: Final = 2**62
-_MOST_LOOKS: Final = 8
+_MOST_LOOKS: Final = 64
+_UNTIL: Final = Struct(">d")
+_NO_KEY: Final = bytes(KEY_ID_BYTES)
 _encode_payload: Final = PAYLOAD_ENCODER.encode
 _END_KEPT: Final = 10.0
 """Seconds for which a rotation can still be told from another's end, after the last try of it."""
 _SLOWNESS: Final = (StoreIO.NONE, StoreIO.BLOCKING, StoreIO.ASYNC)
+
+
+class Trail(NamedTuple):
+    """Where a session moved to."""
+
+    id: str
+    key_id: bytes
+    """The key from which a renewal derived the token of that id."""
+    until: float
+    """The moment until which the old token leads there; 0.0 after a rotation without grace."""
 
 
 class Engine(Generic[T]):
@@ -183,10 +198,14 @@ class Engine(Generic[T]):
     async def end(self, record: Record) -> list[str]:
         """End one session for good: delete its record, or enter it in the revocation index (SECURITY R13, R16).
 
-        Return the ids that this ended, as far as that is known.
+        Return the ids that this ended, as far as that is known: rotations may have moved it (R39, R40).
         """
         if not self.client_side:
-            return [record.id] if await self.end_id(record.id, counted=False) else []
+            # In the usual case nothing was written since: one call, and no look at where the session moved.
+            answer = await self.store.delete(record.id, expected=record.version)
+            if answer is Deleted.CONFLICT:
+                return await self.end_id(record.id)
+            return [record.id] if answer is Deleted.OK else []
         if self.revocations is None:
             return [record.id]
         return await self.revocations.end(record.id, record.absolute_deadline)
@@ -222,47 +241,89 @@ class Engine(Generic[T]):
         return Record(id, version, envelope, idle, absolute, label)
 
     def stub(self, old: Record, key_id: bytes, new_id: str) -> Record:
-        """Return what a renewal leaves under the old id: the key that the successor derives from, and its id (R9)."""
-        now = self.clock.time()
-        until = min(now + self.lifetimes.renew_grace, old.absolute_deadline)
-        bound = Bound(old.id, old.version + 1, until, until)
-        content = key_id + new_id.encode()
-        return Record(old.id, old.version + 1, self.codec.seal(content, bound, now, STUB), until, until)
+        """Return what a renewal leaves under the old id: a redirect until the end of the grace (SECURITY R9)."""
+        return self.leave(old, Trail(new_id, key_id, self.clock.time() + self.lifetimes.renew_grace), STUB)
+
+    def trail(self, old: Record, new_id: str) -> Record:
+        """Return what a rotation leaves under the old id: no token leads on, but who ends that id does (SECURITY R40)."""
+        return self.leave(old, Trail(new_id, _NO_KEY, 0.0), STUB | MOVED)
+
+    def leave(self, old: Record, moved: Trail, flags: int) -> Record:
+        """Return a record that names the successor for as long as that can live.
+
+        The end of the grace stands after the envelope, which is bound to it: a node without the key reads it, too.
+        """
+        until, version = min(moved.until, old.absolute_deadline), old.version + 1
+        bound = Bound(old.id, version, until, until)
+        envelope = self.codec.seal(moved.key_id + moved.id.encode(), bound, self.clock.time(), flags)
+        return Record(old.id, version, envelope + _UNTIL.pack(until), old.absolute_deadline, old.absolute_deadline)
 
     def end_of(self, record: Record) -> Record:
-        """Return what a rotation leaves of a session: nothing to load, in no index, and soon gone (decision 13)."""
+        """Return what a login leaves of the session before: nothing to load, in no index, soon gone (decision 20)."""
         until = min(self.clock.time() + self.store.longest_retrying + _END_KEPT, record.absolute_deadline)
         return Record(record.id, record.version + 1, b"", until, until)
 
-    def read_stub(self, record: Record) -> tuple[bytes, str] | None:
-        """Return key id and id of the successor; None for any other record, and for a stub that is not authentic."""
-        if not peek_flags(record.payload) & STUB:
+    def read_trail(self, record: Record) -> Trail | None:
+        """Return where the session moved to; None for any other record, and for a trail that is not authentic.
+
+        Raise StoreUnavailableError where it was encrypted under a key that this node does not have.
+        """
+        # A first byte that is no format of ours tells damage from the trail of a node with another key (SECURITY R50).
+        if not peek_flags(record.payload) & STUB or record.payload[0] != FORMAT:
             return None
+        envelope, until = record.payload[: -_UNTIL.size], grace_end(record)
         try:
-            content, flags = self.open_record(record)
-        except (CorruptEnvelopeError, FutureEnvelopeError):
+            content, flags = self.codec.open(
+                envelope, Bound(record.id, record.version, until, until), self.clock.time()
+            )
+        except CorruptEnvelopeError:
             return None
+        except FutureEnvelopeError:
+            msg = f"session {record.id} moved to another id under a key that this node does not have; try again later"
+            raise StoreUnavailableError(msg) from None
         new_id = content[KEY_ID_BYTES:].decode("ascii", "replace")
-        return (content[:KEY_ID_BYTES], new_id) if flags & STUB and is_token(new_id) else None
+        return Trail(new_id, content[:KEY_ID_BYTES], until) if flags & STUB and is_token(new_id) else None
 
-    async def end_id(self, id: str, *, counted: bool = True) -> bool:
-        """End a session, also where a request in flight renews its token meanwhile; tell whether it was there.
+    async def end_id(self, id: str) -> list[str]:
+        """End a session under whatever id rotations and renewals moved it to; return the ids that this ended.
 
-        Unless it is *counted*, what a rotation left behind may be taken for a session; that saves the look at it.
+        A login is no move: what it leaves ends the search, so a slow logout never ends the session of a login.
         """
         store = self.store
-        if self.lifetimes.renew_after is None and not counted:
-            return await store.delete(id) is Deleted.OK
-        for _ in range(_MOST_LOOKS):
-            record = await store.load(id, fresh=True)
-            if record is None or record.is_end:
-                return False
-            stub = self.read_stub(record)
-            renewed = stub is not None and await self.end_id(stub[1])
+        left: list[Record] = []
+        ended: list[str] = []
+        tried = 0
+        while (record := await store.load(id, fresh=True)) is not None:
+            moved = self.read_trail(record)
+            if moved is not None:
+                left.append(record)
+                id = moved.id  # ids are random and a trail is bound to its own, so this comes to an end
+                continue
+            if record.is_end:
+                break
+            # At that version only: another one may be a trail by now, and it alone knows where the session went.
             answer = await store.delete(id, expected=record.version)
             if answer is not Deleted.CONFLICT:
-                return renewed if stub is not None else answer is Deleted.OK
-        return await store.delete(id) is Deleted.OK
+                ended = [id] if answer is Deleted.OK else []
+                break
+            tried += 1
+            if tried == _MOST_LOOKS:
+                msg = f"session {id} kept being changed by other requests while it was to end; try again"
+                raise SessionConflictError(msg)
+        with suppress(SessionUnavailableError):  # it has ended all the same
+            for record in left:
+                await store.delete(record.id, expected=record.version)
+        return ended
+
+    async def moves_of(self, id: str) -> list[str]:
+        """Return an id and those under which its session went on, the present one last."""
+        ids = [id]
+        while (record := await self.store.load(ids[-1], fresh=True)) is not None:
+            moved = self.read_trail(record)
+            if moved is None:
+                break
+            ids.append(moved.id)
+        return ids
 
     def open_record(self, record: Record) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
@@ -280,6 +341,12 @@ class Engine(Generic[T]):
             return None
         renewed = encode_bytes(key.mac(RENEWAL, token.encode()))
         return renewed, token_id(renewed), key.id
+
+
+def grace_end(trail: Record) -> float:
+    """Return the moment until which the old token leads to the successor, as it stands after the envelope."""
+    tail = trail.payload[-_UNTIL.size :]
+    return float(_UNTIL.unpack(tail)[0]) if len(tail) == _UNTIL.size else 0.0
 
 
 def blocking_twin(store: Store) -> Store:

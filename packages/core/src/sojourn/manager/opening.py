@@ -17,8 +17,8 @@ from msgspec import Struct
 from sojourn.binding import ClientOf
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import is_token, match_token, token_id
-from sojourn.errors import SerializationError, SessionUnavailableError
-from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine
+from sojourn.errors import SerializationError, SessionUnavailableError, StoreUnavailableError
+from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, grace_end
 from sojourn.session import (
     CLOCK_TOLERANCE,
     EMPTY,
@@ -42,7 +42,7 @@ T = TypeVar("T")
 LOADED: Final = LoadOutcome.LOADED
 _UNKNOWN: Final = LoadOutcome.UNKNOWN
 _REDIRECTS: Final = frozenset(bytes((flags,)) for flags in range(256) if flags & STUB)
-"""The third byte of an envelope, its flags, where a renewal left a redirect."""
+"""The third byte of an envelope, its flags, where a renewal left a redirect or a rotation a trail."""
 _decode_payload: Final = PAYLOAD_DECODER.decode
 LONGEST_TOKEN: Final = 4096
 MOST_TOKENS: Final = 2
@@ -106,7 +106,7 @@ async def load(
         return NOTHING
     try:
         record = await engine.store.load(token if client_side else token_id(token), fresh=fresh, deadline=deadline)
-        if record is None or not record.payload:  # or a tombstone, which a rotation left
+        if record is None or not record.payload:  # or what a login left
             return Lookup(_UNKNOWN, token)
         now = engine.clock.time()
         if now >= record.idle_deadline or now >= record.absolute_deadline:
@@ -127,7 +127,7 @@ async def load(
 
 def judge(engine: Engine[T], sent: str, current: str, record: Record | None) -> Lookup:
     """Say what *record* means for the token that led to it."""
-    if record is None or not record.payload:  # a tombstone, which a rotation left
+    if record is None or not record.payload:  # or what a login left
         return Lookup(LoadOutcome.UNKNOWN, sent)
     now = engine.clock.time()
     if now >= record.idle_deadline or now >= record.absolute_deadline:
@@ -153,11 +153,14 @@ async def _follow_redirects(engine: Engine[T], lookup: Lookup, token: str, *, fr
         record = lookup.record
         if record is None or not peek_flags(record.payload) & STUB:
             return lookup
-        successor = follow(engine, current, record)
+        if is_last or engine.clock.time() >= grace_end(record):
+            break
+        try:
+            successor = follow(engine, current, record)
+        except StoreUnavailableError:
+            return lookup  # of the future, as any record under an unknown key
         if successor is None:
             return lookup  # a redirect that does not open is damaged, as any record
-        if is_last:
-            break
         current = successor
         lookup = judge(engine, token, current, await engine.store.load(token_id(current), fresh=fresh))
     return Lookup(LoadOutcome.UNKNOWN, token)
@@ -178,9 +181,14 @@ async def _refuse_revoked(engine: Engine[T], lookup: Lookup, *, fresh: bool) -> 
 
 
 def follow(engine: Engine[T], token: str, redirect: Record) -> str | None:
-    """Return the successor that an authentic redirect leads to."""
-    found = engine.read_stub(redirect)
-    successor = engine.successor(token, found[0]) if found is not None else None
+    """Return the successor that an authentic redirect leads to within its grace.
+
+    Raise StoreUnavailableError where it was left under a key that this node does not have.
+    """
+    moved = engine.read_trail(redirect)
+    if moved is None or engine.clock.time() >= moved.until:
+        return None
+    successor = engine.successor(token, moved.key_id)
     return successor[0] if successor is not None else None
 
 

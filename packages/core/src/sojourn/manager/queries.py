@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import Generic, TypeAlias, TypeVar, cast
 
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
+from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError, StoreUnavailableError
 from sojourn.manager import opening
 from sojourn.manager.client_side import Revocations
 from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.metrics import ACTIVE_COUNT
 from sojourn.session import RequestState, Session
-from sojourn.stores import Record, Replaced, ScannableStore, new_write_id
+from sojourn.stores import MOVED, Record, Replaced, ScannableStore, new_write_id
 
 T = TypeVar("T")
 Progress: TypeAlias = Callable[[int], object] | None
@@ -74,8 +74,8 @@ class Queries(Generic[T]):
                 )
         return sorted(infos, key=lambda info: info.last_seen, reverse=True)
 
-    async def revoke(self, id: str, *, counted: bool = True) -> bool:
-        """End one session; tell whether it was there."""
+    async def revoke(self, id: str) -> bool:
+        """End one session, under whatever id it has by now; tell whether it was there (SECURITY R40)."""
         engine = self._engine
         if not isinstance(cast("object", id), str):  # an empty one is nobody's, and may come from a form
             raise TypeError(f"revoke() takes the id as a str, not {type(id).__name__}")
@@ -84,7 +84,7 @@ class Queries(Generic[T]):
                 ended = await self._require_revocations("revoke").end(id)
         else:
             with self._engine.deadline_scope():
-                ended = [id] if await engine.end_id(id, counted=counted) else []
+                ended = await engine.end_id(id)
         for id_ in ended:
             engine.events.event("deleted", id_, reason="revoked")
         return bool(ended)
@@ -106,10 +106,27 @@ class Queries(Generic[T]):
         while fresh := [id_ for id_ in await self._ids_of(principal) if id_ not in seen]:
             seen.update(fresh)
             for id_ in fresh:
-                ended += await self.revoke(id_, counted=False)
+                if except_id is not None and await self._is_same_session(id_, except_id):
+                    continue
+                ended += await self.revoke(id_)
                 if progress is not None:
                     progress(ended)
         return ended
+
+    async def _is_same_session(self, id: str, former: str) -> bool:
+        """Tell whether the session of *former* goes on under *id*, or is just about to."""
+        engine = self._engine
+        with engine.deadline_scope():
+            moves = await engine.moves_of(former)
+            if id in moves:
+                return True
+            record = await engine.store.load(id, fresh=True)
+        if record is None:
+            return False
+        try:
+            return opening.read(engine, record).follows in moves
+        except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+            return False
 
     async def _ids_of(self, principal: str) -> Sequence[str]:
         """Ask under every key of the ring: the index may date from before the secrets were rotated (SECURITY R25).
@@ -124,7 +141,7 @@ class Queries(Generic[T]):
         return list(ids)
 
     async def ids(self) -> AsyncIterator[str]:
-        """Yield the id of every session, and of what renewals and rotations left behind a short time ago."""
+        """Yield the id of every session, and of what rotations, renewals and logins left behind."""
         async for id_ in self._scannable("all_session_ids").scan():
             yield id_
 
@@ -200,24 +217,29 @@ class Queries(Generic[T]):
         engine = self._engine
         for _ in range(_MOST_TRIES):
             record = await engine.store.load(id, fresh=True)
-            if record is None or peek_flags(record.payload) & STUB:  # a stub ends by itself within the grace
-                return False
             try:
-                payload = opening.read(self._engine, record)
-            except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+                sealed = self._sealed_anew(record) if record is not None else None
+            except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError, StoreUnavailableError):
                 return False  # what cannot be read is left alone
-            if self._is_current(record, payload.principal):
+            if record is None or sealed is None:
                 return False
-            deadlines = record.idle_deadline, record.absolute_deadline
-            sealed = engine.seal(id, record.version + 1, payload, deadlines)
             write_id = new_write_id()
             if await engine.store.replace(sealed, expected=record.version, write_id=write_id) is Replaced.OK:
                 return True
         return False
 
-    def _is_current(self, record: Record, principal: str | None) -> bool:
+    def _sealed_anew(self, record: Record) -> Record | None:
+        """Return the record under the first key of the ring; None where it is under that already."""
         engine = self._engine
-        return engine.codec.is_sealed_by_first_key(record.payload) and record.index_label == engine.label(principal)
+        is_current = engine.codec.is_sealed_by_first_key(record.payload)
+        flags = peek_flags(record.payload) & (STUB | MOVED)
+        if flags:
+            trail = None if is_current else engine.read_trail(record)
+            return None if trail is None else engine.leave(record, trail, flags)
+        payload = opening.read(engine, record)
+        if is_current and record.index_label == engine.label(payload.principal):
+            return None
+        return engine.seal(record.id, record.version + 1, payload, (record.idle_deadline, record.absolute_deadline))
 
     def _session(self, record: Record) -> Session[T] | None:
         engine = self._engine

@@ -8,6 +8,7 @@ renews it arrives at the same session; the cookie is sent only once the redirect
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
 from typing import Final, TypeVar
@@ -40,6 +41,7 @@ async def rotate(engine: Engine[T], state: RequestState[T]) -> None:
     if engine.client_side:
         await _rotate_cookie(engine, state, old)
         return
+    state.change().follows = None if state.logged_in or state.payload.principal is None else old.id
     payload = state.compose()
     record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
     created = await engine.store.create(record, write_id=new_write_id())
@@ -101,9 +103,7 @@ async def _end_before(engine: Engine[T], state: RequestState[T], old: Record) ->
     """End the session before a login, and wherever a rotation moved it; tell whether it was alive."""
     index = engine.revocations
     ended = await engine.end(old)
-    for id_ in ended:
-        if id_ != old.id:
-            engine.events.event("deleted", id_, reason="login")
+    _report_ended(engine, ended, old)
     loaded = state.loaded
     if index is None or loaded is None or not ended:
         return bool(ended)
@@ -114,18 +114,25 @@ async def _end_old(
     engine: Engine[T], state: RequestState[T], old: Record, record: Record, payload: Payload
 ) -> tuple[Record, Payload, bool] | None:
     """End the old record; merge what was written to it meanwhile. None when somebody else did and this is no login."""
-    merged = False
+    merged, loaded, follows = False, old, payload.follows
     if not state.descends:  # another principal's content: nothing of it is to be kept
-        await engine.store.delete(old.id)
+        _report_ended(engine, await engine.end(old), old)
         return record, payload, merged
     for tried in range(MOST_TRIES + 1):
-        answer = await _end_record(engine, old)
+        # A login authenticates anew: what ends the session before it must not find the way to the session after it.
+        end = engine.end_of(old) if state.logged_in else engine.trail(old, record.id)
+        answer = await _end_record(engine, old, end)
         if answer is Replaced.OK:
+            _report_ended(engine, [old.id], loaded, reason="login" if state.logged_in else "rotation")
             return record, payload, merged
-        theirs = await conflicts.reload(engine, old.id, state.record_token) if answer is Replaced.CONFLICT else None
+        theirs = None
+        if answer is Replaced.CONFLICT:
+            token = state.record_token
+            theirs = await conflicts.reload(engine, old.id, token, follows_rotations=state.logged_in)
         if theirs is None and not state.logged_in:
             return None
         payload, merged = conflicts.merge(engine, state, theirs), True
+        payload.follows = follows
         record = await _rewrite(engine, state, record, payload)
         if theirs is None:
             return record, payload, merged
@@ -136,19 +143,26 @@ async def _end_old(
     raise SessionConflictError(msg)
 
 
-async def _end_record(engine: Engine[T], old: Record) -> Replaced:
-    """End the old record at the version known, by a write that its repeat recognises (decision 13).
+def _report_ended(engine: Engine[T], ended: Sequence[str], old: Record, reason: str = "login") -> None:
+    """Report the ids that ended with the *old* one, because a rival had moved its session there."""
+    for id_ in ended:
+        if id_ != old.id:
+            engine.events.event("deleted", id_, reason=reason)
+
+
+async def _end_record(engine: Engine[T], old: Record, end: Record) -> Replaced:
+    """Put the *end* over the old record at the version known, by a write that its repeat recognises (decision 20).
 
     When no try was answered, look what became of it (FAILURES F6).
     """
     store = engine.store
     write_id = new_write_id()
-    end = engine.end_of(old)
     try:
         answer = await store.replace(end, expected=old.version, write_id=write_id)
     except StoreUnavailableError as lost:
         answer = await _look_up_end(engine, old.id, write_id, lost)
-    if answer is Replaced.OK and store.never_waits:  # costs nothing there, and nobody counts what is over
+    # Costs nothing there, and nobody counts what is over.
+    if answer is Replaced.OK and store.never_waits and not end.payload:
         with suppress(SessionUnavailableError):
             await store.delete(old.id, expected=end.version)
     return answer
@@ -166,7 +180,7 @@ async def _look_up_end(engine: Engine[T], id: str, write_id: bytes, lost: StoreU
     if write_id in present.write_ids:
         return Replaced.OK
     if present.is_end:
-        return Replaced.GONE
+        return Replaced.CONFLICT if present.payload else Replaced.GONE  # a login follows the trail of a rival
     raise lost
 
 
@@ -226,6 +240,7 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
     renewed, new_id, key_id = derived
     moved = copy(payload)
     moved.issued_at = engine.clock.time()
+    moved.follows = None if moved.principal is None else old.id
     record = engine.seal(new_id, 1, moved, state.deadlines(engine.clock.time()))
     try:
         created = await engine.store.create(record, write_id=new_write_id())
@@ -280,9 +295,9 @@ async def _leave_stub(
         theirs = await conflicts.reload(engine, old.id, state.token) if answer is Replaced.CONFLICT else None
         if theirs is None:
             return None
-        issued = moved.issued_at
+        issued, follows = moved.issued_at, moved.follows
         moved, merged = conflicts.merge(engine, state, theirs), True
-        moved.issued_at = issued
+        moved.issued_at, moved.follows = issued, follows
         written = engine.seal(record.id, record.version + 1, moved, state.deadlines(engine.clock.time()))
         answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
         if answer is not Replaced.OK:

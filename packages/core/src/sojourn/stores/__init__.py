@@ -1,6 +1,7 @@
 """Where records are kept: the contract of a store, the deadline of a request, and the store in memory."""
 
 from sojourn.stores.contract import (
+    MOVED,
     SYSTEM_CLOCK,
     WRITE_ID_BYTES,
     WRITE_IDS_KEPT,
@@ -43,6 +44,7 @@ patience_left = seconds_left
 
 __all__ = [
     "CURRENT_DEADLINE",
+    "MOVED",
     "PATIENCE",
     "SYSTEM_CLOCK",
     "WRITE_IDS_KEPT",

@@ -18,6 +18,8 @@ WRITE_IDS_KEPT = 4
 """How many write ids a record keeps (FAILURES F6)."""
 WRITE_ID_BYTES = 8
 """The length of one write id, in bytes."""
+MOVED = 4
+"""The flag, in the third byte of an envelope, of what a rotation leaves under the id that the session moved from."""
 
 
 def new_write_id() -> bytes:
@@ -87,7 +89,7 @@ class Record(Struct, frozen=True, gc=False):
     version: int
     """1 when created; the manager raises it by one with every replace, before it encrypts the payload."""
     payload: bytes
-    """The envelope: header and encrypted payload; empty in the tombstone of a session that moved to another id."""
+    """The envelope: header and encrypted payload; empty in what a login leaves of the session before it."""
     idle_deadline: float
     """Wall-clock seconds since the epoch; moved by ``touch`` and ``replace``."""
     absolute_deadline: float
@@ -104,8 +106,9 @@ class Record(Struct, frozen=True, gc=False):
 
     @property
     def is_end(self) -> bool:
-        """Whether the record is only the tombstone of a session that moved to another id."""
-        return not self.payload
+        """Whether the record is only what a login or a rotation left of its session."""
+        payload = self.payload
+        return not payload or (len(payload) > 2 and payload[2] & MOVED != 0)
 
     def __repr__(self) -> str:
         """Show everything but the payload, which may be in the clear (SECURITY R48)."""
