@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sojourn import CookieAction, LoadOutcome
+from sojourn import CookieAction, CookieChange, LoadOutcome, new_secret
 from sojourn.crypto import token_id
 from sojourn.errors import (
     SessionConflictError,
@@ -394,7 +394,7 @@ def test_r9_a_stub_whose_key_left_the_ring_leads_nowhere_and_is_left_alone() -> 
     stranger = other.manage(rivals.inner).blocking
     assert stranger.open(token).outcome is LoadOutcome.FUTURE
     assert rivals.ours.open(token).outcome is LoadOutcome.LOADED
-    with pytest.raises(StoreUnavailableError, match="a key that this node does not have"):
+    with pytest.raises(SessionReadOnlyError, match="a key that this node does not have"):
         stranger.revoke(token_id(token))
     rivals.clock.advance(30)
     assert stranger.open(token).outcome is LoadOutcome.UNKNOWN
@@ -491,3 +491,69 @@ def test_a_touch_that_was_asked_for_is_done_with_the_write_that_followed() -> No
     rivals.store.calls.clear()
     rivals.ours.commit(session)
     assert rivals.store.calls == []
+
+
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("writers", ["", "ours", "theirs", "ours, theirs"])
+def test_r49_two_nodes_with_their_keys_in_another_order_renew_to_one_successor(before: int, writers: str) -> None:
+    a, b = new_secret(), new_secret()
+    rivals = Rivals(**RENEWING, secret=None, secrets=[a, b])
+    rivals.settings["secrets"] = [b, a]
+    theirs = rivals.manage(rivals.inner).blocking
+    token = rivals.begin("1")
+    rivals.clock.advance(700)
+    sessions = {"ours": rivals.accessed(token), "theirs": theirs.open(token)}
+    sessions["theirs"]._state.accessed = True
+    for name, session in sessions.items():
+        if name in writers:
+            session.data.log.append(name)
+    changes: list[CookieChange] = []
+    rivals.store.calls.clear()
+
+    def plan(_: str) -> Fault:
+        if len(rivals.store.calls) == before + 1 and not changes:
+            changes.append(theirs.commit(sessions["theirs"]))
+        return Fault.NONE
+
+    rivals.store.follow(plan)
+    changes.append(rivals.ours.commit(sessions["ours"]))
+    rivals.store.follow(())
+    if len(changes) == 1:
+        changes.append(theirs.commit(sessions["theirs"]))
+    sent = {change.token for change in changes if change.action is CookieAction.SET}
+    assert len(sent) == 1
+    for way in (token, *sent):
+        for node in (rivals.ours, theirs):
+            opened = node.open(way)
+            assert (opened.outcome, sorted(opened.data.log)) == (
+                LoadOutcome.LOADED,
+                [n for n in sessions if n in writers],
+            )
+    assert len(rivals.ours.list("1")) == 1
+    assert rivals.ours.revoke(token_id(token))
+    assert rivals.count == 0
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_r49_a_node_without_the_key_of_a_renewal_takes_its_own_back_and_goes_on_read_only(writes: bool) -> None:
+    a, b = new_secret(), new_secret()
+    rivals = Rivals(**RENEWING, secret=None, secrets=[a])
+    rivals.settings["secrets"] = [b, a]
+    theirs = rivals.manage(rivals.inner).blocking
+    rivals.settings["secrets"] = [a]
+    token = rivals.begin("1")
+    rivals.clock.advance(700)
+    session, other = rivals.accessed(token), theirs.open(token)
+    other._state.accessed = True
+    moved: list[str | None] = []
+    rivals.before("replace", lambda: moved.append(theirs.commit(other).token))
+    if writes:
+        session.data.note = "ours"
+        with pytest.raises(SessionReadOnlyError):
+            rivals.ours.commit(session)
+    else:
+        assert rivals.ours.commit(session).action is CookieAction.KEEP
+        assert session.outcome is LoadOutcome.LOADED
+    assert [info.id for info in theirs.list("1")] == [token_id(moved[0] or "")]
+    assert theirs.open(token).data.note == ""
+    assert rivals.ours.open(token).outcome is LoadOutcome.FUTURE

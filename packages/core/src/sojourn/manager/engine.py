@@ -13,7 +13,7 @@ from sojourn.codec import FORMAT, STUB, Bound, Codec, CorruptEnvelopeError, Futu
 from sojourn.cookies import CookiePolicy
 from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
-from sojourn.errors import ConfigurationError, SessionConflictError, SessionUnavailableError, StoreUnavailableError
+from sojourn.errors import ConfigurationError, SessionConflictError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.events import EventDispatcher
 from sojourn.manager.client_side import Revocations
 from sojourn.manager.guarded_store import GuardedStore, Offload
@@ -266,7 +266,7 @@ class Engine(Generic[T]):
     def read_trail(self, record: Record) -> Trail | None:
         """Return where the session moved to; None for any other record, and for a trail that is not authentic.
 
-        Raise StoreUnavailableError where it was encrypted under a key that this node does not have.
+        Raise SessionReadOnlyError where it was encrypted under a key that this node does not have.
         """
         # A first byte that is no format of ours tells damage from the trail of a node with another key (SECURITY R50).
         if not peek_flags(record.payload) & STUB or record.payload[0] != FORMAT:
@@ -280,7 +280,7 @@ class Engine(Generic[T]):
             return None
         except FutureEnvelopeError:
             msg = f"session {record.id} moved to another id under a key that this node does not have; try again later"
-            raise StoreUnavailableError(msg) from None
+            raise SessionReadOnlyError(msg) from None
         new_id = content[KEY_ID_BYTES:].decode("ascii", "replace")
         return Trail(new_id, content[:KEY_ID_BYTES], until) if flags & STUB and is_token(new_id) else None
 

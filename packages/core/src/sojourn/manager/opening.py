@@ -17,7 +17,7 @@ from msgspec import Struct
 from sojourn.binding import ClientOf
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import is_token, match_token, token_id
-from sojourn.errors import SerializationError, SessionUnavailableError, StoreUnavailableError
+from sojourn.errors import SerializationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, grace_end
 from sojourn.session import (
     CLOCK_TOLERANCE,
@@ -157,7 +157,7 @@ async def _follow_redirects(engine: Engine[T], lookup: Lookup, token: str, *, fr
             break
         try:
             successor = follow(engine, current, record)
-        except StoreUnavailableError:
+        except SessionReadOnlyError:
             return lookup  # of the future, as any record under an unknown key
         if successor is None:
             return lookup  # a redirect that does not open is damaged, as any record
@@ -183,7 +183,7 @@ async def _refuse_revoked(engine: Engine[T], lookup: Lookup, *, fresh: bool) -> 
 def follow(engine: Engine[T], token: str, redirect: Record) -> str | None:
     """Return the successor that an authentic redirect leads to within its grace.
 
-    Raise StoreUnavailableError where it was left under a key that this node does not have.
+    Raise SessionReadOnlyError where it was left under a key that this node does not have.
     """
     moved = engine.read_trail(redirect)
     if moved is None or engine.clock.time() >= moved.until:

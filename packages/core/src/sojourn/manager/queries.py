@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeAlias, TypeVar, cast
 
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError, StoreUnavailableError
+from sojourn.errors import ConfigurationError, SerializationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager import opening
 from sojourn.manager.client_side import Revocations
 from sojourn.manager.engine import PRINCIPAL, Engine
@@ -219,7 +219,7 @@ class Queries(Generic[T]):
             record = await engine.store.load(id, fresh=True)
             try:
                 sealed = self._sealed_anew(record) if record is not None else None
-            except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError, StoreUnavailableError):
+            except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError, SessionReadOnlyError):
                 return False  # what cannot be read is left alone
             if record is None or sealed is None:
                 return False

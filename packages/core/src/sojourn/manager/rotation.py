@@ -13,7 +13,12 @@ from contextlib import suppress
 from copy import copy
 from typing import Final, TypeVar
 
-from sojourn.errors import SessionConflictError, SessionUnavailableError, StoreUnavailableError
+from sojourn.errors import (
+    SessionConflictError,
+    SessionReadOnlyError,
+    SessionUnavailableError,
+    StoreUnavailableError,
+)
 from sojourn.manager import conflicts
 from sojourn.manager.conflicts import MOST_TRIES, pause
 from sojourn.manager.engine import Engine
@@ -242,12 +247,19 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
     moved.issued_at = engine.clock.time()
     moved.follows = None if moved.principal is None else old.id
     record = engine.seal(new_id, 1, moved, state.deadlines(engine.clock.time()))
+    is_ours = False
     try:
-        created = await engine.store.create(record, write_id=new_write_id())
-        if created is Created.EXISTS:
+        is_ours = await engine.store.create(record, write_id=new_write_id()) is Created.OK
+        stubbed = await _leave_stub(engine, state, old, record, moved, key_id) if is_ours else new_id
+        if isinstance(stubbed, str):
             await _join(engine, state, payload, new_id)
             return
-        stubbed = await _leave_stub(engine, state, old, record, moved, key_id)
+    except SessionReadOnlyError:  # it was, and this one does not have its key
+        if is_ours:
+            await _take_back(engine, new_id)
+        if payload != state.loaded:
+            raise
+        return
     except SessionUnavailableError:
         if payload != state.loaded:
             raise
@@ -264,11 +276,14 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
 
 
 async def _join(engine: Engine[T], state: RequestState[T], payload: Payload, new_id: str) -> None:
-    """Somebody else has begun to renew this token: write as usual, and follow the stub if it stands already."""
+    """Somebody else has begun to renew this token: write as usual, and follow the stub if it stands already.
+
+    It leads to *new_id*, or to what the key of another node derives (SECURITY R49).
+    """
     old = state.record
     orphan = await engine.store.load(new_id, fresh=True)
     theirs = await conflicts.reload(engine, old.id, state.token) if old is not None else None
-    if theirs is not None and theirs.record.id == new_id:
+    if theirs is not None and old is not None and theirs.record.id != old.id:
         if payload == state.loaded:
             state.adopt(theirs.record, theirs.payload, theirs.token, written="renewed")
             state.cookie = CookieChange(CookieAction.SET, theirs.token, max_age(engine, theirs.record))
@@ -283,8 +298,11 @@ async def _join(engine: Engine[T], state: RequestState[T], payload: Payload, new
 
 async def _leave_stub(
     engine: Engine[T], state: RequestState[T], old: Record, record: Record, moved: Payload, key_id: bytes
-) -> tuple[Record, Payload, bool] | None:
-    """Replace the old record by the stub; merge what was written to it meanwhile. None when it is gone."""
+) -> tuple[Record, Payload, bool] | str | None:
+    """Replace the old record by the stub; merge what was written to it meanwhile.
+
+    None when it is gone, and the successor's id where the stub of somebody else stands there.
+    """
     merged = False
     for _ in range(MOST_TRIES + 1):
         answer = await engine.store.replace(
@@ -295,6 +313,10 @@ async def _leave_stub(
         theirs = await conflicts.reload(engine, old.id, state.token) if answer is Replaced.CONFLICT else None
         if theirs is None:
             return None
+        if theirs.record.id != old.id:
+            if theirs.record.id != record.id:  # a node whose keys stand in another order was first (SECURITY R49)
+                await engine.store.delete(record.id, expected=record.version)
+            return theirs.record.id
         issued, follows = moved.issued_at, moved.follows
         moved, merged = conflicts.merge(engine, state, theirs), True
         moved.issued_at, moved.follows = issued, follows
