@@ -383,7 +383,7 @@ def test_what_is_left_of_a_session_is_announced_as_a_death_also_when_it_is_writt
         assert one.run(write) is Replaced.OK
     one.delete("last")
     cluster.wait_until(lambda: make_id("last") in told)
-    assert told == [make_id("a")] * 2 + [make_id("last")]
+    assert list(dict.fromkeys(told)) == [make_id("a"), make_id("last")]
     left = two.load(make_id("a"))
     assert left is not None
     assert left.is_end

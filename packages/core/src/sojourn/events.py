@@ -11,7 +11,6 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -22,6 +21,7 @@ from sojourn.stores import AnnouncingStore, Clock
 
 OnRevoked: TypeAlias = Callable[[str], object]
 OnDoubt: TypeAlias = Callable[[], object]
+Only: TypeAlias = Callable[[str], bool]
 
 _log: Final = logging.getLogger("sojourn.events")
 _COUNTED: Final = {
@@ -48,8 +48,6 @@ _BREAKER_MOVED: Final = {
 _BREAKER_LEVELS: Final = {state: level for level, state in enumerate(BreakerState)}
 # Reasons for which the former id remains valid for a while.
 _GOES_ON: Final = frozenset({"renewal"})
-# How many ids are remembered as notified: a process also hears its own revocations from the store.
-_REMEMBERED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,27 +216,27 @@ class EventDispatcher:
 class RevocationListeners:
     """The listeners of one manager; *report* is called when one of them raises.
 
-    Each id is passed on once, whoever learns of it first: this process or, from the store, another one.
+    An id may be passed on more than once: a process also hears its own revocations from the store. To remember what was
+    told would hide the end of a session that a hostile writer had brought back (SECURITY R43).
     """
 
-    __slots__ = ("_leave", "_listeners", "_lock", "_notified", "_report", "announcer")
+    __slots__ = ("_leave", "_listeners", "_lock", "_report", "announcer")
 
     def __init__(self, report: Callable[[], None]) -> None:
         self.announcer: AnnouncingStore | None = None
         """The store, if it announces what other processes delete."""
         self._report = report
-        self._listeners: dict[object, tuple[OnRevoked, OnDoubt | None]] = {}
+        self._listeners: dict[object, tuple[OnRevoked, OnDoubt | None, Only | None]] = {}
         self._leave: Callable[[], None] | None = None
         self._lock = threading.Lock()
-        self._notified: dict[str, object] = {}
 
-    def add(self, callback: OnRevoked, on_doubt: OnDoubt | None) -> Callable[[], None]:
-        """Add a listener; return the function that removes it, which may be called twice."""
+    def add(self, callback: OnRevoked, on_doubt: OnDoubt | None, only: Only | None = None) -> Callable[[], None]:
+        """Add a listener for the ids that *only* says yes to; return the function that removes it, and may do so twice."""
         key = object()
         with self._lock:
-            self._listeners[key] = (callback, on_doubt)
+            self._listeners[key] = (callback, on_doubt, only)
             if self._leave is None and self.announcer is not None:
-                self._leave = self.announcer.on_dead(self.notify, on_doubt=self.notify_doubt)
+                self._leave = self.announcer.on_dead(self.notify, on_doubt=self.notify_doubt, only=self._want)
 
         def remove() -> None:
             with self._lock:
@@ -250,26 +248,20 @@ class RevocationListeners:
         return remove
 
     def notify(self, id: str) -> None:
-        """Call every listener with the id of a session that ended, unless that was done before."""
-        if not self._listeners:
-            return
-        mine, notified = object(), self._notified
-        # One atomic step, because another thread may report the same id.
-        if notified.setdefault(id, mine) is not mine:
-            return
-        # Raised while another thread adds an id, which then removes one itself.
-        with suppress(RuntimeError):
-            if len(notified) > _REMEMBERED:
-                notified.pop(next(iter(notified)), None)
-        for callback, _ in list(self._listeners.values()):
+        """Call every listener with the id of a session that ended."""
+        for callback, _, only in list(self._listeners.values()):
             try:
-                callback(id)
+                if only is None or only(id):
+                    callback(id)
             except Exception:  # noqa: BLE001 - FAILURES F22: isolate, count, go on
                 self._report()
 
+    def _want(self, id: str) -> bool:
+        return any(only is None or only(id) for _, _, only in list(self._listeners.values()))
+
     def notify_doubt(self) -> None:
         """Call the *on_doubt* of every listener: sessions may have ended whose ids are not known."""
-        for _, on_doubt in list(self._listeners.values()):
+        for _, on_doubt, _ in list(self._listeners.values()):
             if on_doubt is not None:
                 try:
                     on_doubt()

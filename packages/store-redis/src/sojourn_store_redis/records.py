@@ -87,6 +87,12 @@ def unpack(id: str, value: bytes) -> Record | None:
     return Record(id, version, value[end:], idle, absolute, label, _split[count](slots))
 
 
+def is_live(id: str, value: bytes | None, now: float) -> bool:
+    """Tell whether *value* holds a session; one in the format of a newer node is left to that."""
+    record = None if value is None else unpack(id, value)
+    return value is not None and (record is None or not (record.is_end or record.is_expired(now)))
+
+
 def milliseconds_to_live(deadline: float, now: float) -> int:
     """Return the time to live of a key that ends at *deadline*; relative, because the server's clock may differ."""
     return max(1, math.ceil(min(deadline - now + SLACK, _LONGEST / 1000.0) * 1000.0))

@@ -57,7 +57,7 @@ class RevocationMiddleware:
             await self.app(scope, receive, send)
             return
         if self._stop is None:
-            self._stop = self.sessions.on_revoked(self._end, on_doubt=self._doubt)
+            self._stop = self.sessions.on_revoked(self._end, on_doubt=self._doubt, only=lambda id: id in self._watches)
         draft = state_of(await self.sessions.get(scope))
         watch = _Watch(self, receive, send)
 

@@ -230,7 +230,11 @@ class SessionManager(Generic[T]):
         return await self._queries.reencrypt(progress)
 
     def on_revoked(
-        self, callback: Callable[[str], object], *, on_doubt: Callable[[], object] | None = None
+        self,
+        callback: Callable[[str], object],
+        *,
+        on_doubt: Callable[[], object] | None = None,
+        only: Callable[[str], bool] | None = None,
     ) -> Callable[[], None]:
         """Call *callback* with the id of each session that was ended before its time; return what stops that.
 
@@ -241,10 +245,11 @@ class SessionManager(Generic[T]):
         *on_doubt* says that endings may have gone unnoticed (the link of the store was lost and is back) or unnamed
         (``clear()``; ``revoke_all()`` of cookies): check by yourself whatever you hold, with ``open(token)``.
 
-        Each id is told once, in whatever thread learns of it: return at once, and put work into a queue of your own.
-        What either raises is counted and ignored (FAILURES F22).
+        An id may be told more than once, in whatever thread learns of it: return at once, and put work into a queue of
+        your own. *only* says which ids are of interest, so that the store looks up no others when it hears of them
+        (SECURITY R43). What any of them raises is counted and ignored (FAILURES F22).
         """
-        return self.engine.events.revocations.add(callback, on_doubt)
+        return self.engine.events.revocations.add(callback, on_doubt, only)
 
     # -- the store -------------------------------------------------------------------------------------------
 
@@ -411,10 +416,14 @@ class BlockingManager(Generic[T]):
         return run_blocking(self.manager.reseal(progress))
 
     def on_revoked(
-        self, callback: Callable[[str], object], *, on_doubt: Callable[[], object] | None = None
+        self,
+        callback: Callable[[str], object],
+        *,
+        on_doubt: Callable[[], object] | None = None,
+        only: Callable[[str], bool] | None = None,
     ) -> Callable[[], None]:
         """See SessionManager.on_revoked."""
-        return self.manager.on_revoked(callback, on_doubt=on_doubt)
+        return self.manager.on_revoked(callback, on_doubt=on_doubt, only=only)
 
     def cache_stats(self) -> Mapping[str, float]:
         """See SessionManager.cache_stats."""

@@ -386,9 +386,16 @@ class AnnouncingStore(Protocol):
     """A store that learns which records any process deletes (docs/clustering.md)."""
 
     def on_dead(
-        self, callback: Callable[[str], object], *, on_doubt: Callable[[], object] | None = None
+        self,
+        callback: Callable[[str], object],
+        *,
+        on_doubt: Callable[[], object] | None = None,
+        only: Callable[[str], bool] | None = None,
     ) -> Callable[[], None]:
         """Call *callback* with the id of every record that is deleted; return the function that ends this.
+
+        An announcement that somebody else may have forged is no deletion: the record is looked up first (SECURITY R43).
+        An id that *only* says no to need not be. The same id may be told more than once.
 
         *on_doubt* is called when deletions may have been missed.
         """

@@ -51,7 +51,7 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """Call the callbacks for a deletion of this id."""
+    """Look this id up, and call the callbacks if it is gone."""
 
     id: str
 

@@ -9,7 +9,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine, Hashable, Sequence
+from itertools import islice
 from typing import Any
+
+from redis.exceptions import AskError, MovedError, ResponseError
 
 from sojourn_store_redis.cluster.topology import Topology
 from sojourn_store_redis.errors import CLIENT_ERRORS
@@ -35,7 +38,12 @@ SHORTEST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 _CHECK_INTERVAL = 0.05
 """Seconds between two looks at the primaries of the topology."""
+MOST_SUSPECTS = 100_000
+"""Announced deaths that wait to be looked up; instead of one more, listeners are told of doubt."""
+LOOK_UPS_A_SECOND = 2000.0
+_LOOK_UPS_AT_ONCE = 100
 OnDead = Callable[[str], object]
+Only = Callable[[str], bool]
 OnDoubt = Callable[[], object]
 OnLink = Callable[[bool, int], object]
 """Gets whether a link works, and how many links are down."""
@@ -43,6 +51,10 @@ OnLink = Callable[[bool, int], object]
 
 class Listener:
     """Keep the link to one *primary* open and pass its messages to *coherence*.
+
+    Everybody who may publish can announce a death. It drops copies at once, but *subscribers* are told only when the
+    record was looked up at the primary and no session is there: *key_of* names its key, *is_live* reads what it holds
+    (SECURITY R43).
 
     *make_route* is called in the event loop of the listener; *seconds* bounds one attempt to connect. In a cluster
     *witness* asks the primary about its role meanwhile, on a connection of its own.
@@ -58,6 +70,8 @@ class Listener:
         channel: bytes,
         seconds: float,
         monotonic: Callable[[], float],
+        key_of: Callable[[str], bytes],
+        is_live: Callable[[str, bytes | None], bool],
         witness: Callable[[Any], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._coherence = coherence
@@ -67,14 +81,20 @@ class Listener:
         self._channel = channel
         self._seconds = seconds
         self._monotonic = monotonic
+        self._key_of = key_of
+        self._is_live = is_live
         self._witness = witness
         self._attempt = 0
+        self._suspects: dict[str, None] = {}
+        """The ids that were announced as dead and not looked up yet; kept while the primary cannot be reached."""
+        self._announced = asyncio.Event()
         self.is_stopped = False
         """Set when another listener takes the place of this one."""
 
     async def run(self) -> None:
         """Listen until cancelled or stopped; connect again when the link is lost."""
         route = self._make_route()
+        inquiry = asyncio.create_task(self._run_inquiry(route))
         try:
             while not self.is_stopped:
                 try:
@@ -87,8 +107,59 @@ class Listener:
                     self._subscribers.note_link(self._primary, is_up=False)
                 await asyncio.sleep(self._pause())
         finally:
+            inquiry.cancel()
+            await asyncio.gather(inquiry, return_exceptions=True)
             self._subscribers.note_link(self._primary, is_up=None)
             await route.aclose()
+
+    async def _run_inquiry(self, route: Route) -> None:
+        """Look up whatever is announced as dead, on a connection that is made when there is something to look up."""
+        while True:
+            await self._announced.wait()
+            try:
+                async with asyncio.timeout(self._seconds):
+                    connection = await route.connect()
+                try:
+                    while True:
+                        await self._announced.wait()
+                        await self._look_up_suspects(connection)
+                finally:
+                    abandon(connection)
+            except CLIENT_ERRORS:
+                await asyncio.sleep(random.uniform(0.0, LONGEST_PAUSE))  # noqa: S311 - spreads attempts, no secret
+
+    async def _look_up_suspects(self, connection: Any) -> None:
+        """Tell the subscribers which of the suspects are dead; at most so many a second, over all links."""
+        batch = list(islice(self._suspects, _LOOK_UPS_AT_ONCE))
+        # Taken out before the question is sent: what is announced after that is asked once more.
+        for id in batch:
+            del self._suspects[id]
+        if not self._suspects:
+            self._announced.clear()
+        try:
+            async with asyncio.timeout(self._seconds):
+                for id in batch:
+                    await connection.send_command("GET", self._key_of(id))
+                values = [await _reply(connection) for _ in batch]
+        except BaseException:
+            self._suspects.update(dict.fromkeys(batch))
+            self._announced.set()
+            raise
+        for id, value in zip(batch, values, strict=True):
+            if isinstance(value, Exception):
+                self._subscribers.notify(None)  # the record is elsewhere by now
+            elif not self._is_live(id, value):
+                self._subscribers.notify(Died(id))
+        await asyncio.sleep(len(batch) / LOOK_UPS_A_SECOND * self._subscribers.links)
+
+    def _suspect(self, id: str) -> None:
+        if not self._subscribers.want(id):
+            return
+        if len(self._suspects) >= MOST_SUSPECTS:
+            self._subscribers.notify(None)
+            return
+        self._suspects[id] = None
+        self._announced.set()
 
     async def _run_connection(self, route: Route) -> None:
         """Listen on one connection until an error ends it."""
@@ -170,8 +241,8 @@ class Listener:
                     subscription.send("PING", nonce)
                 case HangUp(reason):
                     raise LinkLostError(reason)
-                case Died():
-                    self._subscribers.notify(action)
+                case Died(id):
+                    self._suspect(id)
                 case Doubt():
                     self._subscribers.notify(None)
 
@@ -189,6 +260,18 @@ class Listener:
             address,
             type(error).__name__ if not isinstance(error, LinkLostError) else error,
         )
+
+
+async def _reply(connection: Any) -> Any:
+    """Return the reply to a GET: a value, None where there is no record, the error where another server has it."""
+    try:
+        return await connection.read_response()
+    except (MovedError, AskError) as error:
+        return error
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            return None
+        raise
 
 
 class PrimaryListeners:
@@ -277,7 +360,7 @@ class Subscribers:
     """The callbacks of one process; what they raise is logged and goes no further (FAILURES F22)."""
 
     def __init__(self) -> None:
-        self._on_dead: dict[object, OnDead] = {}
+        self._on_dead: dict[object, tuple[OnDead, Only | None]] = {}
         self._on_doubt: dict[object, OnDoubt] = {}
         self._on_link: dict[object, OnLink] = {}
         self._links: dict[Hashable, bool] = {}
@@ -285,10 +368,19 @@ class Subscribers:
     def __bool__(self) -> bool:
         return bool(self._on_dead or self._on_doubt)
 
-    def add(self, on_dead: OnDead, on_doubt: OnDoubt | None) -> Callable[[], None]:
-        """Add callbacks; return a function that removes them."""
+    @property
+    def links(self) -> int:
+        """The number of links, at least 1."""
+        return max(1, len(self._links))
+
+    def want(self, id: str) -> bool:
+        """Tell whether somebody is to be told of the end of this id."""
+        return any(only is None or only(id) for _, only in list(self._on_dead.values()))
+
+    def add(self, on_dead: OnDead, on_doubt: OnDoubt | None, only: Only | None = None) -> Callable[[], None]:
+        """Add callbacks, *on_dead* for the ids that *only* says yes to; return a function that removes them."""
         key = object()
-        self._on_dead[key] = on_dead
+        self._on_dead[key] = on_dead, only
         if on_doubt is not None:
             self._on_doubt[key] = on_doubt
 
@@ -334,8 +426,9 @@ class Subscribers:
             for doubtful in list(self._on_doubt.values()):
                 _isolated(doubtful)
         else:
-            for deadly in list(self._on_dead.values()):
-                _isolated(deadly, action.id)
+            for deadly, only in list(self._on_dead.values()):
+                if only is None or only(action.id):
+                    _isolated(deadly, action.id)
 
 
 def _isolated(callback: Callable[..., object], *arguments: object) -> None:

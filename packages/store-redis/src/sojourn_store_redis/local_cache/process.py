@@ -22,6 +22,7 @@ from sojourn_store_redis.cluster.topology import Topology, question_primary
 from sojourn_store_redis.local_cache.cache import LocalCache
 from sojourn_store_redis.local_cache.listener import Listener, PrimaryListeners, Subscribers
 from sojourn_store_redis.local_cache.protocol import Coherence, only_primary
+from sojourn_store_redis.records import KeyNames, is_live
 from sojourn_store_redis.threads import LoopThread
 from sojourn_store_redis.transport.connection import Route
 from sojourn_store_redis.urls import Node
@@ -91,11 +92,14 @@ class ProcessCache:
         *,
         make_route: Callable[[], Route],
         channel: bytes,
+        keys: KeyNames,
         seconds: float,
         clock: Clock,
         shards: Shards | None = None,
     ) -> None:
         self.limits = limits
+        self._keys = keys
+        self._clock = clock
         self.coherence = limits.coherence(only_primary if shards is None else shards.primary_of)
         self._shards = shards
         if shards is not None:
@@ -165,6 +169,8 @@ class ProcessCache:
             channel=self._channel,
             seconds=self._seconds,
             monotonic=self.monotonic,
+            key_of=self._keys.session_key,
+            is_live=lambda id, value: is_live(id, value, self._clock.time()),
         )
         if (shards := self._shards) is None:
             return make(primary=None, make_route=self._make_route)

@@ -19,7 +19,7 @@ import msgspec
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn_store_redis.address import Address
 from sojourn_store_redis.cluster.topology import Topology
-from sojourn_store_redis.local_cache.listener import OnDead, OnDoubt, OnLink
+from sojourn_store_redis.local_cache.listener import OnDead, OnDoubt, OnLink, Only
 from sojourn_store_redis.local_cache.process import LocalCacheLimits, ProcessCache, Shards, is_in_a_loop
 from sojourn_store_redis.records import KeyNames
 from sojourn_store_redis.replication import OnUnconfirmed
@@ -140,13 +140,17 @@ class LocallyCachedStore:
         """Return figures of the local cache by name (docs/clustering.md)."""
         return self._local.coherence.figures(self._monotonic())
 
-    def on_dead(self, callback: OnDead, *, on_doubt: OnDoubt | None = None) -> Callable[[], None]:
+    def on_dead(
+        self, callback: OnDead, *, on_doubt: OnDoubt | None = None, only: Only | None = None
+    ) -> Callable[[], None]:
         """Call *callback* with the id of every record that any process deletes; return a function that ends that.
+
+        A deletion that is announced is looked up first, if *only* says yes to its id (SECURITY R43). An id may come twice.
 
         *on_doubt* is called when deletions may have been missed: check all sessions that are held open. The listener calls
         both between messages: they must return at once, and put work into a queue.
         """
-        remove = self._local.subscribers.add(callback, on_doubt)
+        remove = self._local.subscribers.add(callback, on_doubt, only)
         if self.io is StoreIO.BLOCKING or is_in_a_loop():
             self._listening()
         return remove
@@ -210,6 +214,7 @@ class ClusteredRedisStore(LocallyCachedStore):
             limits or LocalCacheLimits(),
             make_route=lambda: route_of(address, node_id),
             channel=announced_on,
+            keys=KeyNames.of(namespace),
             seconds=min(address.connect_timeout, address.timeout),
             clock=clock,
             shards=None if topology is None else shards_of(topology, address, namespace, node_id),
