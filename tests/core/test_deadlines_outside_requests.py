@@ -59,7 +59,7 @@ OPERATIONS: dict[str, tuple[Callable[[SessionManager[Any], str, str], object], l
     "commit": (lambda manager, token, _: rotate(manager, token), [2.0, 2.0, 1.25]),
     "list": (lambda manager, *_: manager.blocking.list("42"), [2.0, 1.25]),
     "revoke": (lambda manager, _, id: manager.blocking.revoke(id), [2.0, 1.25]),
-    "revoke_all": (lambda manager, *_: manager.blocking.revoke_all("42"), [2.0, 2.0, 2.0]),
+    "revoke_all": (lambda manager, *_: manager.blocking.revoke_all("42"), [2.0, 2.0, 1.25, 2.0]),
     "healthy": (lambda manager, *_: manager.blocking.healthy(), [2.0]),
 }
 

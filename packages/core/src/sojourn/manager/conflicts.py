@@ -122,7 +122,7 @@ async def reload(engine: Engine[T], id: str, token: str | None, *, follows_rotat
         moved = engine.read_trail(record)
         if moved is None:
             break  # damaged
-        token = opening.follow(engine, token, record) if token is not None else None
+        token = opening.follow(engine, token, moved) if token is not None else None
         following = moved.id if follows_rotations else None if token is None else token_id(token)
         record = None if following is None else await engine.store.load(following, fresh=True)
     if record is None or not record.payload:

@@ -18,7 +18,7 @@ from sojourn.binding import ClientOf
 from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import is_token, match_token, token_id
 from sojourn.errors import SerializationError, SessionReadOnlyError, SessionUnavailableError
-from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, grace_end
+from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, Trail
 from sojourn.session import (
     CLOCK_TOLERANCE,
     EMPTY,
@@ -153,14 +153,17 @@ async def _follow_redirects(engine: Engine[T], lookup: Lookup, token: str, *, fr
         record = lookup.record
         if record is None or not peek_flags(record.payload) & STUB:
             return lookup
-        if is_last or engine.clock.time() >= grace_end(record):
-            break
         try:
-            successor = follow(engine, current, record)
+            moved = engine.read_trail(record)
         except SessionReadOnlyError:
             return lookup  # of the future, as any record under an unknown key
+        if moved is None:
+            return lookup  # damaged, as any record that does not open, whatever it says of its grace
+        if is_last or engine.clock.time() >= moved.until:
+            break
+        successor = follow(engine, current, moved)
         if successor is None:
-            return lookup  # a redirect that does not open is damaged, as any record
+            return lookup
         current = successor
         lookup = judge(engine, token, current, await engine.store.load(token_id(current), fresh=fresh))
     return Lookup(LoadOutcome.UNKNOWN, token)
@@ -180,13 +183,9 @@ async def _refuse_revoked(engine: Engine[T], lookup: Lookup, *, fresh: bool) -> 
     return lookup
 
 
-def follow(engine: Engine[T], token: str, redirect: Record) -> str | None:
-    """Return the successor that an authentic redirect leads to within its grace.
-
-    Raise SessionReadOnlyError where it was left under a key that this node does not have.
-    """
-    moved = engine.read_trail(redirect)
-    if moved is None or engine.clock.time() >= moved.until:
+def follow(engine: Engine[T], token: str, moved: Trail) -> str | None:
+    """Return the successor of *token* that a renewal's redirect leads to within its grace."""
+    if engine.clock.time() >= moved.until:
         return None
     successor = engine.successor(token, moved.key_id)
     return successor[0] if successor is not None else None
