@@ -28,13 +28,13 @@ def test_r43_a_forged_death_is_told_to_nobody_and_does_not_hide_the_real_one(clu
         assert two.load(make_id(name)) is not None
     announced = two.figure("announcements")
     forge(cluster, "living", "living", "dying")
-    cluster.wait_until(lambda: two.figure("announcements") == announced + 3)
+    cluster.wait_until(lambda: two.figure("announcements") >= announced + 3)
     assert two.load(make_id("living")) is not None, "a tombstone refuses no record that the primary has"
     one.delete("dying")
     cluster.wait_until(lambda: make_id("dying") in told)
+    assert make_id("living") not in told, "it was announced before, so it was looked up by now"
     one.delete("living")
     cluster.wait_until(lambda: make_id("living") in told)
-    assert told.index(make_id("dying")) < told.index(make_id("living"))
 
 
 def test_r43_only_what_somebody_waits_for_is_looked_up_and_a_flood_of_one_id_is_one_question(cluster: Cluster) -> None:
