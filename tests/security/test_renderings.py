@@ -48,6 +48,7 @@ HARMLESS = {
     "sojourn.events.Event": {"name", "id", "old_id", "principal_hash", "reason", "node", "server"},
     "sojourn.manager.client_side.NotBefore": {"spared"},
     "sojourn.manager.conflicts.Theirs": {"record", "payload"},
+    "sojourn.manager.admission.Roll": {"staying", "leaving"},
     "sojourn.manager.engine.Trail": {"id", "key_id"},
     "sojourn.manager.queries.SessionInfo": {"id", "client"},
     "sojourn.plugins.InstalledPlugin": {"entry_point", "kind", "name", "target", "distribution", "version"},

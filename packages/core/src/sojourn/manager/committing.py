@@ -15,13 +15,12 @@ from sojourn.errors import (
     SerializationError,
     SessionReadOnlyError,
     SessionUnavailableError,
-    TooManySessionsError,
 )
-from sojourn.manager import conflicts, rotation
-from sojourn.manager.engine import PRINCIPAL, Engine
+from sojourn.manager import admission, conflicts, rotation
+from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
 from sojourn.session import UNSET, CookieAction, CookieChange, RequestState, SessionState
-from sojourn.stores import CURRENT_DEADLINE, Created, Deadline, DeadlineScope, Record, new_write_id, seconds_left
+from sojourn.stores import CURRENT_DEADLINE, Created, Deadline, DeadlineScope, new_write_id, seconds_left
 
 T = TypeVar("T")
 
@@ -86,7 +85,6 @@ async def commit(engine: Engine[T], state: RequestState[T]) -> CookieChange:
                 if state.holds_anything():
                     await _create(engine, state)
             case SessionState.ROTATED:
-                await _make_room(engine, state)
                 await rotation.rotate(engine, state)
             case SessionState.READ_ONLY:
                 _refuse_silent_loss(state)
@@ -128,9 +126,11 @@ async def _create(engine: Engine[T], state: RequestState[T]) -> None:
     if state.head_sent:
         msg = "a new session was written after the response started: its cookie can no longer be sent; write before"
         raise ResponseStartedError(msg)
-    await _make_room(engine, state)
     engine.bind(state)
     await engine.admit(state)
+    enters = admission.is_one_more(engine, state)
+    if enters:
+        state.change().enters = True
     payload = state.compose()
     record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
     token = state.token
@@ -140,6 +140,12 @@ async def _create(engine: Engine[T], state: RequestState[T]) -> None:
     elif await engine.store.create(record, write_id=new_write_id()) is Created.EXISTS:
         msg = "the store says that a fresh random id exists already; is it answering for another key?"
         raise SessionUnavailableError(msg)
+    if enters:
+        try:
+            await admission.enter(engine, state, record)
+        except BaseException:
+            await rotation.take_back(engine, record.id)
+            raise
     state.adopt(record, payload, token, written="created", keep=True)
     state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record))
     engine.events.event("started", record.id, principal=payload.principal)
@@ -162,26 +168,3 @@ async def _touch(engine: Engine[T], state: RequestState[T]) -> None:
                 await conflicts.reseal(engine, state, state.loaded)
     except SessionUnavailableError:
         _log.warning("the idle deadline of session %s could not be moved; it is served all the same", record.id)
-
-
-async def _make_room(engine: Engine[T], state: RequestState[T]) -> None:
-    """Hold the principal to ``max_sessions`` before one more begins (SECURITY R15)."""
-    principal = state.payload.principal
-    if engine.max_sessions is None or principal is None or not (state.logged_in or state.record is None):
-        return
-    own = state.record.id if state.record is not None else None
-    live: list[Record] = []
-    for label in engine.ring.labels(PRINCIPAL, principal):
-        for id_ in await engine.store.ids_of(label):
-            record = await engine.store.load(id_) if id_ != own else None
-            if record is not None:
-                live.append(record)
-    surplus = len(live) - engine.max_sessions + 1
-    if surplus <= 0:
-        return
-    if engine.max_sessions_policy == "reject":
-        msg = f"the principal has {len(live)} sessions and SOJOURN_MAX_SESSIONS is {engine.max_sessions}; end one"
-        raise TooManySessionsError(msg)
-    for record in sorted(live, key=lambda one: one.idle_deadline)[:surplus]:
-        await engine.end(record)
-        engine.events.event("deleted", record.id, principal=principal, reason="max_sessions")

@@ -19,7 +19,7 @@ from sojourn.errors import (
     SessionUnavailableError,
     StoreUnavailableError,
 )
-from sojourn.manager import conflicts
+from sojourn.manager import admission, conflicts
 from sojourn.manager.conflicts import MOST_TRIES, pause
 from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
@@ -47,6 +47,9 @@ async def rotate(engine: Engine[T], state: RequestState[T]) -> None:
         await _rotate_cookie(engine, state, old)
         return
     state.change().follows = None if state.logged_in or state.payload.principal is None else old.id
+    enters = admission.is_one_more(engine, state)
+    if enters:
+        state.change().enters = True
     payload = state.compose()
     record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
     created = await engine.store.create(record, write_id=new_write_id())
@@ -54,14 +57,16 @@ async def rotate(engine: Engine[T], state: RequestState[T]) -> None:
         msg = "the store says that a fresh random id exists already; is it answering for another key?"
         raise SessionUnavailableError(msg)
     try:
+        if enters:
+            await admission.enter(engine, state, record)
         ended = await _end_old(engine, state, old, record, payload)
     except _UnknownEndError:
         raise  # the old one may be gone: the new one, whose token nobody has, is all there is left of the session
     except BaseException:
-        await _take_back(engine, record.id)
+        await take_back(engine, record.id)
         raise
     if ended is None:
-        await _take_back(engine, record.id)
+        await take_back(engine, record.id)
         conflicts.mark_gone(engine, state)
         return
     record, payload, merged = ended
@@ -199,7 +204,7 @@ async def _rewrite(engine: Engine[T], state: RequestState[T], record: Record, pa
     return written
 
 
-async def _take_back(engine: Engine[T], id: str) -> None:
+async def take_back(engine: Engine[T], id: str) -> None:
     """Delete the new record again; when even that fails it expires, its token was never sent."""
     try:
         await engine.store.delete(id)
@@ -256,7 +261,7 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
             return
     except SessionReadOnlyError:  # it was, and this one does not have its key
         if is_ours:
-            await _take_back(engine, new_id)
+            await take_back(engine, new_id)
         if payload != state.loaded:
             raise
         return

@@ -42,7 +42,9 @@ class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     """The fingerprint of the model whose encoding `data` is, to the last byte; None when fields of another were kept."""
     follows: str | None = None
     """The id that a rotation or renewal moved the session from: until the trail there stands, who lists the session of a
-    principal can tell by this alone that two ids are one session (SECURITY R40)."""
+    principal can tell by this alone that two ids are one session (SECURITY R40, R41)."""
+    enters: bool = False
+    """Whether it began where ``max_sessions`` holds: it counts once it stands on the roll of its principal (R41)."""
 
     def __repr__(self) -> str:
         """Show nothing of the content (SECURITY R48)."""

@@ -1,0 +1,126 @@
+"""``max_sessions``: hold a principal to so many sessions, however many logins come at the same time (SECURITY R15, R41).
+
+To count and then to begin is two steps. A login therefore makes its record first and then enters it in the *roll* of the
+principal, one record that all of them write by compare-and-set. Who enters decides there which sessions stay. The roll
+names the sessions that began a short time ago; all others are found by the index, so it need not live longer than that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+import msgspec
+
+from sojourn.codec import FORMAT, PLAIN, STUB, CorruptEnvelopeError, FutureEnvelopeError
+from sojourn.crypto import encode_bytes
+from sojourn.errors import SerializationError, SessionConflictError, TooManySessionsError
+from sojourn.manager import opening
+from sojourn.manager.conflicts import pause
+from sojourn.manager.engine import PRINCIPAL, Engine
+from sojourn.session import UNREADABLE, Payload, RequestState
+from sojourn.stores import Created, Record, Replaced, new_write_id
+
+T = TypeVar("T")
+
+_KEPT_FOR: Final = 120.0
+"""Seconds for which a roll is kept: longer than any login takes, by clocks that differ by 60."""
+_MOST_TRIES: Final = 64
+_HEAD: Final = bytes((FORMAT, PLAIN, STUB))
+"""What stands before a roll, so that whoever goes through all records takes it for no session."""
+
+
+class Roll(msgspec.Struct, array_like=True):
+    """Who has begun lately, by id; a session that moved is here under its first one."""
+
+    staying: list[str] = []
+    leaving: list[str] = []
+    """Those that somebody who entered is about to end."""
+
+
+def is_one_more(engine: Engine[T], state: RequestState[T]) -> bool:
+    """Tell whether a session of a principal begins, where their number is limited."""
+    begins = state.logged_in or state.record is None
+    return engine.max_sessions is not None and state.payload.principal is not None and begins
+
+
+async def enter(engine: Engine[T], state: RequestState[T], record: Record) -> None:
+    """Let the session of a *record* that was just made begin; end those that it takes the place of.
+
+    Raise TooManySessionsError where there is no room; then, as after any error, the caller takes the record back.
+    """
+    principal, most = state.payload.principal, engine.max_sessions
+    if principal is None or most is None:
+        return
+    # The smallest label is the same on nodes whose keys stand in another order.
+    labels = engine.ring.labels(PRINCIPAL, principal)
+    key = encode_bytes(hashlib.sha256(f"roll:{min(labels)}".encode()).digest())
+    before = await engine.moves_of(state.record.id) if state.record is not None else []
+    for tried in range(_MOST_TRIES):
+        present = await engine.store.load(key, fresh=True)
+        roll = _read(present)
+        listed = {id_: None for label in labels for id_ in await engine.store.ids_of(label)}
+        live = await _live(engine, listed, roll, record.id)
+        others = [one for one in live if one.id not in before]
+        surplus = len(others) - most + 1
+        if surplus > 0 and engine.max_sessions_policy == "reject":
+            msg = f"the principal has {len(others)} sessions and SOJOURN_MAX_SESSIONS is {most}; end one"
+            raise TooManySessionsError(msg)
+        by_use = sorted(others, key=lambda one: one.idle_deadline)
+        evicted, staying = by_use[: max(0, surplus)], by_use[max(0, surplus) :]
+        leaving = [id_ for id_ in (*roll.leaving, *before, *(one.id for one in evicted)) if id_ in listed]
+        if await _write(engine, key, present, Roll([*(one.id for one in staying), record.id], leaving)):
+            break
+        await engine.store.sleep(pause(tried))
+    else:
+        msg = "others kept logging in as the same principal at the same time; try again"
+        raise SessionConflictError(msg)
+    for one in evicted:
+        for id_ in dict.fromkeys((one.id, *await engine.end(one))):
+            engine.events.event("deleted", id_, principal=principal, reason="max_sessions")
+
+
+async def _live(engine: Engine[T], listed: Iterable[str], roll: Roll, own: str) -> list[Record]:
+    """Return the records of the sessions that count: those on the roll, and those that began before there was one.
+
+    A login that is under way counts from when it stands on the roll, and a session that is just moving counts once.
+    """
+    now = engine.clock.time()
+    on_roll = {(await engine.moves_of(id_))[-1] for id_ in roll.staying}
+    found: dict[str, tuple[Record, Payload | None]] = {}
+    for id_ in (*on_roll, *listed):
+        record = await engine.store.load(id_, fresh=True) if id_ != own and id_ not in found else None
+        if record is not None and engine.read_trail(record) is None and not record.is_end:
+            try:
+                found[id_] = record, opening.read(engine, record)
+            except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+                found[id_] = record, None
+    live = []
+    for id_, (record, payload) in found.items():
+        if payload is not None and id_ not in on_roll:
+            is_new = payload.enters and now - payload.created_at < _KEPT_FOR
+            if is_new or id_ in roll.leaving or payload.follows in found:
+                continue
+        live.append(record)
+    return live
+
+
+def _read(present: Record | None) -> Roll:
+    """Return the roll; an empty one where there is none, or what is there is damaged (SECURITY R50)."""
+    if present is None or not present.payload.startswith(_HEAD):
+        return Roll()
+    try:
+        return msgspec.msgpack.decode(present.payload[len(_HEAD) :], type=Roll)
+    except UNREADABLE:
+        return Roll()
+
+
+async def _write(engine: Engine[T], key: str, present: Record | None, roll: Roll) -> bool:
+    """Write the roll over the one that was read; tell whether nobody else did so meanwhile."""
+    until = engine.clock.time() + _KEPT_FOR
+    content, write_id = _HEAD + msgspec.msgpack.encode(roll), new_write_id()
+    if present is None:
+        return await engine.store.create(Record(key, 1, content, until, until), write_id=write_id) is Created.OK
+    entry = Record(key, present.version + 1, content, until, until)
+    return await engine.store.replace(entry, expected=present.version, write_id=write_id) is Replaced.OK
