@@ -167,7 +167,7 @@ def test_own_clients_never_retry_and_speak_plain_bytes(io: StoreIO) -> None:
     pool = pooled._make_client().client.connection_pool
     assert pool.max_connections == 50
     for connection in (pool.make_connection(), own._route._make_connection()):
-        assert connection.retry.get_retries() == 0
+        assert connection.retry._retries == 0
         assert connection.socket_connect_timeout == 0.5
         assert connection.socket_timeout == (None if io is StoreIO.ASYNC else 0.5)
         assert connection.encoder.decode_responses is False

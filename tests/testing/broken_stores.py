@@ -46,6 +46,7 @@ class UpsertingReplace(PlainStore):
 
 class ReplaceThatIgnoresTheVersion(PlainStore):
     rule = "S3"
+    also = "S5"
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         present = self.live(record.id)

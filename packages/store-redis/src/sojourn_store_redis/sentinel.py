@@ -80,7 +80,7 @@ class SentinelRoute:
                 continue
             if self._settle_on(master, news):
                 return connection
-            await settled(connection.disconnect(nowait=True))
+            await settled(connection.disconnect(True))
             failure = RedisConnectionError(DEPOSED)
         raise failure
 
@@ -128,7 +128,7 @@ class SentinelRoute:
             await settled(connection.send_command("ROLE"))
             _require_master(await settled(connection.read_response()), master)
         except BaseException:
-            await settled(connection.disconnect(nowait=True))
+            await settled(connection.disconnect(True))
             raise
         return connection
 
@@ -174,7 +174,7 @@ class MasterListener:
                     failures = 0
                     await self._listen_on(node, connection)
                 finally:
-                    await connection.disconnect(nowait=True)
+                    await connection.disconnect(True)
             except CLIENT_ERRORS:
                 await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
@@ -219,7 +219,7 @@ async def ask_for_master(connection: Any, name: str) -> Node | None:
         await settled(connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name))
         answer = await settled(connection.read_response())
     finally:
-        await settled(connection.disconnect(nowait=True))
+        await settled(connection.disconnect(True))
     return None if answer is None else (bytes(answer[0]).decode(), int(answer[1]))
 
 

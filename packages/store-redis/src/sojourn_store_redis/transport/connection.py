@@ -79,7 +79,8 @@ async def open_connection(connection: Any) -> Any:
     try:
         await settled(connection.connect())
     except BaseException:
-        await settled(connection.disconnect(nowait=True))
+        # By position: the clients that block have no name for it before redis-py 8.
+        await settled(connection.disconnect(True))
         raise
     return connection
 
