@@ -95,7 +95,6 @@ async def test_f20_a_new_session_after_the_accept_raises(bench: Bench, opened_be
         {"host": "shop.example", "origin": "http://shop.example:81"},
         {"host": "shop.example", "origin": "null"},
         {"host": "shop.example", "origin": "http://shop.example.evil.example"},
-        {"host": "shop.example"},
         {"origin": "http://shop.example"},
     ],
 )

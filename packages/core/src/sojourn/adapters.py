@@ -6,7 +6,8 @@ return the session of a request; what the response has to say of it is an `Endin
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -32,13 +33,19 @@ __all__ = [
     "hears_of_every_end",
     "is_client_side",
     "look_up",
+    "note_late_use",
     "path_matches",
     "refuse_anonymous",
     "require_manager",
     "require_patterns",
     "require_signin_path",
     "same_origin",
+    "site_of",
 ]
+
+_log: Final = logging.getLogger("sojourn.adapters")
+_MOST_ROUTES: Final = 1000
+"""The most routes of which the log says that they use their session too late."""
 
 
 def require_manager(sessions: object) -> None:
@@ -69,6 +76,24 @@ async def look_up(sessions: SessionManager[Any], token: str) -> LiveSession:
     if found.record is None or found.outcome is not LoadOutcome.LOADED:
         return LiveSession(found.outcome, None, 0.0)
     return LiveSession(found.outcome, found.record.id, found.record.deadline - engine.clock.time())
+
+
+def site_of(
+    sessions: SessionManager[Any], peer: str | None, headers: dict[str, list[str]]
+) -> tuple[str | None, str | None]:
+    """Return scheme and host that the request was made to, as a trusted proxy says in *headers*; None where it does not."""
+    return sessions.engine.site(peer, headers)
+
+
+def note_late_use(request: RequestSession[Any], noted: set[str], route: str) -> None:
+    """Log, once for each route, that a session was first used after the head had left: too late for Vary (SECURITY R52)."""
+    if request.accessed and route not in noted and len(noted) < _MOST_ROUTES:
+        noted.add(route)
+        _log.warning(
+            "the session of %a was first used after the response had started, which therefore has no Vary: Cookie; "
+            "a shared cache may hand it to others: use the session before, or set the header there",
+            route,
+        )
 
 
 def hears_of_every_end(sessions: SessionManager[Any]) -> bool:

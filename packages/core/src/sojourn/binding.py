@@ -208,8 +208,7 @@ class TrustedProxies:
         the address of the peer is returned.
         """
         connection = parse_address(peer) if peer else None
-        trusted = self._trusts(connection) if connection else self._trusts_unix and not peer
-        if not trusted:
+        if not self._is_proxy(peer, connection):
             return _text(connection)
         claims = {
             self._walk(connection, entries(values))
@@ -217,6 +216,29 @@ class TrustedProxies:
             if any(value.strip(" \t") for value in values)
         }
         return _text(claims.pop() if len(claims) == 1 else connection)
+
+    def site(
+        self, peer: str | None, proto: Sequence[str], host: Sequence[str], forwarded: Sequence[str] = ()
+    ) -> tuple[str | None, str | None]:
+        """Return the scheme and the host that the request was made to, as a trusted proxy says; None for what it leaves out.
+
+        *proto*, *host* and *forwarded* are all values of X-Forwarded-Proto, X-Forwarded-Host and Forwarded. The last entry
+        counts, which the proxy that speaks to us has written; empty text, which is no host, where two headers disagree.
+        """
+        if not self._is_proxy(peer, parse_address(peer) if peer else None):
+            return None, None
+        said: dict[str, set[str]] = {"proto": set(), "host": set()}
+        for name, values in (("proto", proto), ("host", host)):
+            said[name].update(value.strip(" \t") for value in islice(_from_the_right(values), 1))
+        for element in islice(_from_the_right(forwarded), 1):
+            for pair in map(_PAIR.fullmatch, element.split(";")):
+                if pair is not None and pair[1].lower() in said:
+                    said[pair[1].lower()].add(pair[2] or pair[3] or "")
+        scheme, site = (None if not each else each.pop() if len(each) == 1 else "" for each in said.values())
+        return scheme, site
+
+    def _is_proxy(self, peer: str | None, connection: Address | None) -> bool:
+        return self._trusts(connection) if connection else self._trusts_unix and not peer
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._networks)

@@ -20,6 +20,7 @@ from sojourn.adapters import (
     BlockingRequestSession,
     Ending,
     Peer,
+    note_late_use,
     refuse_anonymous,
     require_manager,
     require_patterns,
@@ -61,6 +62,7 @@ class SessionMiddleware:
         self._begin = sessions.blocking.begin
         self._is_lazy = load == "lazy"
         self._exclude = require_patterns(exclude, name="exclude")
+        self._late: set[str] = set()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -71,7 +73,7 @@ class SessionMiddleware:
         if self._is_lazy:
             request.is_lazy = True
         environ["sojourn.session"] = request
-        response = _Response(request, environ, start_response)
+        response = _Response(request, environ, start_response, self._late)
         try:
             body = self.app(environ, response.start)
         except BaseException as error:
@@ -95,6 +97,8 @@ class _Response(Struct, eq=False):
     _request: BlockingRequestSession[Any]
     _environ: WSGIEnvironment
     _start: StartResponse
+    _late: set[str]
+    """The routes of which the log says that they use their session too late."""
     status: str | None = None
     """The status line that the application gave."""
     _headers: _Headers | None = None
@@ -155,7 +159,10 @@ class _Response(Struct, eq=False):
 
     def close(self, error: BaseException | None = None) -> Ending:
         """Store what changed while the body was sent, or with an *error* only logout and destroy."""
-        return self._request.close(error)
+        ending = self._request.close(error)
+        if self._request.ending is NOTHING:
+            note_late_use(self._request, self._late, self._environ.get("PATH_INFO") or "/")
+        return ending
 
 
 class _Body:

@@ -5,6 +5,7 @@ Requests that do not use the session, and have no token to look up, cost no I/O 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, cast
@@ -16,10 +17,12 @@ from sojourn.adapters import (
     Ending,
     Peer,
     RequestSession,
+    note_late_use,
     path_matches,
     require_manager,
     require_patterns,
     same_origin,
+    site_of,
 )
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.http import PROTECTS_SET_COOKIE
@@ -32,6 +35,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_log = logging.getLogger("sojourn.asgi")
+_FORWARDED = ("x-forwarded-proto", "x-forwarded-host", "forwarded")
 _FORBIDDEN = 1008  # RFC 6455 7.4.1, policy violation; before the accept a server turns it into 403
 _TRY_AGAIN_LATER = 1013
 _VARY = (b"vary", b"Cookie")
@@ -65,6 +70,8 @@ class SessionMiddleware:
         self._is_lazy = load == "lazy"
         self._loads = not self._is_lazy and sessions.io is not StoreIO.NONE
         self._exclude = require_patterns(exclude, name="exclude")
+        self._late: set[str] = set()
+        """The routes of which the log says that they use their session too late."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -102,6 +109,8 @@ class SessionMiddleware:
                 raise
         else:
             await request.close()
+        if request.ending is NOTHING:
+            note_late_use(request, self._late, getattr(scope.get("route"), "path", None) or scope.get("path", "/"))
 
     def _begin(self, scope: Scope) -> AsyncRequestSession[Any]:
         cookies: str | list[str] = ""
@@ -137,7 +146,9 @@ class SessionMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._begin(scope)
-        if request.token is not None and not self._is_welcome(scope):
+        why = self._why_unwelcome(scope) if request.token is not None else None
+        if why is not None:
+            _log.warning("a WebSocket handshake with the cookie of a session was refused: %s", why)
             await receive()
             await send({"type": "websocket.close", "code": _FORBIDDEN, "reason": "origin not allowed"})
             return
@@ -158,7 +169,11 @@ class SessionMiddleware:
                     apply(message, ending)
             elif message["type"] == "websocket.http.response.start":
                 ending = await request.finish(message["status"])
-                if ending is not NOTHING and ending.error is None:
+                if ending.error is not None:
+                    is_refused = True
+                    await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
+                    return
+                if ending is not NOTHING:
                     apply(message, ending)
             if not is_refused:
                 await send(message)
@@ -174,15 +189,27 @@ class SessionMiddleware:
         else:
             await request.close()
 
-    def _is_welcome(self, scope: Scope) -> bool:
-        """Check the Origin of a handshake that carries the cookie (SECURITY R36)."""
-        origin, host = header(scope, b"origin"), header(scope, b"host")
-        scheme = {"ws": "http", "wss": "https"}.get(scope.get("scheme", "ws"), "http")
-        return same_origin(
-            origin[0] if len(origin) == 1 else None,
-            scheme=scheme,
-            host=host[0] if len(host) == 1 else "",
-            allowed=self.sessions.settings.allowed_origins,
+    def _why_unwelcome(self, scope: Scope) -> str | None:
+        """Check the Origin of a handshake that carries the cookie; say why it is refused (SECURITY R36, R52)."""
+        settings = self.sessions.settings
+        origins, hosts = header(scope, b"origin"), header(scope, b"host")
+        if not origins:
+            if settings.is_relaxed or settings.allow_missing_origin:
+                return None
+            return "it has no Origin; SOJOURN_ALLOW_MISSING_ORIGIN=true lets native clients in"
+        if len(origins) > 1 or origins[0] == "null":
+            return "its Origin is null" if len(origins) == 1 else "it has several Origin lines"
+        forwarded = {name: header(scope, name.encode()) for name in _FORWARDED}
+        scheme, host = site_of(self.sessions, scope["client"][0] if scope.get("client") else None, forwarded)
+        if scheme is None:
+            scheme = scope.get("scheme", "ws")
+        if host is None:
+            host = hosts[0] if len(hosts) == 1 else ""
+        if same_origin(origins[0], scheme=scheme, host=host, allowed=settings.allowed_origins):
+            return None
+        return (
+            f"its Origin is {origins[0][:100]!a}, and the request was made to {f'{scheme}://{host}'[:100]!a}; name other "
+            "origins in SOJOURN_ALLOWED_ORIGINS, and a proxy that ends TLS in SOJOURN_TRUSTED_PROXIES"
         )
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -183,6 +183,10 @@ class Engine(Generic[T]):
         address = self._proxies.address(peer.address, peer.x_forwarded_for, peer.forwarded)
         return Client(address, peer.user_agent)
 
+    def site(self, peer: str | None, headers: dict[str, list[str]]) -> tuple[str | None, str | None]:
+        """Return scheme and host of a request behind a trusted proxy, by its forwarding *headers* (SECURITY R52)."""
+        return self._proxies.site(peer, headers["x-forwarded-proto"], headers["x-forwarded-host"], headers["forwarded"])
+
     # -- records ---------------------------------------------------------------------------------------------
 
     @property

@@ -158,6 +158,10 @@ class SessionSettings(LayeredSettings):
     )
     allowed_origins: Origins = Field((), description="Other origins that may open WebSockets: `https://app.example`")
 
+    allow_missing_origin: bool = Field(
+        False, description="Let WebSockets with the cookie but without Origin in: native clients; relaxed presets do"
+    )
+
     # Size and place.
     compress: Choice = Field(None, description="Compress the data; `auto`: every store but client-side ones")
     compress_over: int = Field(1024, ge=0, description="Smaller data is not compressed, in bytes")
