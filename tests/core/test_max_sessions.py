@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sojourn import CookieChange, MemoryStore, Session, SessionManager, new_secret
@@ -66,6 +66,8 @@ def take_turns(works: list[Coroutine[Any, Any, Any]], order: Iterator[int]) -> l
     return [results[at] for at in range(len(works))]
 
 
+@example(policy="reject", most=1, before=1, moves=["rotate", "login"], order=[1] * 5, later=0)
+@example(policy="evict_oldest", most=2, before=1, moves=["login", "login", "login", "rotate"], order=[3, 3], later=150)
 @given(
     policy=st.sampled_from(["reject", "evict_oldest"]),
     most=st.integers(1, 4),

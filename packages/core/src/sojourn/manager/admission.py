@@ -8,7 +8,7 @@ names the sessions that began a short time ago; all others are found by the inde
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from sojourn.errors import SerializationError, SessionConflictError, TooManySess
 from sojourn.manager import opening
 from sojourn.manager.conflicts import pause
 from sojourn.manager.engine import PRINCIPAL, Engine
-from sojourn.session import UNREADABLE, Payload, RequestState
+from sojourn.session import UNREADABLE, RequestState
 from sojourn.stores import Created, Record, Replaced, new_write_id
 
 T = TypeVar("T")
@@ -56,21 +56,23 @@ async def enter(engine: Engine[T], state: RequestState[T], record: Record) -> No
     # The smallest label is the same on nodes whose keys stand in another order.
     labels = engine.ring.labels(PRINCIPAL, principal)
     key = encode_bytes(hashlib.sha256(f"roll:{min(labels)}".encode()).digest())
-    before = await engine.moves_of(state.record.id) if state.record is not None else []
+    former = state.record.id if state.record is not None else None
     for tried in range(_MOST_TRIES):
         present = await engine.store.load(key, fresh=True)
         roll = _read(present)
-        listed = {id_: None for label in labels for id_ in await engine.store.ids_of(label)}
-        live = await _live(engine, listed, roll, record.id)
-        others = [one for one in live if one.id not in before]
+        if former is not None:
+            roll.leaving.append(former)  # the login ends it
+        listed = [id_ for label in labels for id_ in await engine.store.ids_of(label) if id_ != record.id]
+        leaving = {id_: one.id for id_ in roll.leaving if (one := await engine.latest(id_)) is not None}
+        others = await _live(engine, listed, roll.staying, [*leaving.values()])
         surplus = len(others) - most + 1
         if surplus > 0 and engine.max_sessions_policy == "reject":
             msg = f"the principal has {len(others)} sessions and SOJOURN_MAX_SESSIONS is {most}; end one"
             raise TooManySessionsError(msg)
         by_use = sorted(others, key=lambda one: one.idle_deadline)
         evicted, staying = by_use[: max(0, surplus)], by_use[max(0, surplus) :]
-        leaving = [id_ for id_ in (*roll.leaving, *before, *(one.id for one in evicted)) if id_ in listed]
-        if await _write(engine, key, present, Roll([*(one.id for one in staying), record.id], leaving)):
+        changed = Roll([*(one.id for one in staying), record.id], [*leaving, *(one.id for one in evicted)])
+        if await _write(engine, key, present, changed):
             break
         await engine.store.sleep(pause(tried))
     else:
@@ -81,29 +83,32 @@ async def enter(engine: Engine[T], state: RequestState[T], record: Record) -> No
             engine.events.event("deleted", id_, principal=principal, reason="max_sessions")
 
 
-async def _live(engine: Engine[T], listed: Iterable[str], roll: Roll, own: str) -> list[Record]:
+async def _live(
+    engine: Engine[T], listed: Sequence[str], staying: Sequence[str], leaving: Sequence[str]
+) -> list[Record]:
     """Return the records of the sessions that count: those on the roll, and those that began before there was one.
 
-    A login that is under way counts from when it stands on the roll, and a session that is just moving counts once.
+    A login that is under way counts from when it stands on the roll. A session that is moving counts once: where it has
+    come to by what it came from, for a rotation whose session is ended meanwhile takes its new record back.
     """
     now = engine.clock.time()
-    on_roll = {(await engine.moves_of(id_))[-1] for id_ in roll.staying}
-    found: dict[str, tuple[Record, Payload | None]] = {}
-    for id_ in (*on_roll, *listed):
-        record = await engine.store.load(id_, fresh=True) if id_ != own and id_ not in found else None
-        if record is not None and engine.read_trail(record) is None and not record.is_end:
-            try:
-                found[id_] = record, opening.read(engine, record)
-            except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
-                found[id_] = record, None
-    live = []
-    for id_, (record, payload) in found.items():
-        if payload is not None and id_ not in on_roll:
-            is_new = payload.enters and now - payload.created_at < _KEPT_FOR
-            if is_new or id_ in roll.leaving or payload.follows in found:
-                continue
-        live.append(record)
-    return live
+    found: dict[str, Record] = {}
+    for id_ in dict.fromkeys((*staying, *listed)):
+        record = await engine.latest(id_)
+        if record is None:
+            continue
+        try:
+            payload = opening.read(engine, record)
+        except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+            found[id_] = record
+            continue
+        if payload.enters and now - payload.created_at < _KEPT_FOR and id_ not in staying:
+            continue
+        if payload.follows is not None:
+            record = await engine.latest(payload.follows)
+        if record is not None and record.id not in leaving:
+            found[record.id] = record
+    return list(found.values())
 
 
 def _read(present: Record | None) -> Roll:

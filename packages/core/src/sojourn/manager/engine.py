@@ -319,6 +319,15 @@ class Engine(Generic[T]):
                 await store.delete(record.id, expected=record.version)
         return ended
 
+    async def latest(self, id: str) -> Record | None:
+        """Return the record of a session under whatever id it has by now; None when it is over."""
+        while (record := await self.store.load(id, fresh=True)) is not None:
+            moved = self.read_trail(record)
+            if moved is None:
+                return None if record.is_end else record
+            id = moved.id
+        return None
+
     async def moves_of(self, id: str) -> list[str]:
         """Return an id and those under which its session went on, the present one last."""
         ids = [id]
