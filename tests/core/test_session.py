@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sojourn import LoadOutcome, Session, SessionState
+from sojourn import LoadOutcome, Session, SessionState, new_secret
 from sojourn.errors import (
     ConfigurationError,
     FreshLoginRequiredError,
@@ -24,6 +24,7 @@ from sojourn.session import TRANSITIONS, Move, state_of
 from sojourn.session.transitions import after
 from sojourn.stores import MemoryStore
 from sojourn.testing import FakeClock
+from sojourn_store_cookie import CookieStore
 from tests.core.models import Visit, make_manager
 
 
@@ -162,6 +163,25 @@ def test_extras_behave_as_a_mapping_and_refuse_what_is_no_json() -> None:
     with pytest.raises(SerializationError, match="int"):
         session[1] = "x"  # type: ignore[index]
     assert list(session) == ["a"]
+
+
+@pytest.mark.parametrize("store", [MemoryStore, CookieStore])
+@pytest.mark.parametrize("move", [None, "rotate", "login"])
+def test_what_a_handler_holds_stays_in_use_after_a_commit(store: Any, move: str | None) -> None:
+    clock = FakeClock()
+    manager = make_manager(store(), clock=clock, settings={"secret": new_secret()}, revocation_store=MemoryStore())
+    session = manager.blocking.open(None)
+    session.data.note = "begun"
+    session = manager.blocking.open(manager.blocking.commit(session).token)
+    held, extra = session.data, session.setdefault("extra", [])
+    if move is not None:
+        getattr(session, move)(*(["42"] if move == "login" else []))
+    token = manager.blocking.commit(session).token or state_of(session).token
+    held.note = "changed since"
+    extra.append(1)
+    assert session.data is held
+    opened = manager.blocking.open(manager.blocking.commit(session).token or token)
+    assert (opened.data.note, opened["extra"]) == ("changed since", [1])
 
 
 def test_f15_an_extra_made_unstorable_in_place_is_named_at_commit() -> None:
