@@ -7,6 +7,7 @@ import contextvars
 
 import pytest
 
+from sojourn import stores
 from sojourn.stores import deadline as module
 from sojourn.stores.deadline import CURRENT_DEADLINE, Deadline, DeadlineScope, seconds_left
 
@@ -75,3 +76,22 @@ def test_the_package_of_stores_offers_the_same_names() -> None:
     for name in ("CURRENT_DEADLINE", "Deadline", "DeadlineScope", "seconds_left"):
         assert getattr(stores, name) is getattr(module, name)
         assert name in stores.__all__
+
+
+@pytest.mark.parametrize(
+    ("former", "name"),
+    [
+        ("PATIENCE", "CURRENT_DEADLINE"),
+        ("Patience", "Deadline"),
+        ("Waiting", "DeadlineScope"),
+        ("patience_left", "seconds_left"),
+    ],
+)
+def test_a_former_name_still_leads_to_what_it_named_and_says_the_name_of_today(former: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"sojourn.stores.{former} is called {name} now"):
+        assert getattr(stores, former) is getattr(stores, name)
+
+
+def test_a_name_that_never_was_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = stores.nothing

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
-from sojourn.stores import PATIENCE, Deadline, StoreIO
+from sojourn.stores import CURRENT_DEADLINE, Deadline, StoreIO
 from sojourn_store_redis import Address
 from sojourn_store_redis.deadlines import BlockingBounds, ThreadDeadline
 from sojourn_store_redis.transport.blocking import BlockingConnection, BlockingTransport
@@ -349,9 +349,9 @@ def _ask(transport: BlockingTransport, *command: Any) -> Any:
 def test_f10_little_patience_of_one_request_is_not_that_of_the_next(proxy: FaultProxy) -> None:
     with _transport(proxy.url) as transport:
         _ask(transport, "PING")
-        token = PATIENCE.set(Deadline(1.0))
+        token = CURRENT_DEADLINE.set(Deadline(1.0))
         assert _ask(transport, "GET", "a") == b"of a"
-        PATIENCE.reset(token)
+        CURRENT_DEADLINE.reset(token)
         proxy.pause = 1.2
         proxy.fault = Fault.DELAY
         assert _ask(transport, "GET", "b") == b"of b"
@@ -402,9 +402,9 @@ def test_the_deadline_is_that_of_the_opening_alone_and_ends_with_it() -> None:
         assert 0.0 < left <= 1.0
         raise _BrokenOff
     assert deadline.remaining() is None
-    token = PATIENCE.set(Deadline(0.0))
+    token = CURRENT_DEADLINE.set(Deadline(0.0))
     with pytest.raises(TimeoutError, match="no connection became free"):
         bounds.enter()
-    PATIENCE.reset(token)
+    CURRENT_DEADLINE.reset(token)
     bounds.leave()
     assert bounds.enter() > until

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
-from sojourn.stores import PATIENCE, Deadline, StoreIO
+from sojourn.stores import CURRENT_DEADLINE, Deadline, StoreIO
 from sojourn_store_redis import Address
 from sojourn_store_redis.transport.blocking import BlockingTransport
 from sojourn_store_redis.transport.pipelined import PipelinedTransport
@@ -141,7 +141,7 @@ def test_the_deadline_of_the_first_in_line_ends_the_connection_for_all(proxy: Fa
 
 def test_f10_a_caller_with_little_patience_leaves_the_others_their_connection(proxy: FaultProxy) -> None:
     async def hasty(transport: PipelinedTransport) -> None:
-        PATIENCE.set(Deadline(0.05))
+        CURRENT_DEADLINE.set(Deadline(0.05))
         await transport.execute("GET", "key-1")
 
     async def work() -> None:
@@ -164,12 +164,12 @@ def test_f10_a_caller_with_little_patience_leaves_the_others_their_connection(pr
 def test_f10_a_held_connection_keeps_to_the_patience_of_the_request(held: BlockingTransport, proxy: FaultProxy) -> None:
     drive(held.execute("PING"), held.io)
     proxy.fault = Fault.BLACKHOLE
-    token = PATIENCE.set(Deadline(0.05))
+    token = CURRENT_DEADLINE.set(Deadline(0.05))
     try:
         with lasts(at_most=1.5), pytest.raises(StoreTimeoutError):
             drive(held.execute("GET", "key-1"), held.io)
     finally:
-        PATIENCE.reset(token)
+        CURRENT_DEADLINE.reset(token)
 
 
 def test_closing_waits_for_the_calls_in_flight(proxy: FaultProxy) -> None:
@@ -229,7 +229,7 @@ def test_f17_nobody_gets_the_reply_of_another_whatever_fails(proxy: FaultProxy, 
 
     async def ask(transport: PipelinedTransport, n: int) -> bool:
         if draw.random() < 0.2:
-            PATIENCE.set(Deadline(draw.random() * 0.02))
+            CURRENT_DEADLINE.set(Deadline(draw.random() * 0.02))
         try:
             reply = await transport.execute("GET", f"key-{n}")
         except StoreUnavailableError:
@@ -266,14 +266,14 @@ def test_f17_a_held_connection_with_an_unread_reply_is_not_used_again(
     proxy.follow(schedule(seed, {Fault.DELAY, Fault.DROP, Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.CUT_REQUEST}))
     right = 0
     for n in range(60):
-        token = PATIENCE.set(Deadline(0.001 if n % 7 == 0 else 1.0))
+        token = CURRENT_DEADLINE.set(Deadline(0.001 if n % 7 == 0 else 1.0))
         try:
             assert drive(held.execute("GET", f"key-{n % 30}"), held.io) == _value(n % 30)
             right += 1
         except StoreUnavailableError:
             continue
         finally:
-            PATIENCE.reset(token)
+            CURRENT_DEADLINE.reset(token)
     assert 5 < right < 60
 
 

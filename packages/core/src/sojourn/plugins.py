@@ -301,10 +301,6 @@ def _type(value: object) -> str:
     return f"an object of type {type(value).__qualname__}"
 
 
-# The former name, until nothing of sojourn itself uses it.
-PluginDoor = PluginLoader
-
-
 def installed() -> list[InstalledPlugin]:
     """Return the installed plugins, sorted by entry point and distribution, from metadata; imports none of them."""
     points = list(entry_points(group=hookspecs.PROJECT_NAME))

@@ -1,5 +1,7 @@
 """Where records are kept: the contract of a store, the deadline of a request, and the store in memory."""
 
+import warnings
+
 from sojourn.stores.contract import (
     MOVED,
     SYSTEM_CLOCK,
@@ -36,16 +38,16 @@ from sojourn.stores.contract import (
 from sojourn.stores.deadline import CURRENT_DEADLINE, Deadline, DeadlineScope, seconds_left
 from sojourn.stores.memory import MemoryStore
 
-# The former names, until nothing of sojourn itself uses them.
-PATIENCE = CURRENT_DEADLINE
-Patience = Deadline
-Waiting = DeadlineScope
-patience_left = seconds_left
+_FORMER = {
+    "PATIENCE": "CURRENT_DEADLINE",
+    "Patience": "Deadline",
+    "Waiting": "DeadlineScope",
+    "patience_left": "seconds_left",
+}
 
 __all__ = [
     "CURRENT_DEADLINE",
     "MOVED",
-    "PATIENCE",
     "SYSTEM_CLOCK",
     "WRITE_IDS_KEPT",
     "WRITE_ID_BYTES",
@@ -68,7 +70,6 @@ __all__ = [
     "NamespacedStore",
     "Partition",
     "PartitionedStore",
-    "Patience",
     "Record",
     "RefusingStore",
     "Replaced",
@@ -77,10 +78,17 @@ __all__ = [
     "StoreIO",
     "TaskSparingStore",
     "TwinnedStore",
-    "Waiting",
     "WaitingStore",
     "is_client_side",
     "new_write_id",
-    "patience_left",
     "seconds_left",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return what a former name stands for, with a DeprecationWarning that says its name of today."""
+    if name not in _FORMER:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    warnings.warn(f"{__name__}.{name} is called {_FORMER[name]} now", DeprecationWarning, stacklevel=2)
+    return globals()[_FORMER[name]]
