@@ -166,6 +166,19 @@ def test_extras_behave_as_a_mapping_and_refuse_what_is_no_json() -> None:
 
 
 @pytest.mark.parametrize("store", [MemoryStore, CookieStore])
+def test_a_record_begins_with_version_1_and_each_write_adds_1(store: Any) -> None:
+    manager = make_manager(store(), settings={"secret": new_secret()}).blocking
+    session = manager.open(None)
+    for version in (1, 2, 3):
+        session.data.count += 1
+        manager.commit(session)
+        assert session.decisions.version == version
+    session.rotate()
+    manager.commit(session)
+    assert session.decisions.version == 1
+
+
+@pytest.mark.parametrize("store", [MemoryStore, CookieStore])
 @pytest.mark.parametrize("move", [None, "rotate", "login"])
 def test_what_a_handler_holds_stays_in_use_after_a_commit(store: Any, move: str | None) -> None:
     clock = FakeClock()
