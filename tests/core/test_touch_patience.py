@@ -6,7 +6,7 @@ import pytest
 
 from sojourn.errors import StoreTimeoutError
 from sojourn.stores import CURRENT_DEADLINE, Deadline, DeadlineScope, MemoryStore, StoreIO, seconds_left
-from sojourn.testing import FakeClock
+from sojourn.testing import FakeClock, FaultyStore
 from tests.core.models import make_manager
 
 
@@ -40,3 +40,18 @@ def test_f10_a_touch_waits_50_ms_at_most_is_not_repeated_and_fails_nothing(left:
     assert store.allowed == [pytest.approx(allowed)]
     assert CURRENT_DEADLINE.get() is None
     assert manager.open(token).data.note == "x"
+
+
+def test_a_touch_that_was_asked_for_is_made_once() -> None:
+    clock = FakeClock()
+    store = FaultyStore(MemoryStore(clock=clock))
+    manager = make_manager(store, clock=clock).blocking
+    session = manager.open(None)
+    session.data.note = "x"
+    session = manager.open(manager.commit(session).token)
+    session.touch()
+    for _ in range(3):
+        clock.advance(1)
+        assert session.data.note == "x"
+        manager.commit(session)
+    assert store.calls.count("touch") == 1
