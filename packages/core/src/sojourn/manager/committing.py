@@ -99,7 +99,7 @@ async def commit(engine: Engine[T], state: RequestState[T]) -> CookieChange:
     return state.cookie
 
 
-async def end(engine: Engine[T], state: RequestState[T]) -> CookieChange:
+async def end(engine: Engine[T], state: RequestState[T]) -> None:
     """Delete what logout() and destroy() ended, and nothing else (SECURITY R13, FAILURES F9, F23)."""
     while state.pending_deletes:
         record, _ = state.pending_deletes[-1]
@@ -112,7 +112,6 @@ async def end(engine: Engine[T], state: RequestState[T]) -> CookieChange:
         state.written = "deleted"
         for id_ in dict.fromkeys((record.id, *ended)):
             engine.events.event("deleted", id_, reason="logout")
-    return state.cookie
 
 
 def _refuse_silent_loss(state: RequestState[T]) -> None:
