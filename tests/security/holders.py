@@ -6,7 +6,11 @@ acknowledged, so it does not care in which order concurrent commits reach the st
 
 * a line that somebody ended (logout, destroy, login over it, revoke, revoke_all) has no cookie that opens;
 * a line that nobody ended has exactly one id that opens, and the cookie issued for that id last opens it;
-* a commit issues no cookie for a line that had ended before the commit began.
+* a commit issues no cookie for a line that had ended before the commit began;
+* of renewals of one token all send the same cookie;
+* where the number of sessions is limited, no more lines of a principal open.
+
+The keys of the nodes stand in two orders, as they do while secrets are rotated.
 """
 
 from __future__ import annotations
@@ -17,18 +21,33 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sojourn import CookieAction, MemoryStore, Session, new_secret
-from sojourn.errors import SessionConflictError, SessionStateError
+from sojourn.errors import SessionConflictError, SessionStateError, TooManySessionsError
 from sojourn.manager import BlockingManager, run_blocking
-from sojourn.stores import Store
+from sojourn.stores import CachingStore, Store
 from sojourn.testing import FakeClock, Fault, FaultyStore
 from sojourn_store_cookie import CookieStore
 from tests.core.models import make_manager
 
-MOVES: Final = ("change", "touch", "rotate", "login", "login as another", "logout", "destroy")
+MOVES: Final = ("change", "touch", "rotate", "renew", "login", "login as another", "logout", "destroy", "clear")
 """What a request can do to the session that it holds, before it commits."""
 HOLDERS: Final = 3
 OFFSETS: Final = (0.0, 60.0, 30.0)
 """By how many seconds the clock of each holder's node is ahead: any two differ by the tolerated 60 at most."""
+
+
+RENEW_AFTER: Final = 61.0
+"""Seconds after which a node renews a token, where that is on."""
+ENDS: Final = {"login", "login as another", "logout", "destroy", "clear"}
+
+
+class Interrupted(FaultyStore):
+    """A store whose calls are counted and interrupted; it reads past a local cache where the store has one."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        if isinstance(inner, CachingStore):
+            self.load_fresh = lambda id: self._call("load", lambda: inner.load_fresh(id))
+            self.cache_stats, self.evict = inner.cache_stats, inner.evict
 
 
 class OffsetClock:
@@ -55,19 +74,26 @@ class Deployment:
         self.client_side = client_side
         self.clock = FakeClock()
         self._make = make
-        self._settings = {"encrypt": True, "retry_attempts": 0, "secret": new_secret(), **settings}
+        self._secrets = [new_secret(), new_secret()]
+        long = {"idle_timeout": "20h", "absolute_timeout": "24h", "renew_after": RENEW_AFTER}
+        self._settings = {"encrypt": True, "retry_attempts": 0, **long, **settings}
+        self.most: int | None = settings.get("max_sessions")
+        self.evicts = self.most is not None and settings.get("max_sessions_policy") != "reject"
         self.server = make(self.clock)
-        self.nodes: list[tuple[BlockingManager[Any], FaultyStore]] = [self._node(offset) for offset in OFFSETS]
-        self.onlooker = self._node(30.0)[0]
+        self.nodes: list[tuple[BlockingManager[Any], FaultyStore]] = [
+            self._node(offset, reverse=at == 1) for at, offset in enumerate(OFFSETS)
+        ]
+        self.onlooker = self._node(30.0, reverse=False)[0]
 
-    def _node(self, offset: float) -> tuple[BlockingManager[Any], FaultyStore]:
+    def _node(self, offset: float, *, reverse: bool) -> tuple[BlockingManager[Any], FaultyStore]:
         """Return a node, and the store whose calls are counted and interrupted."""
         clock: Any = OffsetClock(self.clock, offset)
-        store = FaultyStore(self.server if isinstance(self.server, MemoryStore) else self._make(clock))
+        settings = {**self._settings, "secrets": self._secrets[::-1] if reverse else self._secrets}
+        store = Interrupted(self.server if isinstance(self.server, MemoryStore) else self._make(clock))
         if self.client_side:
-            manager = make_manager(CookieStore(), clock=clock, revocation_store=store, settings=self._settings)
+            manager = make_manager(CookieStore(), clock=clock, revocation_store=store, settings=settings)
         else:
-            manager = make_manager(store, clock=clock, settings=self._settings)
+            manager = make_manager(store, clock=clock, settings=settings)
         return manager.blocking, store
 
     def clear(self) -> None:
@@ -90,6 +116,8 @@ class Line:
     """The latest is the one that must open."""
     tokens: list[tuple[str, str]] = field(default_factory=list)
     """Every cookie that was issued, after the id that it was issued for."""
+    renewed: set[str | None] = field(default_factory=set)
+    """The ids that a renewal has moved to another one: to one each (R49)."""
 
     def add(self, id: str, token: str) -> None:
         if id not in self.ids:
@@ -162,15 +190,20 @@ class Site:
                     session.touch()
                 case "rotate":
                     session.rotate()
+                case "renew":
+                    self.deployment.clock.advance(RENEW_AFTER)
+                    session._state.accessed = True
                 case "login" | "login as another":
                     session.login("1" if move == "login" else "2")
                 case "logout":
                     session.logout()
+                case "clear":
+                    session.clear()
                 case _:
                     session.destroy()
         except SessionStateError:
             return
-        if move in {"login", "login as another", "logout", "destroy"}:
+        if move in ENDS:
             holder.ends += [holder.line] if holder.line is not None else []
             holder.line = None
         holder.moves.append(move)
@@ -181,14 +214,16 @@ class Site:
         holder = self.holders[at]
         if holder.session is None:
             return 0
-        held = holder.line
+        held, former = holder.line, holder.session.id
         had_ended = held is not None and held.ended
         holder.store.calls.clear()
         try:
             with self._interrupted(holder.store, before, meanwhile) as began:
                 change = holder.node.commit(holder.session)
-        except SessionConflictError as refused:  # the browser was told to try again
+        except (SessionConflictError, TooManySessionsError) as refused:  # the browser was told so
             self.log.append(f"{at} commits {self.name(held)}: {refused}, after {holder.store.calls}")
+            for line in holder.ends:
+                line.is_certain = False  # a logout before the login that was refused has ended it
             holder.session = holder.line = None
             return len(holder.store.calls)
         made = len(holder.store.calls)
@@ -202,9 +237,14 @@ class Site:
             id = holder.session.id
             if held is None:
                 # a revoke_all() during the commit of a login may come before or after it
-                line = Line(holder.session.principal, is_certain="revoke all" not in self.log_since(began))
+                principal = holder.session.principal
+                is_certain = "revoke all" not in self.log_since(began) and not self.deployment.evicts
+                line = Line(principal, is_certain=is_certain or principal is None)
                 self.lines.append(line)
                 held = holder.line = line
+            if holder.session.decisions.written == "renewed":
+                self.require(former not in held.renewed, "one token was renewed to two")
+                held.renewed.add(former)
             held.add(id, token)
             self.log[-1] += f" -> {self.name(held)}"
         holder.moves = []
@@ -250,8 +290,9 @@ class Site:
 
     def check(self) -> None:
         """Open every cookie that was ever issued."""
+        living: list[str] = []
         for line in self.lines:
-            opened = {}
+            opened: dict[str, str | None] = {}
             for _, token in line.tokens:
                 session = self.deployment.onlooker.open(token, fresh=True)
                 if session.outcome.value == "loaded":
@@ -263,6 +304,10 @@ class Site:
                 self.require(
                     not line.is_certain or line.token in opened, f"{self.name(line)} was lost, and nobody ended it"
                 )
+            living += [line.principal] if opened and line.principal is not None else []
+        for principal in set(living):
+            most = self.deployment.most or len(living)
+            self.require(living.count(principal) <= most, f"{principal} has more than {most} sessions")
 
     def name(self, line: Line | None) -> str:
         return "nothing" if line is None else f"line {self.lines.index(line)} of {line.principal}"

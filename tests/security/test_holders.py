@@ -6,6 +6,7 @@ three of them do anything at all in a state machine.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -16,31 +17,49 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from sojourn import MemoryStore
-from sojourn_store_redis import RedisStore
-from tests.security.holders import HOLDERS, MOVES, Deployment, Site
+from sojourn.stores import Store
+from sojourn_store_redis import ClusteredRedisStore, RedisStore
+from tests.security.holders import ENDS, HOLDERS, MOVES, Deployment, Site
 from tests.servers import RedisServer
 
 REVOCATIONS = ("revoke", "revoke all", "revoke all others")
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "cookie, index in memory": {},
+    "memory": {},
+    "memory, one session": {"max_sessions": 1},
+    "memory, two sessions": {"max_sessions": 2, "max_sessions_policy": "reject"},
+    "cookie, index in redis": {},
+    "redis": {},
+    "clustered-redis": {},
+}
+
+
 @pytest.fixture(
-    scope="module",
-    params=[
-        "cookie, index in memory",
-        pytest.param("cookie, index in redis", marks=pytest.mark.server),
-        "memory",
-        pytest.param("redis", marks=pytest.mark.server),
-    ],
+    scope="module", params=[pytest.param(kind, marks=[pytest.mark.server] if "redis" in kind else []) for kind in KINDS]
 )
 def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """Yield a deployment on each kind of store."""
-    client_side = "cookie" in request.param
-    if "memory" in request.param:
-        yield Deployment(lambda clock: MemoryStore(clock=clock), client_side=client_side)
+    kind: str = request.param
+    client_side, limits = "cookie" in kind, KINDS[kind]
+    if "memory" in kind:
+        yield Deployment(lambda clock: MemoryStore(clock=clock), client_side=client_side, **limits)
         return
     server: RedisServer = request.getfixturevalue("redis_server")
     server.start_if_stopped()
     server.flush()
+    if kind == "clustered-redis":
+        made: list[ClusteredRedisStore] = []
+
+        def make(clock: Any) -> Store:
+            made.append(ClusteredRedisStore.from_url(server.url, clock=clock))
+            return made[-1].blocking_twin()
+
+        yield Deployment(make, client_side=False)
+        for store in made:
+            asyncio.run(store.aclose())
+        return
     with server.client() as client:
         yield Deployment(lambda clock: RedisStore(client, clock=clock), client_side=client_side)
 
@@ -91,8 +110,17 @@ def test_r40_a_holder_from_before_two_rotations_ends_what_they_led_to(deployment
         act(site, 1, "rotate")()
     work()
     site.check()
-    if last not in {"logout", "destroy", "login", "login as another", "revoke", "revoke all"}:
+    if last not in {*ENDS, "revoke", "revoke all"}:
         assert not line.ended
+
+
+meeting = st.tuples(
+    st.sampled_from(["1", None]),
+    st.lists(st.sampled_from([*MOVES, "login", "login", "rotate", "renew", "renew"]), min_size=2, max_size=HOLDERS),
+    st.integers(0, HOLDERS - 1),
+    st.integers(0, 8),
+)
+"""Who comes by if nobody is there, what the requests do, who is first, and before which of its calls the next one commits."""
 
 
 class Holders(RuleBasedStateMachine):
@@ -128,6 +156,21 @@ class Holders(RuleBasedStateMachine):
         """End two requests at the same time."""
         second = (at + other) % HOLDERS
         self.site.commit(at, before=before, meanwhile=lambda: self.site.commit(second))
+
+    @rule(meetings=st.lists(meeting, min_size=1, max_size=2))
+    def meet(self, meetings: list[tuple[str | None, list[str], int, int]]) -> None:
+        """Let two or three requests hold one session, and commit one in the middle of the other."""
+        for principal, moves, first, before in meetings:
+            line = next((line for line in reversed(self.site.lines) if not line.ended), None)
+            token = (line if line is not None and line.is_certain else self.site.begin(principal)).token
+            holders = [(first + number) % HOLDERS for number in range(len(moves))]
+            for at, move in zip(holders, moves, strict=True):
+                self.site.open(at, token)
+                self.site.move(at, move)
+            self.site.commit(holders[0], before=before, meanwhile=lambda: self.site.commit(holders[1]))  # noqa: B023
+            for at in holders[1:]:
+                self.site.commit(at)
+            self.site.check()
 
     @rule(at=st.integers(0, HOLDERS - 1), line=st.integers(0, 9), back=st.integers(0, 2), before=st.integers(0, 4))
     def revoke(self, at: int, line: int, back: int, before: int) -> None:
@@ -166,15 +209,29 @@ class Holders(RuleBasedStateMachine):
         self.site.check()
 
 
-def test_r39_whatever_three_holders_do_what_ended_has_ended_and_nothing_else(deployment: Deployment) -> None:
-    examples: Any = settings().max_examples
-    if not isinstance(deployment.server, MemoryStore):
-        examples = max(1, examples // 10)
+def run_machine(deployment: Deployment, steps: int) -> None:
+    """Let three holders do anything, in so many steps."""
 
     class Bound(Holders):
         def __init__(self) -> None:
             super().__init__(deployment)
 
+    at_once = 15
     run_state_machine_as_test(
-        Bound, settings=settings(max_examples=examples, suppress_health_check=list(HealthCheck), deadline=None)
+        Bound,
+        settings=settings(
+            max_examples=steps // at_once,
+            stateful_step_count=at_once,
+            suppress_health_check=list(HealthCheck),
+            deadline=None,
+        ),
     )
+
+
+def test_r39_whatever_three_holders_do_what_ended_has_ended_and_nothing_else(deployment: Deployment) -> None:
+    run_machine(deployment, 2_000 if isinstance(deployment.server, MemoryStore) else 400)
+
+
+@pytest.mark.long
+def test_r39_in_very_many_steps_what_ended_has_ended_and_nothing_else(deployment: Deployment) -> None:
+    run_machine(deployment, 20_000 if isinstance(deployment.server, MemoryStore) else 7_000)
