@@ -559,3 +559,16 @@ def test_r49_a_node_without_the_key_of_a_renewal_takes_its_own_back_and_goes_on_
     assert [info.id for info in theirs.list("1")] == [token_id(moved[0] or "")]
     assert theirs.open(token).data.note == ""
     assert rivals.ours.open(token).outcome is LoadOutcome.FUTURE
+
+
+def test_r8_a_renewal_does_not_bring_back_a_successor_that_a_login_ended() -> None:
+    rivals = Rivals(**RENEWING)
+    token = rivals.begin("1")
+    rivals.clock.advance(700)
+    slow, login = rivals.accessed(token), rivals.ours.open(token)
+    rivals.ours.commit(rivals.accessed(token))
+    login.login("1")
+    rivals.ours.commit(login)
+    assert rivals.ours.commit(slow).action is CookieAction.KEEP
+    assert rivals.ours.open(renewed(rivals, token)).outcome is LoadOutcome.UNKNOWN
+    assert [info.id for info in rivals.ours.list("1")] == [login.id]

@@ -318,6 +318,8 @@ async def _leave_stub(
         theirs = await conflicts.reload(engine, old.id, state.token) if answer is Replaced.CONFLICT else None
         if theirs is None:
             return None
+        if theirs.record.payload == record.payload:
+            return None  # the stub stood already, and what it led to had ended: nothing is to come back by our record
         if theirs.record.id != old.id:
             if theirs.record.id != record.id:  # a node whose keys stand in another order was first (SECURITY R49)
                 await engine.store.delete(record.id, expected=record.version)
