@@ -41,6 +41,8 @@ def redis_house(redis_server: RedisServer) -> Iterator[House]:
 def use_everything(node: BlockingManager[Any], token: str) -> None:
     """Call whatever meets a record; none of it may raise."""
     session = node.open(token)
+    if session.outcome is LoadOutcome.FUTURE:
+        return  # by chance what is shifted looks like a record under another key, which is left as it is (FAILURES F4)
     assert session.outcome in {LoadOutcome.LOADED, LoadOutcome.EXPIRED, LoadOutcome.UNKNOWN, LoadOutcome.CORRUPT}
     _ = session.data, session.principal, session.created_at, session.authenticated_at, session.decisions
     assert session.time_until_expiry.total_seconds() >= 0
