@@ -134,7 +134,9 @@ async def test_r41_eight_logins_at_once_on_a_server_leave_as_many_sessions_as_ma
         settings = SessionSettings(
             _env_file=None, preset="testing", secret=secret, max_sessions=most, max_sessions_policy=policy
         )
-        return SessionManager(Visit, RedisStore.from_url(clean_redis.url), settings=settings)
+        return SessionManager(
+            Visit, RedisStore.from_url(clean_redis.url, timeout=20.0, connect_timeout=20.0), settings=settings
+        )
 
     nodes = [node() for _ in range(4)]
     sessions = [await nodes[at % 4].open(None) for at in range(8)]

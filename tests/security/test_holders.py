@@ -53,7 +53,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
         made: list[ClusteredRedisStore] = []
 
         def make(clock: Any) -> Store:
-            made.append(ClusteredRedisStore.from_url(server.url, clock=clock))
+            made.append(ClusteredRedisStore.from_url(server.url, clock=clock, timeout=20.0, connect_timeout=20.0))
             return made[-1].blocking_twin()
 
         yield Deployment(make, client_side=False)

@@ -105,7 +105,7 @@ class Play:
             self.driver.run(asyncio.sleep(0.005))
 
     def go_on_until(self, is_so: Any, what: str) -> None:
-        until = time.monotonic() + 30.0
+        until = time.monotonic() + 60.0
         while not is_so():
             assert time.monotonic() < until, what
             self.go_on(0.1)

@@ -16,9 +16,8 @@ import msgspec
 
 from sojourn.crypto import Box, Cipher, CryptoError, KeyRing
 from sojourn.errors import SessionTooLargeError
+from sojourn.stores.contract import FORMAT
 
-FORMAT: Final = 2
-"""Bound to the namespace of the store since format 2, which is the first that was released (SECURITY R42)."""
 PLAIN: Final = 0
 """The suite byte of an envelope that is not encrypted: only for stores that never leave the process."""
 COMPRESSED: Final = 1

@@ -9,7 +9,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar, cast
 
 from sojourn.binding import Binding, Client, Peer
-from sojourn.codec import FORMAT, STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.codec import STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy
 from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
@@ -32,6 +32,7 @@ from sojourn.stores import (
     TaskSparingStore,
     TwinnedStore,
 )
+from sojourn.stores.contract import FORMAT
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings

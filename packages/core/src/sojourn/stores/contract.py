@@ -18,6 +18,8 @@ WRITE_IDS_KEPT = 4
 """How many write ids a record keeps (FAILURES F6)."""
 WRITE_ID_BYTES = 8
 """The length of one write id, in bytes."""
+FORMAT = 2
+"""The first byte of an envelope; 2 is the first format that was released (SECURITY R42)."""
 MOVED = 4
 """The flag, in the third byte of an envelope, of what a rotation leaves under the id that the session moved from."""
 
@@ -106,9 +108,9 @@ class Record(Struct, frozen=True, gc=False):
 
     @property
     def is_end(self) -> bool:
-        """Whether the record is only what a login or a rotation left of its session."""
+        """Whether the record is only what a login or a rotation left of its session; of envelopes alone, and of nothing."""
         payload = self.payload
-        return not payload or (len(payload) > 2 and payload[2] & MOVED != 0)
+        return not payload or (payload[0] == FORMAT and len(payload) > 2 and payload[2] & MOVED != 0)
 
     def __repr__(self) -> str:
         """Show everything but the payload, which may be in the clear (SECURITY R48)."""
