@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from fuzz.target import Check, ForgeryError, Target, damage, require
 from sojourn import SessionManager
-from sojourn.codec import FORMAT, PLAIN, Codec, CorruptEnvelopeError, FutureEnvelopeError
+from sojourn.codec import PLAIN, Codec, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing, decode_bytes, encode_bytes, new_token, token_id
 from sojourn.manager import run_blocking
 from sojourn.session import LoadOutcome, Session
 from sojourn.settings import SessionSettings
 from sojourn.stores import MemoryStore, Record
+from sojourn.stores.contract import FORMAT
 from sojourn.testing import FakeClock
 from sojourn_store_cookie import CookieStore
 
