@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -50,3 +51,18 @@ def test_the_demo_refuses_what_is_no_port(tmp_path, port):
     )
     assert shop.returncode == 1
     assert shop.stderr.startswith(f"error: cannot listen on port {port} of 127.0.0.1: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "seen"),
+    [([], {}, "unset"), ([], {"PORT": "8001"}, "8001"), (["PORT=8001"], {}, "8001")],
+    ids=["nothing", "environment", "argument"],
+)
+def test_make_hands_over_what_is_given_and_nothing_else(tmp_path, words, given, seen):
+    shutil.copy(Path(__file__).parents[2] / "Makefile", tmp_path)
+    (tmp_path / "dev").write_text('#!/bin/sh\necho "$1 ${PORT-unset}"\n')
+    (tmp_path / "dev").chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], **given}
+    command = ["make", "--no-print-directory", "demo", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"demo {seen}\n"

@@ -11,7 +11,7 @@ import uvicorn
 
 def main() -> None:
     """Listen first, so that a taken port is known at once and the address that is printed answers."""
-    port = os.environ.get("PORT", "8000")
+    port = os.environ.get("PORT") or "8000"
     try:
         listener = socket.create_server(("127.0.0.1", int(port)))
     except (OSError, OverflowError, ValueError) as error:
