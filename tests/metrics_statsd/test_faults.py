@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sojourn_metrics_statsd import StatsdMetrics
-from sojourn_metrics_statsd.client import LOOKUP_AGAIN, LOOKUP_EVERY, REST, DatagramClient
+from sojourn_metrics_statsd.metrics import LOOKUP_AGAIN, LOOKUP_EVERY, REST, DatagramClient
 from tests.beats import Beats, lasts
 from tests.metrics_statsd.agents import LOOPBACK, Agent
 
@@ -224,7 +224,7 @@ def test_f24_a_host_without_an_address_does_not_keep_the_service_from_starting(
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with caplog.at_level(logging.WARNING):
         assert never_waits(lambda: opened(host="agent.test"))
-    assert {record.name for record in caplog.records} == {"sojourn_metrics_statsd.client"}
+    assert {record.name for record in caplog.records} == {"sojourn_metrics_statsd.metrics"}
     assert "agent.test" in caplog.text
 
 
