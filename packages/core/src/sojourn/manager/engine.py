@@ -46,7 +46,8 @@ END_OF_TIME: Final = 253_402_300_800.0
 """Where the years of ``datetime`` end. A deadline from there on, or after the absolute one, is damage (SECURITY R50)."""
 LAST_VERSION: Final = 2**62
 _MOST_LOOKS: Final = 64
-_UNTIL: Final = Struct(">d")
+# The end of the grace and the key id; the id of the successor follows.
+_TRAIL_HEAD: Final = Struct(f">d{KEY_ID_BYTES}s")
 _NO_KEY: Final = bytes(KEY_ID_BYTES)
 _encode_payload: Final = PAYLOAD_ENCODER.encode
 _END_KEPT: Final = 10.0
@@ -254,14 +255,11 @@ class Engine(Generic[T]):
         return self.leave(old, Trail(new_id, _NO_KEY, 0.0), STUB | MOVED)
 
     def leave(self, old: Record, moved: Trail, flags: int) -> Record:
-        """Return a record that names the successor for as long as that can live.
-
-        The end of the grace stands after the envelope, which is bound to it: a node without the key reads it, too.
-        """
-        until, version = min(moved.until, old.absolute_deadline), old.version + 1
-        bound = Bound(old.id, version, until, until)
-        envelope = self.codec.seal(moved.key_id + moved.id.encode(), bound, self.clock.time(), flags)
-        return Record(old.id, version, envelope + _UNTIL.pack(until), old.absolute_deadline, old.absolute_deadline)
+        """Return a record that names the successor for as long as that can live."""
+        end, version = old.absolute_deadline, old.version + 1
+        content = _TRAIL_HEAD.pack(min(moved.until, end), moved.key_id) + moved.id.encode()
+        envelope = self.codec.seal(content, Bound(old.id, version, end, end), self.clock.time(), flags)
+        return Record(old.id, version, envelope, end, end)
 
     def end_of(self, record: Record) -> Record:
         """Return what a login leaves of the session before: nothing to load, in no index, soon gone (decision 20)."""
@@ -276,18 +274,18 @@ class Engine(Generic[T]):
         # A first byte that is no format of ours tells damage from the trail of a node with another key (SECURITY R50).
         if not peek_flags(record.payload) & STUB or record.payload[0] != FORMAT:
             return None
-        envelope, until = record.payload[: -_UNTIL.size], grace_end(record)
         try:
-            content, flags = self.codec.open(
-                envelope, Bound(record.id, record.version, until, until), self.clock.time()
-            )
+            content, flags = self.open_record(record)
         except CorruptEnvelopeError:
             return None
         except FutureEnvelopeError:
             msg = f"session {record.id} moved to another id under a key that this node does not have; try again later"
             raise SessionReadOnlyError(msg) from None
-        new_id = content[KEY_ID_BYTES:].decode("ascii", "replace")
-        return Trail(new_id, content[:KEY_ID_BYTES], until) if flags & STUB and is_token(new_id) else None
+        new_id = content[_TRAIL_HEAD.size :].decode("ascii", "replace")
+        if not flags & STUB or not is_token(new_id):
+            return None
+        until, key_id = _TRAIL_HEAD.unpack_from(content)
+        return Trail(new_id, key_id, until)
 
     async def end_id(self, id: str) -> list[str]:
         """End a session under whatever id rotations and renewals moved it to; return the ids that this ended.
@@ -355,12 +353,6 @@ class Engine(Generic[T]):
             return None
         renewed = encode_bytes(key.mac(RENEWAL, token.encode()))
         return renewed, token_id(renewed), key.id
-
-
-def grace_end(trail: Record) -> float:
-    """Return the moment until which the old token leads to the successor, as it stands after the envelope."""
-    tail = trail.payload[-_UNTIL.size :]
-    return float(_UNTIL.unpack(tail)[0]) if len(tail) == _UNTIL.size else 0.0
 
 
 def blocking_twin(store: Store) -> Store:
