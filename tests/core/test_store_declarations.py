@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sojourn.manager
 from sojourn import AtRestStore, EvictingStore, InProcessStore, MemoryStore, SessionManager
 from sojourn.crypto import new_secret
 from sojourn.errors import ConfigurationError
-from sojourn.stores import Created, Deleted, Record, Replaced, StoreIO
+from sojourn.stores import MOVED, Created, Deleted, Record, Replaced, StoreIO
+from sojourn.stores.contract import FORMAT
 from sojourn_testing import FakeClock, RecordingObserver
 from tests.core.models import make_manager
 
@@ -129,3 +132,15 @@ def test_the_manager_asks_no_store_for_its_class() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
                 asked = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
                 assert asked not in {"encrypt", "longest_load", "spares_tasks", "in_process", "on_evict"}, path.name
+
+
+@given(st.binary(min_size=1).filter(lambda payload: payload[0] != FORMAT) | st.binary(min_size=1, max_size=2))
+def test_no_payload_but_an_envelope_says_of_itself_that_its_session_is_over(payload: bytes) -> None:
+    assert not Record("a" * 43, 1, payload, 60.0, 60.0).is_end
+
+
+@given(st.binary(min_size=1, max_size=1), st.integers(0, 255), st.binary())
+def test_an_envelope_says_by_one_flag_that_its_session_moved(suite: bytes, flags: int, rest: bytes) -> None:
+    payload = bytes((FORMAT,)) + suite + bytes((flags,)) + rest
+    assert Record("a" * 43, 1, payload, 60.0, 60.0).is_end is bool(flags & MOVED)
+    assert Record("a" * 43, 1, b"", 60.0, 60.0).is_end

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sojourn import SessionManager, asgi, wsgi
+from sojourn import SessionManager, adapters, asgi, wsgi
 from sojourn.binding import TrustedProxies
+from sojourn.errors import StoreUnavailableError
 from sojourn.testing import client
 from tests.security.test_perimeter import PROXY, STRANGER, AsgiSite, cookie_of, manager
 
@@ -101,11 +103,14 @@ def test_r52_a_denial_varies_commits_and_is_a_close_when_the_commit_fails() -> N
     async def deny(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         session = sessions.of(scope)
-        session.data.note = "denied" if scope["path"] == "/" else object()
+        session.data.note = "denied" if scope["path"] != "/broken" else object()
         await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        if scope["path"] == "/gone":
+            raise StoreUnavailableError("the store is away")
         await send({"type": "websocket.http.response.body", "body": b"no"})
 
     assert [message["type"] for message in _sent(deny, sessions, "/broken")] == ["websocket.close"]
+    assert [message["type"] for message in _sent(deny, sessions, "/gone")] == ["websocket.http.response.start"]
     start, body = _sent(deny, sessions, "/")
     head = {bytes(key): bytes(value).decode() for key, value in start["headers"]}
     assert (head[b"vary"], body["body"]) == ("Cookie", b"no")
@@ -123,29 +128,35 @@ def _sent(app: Any, sessions: SessionManager[Any], path: str) -> list[Any]:
     async def receive() -> Any:
         return {"type": "websocket.connect"}
 
-    asyncio.run(asgi.SessionMiddleware(app, sessions)(scope, receive, send))
+    with suppress(StoreUnavailableError):
+        asyncio.run(asgi.SessionMiddleware(app, sessions)(scope, receive, send))
     return sent
 
 
 @pytest.mark.parametrize("interface", ["asgi", "wsgi"])
 def test_r52_a_session_that_is_first_used_after_the_head_is_logged_once_for_a_route(
-    interface: str, caplog: pytest.LogCaptureFixture
+    interface: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(adapters, "_MOST_ROUTES", 2)
     sessions = manager(preset="testing")
+    late = {"/late", "/early", "/later", "/too-many"}
+
+    def use(request: Any, path: str, paths: set[str]) -> None:
+        if path in paths:
+            _ = sessions.of(request).data
 
     async def over_asgi(scope: Any, receive: Any, send: Any) -> None:
-        early = scope["path"] == "/early"
-        note = sessions.of(scope).data.note if early else ""
+        use(scope, scope["path"], {"/early"})
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        note = note or sessions.of(scope).data.note
-        await send({"type": "http.response.body", "body": note.encode()})
+        use(scope, scope["path"], late)
+        await send({"type": "http.response.body", "body": b""})
 
     def over_wsgi(environ: Any, start_response: Any) -> Any:
-        early = environ["PATH_INFO"] == "/early"
-        note = sessions.of(environ).data.note if early else ""
+        use(environ, environ["PATH_INFO"], {"/early"})
         start_response("200 OK", [])
         yield b"-"
-        yield (note or sessions.of(environ).data.note).encode()
+        use(environ, environ["PATH_INFO"], late)
+        yield b"-"
 
     wrapped = (
         asgi.SessionMiddleware(over_asgi, sessions)
@@ -153,7 +164,8 @@ def test_r52_a_session_that_is_first_used_after_the_head_is_logged_once_for_a_ro
         else wsgi.SessionMiddleware(over_wsgi, sessions)
     )
     with client(wrapped, sessions) as browser:
-        for path, vary in (("/late", []), ("/late", []), ("/early", ["Cookie"]), ("/later", [])):
+        visits = [("/late", []), ("/late", []), ("/early", ["Cookie"]), ("/untouched", []), ("/later", [])]
+        for path, vary in [*visits, ("/too-many", [])]:
             assert browser.get(path).all("vary") == vary
     told = [record.getMessage() for record in caplog.records if "Vary" in record.getMessage()]
     assert len(told) == 2

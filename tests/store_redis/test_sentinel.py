@@ -132,7 +132,7 @@ class Connection:
         master = self.network.sentinels[self.node]
         return None if master is None else [master[0].encode(), str(master[1]).encode()]
 
-    def disconnect(self, nowait: bool) -> None:
+    def disconnect(self, nowait: bool, /) -> None:
         if self in self.network.open:
             self.network.open.remove(self)
 

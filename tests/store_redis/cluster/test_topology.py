@@ -228,7 +228,7 @@ class Silent:
 
         await asyncio.sleep(60)
 
-    async def disconnect(self, nowait: bool) -> None:
+    async def disconnect(self, nowait: bool, /) -> None:
         pass
 
 

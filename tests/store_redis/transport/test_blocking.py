@@ -14,9 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from sojourn.manager import run_blocking
 from sojourn_store_redis.errors import StrayReplyError
 from sojourn_store_redis.transport import blocking as blocking_module
 from sojourn_store_redis.transport.blocking import BlockingConnection
+from sojourn_store_redis.transport.connection import open_connection
 
 COMMAND = b"*1\r\n$4\r\nPING\r\n"
 OK = b"+OK\r\n"
@@ -183,3 +185,22 @@ def test_f17_replies_that_nobody_asked_for_or_that_end_too_early_close_the_conne
     with _held(peer) as held, pytest.raises(error):
         Call(0.5, [(0.0, 14)], [(0.0, giving)] if giving else [], [b"OK"]).ask(peer, held)
     assert not peer.is_open
+
+
+class Refused:
+    """A connection that blocks, as redis-py before 8 has it: to disconnect takes nothing by name."""
+
+    is_closed = False
+
+    def connect(self) -> None:
+        raise ConnectionRefusedError
+
+    def disconnect(self, *_: object) -> None:
+        self.is_closed = True
+
+
+def test_what_cannot_be_connected_is_closed_by_every_release_of_the_client() -> None:
+    refused = Refused()
+    with pytest.raises(ConnectionRefusedError):
+        run_blocking(open_connection(refused))
+    assert refused.is_closed

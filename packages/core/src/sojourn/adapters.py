@@ -85,9 +85,9 @@ def site_of(
     return sessions.engine.site(peer, headers)
 
 
-def note_late_use(request: RequestSession[Any], noted: set[str], route: str) -> None:
+def note_late_use(noted: set[str], route: str) -> None:
     """Log, once for each route, that a session was first used after the head had left: too late for Vary (SECURITY R52)."""
-    if request.accessed and route not in noted and len(noted) < _MOST_ROUTES:
+    if route not in noted and len(noted) < _MOST_ROUTES:
         noted.add(route)
         _log.warning(
             "the session of %a was first used after the response had started, which therefore has no Vary: Cookie; "

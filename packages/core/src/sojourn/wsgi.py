@@ -160,8 +160,8 @@ class _Response(Struct, eq=False):
     def close(self, error: BaseException | None = None) -> Ending:
         """Store what changed while the body was sent, or with an *error* only logout and destroy."""
         ending = self._request.close(error)
-        if self._request.ending is NOTHING:
-            note_late_use(self._request, self._late, self._environ.get("PATH_INFO") or "/")
+        if self._request.ending is NOTHING and self._request.accessed:
+            note_late_use(self._late, self._environ.get("PATH_INFO") or "/")
         return ending
 
 

@@ -39,6 +39,7 @@ _log = logging.getLogger("sojourn.asgi")
 _FORWARDED = ("x-forwarded-proto", "x-forwarded-host", "forwarded")
 _FORBIDDEN = 1008  # RFC 6455 7.4.1, policy violation; before the accept a server turns it into 403
 _TRY_AGAIN_LATER = 1013
+_HEADS = frozenset({"websocket.accept", "websocket.http.response.start"})
 _VARY = (b"vary", b"Cookie")
 _PROTECTED = (b"cache-control", PROTECTS_SET_COOKIE.encode())
 _MERGED = frozenset((b"vary", b"cache-control", b"set-cookie"))
@@ -109,8 +110,8 @@ class SessionMiddleware:
                 raise
         else:
             await request.close()
-        if request.ending is NOTHING:
-            note_late_use(request, self._late, getattr(scope.get("route"), "path", None) or scope.get("path", "/"))
+        if request.ending is NOTHING and request.accessed:
+            note_late_use(self._late, getattr(scope.get("route"), "path", None) or scope.get("path", "/"))
 
     def _begin(self, scope: Scope) -> AsyncRequestSession[Any]:
         cookies: str | list[str] = ""
@@ -154,21 +155,12 @@ class SessionMiddleware:
             return
         if self._loads and not self._is_excluded(scope):
             await request.load()
-        is_accepted = is_refused = False
+        is_refused = False
 
         async def send_wrapped(message: Message) -> None:
-            nonlocal is_accepted, is_refused
-            if message["type"] == "websocket.accept":
-                ending = await request.finish(101)
-                if ending.error is not None:
-                    is_refused = True
-                    await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
-                    return
-                is_accepted = True
-                if ending is not NOTHING:
-                    apply(message, ending)
-            elif message["type"] == "websocket.http.response.start":
-                ending = await request.finish(message["status"])
+            nonlocal is_refused
+            if message["type"] in _HEADS:
+                ending = await request.finish(message.get("status", 101))
                 if ending.error is not None:
                     is_refused = True
                     await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
@@ -184,7 +176,7 @@ class SessionMiddleware:
             ending = await request.close(error)
             if ending.error is None:
                 raise
-            if not is_accepted and not is_refused:
+            if not is_refused:  # nor has a head left: after one, close() returns no error
                 await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
         else:
             await request.close()
@@ -197,8 +189,8 @@ class SessionMiddleware:
             if settings.is_relaxed or settings.allow_missing_origin:
                 return None
             return "it has no Origin; SOJOURN_ALLOW_MISSING_ORIGIN=true lets native clients in"
-        if len(origins) > 1 or origins[0] == "null":
-            return "its Origin is null" if len(origins) == 1 else "it has several Origin lines"
+        if len(origins) > 1:
+            return "it has several Origin lines"
         forwarded = {name: header(scope, name.encode()) for name in _FORWARDED}
         scheme, host = site_of(self.sessions, scope["client"][0] if scope.get("client") else None, forwarded)
         if scheme is None:
