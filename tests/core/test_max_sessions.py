@@ -19,6 +19,7 @@ from sojourn.stores import Created, Deleted, Record, Replaced
 from sojourn.testing import FakeClock
 from sojourn_store_redis import RedisStore
 from tests.core.models import Visit, make_manager
+from tests.core.rivals import Rivals
 from tests.servers import RedisServer
 
 
@@ -154,39 +155,29 @@ async def test_r41_eight_logins_at_once_on_a_server_leave_as_many_sessions_as_ma
 
 @pytest.mark.parametrize("damage", [b"", b"\x02\x00\x02\xff", b"\x02\x00\x02\x92\x01\x02", b"something else"])
 def test_r41_a_damaged_roll_is_written_anew(damage: bytes) -> None:
-    clock = FakeClock()
-    store = MemoryStore(clock=clock)
-    sessions = make_manager(store, clock=clock, settings={"max_sessions": 1}).blocking
+    rivals = Rivals(max_sessions=1)
     tokens = []
     for _ in range(2):
-        session = sessions.open(None)
-        session.login("1")
-        tokens.append(sessions.commit(session).token)
-        for roll in rolls(store):
-            put(store, roll.id, damage)
-    assert [sessions.open(token).outcome.value for token in tokens] == ["loaded", "loaded"]
-    clock.advance(121)
-    session = sessions.open(None)
-    session.login("1")
-    tokens.append(sessions.commit(session).token)
-    assert [sessions.open(token).outcome.value for token in tokens] == ["unknown", "unknown", "loaded"]
+        tokens.append(rivals.begin("1"))
+        for roll in rolls(rivals.inner):
+            put(rivals.inner, roll.id, damage)
+    assert [rivals.ours.open(token).outcome.value for token in tokens] == ["loaded", "loaded"]
+    rivals.clock.advance(121)
+    tokens.append(rivals.begin("1"))
+    assert [rivals.ours.open(token).outcome.value for token in tokens] == ["unknown", "unknown", "loaded"]
 
 
 def test_r41_a_roll_holds_no_more_than_the_sessions_of_the_last_minutes() -> None:
-    clock = FakeClock()
-    store = MemoryStore(clock=clock)
-    sessions = make_manager(store, clock=clock, settings={"max_sessions": 2}).blocking
+    rivals = Rivals(max_sessions=2)
     sizes = []
     for _ in range(50):
-        session = sessions.open(None)
-        session.login("1")
-        sessions.commit(session)
-        clock.advance(1)
-        sizes += [len(each.payload) for each in rolls(store)]
+        rivals.begin("1")
+        rivals.clock.advance(1)
+        sizes += [len(each.payload) for each in rolls(rivals.inner)]
     assert max(sizes) < 400
-    clock.advance(121)
-    assert rolls(store) == []
-    assert len(sessions.list("1")) == 2
+    rivals.clock.advance(121)
+    assert rolls(rivals.inner) == []
+    assert len(rivals.ours.list("1")) == 2
 
 
 def rolls(store: MemoryStore) -> list[Record]:

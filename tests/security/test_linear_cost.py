@@ -20,7 +20,7 @@ from tests.core.models import Visit, make_manager
 
 NAME = "__Host-session"
 TOKEN = "Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4Zm9vYmFyYmE"
-SIZE = 12
+SIZE = 24
 Headers = list[tuple[str, str]]
 
 SENT: dict[str, Callable[[int], Headers]] = {

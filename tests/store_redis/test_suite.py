@@ -40,14 +40,14 @@ class _RedisSuite(StoreSuite):
 
 class TestOverItsOwnAsyncioClient(_RedisSuite):
     schedules = 20
-    machine_settings = settings(max_examples=30)
+    machine_settings = settings(max_examples=settings().max_examples * 3 // 10)
 
     def store(self, clock: Clock, namespace: str) -> Store:
         return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=20.0)
 
 
 class TestOverItsOwnBlockingClient(_RedisSuite):
-    machine_settings = settings(max_examples=30)
+    machine_settings = settings(max_examples=settings().max_examples * 3 // 10)
 
     def store(self, clock: Clock, namespace: str) -> Store:
         return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=20.0).blocking_twin()
