@@ -179,3 +179,13 @@ def test_layers_with_and_without_an_event_loop_share_the_session(site: Site) -> 
         await outer.close()
 
     asyncio.run(scenario())
+
+
+def test_the_suite_of_the_page_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pytest would collect it."""
+    code = next(block for block in blocks(PAGE) if "AdapterSuite" in block)
+    suite = run(monkeypatch, "suite", code).TestOurAdapter()
+    scenarios = [name for name in dir(suite) if name.startswith("test_")]
+    assert len(scenarios) > 20
+    for name in scenarios:
+        getattr(suite, name)()

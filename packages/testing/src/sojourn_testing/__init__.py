@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from sojourn_testing.adapters import AdapterSuite
     from sojourn_testing.browser import Browser, Reply, client
     from sojourn_testing.fakes import (
         FakeClock,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLIENT_SIDE_RULES",
     "STORE_RULES",
+    "AdapterSuite",
     "Browser",
     "ClientSideStoreSuite",
     "FakeClock",
@@ -48,6 +50,7 @@ __all__ = [
 _MODULES: Final = {
     "CLIENT_SIDE_RULES": "model",
     "STORE_RULES": "model",
+    "AdapterSuite": "adapters",
     "Browser": "browser",
     "ClientSideStoreSuite": "suite",
     "FakeClock": "fakes",

@@ -373,8 +373,8 @@ class RequestSession(Struct, Generic[T], eq=False):
             await committing.commit(engine, state)
         except ResponseStartedError:
             raise
-        except (SessionUnavailableError, SessionGoneError):
-            _log.exception("the session changed after the response started and could not be saved")
+        except (SessionUnavailableError, SessionGoneError) as failure:
+            _log.warning("the session changed after the response started and could not be saved: %s", failure)
         return NOTHING
 
     async def _end(self, engine: Engine[T], state: RequestState[T]) -> None:
@@ -386,8 +386,8 @@ class RequestSession(Struct, Generic[T], eq=False):
         if state is not None and state.pending_deletes:
             try:
                 await self._end(engine, state)
-            except SessionUnavailableError:
-                _log.exception("the application failed, and the session could not be ended either: not logged out")
+            except SessionUnavailableError as failure:
+                _log.warning("the session could not be ended, so nobody is logged out: %s", failure)
 
     # -- the mapping of extras -------------------------------------------------------------------------------
 
