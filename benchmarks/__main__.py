@@ -10,6 +10,7 @@ from typing import Any
 
 WHAT = {
     "peers": "cost of a session per request, beside peers and floors (the default)",
+    "instructions": "instructions per request, by callgrind, beside the fair and the bare floors",
     "scale": "cost against the number of sessions, their size and concurrency; bytes per session",
     "breaker": "what the closed circuit breaker costs a call",
     "startup": "what `import sojourn` costs",
@@ -21,7 +22,7 @@ WHAT = {
 
 def main() -> int:
     """Run the benchmarks asked for; the exit status tells whether a target was missed or something failed."""
-    lines = "\n".join(f"  {name:10} {text}" for name, text in WHAT.items())
+    lines = "\n".join(f"  {name:12} {text}" for name, text in WHAT.items())
     parser = argparse.ArgumentParser(
         prog="./dev bench", description=f"What to run:\n{lines}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -59,10 +59,16 @@ def _floors() -> list[Contender]:
         for driver, module in ((Driver.ASGI, "floors"), (Driver.WSGI, "floors_wsgi")):
             text = "floor: one connection" if driver is Driver.WSGI and store == "redis" else label
             found.append(Contender(f"floor-{store}-{driver.value}", text, store, Kind.FLOOR, driver, module, store))
+    fair = [
+        Contender(
+            f"fair-{store}-asgi", "fair floor", store, Kind.FLOOR, Driver.ASGI, "fair_floors", store, WITHOUT_ROTATION
+        )
+        for store in labels
+    ]
     pool = Contender(
         "floor-redis-pool", "redis-py as it comes", "redis", Kind.FLOOR, Driver.ASGI, "floors", "redis-pool"
     )
-    return [*found, pool]
+    return [*found, *fair, pool]
 
 
 def _ours(*, clustered: bool) -> list[Contender]:

@@ -34,11 +34,11 @@ class Bench:
         self.witness = Witness()
         module: Any = import_module(f"benchmarks.suite.contenders.{contender.module}")
         self.pair: Pair = module.build(contender.variant, place, self.witness)
-        self._with, self._without = clients_of(contender.driver, self.pair)
+        self.sessions, self.baseline = clients_of(contender.driver, self.pair)
 
     async def measure(self, scenario: Scenario, count: int) -> dict[str, float]:
         """Return the CPU seconds of *count* requests with sessions, and of as many without."""
-        cookie = await self._log_in() if scenario.sends_cookie else ""
+        cookie = await self.log_in() if scenario.sends_cookie else ""
         hits = await self._settle(cookie)
         before, jar = copy.copy(self.witness), Jar()
         ours = theirs = 0.0
@@ -48,16 +48,16 @@ class Bench:
             if self.pair.cache is not None:
                 await self._pause()  # local hits never suspend, and the lease needs the loop
             if index % 2:
-                theirs += await self._baseline(scenario, part, cookie)
+                theirs += await self._without(scenario, part, cookie)
             started = time.process_time()
-            await self._ask(self._with, scenario.path, jar, part, cookie=cookie, keep=scenario.keeps_cookie)
+            await self.ask(self.sessions, scenario.path, jar, part, cookie=cookie, keep=scenario.keeps_cookie)
             ours += time.process_time() - started
             if scenario.keeps_cookie:
                 cookie = jar.cookie or cookie
             if not index % 2:
-                theirs += await self._baseline(scenario, part, cookie)
+                theirs += await self._without(scenario, part, cookie)
         if scenario.writes:
-            await self._ask(self._with, "/write", Jar(), 1, cookie=cookie, keep=False)
+            await self.ask(self.sessions, "/write", Jar(), 1, cookie=cookie, keep=False)
         elif scenario.name in {"create", "rotate"}:
             await self._check_readable(jar.cookie)
         check(self.contender, scenario, count, before, self.witness, jar.changes)
@@ -65,15 +65,15 @@ class Bench:
             check_hits(self.contender, count, self.pair.cache()["hits"] - hits)
         return {"with": ours, "without": theirs}
 
-    async def _baseline(self, scenario: Scenario, count: int, cookie: str) -> float:
+    async def _without(self, scenario: Scenario, count: int, cookie: str) -> float:
         started = time.process_time()
-        await self._ask(self._without, scenario.path, Jar(), count, cookie=cookie, keep=False)
+        await self.ask(self.baseline, scenario.path, Jar(), count, cookie=cookie, keep=False)
         return time.process_time() - started
 
-    async def _log_in(self) -> str:
+    async def log_in(self) -> str:
         """Return the cookie of a new session; every measurement has one of its own."""
         jar = Jar()
-        await self._ask(self._with, "/login", jar, 1, cookie="", keep=False)
+        await self.ask(self.sessions, "/login", jar, 1, cookie="", keep=False)
         return jar.cookie
 
     async def _settle(self, cookie: str) -> float:
@@ -84,10 +84,10 @@ class Bench:
         while not self.pair.cache().get("lease"):
             if time.monotonic() > until:
                 raise RuntimeError(f"{self.contender.name}: its local cache does not serve")
-            await self._ask(self._with, "/read", Jar(), 1, cookie=cookie, keep=False)
+            await self.ask(self.sessions, "/read", Jar(), 1, cookie=cookie, keep=False)
             await self._pause()
         await self._pause()
-        await self._ask(self._with, "/read", Jar(), 1, cookie=cookie, keep=False)
+        await self.ask(self.sessions, "/read", Jar(), 1, cookie=cookie, keep=False)
         return self.pair.cache()["hits"]
 
     async def _pause(self) -> None:
@@ -98,11 +98,12 @@ class Bench:
 
     async def _check_readable(self, cookie: str) -> None:
         before = self.witness.users
-        await self._ask(self._with, "/read", Jar(), 1, cookie=cookie, keep=False)
+        await self.ask(self.sessions, "/read", Jar(), 1, cookie=cookie, keep=False)
         if self.witness.users == before:
             raise AssertionError(f"{self.contender.name}: the last session is not readable")
 
-    async def _ask(self, client: Any, path: str, jar: Jar, count: int, *, cookie: str, keep: bool) -> None:
+    async def ask(self, client: Any, path: str, jar: Jar, count: int, *, cookie: str, keep: bool) -> None:
+        """Send *count* requests to one of the two clients."""
         asked = client.ask(path, jar, count, cookie=cookie, keep=keep)
         if asked is not None:
             await asked

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import breaker
+from benchmarks import breaker, instructions
 from benchmarks.scaling.section import Section, growth
 from benchmarks.suite import page
+from benchmarks.suite.callgrind import Valgrind, count_requests
 from benchmarks.suite.checks import NotDoneError, check, check_hits
-from benchmarks.suite.contract import SCENARIOS, Contender
+from benchmarks.suite.contract import SCENARIOS, Contender, Place
 from benchmarks.suite.figures import Series, quartiles, ratio
 from benchmarks.suite.payload import FIRST_VISITS, USER_ID, Account, Witness, fill, plain_values
 from benchmarks.suite.plot import draw
 from benchmarks.suite.registry import contenders, find
 from benchmarks.suite.report import as_json, columns, summary, table_of_costs, table_of_verdicts
+from benchmarks.suite.rounds import ROOT
 from benchmarks.suite.targets import OF_THE_BEST_PEER, is_judged, peers_of
 from benchmarks.suite.verdicts import judge
+from benchmarks.suite.worker import Bench
 
 COSTS = st.floats(min_value=1e-6, max_value=1e-3)
 
@@ -192,3 +200,67 @@ def test_the_breaker_is_measured_while_it_is_closed(share: float) -> None:
     costs = breaker.measure(seed=1, rounds=3, share=share, calls=500)
     assert len(costs) == 3
     assert all(cost > 0 for cost in costs)
+
+
+def test_a_fair_floor_stands_beside_every_bare_one() -> None:
+    everybody = {one.name for one in contenders(clustered=False)}
+    assert {f"{kind}-{store}-asgi" for kind in ("floor", "fair") for store in instructions.STORES} <= everybody
+
+
+def test_ours_is_held_against_the_fair_floor_of_its_store() -> None:
+    counts = {
+        "fair-memory-asgi": {"read": (100.0, 102.0)},
+        "sojourn-memory-asgi": {"read": (150.0, 153.0), "write": (200.0, 200.0)},
+        "sojourn-cookie-asgi": {"read": (90.0, 90.0)},
+    }
+    assert instructions.ratios(counts) == {"sojourn-memory-asgi": {"read": 1.5}, "sojourn-cookie-asgi": {}}
+
+
+def test_words_choose_stores_scenarios_and_contenders() -> None:
+    everybody, scenarios = instructions.chosen("memory,read,fair")
+    assert ([one.name for one in everybody], scenarios) == (["fair-memory-asgi"], ["read"])
+    with pytest.raises(SystemExit, match="chooses nobody"):
+        instructions.chosen("nobody")
+
+
+VALGRIND = """#!/bin/sh
+[ "$1" = --tool=callgrind ] || exit 3
+for scenario in read write; do
+    echo "{\\"scenario\\": \\"$scenario\\", \\"with\\": [9000.0, 9010.0], \\"without\\": [1000.0, 1000.0]}"
+done
+"""
+
+
+@pytest.mark.server
+def test_one_command_gives_the_table_of_instructions(tmp_path: Path) -> None:
+    (tmp_path / "valgrind").write_text(VALGRIND)
+    (tmp_path / "valgrind").chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "instructions", "--only", "memory", "--json"],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["instructions"]["fair-memory-asgi"]["read"] == [8000.0, 8010.0]
+    assert found["of_the_fair_floor"]["sojourn-memory-asgi"] == {"read": 1.0, "write": 1.0}
+    assert "4 of 4" in done.stderr
+
+
+def test_only_the_requests_are_counted(tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    class Counter(Valgrind):
+        def begin(self) -> None:
+            begun.append(bench.witness.users)
+
+        def count(self) -> int:
+            super().ask(0x43540001)  # outside of valgrind a client request does nothing
+            return (bench.witness.users - begun[-1]) // USER_ID
+
+    bench = Bench(find("fair-memory-asgi"), Place(""))
+    counted = asyncio.run(count_requests(Counter(str(tmp_path)), bench, "read", SCENARIOS["read"], 5))
+    assert counted == {"scenario": "read", "with": [1.0, 1.0], "without": [0.0, 0.0]}

@@ -154,21 +154,22 @@ class SharedConnection:
         self._waiting: deque[Any] = deque()
 
     async def get(self, key: bytes) -> bytes:
-        reply: bytes = await self._ask("GET", key)
+        reply: bytes = await self.ask("GET", key)
         return reply
 
     async def set(self, key: bytes, value: bytes, seconds: int) -> None:
-        await self._ask("SET", key, value, "EX", seconds)
+        await self.ask("SET", key, value, "EX", seconds)
 
     async def delete(self, key: bytes) -> None:
-        await self._ask("DEL", key)
+        await self.ask("DEL", key)
 
     async def aclose(self) -> None:
         if self._reader is not None:
             self._reader.cancel()
             await self._connection.disconnect()
 
-    async def _ask(self, *command: Any) -> Any:
+    async def ask(self, *command: Any) -> Any:
+        """Return the reply to one command."""
         import asyncio
 
         loop = asyncio.get_running_loop()
