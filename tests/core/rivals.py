@@ -64,7 +64,8 @@ class Rivals:
 
     @property
     def count(self) -> int:
-        return run_blocking(self.inner.count())
+        """The number of records, and not of sessions alone."""
+        return len(self.inner._blobs)
 
     def before(self, method: str, *work: Callable[[], object]) -> None:
         """Before the first call of *method* do the first *work*, before the second the next; None does nothing."""

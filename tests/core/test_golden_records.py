@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from sojourn.codec import COMPRESSED, STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
+from sojourn.codec import COMPRESSED, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
 from sojourn.session import Payload, decode_payload, encode_payload
-from sojourn.stores.contract import FORMAT
+from sojourn.stores.contract import FORMAT, STUB
 
 VECTORS = Path(__file__).with_name("golden_records.json")
 SECRET = "bm90IGEgc2VjcmV0LCBidXQgYSB2ZWN0b3IgZm9yIGE"

@@ -146,9 +146,9 @@ def test_the_iterator_of_a_store_is_closed_when_the_caller_stops_early() -> None
     closed: list[bool] = []
 
     class Watched(MemoryStore):
-        async def scan(self) -> AsyncIterator[str]:
+        async def scan_sessions(self) -> AsyncIterator[str]:
             try:
-                async for id in super().scan():
+                async for id in super().scan_sessions():
                     yield id
             finally:
                 closed.append(True)

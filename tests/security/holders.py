@@ -8,7 +8,8 @@ acknowledged, so it does not care in which order concurrent commits reach the st
 * a line that nobody ended has exactly one id that opens, and the cookie issued for that id last opens it;
 * a commit issues no cookie for a line that had ended before the commit began;
 * of renewals of one token all send the same cookie;
-* where the number of sessions is limited, no more lines of a principal open.
+* where the number of sessions is limited, no more lines of a principal open;
+* the store names and counts the ids that open, and nothing that a rotation, a renewal or a login left.
 
 The keys of the nodes stand in two orders, as they do while secrets are rotated.
 """
@@ -291,6 +292,7 @@ class Site:
     def check(self) -> None:
         """Open every cookie that was ever issued."""
         living: list[str] = []
+        ids: set[str | None] = set()
         for line in self.lines:
             opened: dict[str, str | None] = {}
             for _, token in line.tokens:
@@ -304,10 +306,17 @@ class Site:
                 self.require(
                     not line.is_certain or line.token in opened, f"{self.name(line)} was lost, and nobody ended it"
                 )
+            ids |= set(opened.values())
             living += [line.principal] if opened and line.principal is not None else []
         for principal in set(living):
             most = self.deployment.most or len(living)
             self.require(living.count(principal) <= most, f"{principal} has more than {most} sessions")
+        if not self.deployment.client_side:
+            onlooker = self.deployment.onlooker
+            self.require(
+                sorted(onlooker.all_session_ids()) == sorted(map(str, ids)), "other sessions are named than open"
+            )
+            self.require(onlooker.count() == len(ids), "other sessions are counted than open")
 
     def name(self, line: Line | None) -> str:
         return "nothing" if line is None else f"line {self.lines.index(line)} of {line.principal}"

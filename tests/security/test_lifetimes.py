@@ -15,6 +15,7 @@ from sojourn.crypto import is_token, new_token, token_id
 from sojourn.errors import ConfigurationError, SessionReadOnlyError, TooManySessionsError
 from sojourn.testing import Fault, FaultyStore
 from tests.security.houses import House, begin, outcome
+from tests.servers import RedisServer
 
 HOUR, DAY = 3600.0, 86_400.0
 EVERY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -319,3 +320,50 @@ def test_r11_remember_may_be_longer_than_the_timeout_within_the_bound(server_hou
     assert outcome(node, str(change.token)) == "loaded"
     server_house.clock.advance(DAY)
     assert outcome(node, str(change.token)) in {"expired", "unknown"}
+
+
+@pytest.mark.parametrize("knows_sessions", [True, False])
+def test_r40_what_a_rotation_or_a_renewal_leaves_counts_as_no_session(
+    server_house: House, knows_sessions: bool
+) -> None:
+    store = server_house.store()
+    if not knows_sessions:
+        store = FaultyStore(store)
+        del store.scan_sessions
+    node = server_house.node(store=store, renew_after=60.0, max_sessions=5).blocking
+    token, other = begin(node, principal="42"), begin(node)
+    for rotates in [True, False] * 3:
+        server_house.clock.advance(61.0)
+        session = node.open(token)
+        session.data.count += 1
+        if rotates:
+            session.rotate()
+        token = node.commit(session).token or ""
+    session = node.open(token)
+    session.login("42")
+    token = node.commit(session).token or ""
+    expected = sorted([token_id(token), token_id(other)])
+    told: list[int] = []
+    assert sorted(node.all_session_ids()) == expected
+    assert sorted(each.id for each in node.each_session()) == expected
+    assert (node.count(), node.count(progress=told.append), told) == (2, 2, [1, 2])
+
+
+@pytest.mark.server
+def test_sessions_are_counted_in_redis_without_loading_their_records(redis_server: RedisServer) -> None:
+    redis_server.start_if_stopped()
+    redis_server.flush()
+    house = House("redis", redis_server)
+    node = house.node().blocking
+    for _ in range(10):
+        begin(node, principal="42", note="n" * 10_000)
+    with redis_server.client() as client:
+        client.config_resetstat()
+        assert (node.count(), len(node.all_session_ids())) == (10, 10)
+        info = client.info("commandstats")
+        read = client.info("stats")["total_net_output_bytes"]
+    house.close()
+    called = {name.removeprefix("cmdstat_") for name in info}
+    assert called & {"get", "mget", "eval", "evalsha"} == set()
+    assert info["cmdstat_getrange"]["calls"] == 20
+    assert read < 20_000

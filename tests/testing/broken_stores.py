@@ -385,6 +385,29 @@ class CountOfEverything(PlainStore):
         return self.created
 
 
+class ScanSessionsNamesTrails(PlainStore):
+    rule = "S17"
+
+    async def scan_sessions(self) -> AsyncIterator[str]:
+        async for id in self.scan():
+            yield id
+
+    async def count(self) -> int:
+        return sum(self.live(id) is not None and self.records[id].is_session for id in self.records)
+
+
+class CountOfTrails(ScanSessionsNamesTrails):
+    rule = "S18"
+
+    async def scan_sessions(self) -> AsyncIterator[str]:
+        async for id in self.scan():
+            if self.records[id].is_session:
+                yield id
+
+    async def count(self) -> int:
+        return len([id async for id in self.scan()])
+
+
 class ClearOfTheAnonymousOnly(PlainStore):
     rule = "S19"
 

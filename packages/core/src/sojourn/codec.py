@@ -21,8 +21,6 @@ from sojourn.stores.contract import FORMAT
 PLAIN: Final = 0
 """The suite byte of an envelope that is not encrypted: only for stores that never leave the process."""
 COMPRESSED: Final = 1
-STUB: Final = 2
-"""The record names the id that the session has moved to; after a renewal it redirects as well (SECURITY R9, R40)."""
 
 # Format, suite, flags, day, key id.
 _HEAD: Final = Struct(">BBBI8s")

@@ -78,12 +78,23 @@ class Keyspace:
 
     async def scan(self) -> AsyncIterator[str]:
         """Yield the id of every live record once."""
+        async for record in self._live_records():
+            yield record.id
+
+    async def scan_sessions(self) -> AsyncIterator[str]:
+        """Yield the id of every live record that holds a session, once."""
+        async for record in self._live_records():
+            if record.is_session:
+                yield record.id
+
+    async def _live_records(self) -> AsyncIterator[Record]:
+        """Yield every live record once, with the beginning of its payload alone."""
         seen: set[str] = set()
         async for keys in self._key_batches(self._keys.patterns()[0]):
             ids = {id for id in map(self._keys.id_of, keys) if id is not None} - seen
             seen |= ids
             for record in await self._summaries(list(ids)):
-                yield record.id
+                yield record
 
     async def clear(self) -> None:
         """Delete every key of the namespace."""
@@ -103,7 +114,7 @@ class Keyspace:
             await self._transport.execute_many([("PUBLISH", self._channel, pack_name(id) + b":DEAD") for id in ids])
 
     async def _summaries(self, ids: Sequence[str]) -> list[Record]:
-        """Return those of the records that are live, without their payloads."""
+        """Return those of the records that are live, with the first bytes of their payloads."""
         values = await self._transport.execute_many(
             [("GETRANGE", self._keys.session_key(id), 0, SUMMARY_BYTES - 1) for id in ids]
         )

@@ -29,8 +29,8 @@ SLOTS_BYTES = _SLOTS.size
 """Count and slots of write ids."""
 _NO_LABEL = 255
 _UNLABELLED = _NO_LABEL.to_bytes()
-SUMMARY_BYTES = HEAD_BYTES + _NO_LABEL
-"""The first bytes of a value that contain the head and the longest label."""
+SUMMARY_BYTES = HEAD_BYTES + _NO_LABEL + 3
+"""The first bytes of a value that contain the head, the longest label, and what tells a session from a trail."""
 _LONGEST = 2.0**53
 _split: dict[int, Callable[[bytes], tuple[bytes, ...]]] = {
     count: Struct(f"{WRITE_ID_BYTES}s" * count).unpack_from for count in range(WRITE_IDS_KEPT + 1)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sojourn import Clock, IndexedStore, Record, ScannableStore, Store, StoreIO
+from sojourn import Clock, IndexedStore, Record, ScannableStore, SessionScanningStore, Store, StoreIO
 from sojourn.errors import StoreTimeoutError
 from sojourn_testing.fakes import FakeClock, Fault, FaultyStore, make_id
 from sojourn_testing.model import (
@@ -251,9 +251,18 @@ class CheckedStore:
             violated("S12", f"scan yields {_some(lapsed)}, whose deadline has passed", self.history)
         for dead in set(ids) - live:
             violated(self._rules.get(dead, "S17"), f"scan yields {_some({dead})}, which is absent", self.history)
+        most = len(self.model.records)
+        if isinstance(self.store, SessionScanningStore):
+            live = {id for id in live if self.model.records[id].is_session}
+            most = sum(record.is_session for record in self.model.records.values())
+            named = self.collect(self.store.scan_sessions())
+            self.history.append(f"scan_sessions -> {[id[:6] for id in named]}")
+            if sorted(named) != sorted(live):
+                wrong = _some(live.symmetric_difference(named) or set(named))
+                violated("S17", f"scan_sessions errs about {wrong}, or yields it twice", self.history)
         count = self.run(self.store.count())
         self.history.append(f"count -> {count}")
-        if not len(live) <= count <= len(self.model.records):
+        if not len(live) <= count <= most:
             violated("S18", f"count answered {count} where {len(live)} are live", self.history)
 
     def clear(self) -> None:

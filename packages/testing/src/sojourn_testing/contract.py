@@ -15,6 +15,7 @@ from sojourn import (
     Partition,
     PartitionedStore,
     ScannableStore,
+    SessionScanningStore,
     StoreIO,
     TwinnedStore,
     WaitingStore,
@@ -27,6 +28,8 @@ _PLANS = [plan for length in (1, 2) for plan in product((Fault.BEFORE, Fault.AFT
 _W = [make_write_id(number) for number in range(9)]
 _ALICE, _BOB = make_label("alice"), make_label("bob")
 _MANY = 180
+# A session, what a login, a renewal and a rotation leave of one, and others that only look like it.
+_PAYLOADS = (b"\2\1\0sealed", b"", b"\2\1\2redirect", b"\2\1\6trail", b"\1\1\6former", b"\2\1")
 
 
 class WriteRules(StoreBench):
@@ -382,6 +385,18 @@ class CapabilityRules(StoreBench):
             strangers = set(seen) - {make_id(number) for number in (*range(12), *range(20, 26))}
             if strangers:
                 violated("S17", f"a scan yielded {len(strangers)} ids that were never created")
+
+    def test_s17_scan_sessions_leaves_out_what_rotations_left(self) -> None:
+        """A ``SessionScanningStore`` yields and counts what ``Record.is_session`` says yes to, under every label."""
+        with self.bench() as checked:
+            if not isinstance(checked.store, SessionScanningStore):
+                return
+            for number, (payload, label) in enumerate(product(_PAYLOADS, (None, _ALICE, "l" * 43))):
+                checked.create(self.record(checked, number, payload=payload, label=label), _W[0])
+            checked.check_scan()
+            for number, payload in enumerate(_PAYLOADS):
+                checked.replace(self.record(checked, number, 2, payload=payload), 1, _W[1])
+            checked.check_scan()
 
     def test_s19_clear_leaves_nothing(self) -> None:
         """After clear every record is absent, and every id may begin anew under another label."""

@@ -18,6 +18,7 @@ from sojourn import (
     Record,
     Replaced,
     ScannableStore,
+    SessionScanningStore,
     Store,
     WaitingStore,
 )
@@ -135,7 +136,9 @@ class FaultyStore:
         if isinstance(inner, IndexedStore):
             self.ids_of = self._ids_of(inner)
         if isinstance(inner, ScannableStore):
-            self.scan, self.count, self.clear = self._scan(inner), self._count(inner), self._clear(inner)
+            self.scan, self.count, self.clear = self._scan(inner.scan), self._count(inner), self._clear(inner)
+        if isinstance(inner, SessionScanningStore):
+            self.scan_sessions = self._scan(inner.scan_sessions)
         if isinstance(inner, PartitionedStore):
             self.partition = inner.partition
         if isinstance(inner, WaitingStore):
@@ -193,13 +196,13 @@ class FaultyStore:
     def _clear(self, inner: ScannableStore) -> Callable[[], Coroutine[Any, Any, None]]:
         return lambda: self._call("clear", inner.clear)
 
-    def _scan(self, inner: ScannableStore) -> Callable[[], AsyncIterator[str]]:
+    def _scan(self, scanned: Callable[[], AsyncIterator[str]]) -> Callable[[], AsyncIterator[str]]:
         async def scan() -> AsyncIterator[str]:
             self.calls.append("scan")
             fault = self._next("scan")
             if fault is Fault.BEFORE:
                 raise self._error("scan")
-            async for id in inner.scan():
+            async for id in scanned():
                 yield id
             if fault is Fault.AFTER:
                 raise self._error("scan")

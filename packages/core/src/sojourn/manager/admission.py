@@ -13,14 +13,14 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sojourn.codec import PLAIN, STUB, CorruptEnvelopeError, FutureEnvelopeError
+from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.crypto import encode_bytes
 from sojourn.errors import SerializationError, SessionConflictError, TooManySessionsError
 from sojourn.manager import opening
 from sojourn.manager.conflicts import pause
 from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.session import UNREADABLE, RequestState
-from sojourn.stores import Created, Record, Replaced, new_write_id
+from sojourn.stores import STUB, Created, Record, Replaced, new_write_id
 from sojourn.stores.contract import FORMAT
 
 T = TypeVar("T")

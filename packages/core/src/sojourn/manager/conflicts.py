@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from msgspec import structs
 
-from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import token_id
 from sojourn.errors import (
     ResponseStartedError,
@@ -24,7 +24,7 @@ from sojourn.manager import opening
 from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
 from sojourn.session import CookieAction, CookieChange, Payload, RequestState
-from sojourn.stores import Record, Replaced, new_write_id
+from sojourn.stores import STUB, Record, Replaced, new_write_id
 
 T = TypeVar("T")
 MOST_TRIES: Final = 3

@@ -9,7 +9,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar, cast
 
 from sojourn.binding import Binding, Client, Peer
-from sojourn.codec import STUB, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy
 from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
@@ -21,6 +21,7 @@ from sojourn.session import PAYLOAD_ENCODER, Lifetimes, Model, Payload, RequestS
 from sojourn.stores import (
     CURRENT_DEADLINE,
     MOVED,
+    STUB,
     ClientSideStore,
     Clock,
     Deadline,

@@ -215,10 +215,9 @@ class SessionManager(Generic[T]):
         return [id_ async for id_ in self._queries.ids()]
 
     async def count(self, *, progress: Progress = None) -> int:
-        """Return the number of records in the store; it becomes the gauge ``session.active_count``.
+        """Return the number of sessions in the store; it becomes the gauge ``session.active_count``.
 
-        Beside the sessions it counts the trails that rotations and renewals leave until the absolute deadline, and for two
-        minutes the roll of whoever logged in where ``max_sessions`` holds.
+        What rotations and renewals leave under a former id is none. A session whose rotation is under way may count twice.
         """
         return await self._queries.count(progress)
 

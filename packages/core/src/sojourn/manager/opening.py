@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 from msgspec import Struct
 
 from sojourn.binding import ClientOf
-from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import is_token, match_token, token_id
 from sojourn.errors import SerializationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, Trail
@@ -34,7 +34,7 @@ from sojourn.session import (
     decode_payload,
     unpack_map,
 )
-from sojourn.stores import Deadline, DeadlineScope, Record
+from sojourn.stores import STUB, Deadline, DeadlineScope, Record
 
 T = TypeVar("T")
 

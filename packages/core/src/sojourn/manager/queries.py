@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeAlias, TypeVar, cast
 
-from sojourn.codec import STUB, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.errors import ConfigurationError, SerializationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager import opening
 from sojourn.manager.client_side import Revocations
 from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.metrics import ACTIVE_COUNT
 from sojourn.session import RequestState, Session
-from sojourn.stores import MOVED, Record, Replaced, ScannableStore, new_write_id
+from sojourn.stores import MOVED, STUB, Record, Replaced, ScannableStore, SessionScanningStore, new_write_id
 
 T = TypeVar("T")
 Progress: TypeAlias = Callable[[int], object] | None
@@ -141,13 +141,27 @@ class Queries(Generic[T]):
         return list(ids)
 
     async def ids(self) -> AsyncIterator[str]:
-        """Yield the id of every session, and of what rotations, renewals and logins left behind."""
-        async for id_ in self._scannable("all_session_ids").scan():
+        """Yield the id of every session, readable or not."""
+        async for id_ in self._session_ids("all_session_ids"):
             yield id_
+
+    async def _session_ids(self, what: str) -> AsyncIterator[str]:
+        """Yield the ids of sessions; a store that cannot tell them from trails is asked for each record."""
+        store = self._scannable(what)
+        if isinstance(store, SessionScanningStore):
+            async for id_ in store.scan_sessions():
+                yield id_
+            return
+        async for id_ in store.scan():
+            record = await self._engine.store.load(id_, fresh=True)
+            if record is not None and record.is_session:
+                yield id_
 
     async def each(self) -> AsyncIterator[Session[T]]:
         """Yield every readable session; what cannot be read is left out and left alone."""
-        async for id_ in self.ids():
+        store = self._scannable("each_session")
+        # Each record is loaded here in any case, so a store that cannot tell sessions from trails is not asked before.
+        async for id_ in store.scan_sessions() if isinstance(store, SessionScanningStore) else store.scan():
             record = await self._engine.store.load(id_)
             session = self._session(record) if record is not None else None
             if session is not None:
@@ -169,15 +183,15 @@ class Queries(Generic[T]):
         return ended
 
     async def count(self, progress: Progress = None) -> int:
-        """Return the number of records, and set the gauge."""
-        store = self._scannable("count")
-        if progress is None:
+        """Return the number of sessions, and set the gauge."""
+        if progress is None and isinstance(self._scannable("count"), SessionScanningStore):
             number = await self._engine.store.count()
         else:
             number = 0
-            async for _ in store.scan():
+            async for _ in self._session_ids("count"):
                 number += 1
-                progress(number)
+                if progress is not None:
+                    progress(number)
         self._engine.events.gauge(ACTIVE_COUNT, number)
         return number
 
@@ -243,8 +257,6 @@ class Queries(Generic[T]):
 
     def _session(self, record: Record) -> Session[T] | None:
         engine = self._engine
-        if peek_flags(record.payload) & STUB:
-            return None
         try:
             payload = opening.read(self._engine, record)
             state = RequestState.of_record(engine, record, payload, engine.model.decode(payload.data), None)

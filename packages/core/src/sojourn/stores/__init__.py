@@ -4,6 +4,7 @@ import warnings
 
 from sojourn.stores.contract import (
     MOVED,
+    STUB,
     SYSTEM_CLOCK,
     WRITE_ID_BYTES,
     WRITE_IDS_KEPT,
@@ -27,6 +28,7 @@ from sojourn.stores.contract import (
     RefusingStore,
     Replaced,
     ScannableStore,
+    SessionScanningStore,
     Store,
     StoreIO,
     TaskSparingStore,
@@ -48,6 +50,7 @@ _FORMER = {
 __all__ = [
     "CURRENT_DEADLINE",
     "MOVED",
+    "STUB",
     "SYSTEM_CLOCK",
     "WRITE_IDS_KEPT",
     "WRITE_ID_BYTES",
@@ -74,6 +77,7 @@ __all__ = [
     "RefusingStore",
     "Replaced",
     "ScannableStore",
+    "SessionScanningStore",
     "Store",
     "StoreIO",
     "TaskSparingStore",

@@ -20,6 +20,9 @@ WRITE_ID_BYTES = 8
 """The length of one write id, in bytes."""
 FORMAT = 2
 """The first byte of an envelope; 2 is the first format that was released (SECURITY R42)."""
+STUB = 2
+"""The flag, in the third byte of an envelope, of what is no session: what a renewal or rotation left under the former id,
+and the roll of ``max_sessions``."""
 MOVED = 4
 """The flag, in the third byte of an envelope, of what a rotation leaves under the id that the session moved from."""
 
@@ -78,6 +81,11 @@ class Deleted(Enum):
     GONE = "gone"
 
 
+def holds_session(payload: bytes) -> bool:
+    """Return whether a payload, of which the first 3 bytes are enough, is that of a session."""
+    return bool(payload) and not (payload[0] == FORMAT and len(payload) > 2 and payload[2] & STUB)
+
+
 class Record(Struct, frozen=True, gc=False):
     """What a store holds for one id; stores never look inside the payload.
 
@@ -111,6 +119,11 @@ class Record(Struct, frozen=True, gc=False):
         """Whether the record is only what a login or a rotation left of its session; of envelopes alone, and of nothing."""
         payload = self.payload
         return not payload or (payload[0] == FORMAT and len(payload) > 2 and payload[2] & MOVED != 0)
+
+    @property
+    def is_session(self) -> bool:
+        """Whether the record holds a session, readable or not: not what a login, rotation or renewal left of one."""
+        return holds_session(self.payload)
 
     def __repr__(self) -> str:
         """Show everything but the payload, which may be in the clear (SECURITY R48)."""
@@ -241,11 +254,31 @@ class ScannableStore(Protocol):
         ...
 
     async def count(self) -> int:
-        """Return the number of live records; a store that expires lazily may count some that just expired."""
+        """Return the number of live records; a store that expires lazily may count some that just expired.
+
+        The manager asks only a ``SessionScanningStore``, which counts sessions.
+        """
         ...
 
     async def clear(self) -> None:
         """Delete every record of this store's namespace, and nothing else."""
+        ...
+
+
+@runtime_checkable
+class SessionScanningStore(Protocol):
+    """A ``ScannableStore`` that tells sessions from what rotations and renewals left, and counts sessions alone.
+
+    ``Record.is_session`` tells which is which; the first 3 bytes of the payload are enough. Without it the manager loads
+    every record to count the sessions.
+    """
+
+    def scan_sessions(self) -> AsyncIterator[str]:
+        """Yield the ids that ``scan`` yields, but only those of sessions."""
+        ...
+
+    async def count(self) -> int:
+        """Return the number of live records that hold a session; one that just expired may be among them."""
         ...
 
 

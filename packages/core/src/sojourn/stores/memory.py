@@ -23,6 +23,7 @@ from sojourn.stores.contract import (
     Record,
     Replaced,
     StoreIO,
+    holds_session,
 )
 
 K = TypeVar("K")
@@ -186,11 +187,21 @@ class MemoryStore:
             if blob is not None and not self._is_past(blob, self._clock.time()):
                 yield unpack_id(id_)
 
-    async def count(self) -> int:
-        """Return the number of live records, after freeing the expired ones."""
+    async def scan_sessions(self) -> AsyncIterator[str]:
+        """Yield the id of every live record that holds a session, each once."""
         with self._lock:
-            self._free(self._clock.time(), None)
-            return len(self._blobs)
+            ids = list(self._blobs)
+        for id_ in ids:
+            blob = self._blobs.get(id_)
+            if blob is not None and self._is_session(blob, self._clock.time()):
+                yield unpack_id(id_)
+
+    async def count(self) -> int:
+        """Return the number of live records that hold a session."""
+        with self._lock:
+            blobs = list(self._blobs.values())
+        now = self._clock.time()
+        return sum([self._is_session(blob, now) for blob in blobs])
 
     async def clear(self) -> None:
         """Delete every record."""
@@ -211,6 +222,12 @@ class MemoryStore:
     def _is_past(blob: bytes, now: float) -> bool:
         head = _read(blob)
         return bool(now >= head[1] or now >= head[2])
+
+    @staticmethod
+    def _is_session(blob: bytes, now: float) -> bool:
+        _, idle, absolute, writes, label = _read(blob)
+        at = _START + writes * WRITE_ID_BYTES + label
+        return bool(now < idle and now < absolute) and holds_session(blob[at : at + 3])
 
     def _live(self, id_: bytes) -> bytes | None:
         """Return the live packed record, or None; remove an expired one. The lock is held."""

@@ -115,8 +115,12 @@ class LocallyCachedStore:
         """Yield the id of every live record once, from the server."""
         return self._store.scan()
 
+    def scan_sessions(self) -> AsyncIterator[str]:
+        """Yield the id of every session once, from the server."""
+        return self._store.scan_sessions()
+
     async def count(self) -> int:
-        """Return the number of live records, by going through all of them."""
+        """Return the number of sessions, by going through all records."""
         return await self._store.count()
 
     async def clear(self) -> None:
