@@ -454,11 +454,14 @@ def unknown_variables(
 
 
 def warn_about_unknown_variables(
-    environ: Mapping[str, str] | None = None, dotenv_path: str | os.PathLike[str] | None = ".env"
+    environ: Mapping[str, str] | None = None,
+    dotenv_path: str | os.PathLike[str] | None = ".env",
+    configured: Iterable[str] = (),
 ) -> list[UnknownVariable]:
     """Log a warning for every ``SOJOURN_*`` variable that nothing reads, with the nearest name; return them.
 
-    *environ* is the environment of the process by default. Values are neither read nor shown.
+    *environ* is the environment of the process by default, *configured* are names in a framework's configuration. Values
+    are neither read nor shown.
     """
     from sojourn.settings import SessionSettings
     from sojourn.settings.sources import names_in_env_file
@@ -468,6 +471,7 @@ def warn_about_unknown_variables(
     found = unknown_variables(
         os.environ if environ is None else environ, "the environment", known=known, prefixes=prefixes
     )
+    found += unknown_variables(configured, "the framework's configuration", known=known, prefixes=prefixes)
     if dotenv_path is not None:
         path = Path(dotenv_path)
         found += unknown_variables(names_in_env_file(path), str(path), known=known, prefixes=prefixes)

@@ -305,7 +305,8 @@ def _listen_to(store: Store | ClientSideStore, events: EventDispatcher) -> None:
 
 def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]:
     """Return *parts*, keywords of SessionManager, with everything else that the settings name."""
-    warn_about_unknown_variables(dotenv_path=settings.surroundings.env_file)
+    surroundings = settings.surroundings
+    warn_about_unknown_variables(dotenv_path=surroundings.env_file, configured=surroundings.variables)
     loader = PluginLoader(settings)
     if "store" not in parts:
         parts["store"] = loader.store(settings.store)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr
@@ -177,8 +179,16 @@ class SessionSettings(LayeredSettings):
 
     _made: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    def __init__(self, *, _env_file: str | os.PathLike[str] | None = ENV_FILE, **values: Any) -> None:
-        given: dict[str, Any] = {**values, "_surroundings": Surroundings(env_file=_env_file)}
+    def __init__(
+        self,
+        *,
+        _env_file: str | os.PathLike[str] | None = ENV_FILE,
+        _variables: Mapping[str, object] = MappingProxyType({}),
+        _framework: Mapping[str, object] = MappingProxyType({}),
+        **values: Any,
+    ) -> None:
+        places = Surroundings(env_file=_env_file, variables=_variables, framework=_framework)
+        given: dict[str, Any] = {**values, "_surroundings": places}
         super().__init__(**given)
         problems = list(problems_of(self))
         if problems:
@@ -193,6 +203,35 @@ class SessionSettings(LayeredSettings):
         copied._made = {}  # noqa: SLF001 - the same class
         return copied
 
+    @classmethod
+    def of_framework(
+        cls,
+        variables: Mapping[str, object],
+        own: Mapping[str, object],
+        *,
+        secret_key: str | bytes | None = None,
+        fallbacks: Sequence[str | bytes] = (),
+    ) -> Self:
+        """Return the settings for an application whose framework has a configuration of its own.
+
+        The ``SOJOURN_*`` names in *variables* count as given in code, those of plugins too; None is not set. *own* are
+        fields that the framework's other settings stand for, where nothing of sojourn's says otherwise; leave out what
+        has the framework's default. *secret_key* is the secret where none is set, and *fallbacks* open beside it, if
+        they are strong (SECURITY R47); a passphrase needs ``SOJOURN_SALT``. Raises ``ConfigurationError``.
+        """
+        from sojourn.settings.secrets import of_framework
+
+        settings = cls(_variables=variables, _framework=own)
+        if not secret_key or settings._secrets():
+            return settings
+        secrets = of_framework(
+            [secret_key, *fallbacks], is_relaxed=settings.is_relaxed, has_salt=settings.salt is not None
+        )
+        if not secrets:
+            return settings
+        given = {**own, "secret": secrets[0], "retired_secrets": secrets[1:]}
+        return cls(_variables=variables, _framework=given)
+
     @property
     def is_relaxed(self) -> bool:
         """Whether the preset is for work on one's own machine: ``development`` or ``testing``."""
@@ -201,7 +240,7 @@ class SessionSettings(LayeredSettings):
     @property
     def surroundings(self) -> Surroundings:
         """The files and the preset that plugins read their own settings from."""
-        return Surroundings(env_file=self._surroundings.env_file, secrets_dir=self.secrets_dir, preset=self.preset)
+        return replace(self._surroundings, secrets_dir=self.secrets_dir, preset=self.preset, framework={})
 
     def key_ring(self) -> KeyRing:
         """Return the key ring, built once; raises ``ConfigurationError`` without a good secret (SECURITY R30)."""

@@ -1,4 +1,4 @@
-"""Where settings come from: code > environment > .env > secrets file > preset > default.
+"""Where settings come from: code > environment > .env > secrets file > framework > preset > default.
 
 Every value remembers its source. No error repeats a secret, neither in its message nor in a chained exception
 (SECURITY R6).
@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeAlias, cast, get_args
@@ -29,7 +29,7 @@ from pydantic_settings import (
 from sojourn.errors import ConfigurationError
 from sojourn.settings.types import HOW_TO_WRITE_A_DURATION, write_duration
 
-Origin: TypeAlias = Literal["code", "environment", ".env", "secrets file", "preset", "default"]
+Origin: TypeAlias = Literal["code", "environment", ".env", "secrets file", "framework", "preset", "default"]
 ORIGINS: Final[tuple[Origin, ...]] = get_args(Origin)
 """The places of a value, the first one winning."""
 Presets: TypeAlias = Mapping[str, Mapping[str, object]]
@@ -46,6 +46,7 @@ _PLACES: Final = {
     "environment": "from the environment",
     ".env": "from .env",
     "secrets file": "from a secrets file",
+    "framework": "from the framework's own settings",
     "preset": "from the preset",
 }
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://.*", re.IGNORECASE | re.DOTALL)
@@ -55,11 +56,17 @@ _NOT_SET: Final = "-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """Where values not given in code come from: files and the preset. None: as the variables say."""
+    """Where values come from beside the arguments: files and the preset. None: as the variables say.
+
+    *variables* are ``SOJOURN_*`` names and values that count as given in code, for whoever's settings they are.
+    *framework* are fields that a framework's own settings stand for; whatever names sojourn's own wins over them.
+    """
 
     env_file: str | os.PathLike[str] | None = ENV_FILE
     secrets_dir: str | os.PathLike[str] | None = None
     preset: str | None = None
+    variables: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
+    framework: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
 
 
 class LayeredSettings(BaseSettings):
@@ -141,7 +148,9 @@ def read_layers(
     model: type[LayeredSettings], values: Mapping[str, Any], surroundings: Surroundings
 ) -> list[tuple[Origin, dict[str, Any]]]:
     """Return the values of each source for the fields of *model*, the first source first."""
-    layers: list[tuple[Origin, dict[str, Any]]] = [("code", dict(values))]
+    configured = {name: surroundings.variables.get(variable_of(model, name)) for name in model.model_fields}
+    given = {name: value for name, value in configured.items() if value is not None}
+    layers: list[tuple[Origin, dict[str, Any]]] = [("code", {**given, **values})]
     layers.append(("environment", _read(EnvSettingsSource(model), model, "the environment")))
     if surroundings.env_file is not None and Path(surroundings.env_file).is_file():
         path = Path(surroundings.env_file)
@@ -151,6 +160,8 @@ def read_layers(
     if directory is not None:
         files = SecretsSettingsSource(model, secrets_dir=directory)
         layers.append(("secrets file", _read(files, model, str(directory))))
+    if surroundings.framework:
+        layers.append(("framework", dict(surroundings.framework)))
     preset = surroundings.preset or _first(layers, "preset") or DEFAULT_PRESET
     if isinstance(preset, str):
         layers.append(("preset", dict(model.presets.get(preset, {}))))
