@@ -125,6 +125,18 @@ def test_a_visitor_logs_in_with_the_cart_and_out(monkeypatch: pytest.MonkeyPatch
         assert browser.token is None
 
 
+@pytest.mark.parametrize("is_persistent", [False, True])
+def test_the_box_remember_me_lets_the_cookie_outlive_the_browser(
+    is_persistent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_COOKIE_PERSISTENT", str(is_persistent))
+    with in_fastapi(monkeypatch, "Log in and out") as browser:
+        (ticked,) = browser.post("/login?name=ada&remember_me=true").all("set-cookie")
+        assert "; Max-Age=1209600;" in ticked
+        (plain,) = browser.post("/login?name=ada").all("set-cookie")
+        assert ("Max-Age" in plain) is is_persistent
+
+
 def test_a_message_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with in_fastapi(monkeypatch, "Tell something on the next page") as browser:
         assert browser.post("/order").status == 200

@@ -79,9 +79,9 @@ class SessionHelpers(Generic[T]):
         """Tell whether somebody is logged in."""
         return self.session.principal is not None
 
-    def login(self, principal: str, *, remember: timedelta | None = None) -> None:
+    def login(self, principal: str, *, remember: timedelta | None = None, persistent: bool | None = None) -> None:
         """Bind the session to *principal* under a fresh token (SECURITY R8)."""
-        self.session.login(principal, remember=remember)
+        self.session.login(principal, remember=remember, persistent=persistent)
 
     def logout(self) -> None:
         """End the session; a new, empty one begins (SECURITY R13)."""

@@ -12,6 +12,7 @@ from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
 from sojourn.errors import ConfigurationError
 from sojourn.events import EventDispatcher
 from sojourn.hookspecs import Observer
+from sojourn.manager import opening
 from sojourn.manager.client_side import Revocations
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import GuardedStore
@@ -106,6 +107,7 @@ def build_engine(
             renew_after=settings.renew_after.total_seconds() if settings.renew_after is not None else None,
             renew_grace=settings.renew_grace.total_seconds(),
             max_lifetime=longest,
+            persistent=settings.cookie_persistent,
         ),
         clock=clock,
         client_side=client_side,
@@ -129,6 +131,7 @@ def build_engine(
             else None
         ),
         indexed=isinstance(store, IndexedStore) and not client_side,
+        reload=opening.reload,
     )
 
 

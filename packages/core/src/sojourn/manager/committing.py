@@ -77,7 +77,7 @@ async def commit(engine: Engine[T], state: RequestState[T]) -> CookieChange:
                 payload = state.compose()
                 if rotation.is_due(engine, state, engine.clock.time()):
                     await rotation.renew(engine, state, payload)
-                elif payload != state.loaded:
+                elif payload != state.loaded or state.ends_at is not None:
                     await conflicts.replace(engine, state, payload)
                 else:
                     await _touch(engine, state)
@@ -146,7 +146,7 @@ async def _create(engine: Engine[T], state: RequestState[T]) -> None:
             await rotation.take_back(engine, record.id)
             raise
     state.adopt(record, payload, token, written="created", keep=True)
-    state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record))
+    state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record, payload))
     engine.events.event("started", record.id, principal=payload.principal)
 
 

@@ -36,6 +36,7 @@ _NEVER_MERGED: Final = (
     "issued_at",
     "authenticated_at",
     "lifetime",
+    "persistent",
     "fingerprint",
     "client",
 )
@@ -69,10 +70,10 @@ async def replace(engine: Engine[T], state: RequestState[T], payload: Payload) -
         written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()))
         answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
         if answer is Replaced.OK:
-            moved = token != state.token
+            moved = token != state.token or state.is_cookie_stale
             state.adopt(written, payload, token, written="merged" if merged else "replaced", keep=not merged)
             if moved:
-                state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written))
+                state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written, payload))
             return
         if answer is Replaced.GONE:
             mark_gone(engine, state)
@@ -98,7 +99,7 @@ async def reseal(engine: Engine[T], state: RequestState[T], payload: Payload) ->
         msg = "the session lives in the cookie and was changed after the response started; change it before"
         raise ResponseStartedError(msg)
     written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()))
-    if payload == state.loaded:
+    if payload == state.loaded and state.ends_at is None:
         token = await engine.client_store.touch(written)
     else:
         token = await engine.client_store.replace(written, expected=record.version, write_id=b"")
@@ -109,7 +110,7 @@ async def reseal(engine: Engine[T], state: RequestState[T], payload: Payload) ->
         mark_gone(engine, state)
         return
     state.adopt(written, payload, token, written="replaced", keep=True)
-    state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written))
+    state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written, payload))
 
 
 async def reload(engine: Engine[T], id: str, token: str | None, *, follows_rotations: bool = False) -> Theirs | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from copy import copy
 from struct import Struct
-from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeVar, cast
 
 from sojourn.binding import Binding, Client, Peer
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
@@ -86,6 +86,7 @@ class Engine(Generic[T]):
         revocations: Revocations | None,
         client_side: bool,
         indexed: bool,
+        reload: Callable[[Engine[T], RequestState[T]], Coroutine[Any, Any, bool]],
     ) -> None:
         self.settings = settings
         self.model = model
@@ -101,6 +102,7 @@ class Engine(Generic[T]):
         self.client_side = client_side
         """Whether sessions live in the cookie."""
         self.indexed = indexed
+        self._reload = reload
         self.key: object = object()
         """Under this object the session of a request stands; the blocking sibling shares it."""
         self.on_conflict: Literal["merge", "raise", "overwrite"] = settings.on_conflict
@@ -131,6 +133,10 @@ class Engine(Generic[T]):
     def __repr__(self) -> str:
         """Show no key and no setting (SECURITY R6)."""
         return f"<Engine over {type(self.store.store).__name__}>"
+
+    def reload(self, state: RequestState[T]) -> Coroutine[Any, Any, bool]:
+        """Read again what is stored of a session: `opening.reload`, which stands above this module."""
+        return self._reload(self, state)
 
     # -- how it waits ----------------------------------------------------------------------------------------
 

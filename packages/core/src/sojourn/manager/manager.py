@@ -144,6 +144,10 @@ class SessionManager(Generic[T]):
         with self.engine.deadline_scope():
             return await committing.commit(self.engine, state)
 
+    async def reload(self, session: Session[T]) -> bool:
+        """Read again what is stored of a session, as ``await session.reload()`` does; tell whether it is still there."""
+        return await opening.reload(self.engine, state_of(session))
+
     def of(self, request: object) -> Session[T]:
         """Return the session of a request: an ASGI scope, a WSGI environ or an object that has one.
 
@@ -330,6 +334,10 @@ class BlockingManager(Generic[T]):
     def commit(self, session: Session[T]) -> CookieChange:
         """See SessionManager.commit."""
         return run_blocking(self.manager.commit(session))
+
+    def reload(self, session: Session[T]) -> bool:
+        """See SessionManager.reload."""
+        return run_blocking(self.manager.reload(session))
 
     def of(self, request: object) -> Session[T]:
         """See SessionManager.of."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 from contextlib import suppress
+from math import ceil
 from typing import Any, Final, TypeVar, cast
 
 from msgspec import Struct
@@ -17,11 +18,12 @@ from msgspec import Struct
 from sojourn.binding import ClientOf
 from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import is_token, match_token, token_id
-from sojourn.errors import SerializationError, SessionReadOnlyError, SessionUnavailableError
+from sojourn.errors import SerializationError, SessionReadOnlyError, SessionStateError, SessionUnavailableError
 from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, Trail
 from sojourn.session import (
     CLOCK_TOLERANCE,
     EMPTY,
+    KEEP,
     PAYLOAD_DECODER,
     UNREADABLE,
     CookieAction,
@@ -32,6 +34,7 @@ from sojourn.session import (
     Session,
     SessionState,
     decode_payload,
+    state_of,
     unpack_map,
 )
 from sojourn.stores import STUB, Deadline, DeadlineScope, Record
@@ -199,6 +202,38 @@ def read(engine: Engine[T], record: Record) -> Payload:
     return decode_payload(plain)
 
 
+async def reload(engine: Engine[T], state: RequestState[T]) -> bool:
+    """Make *state* what is stored now, without the changes of this request; tell whether the session is still there."""
+    if state.phase is SessionState.ROTATED or state.pending_deletes:
+        msg = "reload() would undo a login, rotation or logout that no commit has stored yet; commit first"
+        raise SessionStateError(msg)
+    if state.phase is SessionState.DESTROYED:
+        return False
+    token, record = state.record_token, state.record
+    if state.phase is SessionState.READ_ONLY:
+        token = state.sent_token  # the store may be back, or the node that wrote the record is no longer ahead
+    with engine.deadline_scope():
+        if token is None and record is not None:  # one that was read by its id
+            present = await engine.latest(record.id)
+            lookup = Lookup(_UNKNOWN) if present is None else Lookup(LOADED, record=present)
+        else:
+            lookup = await load(engine, token, fresh=True)
+    if lookup.error is not None:
+        raise lookup.error
+    found = state_of(open_session(engine, lookup, state.here))
+    if found.record is not None and found.loaded is not None:
+        state.outcome = LOADED
+        state.adopt(found.record, found.loaded, found.token)
+        if not state.head_sent and found.cookie is not KEEP:
+            state.cookie = found.cookie
+        return True
+    if found.phase is SessionState.READ_ONLY or found.outcome is LoadOutcome.CORRUPT:
+        msg = f"what is stored of the session by now cannot be read ({found.outcome.value}); try again later"
+        raise SessionReadOnlyError(msg)
+    state.begin_anew(found.outcome)
+    return False
+
+
 # -- from a record to a session ----------------------------------------------------------------------------------
 
 
@@ -240,7 +275,7 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
         engine, LOADED, sent, client, payload, payload, data, _STORED, token, record.id, record, token, payload, False
     )
     if token != sent:
-        state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record))
+        state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record, payload))
     if engine.events.is_observed:
         engine.events.event("loaded", record.id, principal=payload.principal)
     session = cast("Session[T]", _new_session(Session))
@@ -274,6 +309,13 @@ def _is_bound_to(engine: Engine[T], payload: Payload, client: ClientOf) -> bool:
     return True
 
 
-def max_age(engine: Engine[T], record: Record) -> int:
-    """Return the seconds for Max-Age: up to the absolute deadline (SECURITY R21)."""
-    return max(1, int(record.absolute_deadline - engine.clock.time()))
+def max_age(engine: Engine[T], record: Record, payload: Payload, *, persistent: bool | None = None) -> int | None:
+    """Return the seconds for Max-Age, up to the absolute deadline (SECURITY R21); None where the cookie ends with the browser.
+
+    In whole seconds, rounded up: what a request has taken of the first one must not take the last one.
+    """
+    if persistent is None:
+        persistent = payload.persistent
+    if not (engine.lifetimes.persistent if persistent is None else persistent):
+        return None
+    return max(1, ceil(record.absolute_deadline - engine.clock.time()))

@@ -62,12 +62,11 @@ class Queries(Generic[T]):
             except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
                 continue
             if payload.principal == principal:
-                idle = engine.lifetimes.idle_timeout if payload.lifetime is None else payload.lifetime
                 infos.append(
                     SessionInfo(
                         record.id,
                         datetime.fromtimestamp(payload.created_at, UTC),
-                        datetime.fromtimestamp(max(payload.created_at, record.idle_deadline - idle), UTC),
+                        datetime.fromtimestamp(engine.lifetimes.last_seen(payload, record), UTC),
                         datetime.fromtimestamp(record.deadline, UTC),
                         payload.client,
                     )

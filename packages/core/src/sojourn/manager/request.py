@@ -36,16 +36,7 @@ from sojourn.manager.guarded_store import run_blocking
 from sojourn.manager.opening import LONGEST_TOKEN, MOST_TOKENS, Lookup, max_age
 from sojourn.manager.opening import NOTHING as NOTHING_FOUND
 from sojourn.manager.shielding import is_cancellation, shield
-from sojourn.session import (
-    KEEP,
-    CookieAction,
-    CookieChange,
-    LoadOutcome,
-    RequestState,
-    Session,
-    SessionState,
-    state_of,
-)
+from sojourn.session import KEEP, CookieAction, CookieChange, LoadOutcome, RequestState, Session, SessionState, state_of
 from sojourn.stores import Deadline, DeadlineScope
 
 T = TypeVar("T")
@@ -291,7 +282,9 @@ class RequestSession(Struct, Generic[T], eq=False):
                 self._was_changed = self._was_changed or state.record is not before
                 self._is_refused = False
                 if resend and state.cookie is KEEP and state.token is not None and state.record is not None:
-                    state.cookie = CookieChange(CookieAction.SET, state.token, max_age(engine, state.record))
+                    state.cookie = CookieChange(
+                        CookieAction.SET, state.token, max_age(engine, state.record, state.payload)
+                    )
             if error is None:
                 if state.cookie is KEEP and state.accessed:
                     self.ending, self._was_accessed = ACCESSED, True
@@ -330,7 +323,10 @@ class RequestSession(Struct, Generic[T], eq=False):
         cookies = self.engine.cookies
         if change.action is CookieAction.CLEAR:
             return Ending(set_cookie=cookies.clear_header(), accessed=accessed, cookie_name=cookies.name)
-        line = cookies.set_header(change.token or "", change.max_age, persistent=persistent)
+        seconds = change.max_age
+        if persistent is not None and state.record is not None:
+            seconds = max_age(self.engine, state.record, state.payload, persistent=persistent)
+        line = cookies.set_header(change.token or "", seconds, persistent=True)
         if state.id is not None:
             self.engine.events.event("client", state.id, principal=state.payload.principal)
         return Ending(set_cookie=line, accessed=accessed, cookie_name=cookies.name)

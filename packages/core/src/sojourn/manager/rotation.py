@@ -223,7 +223,7 @@ def _finish(
     merged: bool,
 ) -> None:
     state.adopt(record, payload, token, written="rotated", keep=not merged)
-    state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record))
+    state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record, payload))
     engine.events.event("regenerated", record.id, old_id=old.id, principal=payload.principal)
 
 
@@ -276,7 +276,7 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
         return
     record, moved, merged = stubbed
     state.adopt(record, moved, renewed, written="renewed", keep=not merged)
-    state.cookie = CookieChange(CookieAction.SET, renewed, max_age(engine, record))
+    state.cookie = CookieChange(CookieAction.SET, renewed, max_age(engine, record, moved))
     engine.events.event("regenerated", record.id, old_id=old.id, principal=moved.principal, reason="renewal")
 
 
@@ -291,7 +291,7 @@ async def _join(engine: Engine[T], state: RequestState[T], payload: Payload, new
     if theirs is not None and old is not None and theirs.record.id != old.id:
         if payload == state.loaded:
             state.adopt(theirs.record, theirs.payload, theirs.token, written="renewed")
-            state.cookie = CookieChange(CookieAction.SET, theirs.token, max_age(engine, theirs.record))
+            state.cookie = CookieChange(CookieAction.SET, theirs.token, max_age(engine, theirs.record, theirs.payload))
             return
     elif orphan is not None:
         age = state.deadlines(engine.clock.time())[0] - orphan.idle_deadline

@@ -1,5 +1,6 @@
 """The session a handler holds, and the pure state behind it."""
 
+from sojourn.session.lifetimes import CLOCK_TOLERANCE, Lifetimes
 from sojourn.session.model import Migrate, Model
 from sojourn.session.payload import (
     EMPTY,
@@ -15,12 +16,10 @@ from sojourn.session.payload import (
 from sojourn.session.session import Decisions, Session, state_of
 from sojourn.session.state import (
     CLEAR,
-    CLOCK_TOLERANCE,
     KEEP,
     UNSET,
     CookieAction,
     CookieChange,
-    Lifetimes,
     RequestState,
     SessionRules,
 )

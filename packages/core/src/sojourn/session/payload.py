@@ -45,6 +45,8 @@ class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     principal can tell by this alone that two ids are one session (SECURITY R40, R41)."""
     enters: bool = False
     """Whether it began where ``max_sessions`` holds: it counts once it stands on the roll of its principal (R41)."""
+    persistent: bool | None = None
+    """Whether the cookie outlives the browser; None leaves it to the settings."""
 
     def __repr__(self) -> str:
         """Show nothing of the content (SECURITY R48)."""

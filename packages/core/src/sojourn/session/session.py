@@ -48,7 +48,7 @@ _COOKIES: Final = {
     CookieAction.SET: "the token or the sealed content is a new one",
     CookieAction.CLEAR: "the session ended by logout() or destroy()",
 }
-_OWN_FIELDS: Final = ("principal", "csrf", "lifetime", "fingerprint")
+_OWN_FIELDS: Final = ("principal", "csrf", "lifetime", "persistent", "fingerprint")
 
 
 class Decisions(Struct, frozen=True):
@@ -60,7 +60,7 @@ class Decisions(Struct, frozen=True):
     """One of nothing, created, replaced, merged, touched, rotated, renewed, deleted, gone."""
     why_written: str
     changed: tuple[str, ...]
-    """Which parts the write changed: data, extras, flash, principal, csrf, lifetime, fingerprint."""
+    """Which parts the write changed: data, extras, flash, principal, csrf, lifetime, persistent, fingerprint."""
     cookie: CookieAction
     why_cookie: str
     version: int | None
@@ -146,6 +146,26 @@ class Session(MutableMapping[str, Any], Generic[T]):
         return None if at is None else datetime.fromtimestamp(at, UTC)
 
     @property
+    def last_seen(self) -> datetime:
+        """When it was used last before this request, to the share of the idle timeout that moves its deadline. UTC.
+
+        With ``remember`` use moves no deadline: it is the time of the login.
+        """
+        state = self._read()
+        loaded, record = state.loaded, state.record
+        at = (
+            state.payload.created_at
+            if loaded is None or record is None
+            else state.rules.lifetimes.last_seen(loaded, record)
+        )
+        return datetime.fromtimestamp(at, UTC)
+
+    @property
+    def changed(self) -> bool:
+        """Whether this request changed it so far, whether or not that is stored yet; a touch is no change."""
+        return self._read().is_changed()
+
+    @property
     def expires_at(self) -> datetime:
         """When it ends if nothing moves its idle deadline. UTC."""
         state = self._read()
@@ -188,13 +208,34 @@ class Session(MutableMapping[str, Any], Generic[T]):
 
     # -- what can happen to it -------------------------------------------------------------------------------
 
-    def login(self, principal: str, *, remember: timedelta | None = None) -> None:
+    def login(self, principal: str, *, remember: timedelta | None = None, persistent: bool | None = None) -> None:
         """Bind the principal, rotate the token, set ``authenticated_at`` and both clocks (SECURITY R8, R12).
 
         An anonymous session's data and the same principal's are kept; for another principal it starts from a new one.
-        *remember* sets this one session's lifetime (SECURITY R11).
+        *remember* sets this one session's lifetime, within the longest that the preset allows (SECURITY R11), and lets the
+        cookie outlive the browser; *persistent* alone says whether it does. None leaves either to the settings.
         """
-        self._read().login(principal, remember)
+        self._read().login(principal, remember, persistent)
+
+    def set_lifetime(self, lifetime: timedelta | None, *, persistent: bool | None = None) -> None:
+        """End the session *lifetime* from now at the latest, used or not; the idle timeout goes on beside it.
+
+        Only after ``login()`` in the same request may it be longer than what the session has left, and then it counts as
+        ``remember`` does; otherwise that raises SessionStateError (SECURITY R57). None means the settings' lifetimes.
+        *persistent* says whether the cookie outlives the browser; None leaves that as it is.
+        """
+        self._read().set_lifetime(lifetime, persistent)
+
+    async def reload(self) -> bool:
+        """Drop what this request has not stored, and read what is stored now; tell whether the session is still there.
+
+        One that is not reads as a new one from then on and refuses writes, as after ``destroy()``. Objects taken out of
+        ``data`` before are stale. For long-lived connections; without an event loop ``sessions.blocking.reload(session)``.
+        Raises SessionUnavailableError when the store cannot be asked, and SessionStateError while a login or rotation waits
+        for its commit; both change nothing.
+        """
+        state = self._read()
+        return await state.rules.reload(state)
 
     def logout(self) -> None:
         """End the session; what follows is a new, empty one, under a fresh token if it is written (SECURITY R13)."""

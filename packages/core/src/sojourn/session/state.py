@@ -6,8 +6,8 @@ comparing with what was loaded; nobody has to announce them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from copy import copy
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
@@ -17,9 +17,10 @@ from msgspec.structs import replace
 
 from sojourn.binding import ClientOf
 from sojourn.crypto import new_token, token_id
-from sojourn.errors import ConfigurationError, ResponseStartedError, SessionUnavailableError
+from sojourn.errors import ResponseStartedError, SerializationError, SessionUnavailableError
 from sojourn.flash import Flash
 from sojourn.merge import merge_messages, merge_values
+from sojourn.session.lifetimes import Lifetimes, require_choice
 from sojourn.session.model import Model
 from sojourn.session.payload import EMPTY, Payload, pack_map, unpack_map
 from sojourn.session.transitions import LoadOutcome, Move, SessionState, after
@@ -62,42 +63,6 @@ KEEP: Final = CookieChange()
 CLEAR: Final = CookieChange(CookieAction.CLEAR)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetimes:
-    """How long sessions live, in seconds."""
-
-    idle_timeout: float
-    absolute_timeout: float
-    touch_after: float
-    """Seconds of idling after which an access moves the idle deadline."""
-    renew_after: float | None = None
-    renew_grace: float = 30.0
-    max_lifetime: float
-    """The longest that ``login(remember=...)`` may ask for."""
-
-    def deadlines(self, payload: Payload, record: Record | None, now: float) -> tuple[float, float]:
-        """Return the idle and the absolute deadline of what is written *now* over *record* (SECURITY R10).
-
-        The absolute deadline never moves later; it moves earlier where the settings have become stricter.
-        """
-        lifetime = payload.lifetime
-        absolute = payload.created_at + (self.absolute_timeout if lifetime is None else lifetime)
-        if record is not None and record.absolute_deadline < absolute:
-            absolute = record.absolute_deadline
-        idle = now + (self.idle_timeout if lifetime is None else lifetime)
-        return (min(absolute, idle)), absolute
-
-    def touch_share(self, payload: Payload) -> float:
-        """Return by how many seconds an access has to move the idle deadline before it is worth a call of the store."""
-        lifetime = payload.lifetime
-        return self.touch_after if lifetime is None else self.touch_after * lifetime / self.idle_timeout
-
-
-CLOCK_TOLERANCE: Final = 60.0
-"""Seconds by which the clocks of nodes may differ; a session from further ahead is over, for a clock that was put back
-would lengthen its absolute lifetime (FAILURES F18)."""
-
-
 class SessionRules(Protocol[T]):
     """What all sessions of one manager have in common; the manager's engine is one."""
 
@@ -109,6 +74,8 @@ class SessionRules(Protocol[T]):
     def clock(self) -> Clock: ...  # noqa: D102
     @property
     def client_side(self) -> bool: ...  # noqa: D102
+    @property
+    def reload(self) -> Callable[[RequestState[T]], Coroutine[Any, Any, bool]]: ...  # noqa: D102
 
 
 class _Unset(Enum):
@@ -154,6 +121,10 @@ class RequestState(Struct, Generic[T], eq=False):
     logged_in: bool = False
     """Whether a login since the last commit asks for the rotation."""
     head_sent: bool = False
+    ends_at: float | None = None
+    """The absolute deadline that `set_lifetime` chose, until a commit has stored it."""
+    is_cookie_stale: bool = False
+    """Whether the browser holds the cookie with another Max-Age than the session has from now on."""
     deadline: Deadline | None = None
     """How long the request may still wait for its stores."""
     unavailable: SessionUnavailableError | None = None
@@ -335,6 +306,19 @@ class RequestState(Struct, Generic[T], eq=False):
         payload = self.payload
         return payload.principal is not None or payload.csrf is not None or not self.is_blank()
 
+    def is_changed(self) -> bool:
+        """Tell whether this request changed the session, stored or not; a touch is no change."""
+        if self.pending_deletes or self.written not in {"nothing", "touched"}:
+            return True
+        if self.phase is not _STORED:
+            return self.phase is SessionState.ROTATED or (
+                self.phase is not SessionState.READ_ONLY and self.holds_anything()
+            )
+        try:
+            return self.ends_at is not None or self.compose() != self.loaded
+        except SerializationError:
+            return True  # to what cannot be stored
+
     @property
     def descends(self) -> bool:
         """Tell whether the content came from the record, so that concurrent changes of it are merged in."""
@@ -374,19 +358,14 @@ class RequestState(Struct, Generic[T], eq=False):
             self.token = None if self.rules.client_side else token
         return self.id
 
-    def login(self, principal: str, remember: timedelta | None) -> None:
+    def login(self, principal: str, remember: timedelta | None, persistent: bool | None = None) -> None:  # noqa: FBT001
         """Bind the principal, reset both clocks, ask for a fresh token (SECURITY R8, R12)."""
         if not principal or not isinstance(cast("object", principal), str):
             given = "an empty one" if principal == "" else type(principal).__name__
             msg = f"login() takes the principal as a non-empty str, not {given}; use str(user_id)"
             raise TypeError(msg)
-        if not isinstance(cast("object", remember), timedelta | None):
-            raise TypeError(f"login(remember=...) takes a timedelta, not {type(remember).__name__}")
-        lifetime = remember.total_seconds() if remember is not None else None
-        longest = self.rules.lifetimes.max_lifetime
-        if lifetime is not None and not 0 < lifetime <= longest:
-            msg = f"login(remember=...) must lie between 0 and {longest:g} seconds, not {lifetime:g}"
-            raise ConfigurationError(msg)
+        lifetime = self.rules.lifetimes.require("login(remember=...)", remember)
+        require_choice("login", persistent)
         self._move_before_head(Move.LOGIN)
         if self.payload.principal is not None and self.payload.principal != principal:
             self._empty()
@@ -394,10 +373,34 @@ class RequestState(Struct, Generic[T], eq=False):
         payload.principal = principal
         payload.csrf = None
         payload.lifetime = lifetime
+        payload.persistent = True if persistent is None and remember is not None else persistent
+        self.ends_at = None
         payload.created_at = payload.issued_at = payload.authenticated_at = self.rules.clock.time()
         self.rebind = True
         self.logged_in = True
         self.id = self.token = None
+
+    def set_lifetime(self, lifetime: timedelta | None, persistent: bool | None) -> None:  # noqa: FBT001
+        """Set how long the session lives from now on; shorten at once, lengthen only after a login (SECURITY R57)."""
+        lifetimes = self.rules.lifetimes
+        seconds = lifetimes.require("set_lifetime()", lifetime)
+        require_choice("set_lifetime", persistent)
+        ends_at = None
+        if not self.logged_in:
+            ends_at = lifetimes.earlier_end(seconds, self.payload, self.record, self.rules.clock.time())
+        if persistent is None:
+            self.move(Move.WRITE)
+        else:
+            self._move_before_head(Move.WRITE)
+        payload = self.change()
+        if persistent is not None:
+            payload.persistent = persistent
+        if self.logged_in:
+            payload.lifetime = seconds
+        elif seconds is None:
+            payload.lifetime = None
+        self.ends_at = ends_at
+        self.is_cookie_stale = not self.head_sent
 
     def rotate(self) -> None:
         """Ask for a fresh token; the old one ends with the next commit (SECURITY R8)."""
@@ -433,6 +436,14 @@ class RequestState(Struct, Generic[T], eq=False):
         self._forget()
         self.cookie = KEEP
 
+    def begin_anew(self, outcome: LoadOutcome) -> None:
+        """Become what a session is of which nothing is stored: gone when there was something, else a new one."""
+        if self.record is not None:
+            self.mark_gone()
+            return
+        self.phase, self.outcome = SessionState.NEW, outcome
+        self._forget()
+
     def adopt(
         self, record: Record, payload: Payload, token: str | None, *, written: str = "nothing", keep: bool = False
     ) -> None:
@@ -448,7 +459,8 @@ class RequestState(Struct, Generic[T], eq=False):
         self.loaded = self.payload = self.base = payload
         if not keep:
             self._drop_content()
-        self.rebind = self.touch_wanted = self.logged_in = False
+        self.rebind = self.touch_wanted = self.logged_in = self.is_cookie_stale = False
+        self.ends_at = None
 
     def _end(self) -> None:
         if self.record is not None:
@@ -465,7 +477,7 @@ class RequestState(Struct, Generic[T], eq=False):
         """Become a new, anonymous session."""
         now = self.rules.clock.time()
         self.payload = Payload(data=b"", created_at=now, issued_at=now)
-        self.base = None
+        self.base = self.ends_at = None
         self._drop_content()
         self.rebind = True
 
@@ -478,9 +490,11 @@ class RequestState(Struct, Generic[T], eq=False):
     def deadlines(self, now: float) -> tuple[float, float]:
         """Return the idle and the absolute deadline of a record written *now* (SECURITY R10)."""
         loaded, payload, record = self.loaded, self.payload, self.record
-        if loaded is None or loaded.created_at != payload.created_at:
-            record = None  # a new session, or a login: both clocks begin anew
-        return self.rules.lifetimes.deadlines(payload, record, now)
+        if loaded is None or self.logged_in or loaded.created_at != payload.created_at:
+            record = None  # a new session, or a login, perhaps at the same tick of the clock: both clocks begin anew
+        deadlines = self.rules.lifetimes.deadlines(payload, record, now)
+        end = self.ends_at
+        return deadlines if end is None else (min(deadlines[0], end), min(deadlines[1], end))
 
     def is_touch_due(self, now: float) -> bool:
         """Tell whether this access moves the idle deadline, having used up the share of it that `touch_after` names."""
