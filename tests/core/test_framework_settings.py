@@ -112,6 +112,7 @@ def test_r47_longer_keys_are_taken_whole() -> None:
         secrets.token_hex(16),
         "django-insecure-" + new_secret(),
     ],
+    ids=range(7),
 )
 def test_r47_a_weak_key_is_refused_where_it_counts_and_never_shown(key: str) -> None:
     with pytest.raises(ConfigurationError, match="SECRET_KEY") as caught:
