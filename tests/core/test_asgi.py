@@ -139,11 +139,12 @@ async def test_a_cookie_header_in_two_pieces_is_read(bench: Bench) -> None:
 async def test_the_scope_holds_the_mapping_for_libraries(bench: Bench) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         mapping = scope["session"]
-        assert bool(mapping)
+        assert not mapping
         mapping["_state"] = "x"
         assert "_state" in mapping
         assert mapping.pop("_state") == "x"
-        mapping.setdefault("kept", [1])
+        assert mapping.setdefault("kept", [1]) == [1]
+        assert bool(mapping)
         assert mapping.principal is None
         assert repr(mapping) == "<AsyncRequestSession>"
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -173,6 +174,11 @@ MAPPING_READS: dict[str, Callable[[Any], object]] = {
     "pop": lambda mapping: mapping.pop("here"),
     "popitem": lambda mapping: mapping.popitem(),
     "update": lambda mapping: mapping.update(new=1),
+    "ior": lambda mapping: mapping.__ior__({"new": 1}),
+    "or": lambda mapping: mapping | {"new": 1},
+    "ror": lambda mapping: {"new": 1} | mapping,
+    "copied": lambda mapping: mapping.copy(),
+    "reversed": lambda mapping: list(reversed(mapping)),
     "update with nothing": lambda mapping: mapping.update({}) or mapping.get("x"),
     "clear": lambda mapping: mapping.clear(),
 }

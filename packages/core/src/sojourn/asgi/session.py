@@ -82,7 +82,7 @@ class SessionMiddleware:
         request = self._begin(scope)
         if self._loads and not (self._exclude and self._is_excluded(scope)):
             await request.load()
-        is_placed = scope["session"] is request
+        placed = scope["session"]
 
         def send_wrapped(message: Message) -> Awaitable[None]:
             if request.has_begun:
@@ -90,8 +90,8 @@ class SessionMiddleware:
                 return send(message) if ending is None or ending.error is None else _nothing()
             if message["type"] != "http.response.start":
                 return send(message)
-            if is_placed and scope["session"] is not request:
-                request.before_commit(partial(_replace_extras, request, scope["session"]))
+            if scope.get("session") is not placed:
+                _take_replacement(request, placed, scope)
             ending = request.finish_unchanged(message["status"])
             if ending is None:
                 return _commit_and_send(request, scope, message, send)
@@ -109,6 +109,8 @@ class SessionMiddleware:
             elif not (request.ending and request.ending.error and isinstance(error, SessionUnavailableError)):
                 raise
         else:
+            if scope.get("session") is not placed:
+                _take_replacement(request, placed, scope)
             await request.close()
         if request.ending is NOTHING and request.accessed:
             note_late_use(self._late, getattr(scope.get("route"), "path", None) or scope.get("path", "/"))
@@ -155,11 +157,14 @@ class SessionMiddleware:
             return
         if self._loads and not self._is_excluded(scope):
             await request.load()
+        placed = scope["session"]
         is_refused = False
 
         async def send_wrapped(message: Message) -> None:
             nonlocal is_refused
             if message["type"] in _HEADS:
+                if scope.get("session") is not placed:
+                    _take_replacement(request, placed, scope)
                 ending = await request.finish(message.get("status", 101))
                 if ending.error is not None:
                     is_refused = True
@@ -179,6 +184,8 @@ class SessionMiddleware:
             if not is_refused:  # nor has a head left: after one, close() returns no error
                 await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
         else:
+            if scope.get("session") is not placed:
+                _take_replacement(request, placed, scope)
             await request.close()
 
     def _why_unwelcome(self, scope: Scope) -> str | None:
@@ -272,6 +279,12 @@ def _peer(headers: Iterable[tuple[bytes, bytes]], client: Sequence[Any] | None) 
             found[key].append(value.decode("latin-1"))
     agents, x_forwarded_for, forwarded = found.values()
     return Peer(str(client[0]) if client else None, agents[0] if agents else None, x_forwarded_for, forwarded)
+
+
+def _take_replacement(request: AsyncRequestSession[Any], placed: object, scope: Scope) -> None:
+    """Let the next commit take what the application put in the place of the session that stood in the scope."""
+    if placed is request:  # and not the session of another library around this middleware
+        request.before_commit(partial(_replace_extras, request, scope.get("session")))
 
 
 def _replace_extras(request: AsyncRequestSession[Any], value: object) -> None:

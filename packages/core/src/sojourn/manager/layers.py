@@ -13,6 +13,7 @@ from sojourn.errors import ConfigurationError
 from sojourn.manager.ending import Ending
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
+from sojourn.manager.mapping import ExtrasMapping
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession, RequestSession
 from sojourn.session import Session
 from sojourn.stores import StoreIO
@@ -74,7 +75,7 @@ def _join(requests: MutableMapping[object, RequestSession[Any]], engine: Engine[
     return None
 
 
-class _Layer(Generic[T]):
+class _Layer(ExtrasMapping, Generic[T]):
     """A request as the other kind of layer sees it."""
 
     __slots__ = ("_engine", "_request")

@@ -8,11 +8,10 @@ its body. A commit that fails replaces the application's answer; it is never rai
 from __future__ import annotations
 
 import logging
-from abc import ABCMeta
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
@@ -33,6 +32,7 @@ from sojourn.manager.committing import is_unchanged
 from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
+from sojourn.manager.mapping import ExtrasMapping
 from sojourn.manager.opening import LONGEST_TOKEN, MOST_TOKENS, Lookup, max_age
 from sojourn.manager.opening import NOTHING as NOTHING_FOUND
 from sojourn.manager.shielding import is_cancellation, shield
@@ -49,7 +49,7 @@ _READ_ONLY: Final = SessionState.READ_ONLY
 _log: Final = logging.getLogger("sojourn.manager")
 
 
-class RequestSession(Struct, Generic[T], eq=False):
+class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
     """The session of one request, for one manager.
 
     It is also the mapping of the session's extras, opened when first used, that stands in ``scope["session"]``; other
@@ -360,11 +360,14 @@ class RequestSession(Struct, Generic[T], eq=False):
             self._is_refused = True
             await self._end_quietly(engine, state)
             return NOTHING
-        if state is None:
+        if state is None and not self._flushes:
             return NOTHING
         try:
             for flush in self._flushes:
                 flush()
+            state = self._state
+            if state is None:
+                return NOTHING
             state.seen = None  # the handler has gone on since
             await committing.commit(engine, state)
         except ResponseStartedError:
@@ -384,44 +387,6 @@ class RequestSession(Struct, Generic[T], eq=False):
                 await self._end(engine, state)
             except SessionUnavailableError as failure:
                 _log.warning("the session could not be ended, so nobody is logged out: %s", failure)
-
-    # -- the mapping of extras -------------------------------------------------------------------------------
-
-    def __getitem__(self, key: str) -> Any:  # a JSON value
-        return self.session[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.session[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self.session[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.session)
-
-    def __len__(self) -> int:
-        return len(self.session)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.session
-
-    def clear(self) -> None:
-        """See `Session.clear`."""
-        self.session.clear()
-
-    def mark_accessed(self) -> None:
-        """Do nothing: frameworks that look whether a session has this name must not open it by looking."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self.session, name)
-
-
-cast("ABCMeta", MutableMapping).register(RequestSession)
 
 
 class AsyncRequestSession(RequestSession[T]):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from msgspec import Struct
 
@@ -318,6 +318,31 @@ class Session(MutableMapping[str, Any], Generic[T]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._read().extras
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._read().extras)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self.copy(), **other} if isinstance(cast("object", other), Mapping) else NotImplemented
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self.copy()} if isinstance(cast("object", other), Mapping) else NotImplemented
+
+    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Self:
+        self.update(other)
+        return self
+
+    def copy(self) -> dict[str, Any]:
+        """Return the extras as a dict of its own, as ``dict(session)`` does."""
+        return dict(self._read().extras)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the extra that was added last, as a dict does; raises KeyError where there is none."""
+        extras = self._read().extras
+        if not extras:
+            raise KeyError("popitem(): the session has no extras")
+        key = next(reversed(extras))
+        return key, self.pop(key)
 
     def clear(self) -> None:
         """End the session as `logout` does; what is assigned from here on begins a new one (SECURITY R46)."""
