@@ -78,7 +78,7 @@ def test_a_batch_is_answered_in_order_and_its_errors_are_raised(proxy: FaultProx
             alone = transport.execute("GET", "key-99")
             assert await asyncio.gather(batch, alone) == [[_value(n) for n in range(50)], _value(99)]
             with pytest.raises(StoreUnavailableError, match="GET x 2"):
-                await transport.execute_many([("GET", "key-1"), ("LPUSH", "key-1", "x")])
+                await transport.execute_many([("GET", "key-1"), ("INCR", "key-1")])
             assert await transport.execute_many([]) == []
             assert await transport.execute("GET", "key-1") == _value(1)
 

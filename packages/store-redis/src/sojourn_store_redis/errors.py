@@ -34,6 +34,10 @@ class StrayReplyError(RedisError):
     """A reply arrived without a command: replies can no longer be matched to callers."""
 
 
+class WrongTypeError(StoreUnavailableError):
+    """The key holds another type than all that the store writes: somebody else wrote it, so it is damage (SECURITY R50)."""
+
+
 def mapped(error: Exception, *, operation: str, address: str) -> StoreUnavailableError:
     """Return the store error for *error*: StoreTimeoutError when the effect is unknown, else StoreUnavailableError."""
     if isinstance(error, RedisTimeoutError | TimeoutError):
@@ -41,7 +45,13 @@ def mapped(error: Exception, *, operation: str, address: str) -> StoreUnavailabl
             f"redis at {address} did not answer {operation} in time; whether it took effect is unknown, "
             "try again with the same write id"
         )
-    return StoreUnavailableError(f"redis at {address} could not do {operation}: {_reason(error)}; try again later")
+    kind = WrongTypeError if is_wrong_type(error) else StoreUnavailableError
+    return kind(f"redis at {address} could not do {operation}: {_reason(error)}; try again later")
+
+
+def is_wrong_type(reply: object) -> bool:
+    """Tell whether *reply* says that the key holds another type than the command is for."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
 def _reason(error: Exception) -> str:
@@ -68,13 +78,20 @@ def is_refusal(reply: object) -> bool:
     return False
 
 
-def first_error(reply: object) -> Exception | None:
-    """Return *reply* if it is an error, or the first error in a batch of replies, or None."""
-    if isinstance(reply, Exception):
-        return reply
-    if _is_list(reply):
-        return next((each for each in reply if isinstance(each, Exception)), None)
-    return None
+def settled_batch(reply: Any, *, operation: str, address: str) -> list[Any]:
+    """Return the replies of a batch; raise the first error in it, or what the whole batch ended in.
+
+    A key of another type is no failure of the batch: a WrongTypeError stands in the place of its reply.
+    """
+    replies: list[Any] = [reply] if isinstance(reply, Exception) else reply
+    if not any(isinstance(each, Exception) for each in replies):
+        return replies
+    for each in replies:
+        if isinstance(each, Exception) and not is_wrong_type(each):
+            raise mapped(each, operation=operation, address=address) from each
+    return [
+        mapped(each, operation=operation, address=address) if isinstance(each, Exception) else each for each in replies
+    ]
 
 
 def _is_list(reply: object) -> TypeGuard[list[Any]]:

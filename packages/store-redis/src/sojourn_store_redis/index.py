@@ -15,6 +15,7 @@ from typing import Any, Final
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import Clock, Deadline, DeadlineScope, Record
 from sojourn_store_redis.deadlines import within_deadline
+from sojourn_store_redis.errors import WrongTypeError
 from sojourn_store_redis.records import (
     SLACK,
     SUMMARY_BYTES,
@@ -59,7 +60,10 @@ class Keyspace:
         """Yield the members of an index, some perhaps twice; none is missed because others are removed meanwhile."""
         cursor = 0
         while True:
-            position, scored = await self._transport.execute("ZSCAN", index, cursor, "COUNT", BATCH)
+            try:
+                position, scored = await self._transport.execute("ZSCAN", index, cursor, "COUNT", BATCH)
+            except WrongTypeError:
+                return  # it names nobody, and the next session that is added takes its place
             yield [id for id in map(unpack_name, _members_in(scored)) if id is not None]
             cursor = int(position)
             if cursor == 0:
@@ -119,7 +123,8 @@ class Keyspace:
             [("GETRANGE", self._keys.session_key(id), 0, SUMMARY_BYTES - 1) for id in ids]
         )
         now = self._clock.time()
-        records = (unpack(id, value) for id, value in zip(ids, values, strict=True))
+        found = ((id, value) for id, value in zip(ids, values, strict=True) if not isinstance(value, WrongTypeError))
+        records = (unpack(id, value) for id, value in found)
         return [record for record in records if record is not None and not record.is_expired(now)]
 
     async def _key_batches(self, pattern: bytes) -> AsyncIterator[list[bytes]]:

@@ -87,6 +87,11 @@ def unpack(id: str, value: bytes) -> Record | None:
     return Record(id, version, value[end:], idle, absolute, label, _split[count](slots))
 
 
+def damaged(id: str) -> Record:
+    """Return what a key of another type counts as: a record that does not open, at version 0, for ever (SECURITY R50)."""
+    return Record(id, 0, b"\0", math.inf, math.inf)
+
+
 def is_live(id: str, value: bytes | None, now: float) -> bool:
     """Tell whether *value* holds a session; one in the format of a newer node is left to that."""
     record = None if value is None else unpack(id, value)

@@ -53,6 +53,14 @@ local function was_written_by(head, write_id)
 end
 """
 
+# A key of another type counts as a damaged record of version 0 that never expires, as `damaged` of records.py has it.
+_DAMAGE = f"""
+if type(head) == 'table' then
+  if not string.find(head.err, 'WRONGTYPE', 1, true) then return head end
+  head = '\\{FORMAT}' .. ('\\0'):rep(8) .. ('\\127\\240\\0\\0\\0\\0\\0\\0'):rep(2) .. ('\\0'):rep(33) .. '\\255'
+end
+"""
+
 _SILENCE = """
 local function announce() end
 """
@@ -70,9 +78,11 @@ end
 """
 
 # The score of a member is the absolute deadline of its record, which no touch moves.
+# An index of another type was left by somebody else, and hides sessions as its loss does (SECURITY R50).
 ADD_TO_INDEX = """
 local function add_to_index(key, member, score, trim_below, milliseconds)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. trim_below)
+  local trimmed = redis.pcall('ZREMRANGEBYSCORE', key, '-inf', '(' .. trim_below)
+  if type(trimmed) == 'table' and string.find(trimmed.err, 'WRONGTYPE', 1, true) then redis.call('UNLINK', key) end
   redis.call('ZADD', key, score, member)
   if redis.call('PTTL', key) < tonumber(milliseconds) then
     redis.call('PEXPIRE', key, milliseconds)
@@ -87,9 +97,13 @@ def _pair(name: str, functions: str, body: str, *, usual: str = "") -> Pair:
     return Pair(silent, announcing)
 
 
-_CREATE = """
+_CREATE = (
+    """
 -- KEYS: record [index]; ARGV: now, write id, value, milliseconds [member, score, trim below, milliseconds]
-local head = redis.call('GETRANGE', KEYS[1], '0', '58')
+local head = redis.pcall('GETRANGE', KEYS[1], '0', '58')
+"""
+    + _DAMAGE
+    + """
 if #head > 0 and not is_record(head) then return 0 end
 if is_live(head) then
   if was_written_by(head, ARGV[2]) then
@@ -103,6 +117,7 @@ announce(ARGV[3])
 if KEYS[2] then add_to_index(KEYS[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8]) end
 return 1
 """
+)
 
 CREATE = _pair("create", _NOW + _READ + ADD_TO_INDEX, _CREATE)
 """1 created, 2 created before by this write id, 0 exists."""
@@ -117,7 +132,7 @@ _USUAL_REPLACE = """
 --       or ['end'] for what is left of a session that ends or moved to another id
 local expected, now, write_id = struct.unpack('>c9dc8', ARGV[1])
 local before, after = ARGV[2], ARGV[3]
-local head = redis.call('GETRANGE', KEYS[1], '0', '101')
+local head = redis.pcall('GETRANGE', KEYS[1], '0', '101')
 if #head >= 59 and ARGV[5] ~= 'end' then
   local version, idle, absolute, count, later, length = struct.unpack('>c9ddBxxxxxxxxc24B', head)
   if version == expected and now < idle and now < absolute and not head:find(write_id, 27, true)
@@ -137,7 +152,9 @@ if #head >= 59 and ARGV[5] ~= 'end' then
 end
 """
 
-_REPLACE = """
+_REPLACE = (
+    _DAMAGE
+    + """
 if #head > 101 then head = redis.call('GETRANGE', KEYS[1], '0', '313') end
 if not is_live(head) then return 0 end
 local is_end = ARGV[5] == 'end'
@@ -162,6 +179,7 @@ if KEYS[2] then add_to_index(KEYS[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8]) end
 if length == 255 or string.sub(head, 59, 59 + length) == string.sub(after, 1, 1 + length) then return 1 end
 return string.sub(head, 60, 59 + length)
 """
+)
 
 REPLACE = _pair("replace", _READ + ADD_TO_INDEX, _REPLACE, usual=_USUAL_REPLACE)
 """1 replaced, or the former label if it was another; 2 replaced before by this write id, 0 gone, -1 conflict.
@@ -174,9 +192,12 @@ TOUCH = Script(
     "touch",
     _NOW
     + _READ
-    + f"""
+    + """
 -- KEYS: record; ARGV: now, idle deadline
-local head = redis.call('GETRANGE', KEYS[1], '0', '58')
+local head = redis.pcall('GETRANGE', KEYS[1], '0', '58')
+"""
+    + _DAMAGE
+    + f"""
 if not is_live(head) then return 0 end
 local idle, absolute = struct.unpack('>dd', head, 10)
 local wanted = math.min(struct.unpack('>d', ARGV[2]), absolute)
@@ -190,9 +211,13 @@ return 1
 )
 """1 when the record is present, 0 otherwise."""
 
-_DELETE = """
+_DELETE = (
+    """
 -- KEYS: record; ARGV: now [expected version]
-local head = redis.call('GETRANGE', KEYS[1], '0', '313')
+local head = redis.pcall('GETRANGE', KEYS[1], '0', '313')
+"""
+    + _DAMAGE
+    + """
 if #head == 0 then
   announce()
   return 0
@@ -216,6 +241,7 @@ local length = string.byte(head, 59)
 if length == 255 then return 1 end
 return string.sub(head, 60, 59 + length)
 """
+)
 
 DELETE = _pair("delete", _NOW + _READ, _DELETE)
 """1 deleted, or the label of what was deleted; 0 gone, -1 conflict."""
@@ -226,7 +252,7 @@ UNINDEX = Script(
 -- KEYS: index, records; ARGV: label, members; a member whose record has the label by now stays
 local wanted = string.char(#ARGV[1]) .. ARGV[1]
 for at = 2, #KEYS do
-  if redis.call('GETRANGE', KEYS[at], 58, 58 + #ARGV[1]) ~= wanted then
+  if redis.pcall('GETRANGE', KEYS[at], 58, 58 + #ARGV[1]) ~= wanted then
     redis.call('ZREM', KEYS[1], ARGV[at])
   end
 end

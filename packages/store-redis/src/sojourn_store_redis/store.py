@@ -19,11 +19,13 @@ from sojourn.errors import StoreUnavailableError
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Partition, Record, Replaced, Store, StoreIO
 from sojourn_store_redis import scripts
 from sojourn_store_redis.address import Address
+from sojourn_store_redis.errors import WrongTypeError
 from sojourn_store_redis.index import Keyspace, RemoteIndex, ShardedKeyspace
 from sojourn_store_redis.records import (
     SLACK,
     SLOTS_BYTES,
     KeyNames,
+    damaged,
     milliseconds_to_live,
     pack,
     pack_around,
@@ -112,7 +114,10 @@ class RedisStore:
 
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent, expired or in the format of a newer node."""
-        value = await self._transport.execute("GET", self._keys.session_key(id))
+        try:
+            value = await self._transport.execute("GET", self._keys.session_key(id))
+        except WrongTypeError:
+            return damaged(id)
         if value is None:
             return None
         record = unpack(id, value)

@@ -75,6 +75,9 @@ async def enter(engine: Engine[T], state: RequestState[T], record: Record) -> No
         changed = Roll([*(one.id for one in staying), record.id], [*leaving, *(one.id for one in evicted)])
         if await _write(engine, key, present, changed):
             break
+        if present is None and await engine.store.load(key, fresh=True) is None:
+            # It exists and is no record: damage, and nobody could log in before it is gone (SECURITY R50).
+            await engine.store.delete(key)
         await engine.store.sleep(pause(tried))
     else:
         msg = "others kept logging in as the same principal at the same time; try again"

@@ -28,7 +28,7 @@ from sojourn.errors import StoreUnavailableError
 from sojourn.stores import Deadline, DeadlineScope, StoreIO
 from sojourn_store_redis.cluster.topology import SlotMap, Topology, name_of, slot_of
 from sojourn_store_redis.deadlines import within_deadline
-from sojourn_store_redis.errors import mapped
+from sojourn_store_redis.errors import WrongTypeError, mapped
 from sojourn_store_redis.scripts import Script
 from sojourn_store_redis.transport.blocking import BlockingTransport
 from sojourn_store_redis.transport.commands import Argument, Transport, pack_wait
@@ -176,7 +176,10 @@ class ClusterTransport:
             answers = self._result(operation, await self._ask_at(node, operation, b"".join(packed), len(places)), node)
             for place, each, answer in zip(places, packed, answers, strict=True):
                 settled = await self._redirected(answer, node, operation, each, began)
-                replies[place] = self._result(operation, *settled)
+                try:
+                    replies[place] = self._result(operation, *settled)
+                except WrongTypeError as error:
+                    replies[place] = error
 
         if self.io is StoreIO.BLOCKING or len(groups) == 1:
             for node, places in groups.items():

@@ -63,7 +63,9 @@ class LocallyCachedStore:
         try:
             record = await self._store.load(id)
         finally:
-            coherence.finish_read(id, reading, record, self._monotonic())
+            # What somebody else wrote may be put right unannounced, so damage is not kept.
+            kept = record if record is None or record.version > 0 else None
+            coherence.finish_read(id, reading, kept, self._monotonic())
         return record
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:

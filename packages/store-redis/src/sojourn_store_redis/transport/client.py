@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError
 from sojourn.errors import ConfigurationError
 from sojourn.stores import StoreIO
 from sojourn_store_redis.deadlines import Bounds, async_bounds
-from sojourn_store_redis.errors import CLIENT_ERRORS, mapped
+from sojourn_store_redis.errors import CLIENT_ERRORS, mapped, settled_batch
 from sojourn_store_redis.scripts import Script
 from sojourn_store_redis.transport.commands import Argument
 from sojourn_store_redis.transport.connection import settled
@@ -73,10 +73,10 @@ class ClientTransport:
             pipeline = client.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
-            return await settled(pipeline.execute())
+            return await settled(pipeline.execute(raise_on_error=False))
 
-        replies: list[Any] = await self._run(f"{commands[0][0]!s} x {len(commands)}", call)
-        return replies
+        operation = f"{commands[0][0]!s} x {len(commands)}"
+        return settled_batch(await self._run(operation, call), operation=operation, address=self.address)
 
     async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
         """Return the reply of a script."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from redis.exceptions import NoScriptError
 
 from sojourn.stores import StoreIO
-from sojourn_store_redis.errors import first_error, mapped
+from sojourn_store_redis.errors import mapped, settled_batch
 from sojourn_store_redis.scripts import Script
 from sojourn_store_redis.transport.connection import pack
 
@@ -37,7 +37,10 @@ class Transport(Protocol):
         ...
 
     async def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Return the replies to several commands that were sent together; nothing else is atomic about them."""
+        """Return the replies to several commands that were sent together; nothing else is atomic about them.
+
+        Where a key holds another type than its command is for, a WrongTypeError stands in the place of the reply.
+        """
         ...
 
     async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
@@ -94,10 +97,7 @@ class Commands:
             return []
         operation = f"{commands[0][0]!s} x {len(commands)}"
         replies = await self.ask(operation, b"".join(pack(tuple(each)) for each in commands), len(commands))
-        if (error := first_error(replies)) is not None:
-            raise mapped(error, operation=operation, address=self.address) from error
-        found: list[Any] = replies
-        return found
+        return settled_batch(replies, operation=operation, address=self.address)
 
     async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
         """Return the reply of a script, which is sent whole when the server does not know its digest."""
