@@ -9,7 +9,7 @@ from sojourn.testing import client
 from tests.docs.pages import ROOT, blocks, page, run
 
 PACKAGES = sorted(file.parent.name for file in ROOT.glob("packages/*/pyproject.toml"))
-WITH_AN_EXAMPLE = {"core", "contrib-azu-like", "store-redis", "testing"}
+WITH_AN_EXAMPLE = {"core", "contrib-azu-like", "contrib-flask", "store-redis", "testing"}
 
 
 @pytest.mark.parametrize("folder", PACKAGES)
@@ -38,6 +38,15 @@ def test_the_example_of_endpoints_lets_readers_in(monkeypatch: pytest.MonkeyPatc
         signed_in = browser.post("/signin", json={"user": "ada"})
         assert (signed_in.status, signed_in.header("location")) == (303, "/books")
         assert browser.get("/books").json() == []
+
+
+def test_the_example_of_flask_keeps_a_cart(monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = run(monkeypatch, "shop", *blocks(page("packages/contrib-flask/README.md"))).app.test_client()
+    assert browser.post("/cart/emma").json == ["emma"]
+    assert browser.post("/cart/persuasion").json == ["emma", "persuasion"]
+    with browser.session_transaction() as transaction:
+        assert transaction["last"] == "persuasion"
+        assert len(transaction["_flashes"]) == 2
 
 
 def test_the_example_of_the_test_kit_passes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,6 +206,22 @@ def test_r57_none_takes_a_remembered_session_back_to_the_settings(house: House) 
     assert outcome(node, token) == "loaded"
 
 
+def test_r57_persistence_alone_leaves_the_lifetime(house: House) -> None:
+    node = house.node().blocking
+    line, token = answer(node, "", lambda session: session.login("42", remember=timedelta(days=14)))
+    house.clock.advance(2 * DAY)
+    line, token = answer(node, token, lambda session: session.set_lifetime(persistent=False))
+    assert line is not None
+    assert max_age(line) is None
+    assert ends_in(house, node.open(token)) > DAY
+    line, token = answer(node, token, lambda session: session.set_lifetime(persistent=True))
+    assert max_age(line) == str(12 * 86_400)
+    line, _ = answer(node, token, lambda session: session.set_lifetime(persistent=True))
+    assert line is None
+    with pytest.raises(TypeError, match=r"takes a lifetime, persistent=..., or both"):
+        node.open(token).set_lifetime()
+
+
 def test_r57_setting_a_lifetime_alone_makes_no_session(house: House) -> None:
     node = house.node().blocking
     line, _ = answer(node, "", lambda session: session.set_lifetime(timedelta(minutes=5), persistent=False))

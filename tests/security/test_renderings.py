@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 import pytest
+from flask.json.tag import TaggedJSONSerializer
 from msgspec import Struct
 from pydantic_settings import BaseSettings
 from rich.pretty import pretty_repr
@@ -22,6 +23,7 @@ from sojourn.manager.opening import Lookup
 from sojourn.session import state_of
 from sojourn.testing import FakeClock
 from sojourn_cli import command
+from sojourn_contrib_flask.interface import FlaskSession
 from sojourn_store_redis import Address, ClusteredRedisStore, RedisStore
 from sojourn_testing.browser import Reply, Request
 from sojourn_testing.model import Create, Replace
@@ -31,6 +33,7 @@ PACKAGES = (
     "sojourn",
     "sojourn_cli",
     "sojourn_contrib_azu_like",
+    "sojourn_contrib_flask",
     "sojourn_metrics_statsd",
     "sojourn_store_cookie",
     "sojourn_store_redis",
@@ -79,6 +82,7 @@ HARMLESS = {
     "sojourn_store_redis.transport.client._Place": {"loop", "link"},
     "sojourn_store_redis.urls.ClusterGroup": {"nodes"},
     "sojourn_store_redis.urls.SentinelGroup": {"name", "nodes"},
+    "sojourn_testing.adapters.Page": {"path", "handle"},
     "sojourn_testing.browser.Request": {"method", "path", "scheme"},
     "sojourn_testing.model.Case": {"call", "before", "used", "expected"},
     "sojourn_testing.model.Create": {"record", "write_id"},
@@ -122,6 +126,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "sojourn.manager.engine.Engine": lambda: make_manager(settings={"secret": SECRET}).engine,
     "sojourn.session.session.Session": session,
     "sojourn_cli.command._Commands": lambda: command.root,
+    "sojourn_contrib_flask.interface.FlaskSession": lambda: flask_session(),
     "sojourn_store_redis.local_cache.store.ClusteredRedisStore": lambda: _clustered(),
     "sojourn_store_redis.local_cache.store.LocallyCachedStore": lambda: _clustered().blocking_twin(),
     "sojourn_store_redis.store.RedisStore": redis_store,
@@ -138,6 +143,13 @@ BUILT: dict[str, Callable[[], object]] = {
 
 def record() -> Record:
     return Record("i" * 43, 1, DATA.encode(), 2e9, 2e9)
+
+
+def flask_session() -> FlaskSession:
+    request = make_manager().blocking.begin(None, "")
+    view = FlaskSession(request, TaggedJSONSerializer())
+    view["list"], view["text"] = [DATA], DATA
+    return view
 
 
 def _clustered() -> ClusteredRedisStore:

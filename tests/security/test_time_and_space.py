@@ -17,6 +17,7 @@ import pytest
 
 import sojourn
 import sojourn_contrib_azu_like
+import sojourn_contrib_flask
 import sojourn_metrics_statsd
 import sojourn_store_cookie
 import sojourn_store_redis
@@ -26,7 +27,14 @@ from sojourn.crypto import BUILTIN_CIPHERS, KeyRing, decode_bytes, encode_bytes,
 from sojourn.stores import Record
 from tests.security.houses import House, begin, outcome
 
-PACKAGES = (sojourn, sojourn_contrib_azu_like, sojourn_metrics_statsd, sojourn_store_cookie, sojourn_store_redis)
+PACKAGES = (
+    sojourn,
+    sojourn_contrib_azu_like,
+    sojourn_contrib_flask,
+    sojourn_metrics_statsd,
+    sojourn_store_cookie,
+    sojourn_store_redis,
+)
 SOURCES = sorted(path for package in PACKAGES for path in Path(str(package.__file__)).parent.rglob("*.py"))
 MEGABYTE = 1 << 20
 SECRET_NAMES = {"csrf", "fingerprint", "tag", "mac", "secret", "password", "mask", "opened", "signature", "digest"}

@@ -35,7 +35,7 @@ class Visit:
     """The model of the suite's sessions."""
 
     count: int = 0
-    cart: list[str] = field(default_factory=list)
+    cart: list[str] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Answer:
     """
 
     status: int = HTTPStatus.OK
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | Iterator[bytes] = b"{}"
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes | Iterator[bytes] = field(default=b"{}", repr=False)
 
     @property
     def text(self) -> str:

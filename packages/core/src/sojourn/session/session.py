@@ -9,6 +9,7 @@ import hmac
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
+from types import EllipsisType
 from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from msgspec import Struct
@@ -217,14 +218,19 @@ class Session(MutableMapping[str, Any], Generic[T]):
         """
         self._read().login(principal, remember, persistent)
 
-    def set_lifetime(self, lifetime: timedelta | None, *, persistent: bool | None = None) -> None:
+    def set_lifetime(self, lifetime: timedelta | EllipsisType | None = ..., *, persistent: bool | None = None) -> None:
         """End the session *lifetime* from now at the latest, used or not; the idle timeout goes on beside it.
 
         Only after ``login()`` in the same request may it be longer than what the session has left, and then it counts as
         ``remember`` does; otherwise that raises SessionStateError (SECURITY R57). None means the settings' lifetimes.
-        *persistent* says whether the cookie outlives the browser; None leaves that as it is.
+        *persistent* says whether the cookie outlives the browser; None leaves that as it is, and a *lifetime* that is left
+        out the lifetime.
         """
-        self._read().set_lifetime(lifetime, persistent)
+        state = self._read()
+        if lifetime is ...:
+            state.set_persistence(persistent)
+        else:
+            state.set_lifetime(lifetime, persistent)
 
     async def reload(self) -> bool:
         """Drop what this request has not stored, and read what is stored now; tell whether the session is still there.

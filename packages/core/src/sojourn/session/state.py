@@ -402,6 +402,16 @@ class RequestState(Struct, Generic[T], eq=False):
         self.ends_at = ends_at
         self.is_cookie_stale = not self.head_sent
 
+    def set_persistence(self, persistent: bool | None) -> None:  # noqa: FBT001
+        """Say whether the cookie outlives the browser; the lifetime stays."""
+        require_choice("set_lifetime", persistent)
+        if persistent is None:
+            raise TypeError("set_lifetime() takes a lifetime, persistent=..., or both")
+        self._move_before_head(Move.WRITE)
+        if persistent is not self.payload.persistent:
+            self.change().persistent = persistent
+            self.is_cookie_stale = True
+
     def rotate(self) -> None:
         """Ask for a fresh token; the old one ends with the next commit (SECURITY R8)."""
         self._move_before_head(Move.ROTATE)

@@ -1,0 +1,165 @@
+"""The extension: puts sojourn's sessions into a Flask application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from math import ceil
+from typing import Any, Generic, TypeVar, cast
+
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import Conflict, HTTPException, InternalServerError, ServiceUnavailable
+from werkzeug.local import LocalProxy
+
+from sojourn import Session, SessionManager
+from sojourn.adapters import Ending
+from sojourn.errors import (
+    ConfigurationError,
+    SessionConflictError,
+    SessionUnavailableError,
+    SojournError,
+    TooManySessionsError,
+)
+from sojourn.wsgi import SessionMiddleware
+from sojourn_contrib_flask.configuration import settings_of
+from sojourn_contrib_flask.interface import FlaskSession, SojournInterface
+from sojourn_contrib_flask.logins import Remember, connect
+
+T = TypeVar("T")
+
+
+@dataclass
+class NoData:
+    """The model of an application that keeps everything in ``flask.session``."""
+
+
+class Sojourn(Generic[T]):
+    """Give a Flask application its sessions; with application factories call `init_app` later.
+
+    Without *sessions* a manager for *model* is built from the configuration of the application and from ``SOJOURN_*``
+    variables; *parts* are keywords of ``SessionManager``. With *remember* "session" Flask-Login's "remember me" lengthens
+    the session instead of setting a second cookie, which no revocation would reach; "cookie" leaves it as it is.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        sessions: SessionManager[T] | None = None,
+        *,
+        model: type[T] | None = None,
+        remember: Remember = "session",
+        **parts: Any,
+    ) -> None:
+        if remember not in {"session", "cookie"}:
+            raise ConfigurationError(f'remember is {remember!r}; choose "session" or "cookie"')
+        if sessions is not None and (model is not None or parts):
+            raise ConfigurationError(
+                "Sojourn() was given a manager, which has a model and all its parts; leave them out"
+            )
+        self._sessions = sessions
+        self._model = model
+        self._remember: Remember = remember
+        self._parts = parts
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask, sessions: SessionManager[T] | None = None) -> None:
+        """Put the sessions into *app*. Raises ConfigurationError for what sojourn's rules refuse."""
+        if "sojourn" in app.extensions:
+            raise ConfigurationError(
+                f"{app.name!r} has its sessions already; call init_app() once for each application"
+            )
+        manager = sessions or self._sessions
+        if manager is None:
+            model = cast("type[T]", self._model or NoData)
+            manager = SessionManager.from_settings(model, settings_of(app), **self._parts)
+        app.session_interface = interface = SojournInterface(manager)
+        app.extensions["sojourn"] = manager
+        # Outside of Flask, which neither saves a session when a function after the request raises, nor sees a body end.
+        app.wsgi_app = SessionMiddleware(app.wsgi_app, manager)  # type: ignore[method-assign]
+        app.process_response = _processing(app, app.process_response)  # type: ignore[assignment, method-assign]
+        if SessionUnavailableError not in app.error_handler_spec[None][None]:
+            app.register_error_handler(SessionUnavailableError, lambda error: _answer(app, Ending(error)))
+        connect(app, interface, self._remember)
+
+    @property
+    def sessions(self) -> SessionManager[T]:
+        """The manager: of the constructor, or of the current application."""
+        return self._sessions or cast("SessionManager[T]", _manager())
+
+    @property
+    def session(self) -> Session[T]:
+        """The typed session of the current request."""
+        return self.sessions.of(request)
+
+
+def _manager() -> SessionManager[Any]:
+    manager: SessionManager[Any] | None = current_app.extensions.get("sojourn")
+    if manager is None:
+        raise ConfigurationError(f"{current_app.name!r} has no sessions of sojourn: write Sojourn(app, sessions)")
+    return manager
+
+
+session: Session[Any] = cast("Session[Any]", LocalProxy(lambda: _manager().of(request)))
+"""The typed session of the current request, of whatever application it is."""
+
+
+def _processing(app: Flask, process: Callable[[Response], Response]) -> Callable[[Response], Response]:
+    """Return *process* with the errors of the session answered, which Flask would log and answer with 500.
+
+    Functions after a request that use the session raise in an outage, and so does saving it.
+    """
+
+    def process_response(response: Response) -> Response:
+        try:
+            return process(response)
+        except (SojournError, TypeError, ValueError) as error:
+            refusal = _refusal_of(error)
+            if refusal is None:
+                raise
+            if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and isinstance(error, SessionUnavailableError):
+                return response  # it is the answer to the same outage
+            answer = _answer(app, refusal)
+        try:
+            return process(answer)
+        except (SojournError, TypeError, ValueError) as error:
+            if _refusal_of(error) is None:
+                raise
+            return answer
+
+    return process_response
+
+
+def _refusal_of(error: SojournError | TypeError | ValueError) -> Ending | None:
+    """Return the ending that *error* is of; None for an error of the application."""
+    from flask.globals import request_ctx
+
+    view = request_ctx.session
+    if isinstance(view, FlaskSession) and view.refusal is not None and view.refusal.error is error:
+        return view.refusal
+    return Ending(error) if isinstance(error, SessionUnavailableError) else None
+
+
+def _answer(app: Flask, ending: Ending) -> Response:
+    """Return what the application's error handlers make of it, or else our own answer."""
+    error = ending.error
+    failure: HTTPException
+    match error:
+        case SessionUnavailableError():
+            failure = ServiceUnavailable(retry_after=ceil(error.retry_after))
+        case SessionConflictError() | TooManySessionsError():
+            failure = Conflict()
+        case _:
+            failure = InternalServerError(original_exception=error)
+    failure.__cause__ = error
+    try:
+        made = app.handle_http_exception(failure)
+    except SessionUnavailableError:
+        made = failure  # the page for it needs the session, too
+    if made is not failure:
+        return app.make_response(made)
+    answer = ending.answer(request.headers.get("Accept", ""), request.method)
+    if answer is None:
+        raise TypeError("the ending has no error")
+    return app.response_class(answer.body, answer.status, list(answer.headers))

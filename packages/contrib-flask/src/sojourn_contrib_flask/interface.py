@@ -1,0 +1,259 @@
+"""``flask.session`` as a view of the session of the request, and the interface by which Flask opens and saves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from flask import Flask, Request, Response
+from flask.json.tag import JSONTag, TagDateTime, TaggedJSONSerializer
+from flask.sessions import SessionInterface, SessionMixin
+from werkzeug.datastructures import Headers
+
+from sojourn import Session, SessionManager
+from sojourn.adapters import NOTHING, BlockingRequestSession, Ending, Peer
+
+_PLAIN: Final = (str, int, float, type(None))
+"""What is stored as it is, and cannot change inside; bool is an int."""
+
+
+class _TagMoment(TagDateTime):
+    """Moments with their microseconds and time zone, which Flask's own tag drops."""
+
+    def to_json(self, value: Any) -> str:
+        return cast("str", value.isoformat())
+
+    def to_python(self, value: Any) -> datetime:
+        return datetime.fromisoformat(value)
+
+
+class _TagDate(JSONTag):
+    """Dates, which Flask would turn into text."""
+
+    __slots__ = ()
+    key = " date"
+
+    def check(self, value: Any) -> bool:
+        return isinstance(value, date) and not isinstance(value, datetime)
+
+    def to_json(self, value: Any) -> str:
+        return cast("str", value.isoformat())
+
+    def to_python(self, value: Any) -> date:
+        return date.fromisoformat(value)
+
+
+def make_serializer() -> TaggedJSONSerializer:
+    """Return what writes tuples, bytes, Markup, UUIDs, moments and dates as JSON values; applications may add tags."""
+    serializer = TaggedJSONSerializer()
+    serializer.order = [tag for tag in serializer.order if type(tag) is not TagDateTime]
+    serializer.register(_TagMoment, force=True)
+    serializer.register(_TagDate)
+    return serializer
+
+
+class _Kept:
+    """A value that may change inside: the object that the application holds, and how it was stored."""
+
+    __slots__ = ("before", "stored", "value")
+
+    def __init__(self, stored: Any, before: Any, value: Any) -> None:
+        self.stored = stored
+        """What the session holds."""
+        self.before = before
+        """The same as it was when the application got the value."""
+        self.value = value
+
+
+class FlaskSession(SessionMixin):
+    """The extras of the request's session with Flask's types; opened when first used.
+
+    It keeps no copy of the session: what `logout()` empties is empty here. Only values that may change inside are
+    remembered, and are written back before each commit if they did.
+    """
+
+    def __init__(self, request: BlockingRequestSession[Any], serializer: TaggedJSONSerializer) -> None:
+        self.request = request
+        self.refusal: Ending | None = None
+        """What was raised to Flask instead of being answered."""
+        self._serializer = serializer
+        self._kept: dict[str, _Kept] = {}
+        self._write_back: Callable[[], None] | None = None
+
+    def _open(self) -> Session[Any]:
+        session = self.request.session
+        if self._write_back is None:
+            # Not of this view, which holds the request: that would be a circle.
+            self._write_back = partial(_write_back, session, self._kept, self._serializer)
+            self.request.before_commit(self._write_back)
+        return session
+
+    # -- the mapping ---------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        stored = self._open()[key]
+        if isinstance(stored, _PLAIN):
+            return stored
+        kept = self._kept.get(key)
+        if kept is not None and kept.stored is stored and kept.before == stored:
+            return kept.value
+        return self._keep(key, stored, self._untagged(stored))
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        session = self._open()
+        if key == "_permanent":
+            session.set_lifetime(persistent=bool(value))
+        stored = self._serializer.tag(value)
+        session[key] = stored
+        self._keep(key, stored, value)
+
+    def __delitem__(self, key: str) -> None:
+        del self._open()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._open())
+
+    def __len__(self) -> int:
+        return len(self._open())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._open()
+
+    def clear(self) -> None:
+        """End the session; what is assigned from here on begins a new one, under a fresh token (SECURITY R46)."""
+        self._open().clear()
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the key that was added last, and return it with its value."""
+        key = next(reversed([*self]), None)
+        if key is None:
+            raise KeyError("popitem(): the session is empty")
+        return key, self.pop(key)
+
+    def copy(self) -> dict[str, Any]:
+        """Return a dict with the same values."""
+        return dict(self)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self, **other}
+
+    def __ior__(self, other: Mapping[str, Any]) -> FlaskSession:  # noqa: PYI034 - Self is not a mapping to mypy
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        """Show nothing of the content (SECURITY R48)."""
+        return "<FlaskSession>"
+
+    def _keep(self, key: str, stored: Any, value: Any) -> Any:
+        if isinstance(stored, _PLAIN):
+            self._kept.pop(key, None)
+        else:
+            self._kept[key] = _Kept(stored, self._serializer.tag(value), value)
+        return value
+
+    def _untagged(self, stored: Any) -> Any:
+        if isinstance(stored, dict):
+            members = cast("dict[str, Any]", stored)
+            return self._serializer.untag({key: self._untagged(value) for key, value in members.items()})
+        if isinstance(stored, list):
+            return [self._untagged(value) for value in cast("Sequence[Any]", stored)]
+        return stored
+
+    # -- what Flask asks of a session ----------------------------------------------------------------------------
+
+    @property
+    def new(self) -> bool:  # type: ignore[override]
+        """Whether nothing was stored for it when the request came."""
+        return self._open().is_new
+
+    @property
+    def modified(self) -> bool:
+        """Whether anything of it is or will be stored; changes inside values are seen. Set it to store it anyway."""
+        if self._write_back is not None:
+            self._write_back()
+        return self.request.changed
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        if value:
+            self._open().touch()
+
+    @property
+    def accessed(self) -> bool:
+        """Whether it was used. Flask sets it when it is merely named, which uses nothing here."""
+        return self.request.accessed
+
+    @accessed.setter
+    def accessed(self, value: bool) -> None:
+        pass
+
+    def finish(self, status: int, *, refreshes: bool, before: Callable[[FlaskSession], None] | None = None) -> Ending:
+        """Commit for a response of *status*; with *refreshes* the cookie of a permanent session is sent each time.
+
+        *before* is called first with a session that was used.
+        """
+        resend = False
+        if self._write_back is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            if before is not None:
+                before(self)
+            resend = refreshes and bool(self.request.session.get("_permanent"))
+        return self.request.finish(status, resend=resend)
+
+
+def _write_back(session: Session[Any], kept: dict[str, _Kept], serializer: TaggedJSONSerializer) -> None:
+    """Store what changed inside of the values that the application got."""
+    for key, one in [*kept.items()]:
+        if session.get(key) is not one.stored:
+            del kept[key]  # removed, replaced or emptied since, by whatever way
+        elif (now := serializer.tag(one.value)) != one.before:
+            session[key] = now
+            kept[key] = _Kept(now, serializer.tag(one.value), one.value)
+
+
+class SojournInterface(SessionInterface):
+    """Opens `FlaskSession` for each request context, and commits before Flask starts the response.
+
+    The middleware around the application commits where Flask does not come to it, and stores what a stream changes.
+    """
+
+    def __init__(self, sessions: SessionManager[Any]) -> None:
+        self.serializer = make_serializer()
+        self._cookie_name = sessions.settings.cookie_name
+        self._begin = sessions.blocking.begin
+        self.before_save: Callable[[FlaskSession], None] | None = None
+        """Called with a session that was used before it is saved."""
+
+    def get_cookie_name(self, app: Flask) -> str:  # noqa: ARG002 - Flask's signature
+        """Return the name of the session's cookie."""
+        return self._cookie_name
+
+    def open_session(self, app: Flask, request: Request) -> FlaskSession:  # noqa: ARG002
+        """Return the session of the request, which opens when it is used."""
+        environ = request.environ
+        forwarding = [environ.get(name) for name in ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED")]
+        peer = partial(
+            _peer, environ.get("REMOTE_ADDR"), environ.get("HTTP_USER_AGENT"), *cast("list[str | None]", forwarding)
+        )
+        return FlaskSession(self._begin(environ, environ.get("HTTP_COOKIE") or "", peer), self.serializer)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Commit, and add what the response has to say. Raises the error because of which it must not go out."""
+        view = cast("FlaskSession", session)
+        refreshes: bool = app.config["SESSION_REFRESH_EACH_REQUEST"]
+        ending = view.finish(response.status_code, refreshes=refreshes, before=self.before_save)
+        if ending.error is not None:
+            view.refusal = ending
+            raise ending.error
+        if ending is not NOTHING:
+            pairs = ending.apply(cast("Iterable[tuple[str, str]]", response.headers))
+            response.headers = Headers(pairs)
+
+
+def _peer(address: str | None, agent: str | None, x_forwarded_for: str | None, forwarded: str | None) -> Peer:
+    return Peer(
+        address or None, agent, (x_forwarded_for,) if x_forwarded_for else (), (forwarded,) if forwarded else ()
+    )
