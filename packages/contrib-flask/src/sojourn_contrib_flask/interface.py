@@ -243,7 +243,8 @@ class SojournInterface(SessionInterface):
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit, and add what the response has to say. Raises the error because of which it must not go out."""
         view = cast("FlaskSession", session)
-        refreshes: bool = app.config["SESSION_REFRESH_EACH_REQUEST"]
+        config = cast("dict[str, Any]", app.config)
+        refreshes = bool(config["SESSION_REFRESH_EACH_REQUEST"])
         ending = view.finish(response.status_code, refreshes=refreshes, before=self.before_save)
         if ending.error is not None:
             view.refusal = ending
