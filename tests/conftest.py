@@ -17,7 +17,7 @@ furnish()
 settings.register_profile(
     "ci",
     derandomize=True,
-    max_examples=100,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     database=None,

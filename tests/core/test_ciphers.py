@@ -134,6 +134,7 @@ def test_r27_the_gcm_nonce_is_96_fresh_bits_in_front(monkeypatch: pytest.MonkeyP
     assert asked == [12, 12]
 
 
+@pytest.mark.slow
 def test_r27_a_million_seals_repeat_no_nonce() -> None:
     box = AesGcm().box(KEY)
     assert len({box.seal(b"", b"")[:12] for _ in range(1_000_000)}) == 1_000_000

@@ -137,6 +137,7 @@ def test_newer_releases_do_not_change_what_the_locks_install(pip: Path, index: I
         assert found == {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}, lock.file
 
 
+@pytest.mark.slow
 def test_the_index_tempts_who_resolves(pip: Path, index: Index, tmp_path: Path):
     pin = next(pin for lock in LOCKS for pin in lock.pins() if pin.name == "pytest-cov")
     found = run_pip(["python", "-m", "pip", "install", str(pin)], pip, index, tmp_path)

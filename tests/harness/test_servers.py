@@ -119,6 +119,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_no_two_processes_take_the_same_port_although_nobody_listens_there_yet():
     folder = Path(__file__).parents[2]
     command = [sys.executable, "-c", TAKE]

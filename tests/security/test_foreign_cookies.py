@@ -36,6 +36,7 @@ def forged(cookie: str, place: int, change: int) -> str:
 forgeries = st.tuples(st.integers(0, 60), st.integers(1, 255))
 
 
+@pytest.mark.slow
 @EVERY
 @given(changes=st.lists(forgeries, min_size=1, max_size=7, unique=True), at=st.integers(0, 7), data=st.data())
 def test_r45_what_is_forged_does_not_put_our_cookie_out_of_use(

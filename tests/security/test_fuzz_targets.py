@@ -71,6 +71,7 @@ def test_a_lax_check_is_caught_by_the_targets(monkeypatch: pytest.MonkeyPatch) -
     assert recorder.report.forgeries > 0
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_score_and_writes_it(tmp_path: Path) -> None:
     command = [
         sys.executable,

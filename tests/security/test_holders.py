@@ -228,6 +228,7 @@ def run_machine(deployment: Deployment, steps: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_r39_whatever_three_holders_do_what_ended_has_ended_and_nothing_else(deployment: Deployment) -> None:
     run_machine(deployment, 2_000 if isinstance(deployment.server, MemoryStore) else 400)
 

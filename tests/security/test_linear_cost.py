@@ -18,6 +18,8 @@ from sojourn.wsgi import AuthenticationMiddleware as WsgiAuthentication
 from sojourn.wsgi import SessionMiddleware as WsgiMiddleware
 from tests.core.models import Visit, make_manager
 
+pytestmark = pytest.mark.slow
+
 NAME = "__Host-session"
 TOKEN = "Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4Zm9vYmFyYmE"
 SIZE = 24

@@ -112,6 +112,7 @@ def peak() -> Iterator[Callable[[], int]]:
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cipher", BUILTIN_CIPHERS, ids=lambda cipher: str(cipher.name))
 def test_r29_a_bomb_under_a_good_seal_takes_no_more_memory_than_the_limit(cipher: Any, peak: Callable[[], int]) -> None:
     ring = KeyRing.ephemeral()
@@ -168,6 +169,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_r29_a_bomb_makes_the_process_no_larger_than_a_harmless_session_does() -> None:
     """Ask the operating system, which sees what the libraries take, too; it does see a bomb that goes off."""
     done = subprocess.run([sys.executable, "-c", WEIGH_A_BOMB], capture_output=True, text=True, check=False)

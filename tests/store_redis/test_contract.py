@@ -350,7 +350,7 @@ _records = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(records=st.lists(_records, min_size=1, max_size=4), write_ids=st.lists(st.binary(min_size=8, max_size=8)))
 def test_any_record_is_read_back_as_it_was_written(store: Any, records: list[Record], write_ids: list[bytes]) -> None:
     store.clear()

@@ -84,6 +84,7 @@ def test_a_broken_client_side_store_is_found_and_its_rule_is_named(store: Any) -
     assert found == {store.rule}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "store",
     [

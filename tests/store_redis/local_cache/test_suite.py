@@ -33,7 +33,7 @@ class _ClusteredSuite(StoreSuite):
     scannable = True
     tolerance = 0.0
     schedules = 8
-    machine_settings = settings(max_examples=40)
+    machine_settings = settings(max_examples=20)
     server: RedisServer
     made: int
 
