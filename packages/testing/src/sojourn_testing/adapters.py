@@ -30,7 +30,7 @@ T = TypeVar("T")
 _WRITES: Final = frozenset({"create", "replace", "touch", "delete"})
 
 
-@dataclass
+@dataclass(repr=False)
 class Visit:
     """The model of the suite's sessions."""
 
@@ -38,7 +38,7 @@ class Visit:
     cart: list[str] = field(default_factory=list, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer:
     """What a page answers: bytes, or an iterator that goes on after the head has left.
 
@@ -59,7 +59,7 @@ Open = Callable[[], Session[Visit]]
 """Returns the session of the request, as handlers of the framework get it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Page:
     """One route: mount it at *path* for GET, HEAD and POST, or as a WebSocket where *is_socket* is set.
 
