@@ -247,7 +247,6 @@ def test_a_blocking_store_is_driven_by_who_offloads_it_retries_and_waits_include
     assert bench.manager.engine.opens_on_access
     bench.manager.engine.offload_to(offload)
     assert not bench.manager.engine.opens_on_access
-    assert not bench.manager.engine.blocks_already
     bench.store.follow([Fault.BEFORE])
     assert run_blocking(bench.manager.open("A" * 43)).outcome is LoadOutcome.UNKNOWN
     assert driven == ["load", "sleep", "load"]

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from sojourn import Flash, Session, SessionManager
 from sojourn.errors import ConfigurationError
-from sojourn.http import refuse_anonymous, same_origin
+from sojourn.http import path_below, refuse_anonymous, same_origin
 from sojourn_contrib_azu_like.problems import Problem
 
 T = TypeVar("T")
@@ -97,13 +97,15 @@ class SessionHelpers(Generic[T]):
             return principal
         if self.signin_path is None:
             raise Problem(401, "Log in first.")
+        root = self.request.scope.get("root_path", "")
         refused = refuse_anonymous(
-            self.request.scope["path"],
+            path_below(self.request.scope["path"], root),
             query=self.request.url.query,
             method=self.request.method,
             accept=",".join(self.request.headers.getlist("accept")),
             signin_path=self.signin_path,
             allow=(),
+            root=root,
         )
         headers = dict(refused.headers) if refused is not None else {}
         location = headers.get("Location")

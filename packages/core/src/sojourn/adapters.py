@@ -13,7 +13,15 @@ from msgspec import Struct
 
 from sojourn.binding import Peer
 from sojourn.errors import ConfigurationError
-from sojourn.http import Answer, path_matches, refuse_anonymous, require_patterns, require_signin_path, same_origin
+from sojourn.http import (
+    Answer,
+    path_below,
+    path_matches,
+    refuse_anonymous,
+    require_patterns,
+    require_signin_path,
+    same_origin,
+)
 from sojourn.manager import SessionManager, opening
 from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession, RequestSession
@@ -34,6 +42,7 @@ __all__ = [
     "is_client_side",
     "look_up",
     "note_late_use",
+    "path_below",
     "path_matches",
     "refuse_anonymous",
     "require_manager",

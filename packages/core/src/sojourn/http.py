@@ -82,19 +82,21 @@ def failed(accept: str = "") -> Answer:
 
 
 def refuse_anonymous(
-    path: str, *, query: str, method: str, accept: str, signin_path: str, allow: Sequence[str]
+    path: str, *, query: str, method: str, accept: str, signin_path: str, allow: Sequence[str], root: str = ""
 ) -> Answer | None:
     """Return the answer for a visitor who is not logged in, or None where the path is open to all (SECURITY R35).
 
     A page is redirected to *signin_path* with the way back in ``redirect_to``; other methods, and callers that
-    prefer JSON, get 401.
+    prefer JSON, get 401. *path*, *signin_path* and *allow* are those of the application; *root* is where that is
+    mounted, which the browser has to hear of.
     """
     if path_is_exempt(path, allow):
         return None
     if method not in {"GET", "HEAD"} or _prefers_json(accept):
         return _answer(HTTPStatus.UNAUTHORIZED, "Log in first.", accept, ("Vary", "Cookie"))
-    back = safe_redirect(f"{path}?{query}" if query else path)
-    location = f"{signin_path}?redirect_to={quote(back, safe='/')}"
+    prefix = safe_redirect(root.rstrip("/")).rstrip("/")
+    back = safe_redirect(f"{prefix}{path}?{query}" if query else f"{prefix}{path}")
+    location = f"{prefix}{signin_path}?redirect_to={quote(back, safe='/')}"
     return _answer(HTTPStatus.SEE_OTHER, "Log in first.", accept, ("Location", location), ("Vary", "Cookie"))
 
 
@@ -225,6 +227,13 @@ def normalise_path(path: str) -> str:
     if segments and parts[-1] in {"", ".", ".."}:
         segments.append("")
     return "/" + "/".join(segments)
+
+
+def path_below(path: str, root: str) -> str:
+    """Return *path* as an application that is mounted at *root* routes it; some servers put the one before the other."""
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
+        path = path[len(root) :]
+    return path or "/"
 
 
 def path_matches(path: str, patterns: Sequence[str]) -> bool:

@@ -220,6 +220,11 @@ def _peer(address: str | None, agent: str | None, x_forwarded_for: str | None, f
     )
 
 
+def _text(path: str) -> str:
+    """Return a path of the environ, which holds its bytes as characters (PEP 3333)."""
+    return path.encode("latin-1").decode("utf-8", "replace")
+
+
 def _code(status: str) -> int:
     try:
         return int(status[:3])
@@ -241,7 +246,8 @@ class AuthenticationMiddleware:
     """Answer anonymous requests itself: a redirect to *signin_path* for pages, 401 for everything else.
 
     Stands inside SessionMiddleware. Paths in *allow* (``/public/*``) and the sign-in page itself are open; only the
-    normalised path counts, never the query string. The page is told where to return to in ``redirect_to``.
+    normalised path counts, never the query string. The page is told where to return to in ``redirect_to``. Both are
+    paths of this application: where it is mounted (``SCRIPT_NAME``) is put before them.
     """
 
     def __init__(
@@ -259,16 +265,14 @@ class AuthenticationMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        path = (
-            (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1").decode("utf-8", "replace")
-        )
         answer = refuse_anonymous(
-            path or "/",
+            _text(environ.get("PATH_INFO", "")) or "/",
             query=environ.get("QUERY_STRING", ""),
             method=environ.get("REQUEST_METHOD", "GET"),
             accept=environ.get("HTTP_ACCEPT", ""),
             signin_path=self.signin_path,
             allow=self.allow,
+            root=_text(environ.get("SCRIPT_NAME", "")),
         )
         if answer is None or self.sessions.get(environ).principal is not None:
             return self.app(environ, start_response)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sojourn.asgi.session import Application, Receive, Scope, Send, answer_with, header
-from sojourn.http import refuse_anonymous, require_patterns, require_signin_path
+from sojourn.http import path_below, refuse_anonymous, require_patterns, require_signin_path
 from sojourn.manager import SessionManager
 from sojourn.session import state_of
 
@@ -17,7 +17,8 @@ class AuthenticationMiddleware:
     """Answer anonymous requests itself: a redirect to *signin_path* for pages, 401 for everything else.
 
     Stands inside SessionMiddleware. Paths in *allow* (``/public/*``) and the sign-in page itself are open; only the
-    normalised path counts, never the query string. The page is told where to return to in ``redirect_to``.
+    normalised path counts, never the query string. The page is told where to return to in ``redirect_to``. Both are
+    paths of this application: where it is mounted (``root_path``) is put before them.
     """
 
     def __init__(
@@ -38,13 +39,15 @@ class AuthenticationMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
+        root = scope.get("root_path", "")
         answer = refuse_anonymous(
-            scope.get("path", "/"),
+            path_below(scope.get("path", "/"), root),
             query=bytes(scope.get("query_string", b"")).decode("latin-1"),
             method=scope.get("method", "GET"),
             accept=",".join(header(scope, b"accept")),
             signin_path=self.signin_path,
             allow=self.allow,
+            root=root,
         )
         if answer is None or state_of(await self.sessions.get(scope)).payload.principal is not None:
             await self.app(scope, receive, send)

@@ -18,6 +18,7 @@ from sojourn.adapters import (
     Peer,
     RequestSession,
     note_late_use,
+    path_below,
     path_matches,
     require_manager,
     require_patterns,
@@ -136,7 +137,7 @@ class SessionMiddleware:
         return request
 
     def _is_excluded(self, scope: Scope) -> bool:
-        return path_matches(scope.get("path", "/"), self._exclude)
+        return path_matches(path_below(scope.get("path", "/"), scope.get("root_path", "")), self._exclude)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]

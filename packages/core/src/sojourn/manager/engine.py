@@ -138,17 +138,16 @@ class Engine(Generic[T]):
         """Read again what is stored of a session: `opening.reload`, which stands above this module."""
         return self._reload(self, state)
 
+    def describe(self) -> str:
+        """Return what tells this manager from others in a message."""
+        return f"{self.model.name} over {type(self.store.store).__name__} ({self.settings.namespace})"
+
     # -- how it waits ----------------------------------------------------------------------------------------
 
     @property
     def opens_on_access(self) -> bool:
         """Tell whether a session may be opened where it is first used, without awaiting."""
         return self.never_waits or (self.io is StoreIO.BLOCKING and self.store.offload is None)
-
-    @property
-    def blocks_already(self) -> bool:
-        """Tell whether this engine may be driven without an event loop as it is."""
-        return self.io is not StoreIO.ASYNC and self.store.offload is None
 
     def over(self, store: Store, revocation_store: Store | None = None) -> Engine[T]:
         """Return the same over other stores on the same data, with the same breakers."""

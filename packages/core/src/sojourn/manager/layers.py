@@ -20,8 +20,25 @@ from sojourn.stores import StoreIO
 
 T = TypeVar("T")
 
+_WHERE: Final = ("", "scope", "environ", "env")
+"""Where a request may hold what the middleware saw: itself, or as Starlette, werkzeug and Falcon call it."""
 REQUESTS_KEY: Final = "sojourn.requests"
 """Under this key of an ASGI scope, a WSGI environ or another mutable request stand its sessions, by manager."""
+
+OUTER_SCOPE: Final = "asgi.scope"
+"""Under this key a2wsgi hands the ASGI scope of a mounted WSGI application to it."""
+OUTER_ENVIRON: Final = "wsgi_environ"
+"""Under this key a2wsgi hands the environ to an ASGI application that a WSGI server runs."""
+
+
+def join_outer(where: MutableMapping[str, Any], outer: object) -> MutableMapping[object, RequestSession[Any]] | None:
+    """Let *where* share the sessions of the request that it is a part of; None where no middleware has seen that."""
+    requests: MutableMapping[object, RequestSession[Any]] | None = None
+    if isinstance(outer, dict | Mapping):
+        requests = cast("Mapping[str, Any]", outer).get(REQUESTS_KEY)
+    if requests is not None:
+        where[REQUESTS_KEY] = requests
+    return requests
 
 
 def join_async(
@@ -68,8 +85,8 @@ def _join(requests: MutableMapping[object, RequestSession[Any]], engine: Engine[
         if other is not found and other.engine.cookies.name == engine.cookies.name:
             msg = (
                 f"this request passes two session managers that both use the cookie {engine.cookies.name!r}, one for "
-                f"{other.engine.model.name} and one for {engine.model.name}: set another SOJOURN_COOKIE_NAME for one of "
-                "them"
+                f"{other.engine.describe()} and one for {engine.describe()}: set another SOJOURN_COOKIE_NAME for one of "
+                "them, or hand one manager to both middlewares"
             )
             raise ConfigurationError(msg)
     return None
@@ -78,14 +95,16 @@ def _join(requests: MutableMapping[object, RequestSession[Any]], engine: Engine[
 class _Layer(ExtrasMapping, Generic[T]):
     """A request as the other kind of layer sees it."""
 
-    __slots__ = ("_engine", "_request")
+    __slots__ = ("_engine", "_request", "is_lazy")
 
     def __init__(self, request: RequestSession[T], engine: Engine[T]) -> None:
         self._request = request
         self._engine = engine
+        self.is_lazy = False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._request, name)
+        is_of_request = hasattr(type(self._request), name) or name.startswith("_") or not hasattr(Session, name)
+        return getattr(self._request if is_of_request else self.session, name)
 
     @property
     def session(self) -> Session[T]:
@@ -106,8 +125,11 @@ class AsyncLayer(_Layer[T]):
         """See `AsyncRequestSession.finish`."""
         return await self._request.finish_steps(self._engine, status, persistent=persistent, resend=resend)
 
+    finish_changed = finish
+
     async def close(self, error: BaseException | None = None) -> Ending:
         """See `AsyncRequestSession.close`."""
+        self._request.layers -= 1
         return await self._request.close_steps(self._engine, error)
 
 
@@ -115,6 +137,12 @@ class BlockingLayer(_Layer[T]):
     """A request that a layer under an event loop began, for one without."""
 
     __slots__ = ()
+
+    @property
+    def session(self) -> Session[T]:
+        """See `RequestSession.session`; opened now where the layer outside has not loaded it, on one of its `exclude`."""
+        run_blocking(self._request.load_steps(self._engine))
+        return self._request.session
 
     def load(self) -> None:
         """See `BlockingRequestSession.load`."""
@@ -126,6 +154,7 @@ class BlockingLayer(_Layer[T]):
 
     def close(self, error: BaseException | None = None) -> Ending:
         """See `BlockingRequestSession.close`."""
+        self._request.layers -= 1
         return run_blocking(self._request.close_steps(self._engine, error))
 
 
@@ -140,14 +169,20 @@ def request_of(request: object, key: object) -> RequestSession[Any]:
 
 def find(request: object) -> MutableMapping[object, RequestSession[Any]]:
     """Return the sessions of a request: an ASGI scope, a WSGI environ, a mapping, or an object that has one."""
-    for candidate in (request, getattr(request, "scope", None), getattr(request, "environ", None)):
+    looked_at: list[str] = []
+    for name in _WHERE:
+        candidate = getattr(request, name, None) if name else request
         if isinstance(candidate, dict | Mapping):
             surroundings = cast("Mapping[str, MutableMapping[object, RequestSession[Any]] | None]", candidate)
             requests = surroundings.get(REQUESTS_KEY)
             if requests is not None:
                 return requests
+            looked_at.append(f"its {name} holds none" if name else "as a mapping it holds none")
+        elif candidate is not None and name:
+            looked_at.append(f"its {name} is a {type(candidate).__name__}")
+    seen = "; ".join(looked_at) or "it is no mapping and has no scope, environ or env"
     msg = (
-        f"no session middleware has seen this {type(request).__name__}: add sojourn.asgi.SessionMiddleware or "
+        f"no session middleware has seen this {type(request).__name__} ({seen}): add sojourn.asgi.SessionMiddleware or "
         "sojourn.wsgi.SessionMiddleware with this manager, outside whatever asks for the session"
     )
     raise ConfigurationError(msg)

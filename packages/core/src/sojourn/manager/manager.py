@@ -15,7 +15,15 @@ from sojourn.manager import committing, opening
 from sojourn.manager.build import build_engine, complete
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
-from sojourn.manager.layers import REQUESTS_KEY, join_async, join_blocking, request_of
+from sojourn.manager.layers import (
+    OUTER_ENVIRON,
+    OUTER_SCOPE,
+    REQUESTS_KEY,
+    join_async,
+    join_blocking,
+    join_outer,
+    request_of,
+)
 from sojourn.manager.queries import Progress, Queries, SessionInfo
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession
 from sojourn.manager.shielding import in_a_thread
@@ -120,6 +128,8 @@ class SessionManager(Generic[T]):
         if where is None:
             return AsyncRequestSession(engine, cookies, peer)
         requests = where.get(REQUESTS_KEY)
+        if requests is None and OUTER_ENVIRON in where:
+            requests = join_outer(where, where[OUTER_ENVIRON])
         if requests is None:
             request: AsyncRequestSession[T] = AsyncRequestSession(engine, cookies, peer)
             where[REQUESTS_KEY] = {engine.key: request}
@@ -300,7 +310,8 @@ class SessionManager(Generic[T]):
     def blocking(self) -> BlockingManager[T]:
         """The same names for synchronous callers; over the store's blocking twin where it suspends."""
         if self._blocking is None:
-            sibling = self if self.engine.blocks_already else self._over(self.engine.blocking())
+            # Over a store that blocks it has an engine of its own: an event loop may let this one's calls go to threads.
+            sibling = self if self.engine.never_waits else self._over(self.engine.blocking())
             self._blocking = BlockingManager(sibling)
         return self._blocking
 
@@ -358,6 +369,8 @@ class BlockingManager(Generic[T]):
         if where is None:
             return BlockingRequestSession(engine, cookies, peer)
         requests = where.get(REQUESTS_KEY)
+        if requests is None and OUTER_SCOPE in where:
+            requests = join_outer(where, where[OUTER_SCOPE])
         if requests is None:
             request: BlockingRequestSession[T] = BlockingRequestSession(engine, cookies, peer)
             where[REQUESTS_KEY] = {engine.key: request}
