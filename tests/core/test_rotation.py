@@ -104,6 +104,7 @@ def test_r8_a_rotation_costs_one_create_and_one_replace_and_leaves_no_session(wa
     renewed = manager.blocking.commit(session).token
     assert store.calls == ["create", "replace", *([] if waits else ["delete"])]
     assert manager.blocking.count() == 1
+    assert len(store.inner._blobs) == (2 if waits else 1)  # type: ignore[attr-defined]
     assert [info.id for info in manager.blocking.list("1")] == [session.id]
     assert [one.id for one in manager.blocking.each_session()] == [session.id]
     assert manager.blocking.open(token).outcome is LoadOutcome.UNKNOWN

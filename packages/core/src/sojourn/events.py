@@ -6,12 +6,15 @@ holds a token, data or a secret (SECURITY R6).
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import secrets
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Final, TypeAlias
 
 from sojourn import metrics as names
@@ -39,6 +42,8 @@ _COUNTED: Final = {
 _LOGGED: Final = frozenset(
     {"started", "deleted", "regenerated", "expired", "rejected", "evicted", "gone", "breaker", "link"}
 )
+_MOST_TOLD: Final = 10_000
+"""Ids of ended sessions that are remembered, so that nobody is told of them twice."""
 _ENDS: Final = frozenset({"deleted", "regenerated", "evicted"})
 _BREAKER_MOVED: Final = {
     BreakerState.OPEN: names.BREAKER_OPEN,
@@ -216,11 +221,11 @@ class EventDispatcher:
 class RevocationListeners:
     """The listeners of one manager; *report* is called when one of them raises.
 
-    An id may be passed on more than once: a process also hears its own revocations from the store. To remember what was
-    told would hide the end of a session that a hostile writer had brought back (SECURITY R43).
+    Of one end a process may learn twice: it also hears its own revocations from the store. The id is passed on once, and
+    again only after the session was opened here in between, as one is that a hostile writer brought back (SECURITY R43).
     """
 
-    __slots__ = ("_leave", "_listeners", "_lock", "_report", "announcer")
+    __slots__ = ("_leave", "_listeners", "_lock", "_moments", "_report", "announcer", "told")
 
     def __init__(self, report: Callable[[], None]) -> None:
         self.announcer: AnnouncingStore | None = None
@@ -229,6 +234,9 @@ class RevocationListeners:
         self._listeners: dict[object, tuple[OnRevoked, OnDoubt | None, Only | None]] = {}
         self._leave: Callable[[], None] | None = None
         self._lock = threading.Lock()
+        self.told: dict[str, int] = {}
+        """The ids that were passed on lately, and when; who opens a session takes its id out."""
+        self._moments = count()
 
     def add(self, callback: OnRevoked, on_doubt: OnDoubt | None, only: Only | None = None) -> Callable[[], None]:
         """Add a listener for the ids that *only* says yes to; return the function that removes it, and may do so twice."""
@@ -236,7 +244,8 @@ class RevocationListeners:
         with self._lock:
             self._listeners[key] = (callback, on_doubt, only)
             if self._leave is None and self.announcer is not None:
-                self._leave = self.announcer.on_dead(self.notify, on_doubt=self.notify_doubt, only=self._want)
+                options: dict[str, Only] = {"only": self._want} if _takes_only(self.announcer) else {}
+                self._leave = self.announcer.on_dead(self.notify, on_doubt=self.notify_doubt, **options)
 
         def remove() -> None:
             with self._lock:
@@ -247,8 +256,27 @@ class RevocationListeners:
 
         return remove
 
-    def notify(self, id: str) -> None:
-        """Call every listener with the id of a session that ended."""
+    def moment(self) -> int:
+        """Return a moment for *alive_at* of ``notify``, which is over when this returns."""
+        return next(self._moments)
+
+    def notify(self, id: str, alive_at: int | None = None) -> None:
+        """Call every listener with the id of a session that ended, unless they were told of that before.
+
+        What was told before *alive_at*, a moment after which the session still lived, was another end.
+        """
+        if not self._listeners:
+            return
+        now = next(self._moments)
+        told = self.told.setdefault(id, now)
+        if told != now:
+            if alive_at is None or told > alive_at:
+                return
+            self.told[id] = now
+        if len(self.told) > _MOST_TOLD:
+            with self._lock:
+                for oldest in list(islice(self.told, len(self.told) - _MOST_TOLD)):
+                    self.told.pop(oldest, None)
         for callback, _, only in list(self._listeners.values()):
             try:
                 if only is None or only(id):
@@ -257,7 +285,7 @@ class RevocationListeners:
                 self._report()
 
     def _want(self, id: str) -> bool:
-        return any(only is None or only(id) for _, _, only in list(self._listeners.values()))
+        return id not in self.told and any(only is None or only(id) for _, _, only in list(self._listeners.values()))
 
     def notify_doubt(self) -> None:
         """Call the *on_doubt* of every listener: sessions may have ended whose ids are not known."""
@@ -267,3 +295,19 @@ class RevocationListeners:
                     on_doubt()
                 except Exception:  # noqa: BLE001
                     self._report()
+
+
+def _takes_only(store: AnnouncingStore) -> bool:
+    """Tell whether the store's ``on_dead`` has ``only``, which came later; warn of one that has not."""
+    try:
+        parameters = inspect.signature(store.on_dead).parameters.values()
+    except (TypeError, ValueError):  # a callable of another language
+        return True
+    if any(each.name == "only" or each.kind is each.VAR_KEYWORD for each in parameters):
+        return True
+    msg = (
+        f"{type(store).__name__}.on_dead() takes no only=, so the store looks up every id that it hears of; add "
+        "only=None, a function that says which ids are of interest (docs/write-a-plugin.md)"
+    )
+    warnings.warn(msg, DeprecationWarning, stacklevel=2)
+    return False

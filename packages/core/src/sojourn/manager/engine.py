@@ -321,7 +321,7 @@ class Engine(Generic[T]):
                 raise SessionConflictError(msg)
         with suppress(SessionUnavailableError):  # it has ended all the same
             for record in left:
-                await store.delete(record.id, expected=record.version)
+                await store.delete(record.id, expected=record.version, is_over=True)
         return ended
 
     async def latest(self, id: str) -> Record | None:

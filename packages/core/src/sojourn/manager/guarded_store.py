@@ -243,10 +243,15 @@ class GuardedStore:
         """Move the idle deadline; never repeated (FAILURES F10)."""
         return self._call("touch", self.server.touch, (id, idle_deadline), names.STORE_TIME, id, tries=1)
 
-    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
-        """Delete a record. GONE after a try whose effect is unknown counts as OK: that try deleted it."""
+    async def delete(self, id: str, *, expected: int | None = None, is_over: bool = False) -> Deleted:
+        """Delete a record. GONE after a try whose effect is unknown counts as OK: that try deleted it.
+
+        Where *is_over* the session has ended or moved before, and who was told of that is not told again.
+        """
         store = self.server
         unknown = False
+        revocations = self._events.revocations
+        before = revocations.moment()
 
         async def work() -> Deleted:
             nonlocal unknown
@@ -259,7 +264,7 @@ class GuardedStore:
 
         result = await self._call("delete", work, (), names.STORE_TIME, id)
         if result is Deleted.OK:
-            self._events.revocations.notify(id)
+            revocations.notify(id, alive_at=None if is_over else before)
         return result
 
     def ids_of(self, label: str) -> Coroutine[Any, Any, Sequence[str]]:

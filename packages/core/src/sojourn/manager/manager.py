@@ -262,8 +262,9 @@ class SessionManager(Generic[T]):
         *on_doubt* says that endings may have gone unnoticed (the link of the store was lost and is back) or unnamed
         (``clear()``; ``revoke_all()`` of cookies): check by yourself whatever you hold, with ``open(token)``.
 
-        An id may be told more than once, in whatever thread learns of it: return at once, and put work into a queue of
-        your own. *only* says which ids are of interest, so that the store looks up no others when it hears of them
+        An id is told once, in whatever thread learns of it first: return at once, and put work into a queue of your own. It
+        is told again where somebody brought the session back in the store and it ended once more, and perhaps where 10,000
+        others ended in between. *only* says which ids are of interest, so that the store looks up no others when it hears of them
         (SECURITY R43). What any of them raises is counted and ignored (FAILURES F22).
         """
         return self.engine.events.revocations.add(callback, on_doubt, only)

@@ -276,6 +276,8 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
     )
     if token != sent:
         state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record, payload))
+    if told := engine.events.revocations.told:
+        told.pop(record.id, None)  # it lives, whatever was told of it: its next end is news
     if engine.events.is_observed:
         engine.events.event("loaded", record.id, principal=payload.principal)
     session = cast("Session[T]", _new_session(Session))

@@ -174,7 +174,7 @@ async def _end_record(engine: Engine[T], old: Record, end: Record) -> Replaced:
     # Costs nothing there, and nobody counts what is over.
     if answer is Replaced.OK and store.never_waits and not end.payload:
         with suppress(SessionUnavailableError):
-            await store.delete(old.id, expected=end.version)
+            await store.delete(old.id, expected=end.version, is_over=True)
     return answer
 
 
