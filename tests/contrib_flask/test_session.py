@@ -492,7 +492,7 @@ def test_an_application_without_sojourn_is_told_the_line() -> None:
 def test_an_application_gets_its_sessions_once(app: Flask, sessions: SessionManager[Visit]) -> None:
     with pytest.raises(ConfigurationError, match="has its sessions already"):
         Sojourn(app, sessions)
-    with pytest.raises(ConfigurationError, match="leave them out"):
+    with pytest.raises(ConfigurationError, match="leave model and parts out"):
         Sojourn(Flask("other"), sessions, model=Visit)
     with pytest.raises(ConfigurationError, match='"session" or "cookie"'):
         Sojourn(remember="always")  # type: ignore[arg-type]

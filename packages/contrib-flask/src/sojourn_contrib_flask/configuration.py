@@ -12,16 +12,8 @@ from flask import Flask
 
 from sojourn.settings import SessionSettings
 
-_COOKIE: Final = {
-    "SESSION_COOKIE_NAME": "cookie_name",
-    "SESSION_COOKIE_DOMAIN": "cookie_domain",
-    "SESSION_COOKIE_PATH": "cookie_path",
-    "SESSION_COOKIE_HTTPONLY": "cookie_http_only",
-    "SESSION_COOKIE_SECURE": "cookie_secure",
-    "SESSION_COOKIE_SAMESITE": "cookie_same_site",
-    "SESSION_COOKIE_PARTITIONED": "cookie_partitioned",
-}
-"""Which field of ours each of Flask's keys stands for."""
+_COOKIE: Final = ("name", "domain", "path", "http_only", "secure", "same_site", "partitioned")
+"""Settings of the cookie; Flask writes ``SESSION_COOKIE_HTTPONLY`` for ``cookie_http_only``."""
 
 
 def settings_of(app: Flask) -> SessionSettings:
@@ -31,11 +23,11 @@ def settings_of(app: Flask) -> SessionSettings:
     """
     config, defaults = cast("dict[str, Any]", app.config), Flask.default_config
     variables = {name: value for name, value in config.items() if name.startswith("SOJOURN_")}
-    own: dict[str, Any] = {
-        field: config[key]
-        for key, field in _COOKIE.items()
-        if key in config and config[key] != defaults.get(key) and config[key] is not None
-    }
+    own: dict[str, Any] = {}
+    for name in _COOKIE:
+        key = f"SESSION_COOKIE_{name.replace('_', '').upper()}"
+        if config.get(key) is not None and config[key] != defaults[key]:
+            own[f"cookie_{name}"] = config[key]
     root = config.get("APPLICATION_ROOT")
     if "cookie_path" not in own and root and root != defaults["APPLICATION_ROOT"]:
         own["cookie_path"] = root
@@ -45,9 +37,12 @@ def settings_of(app: Flask) -> SessionSettings:
     if lifetime is not None and lifetime != defaults["PERMANENT_SESSION_LIFETIME"]:
         # Flask counts it from the last request of a session, as we count the idle timeout.
         own["idle_timeout"] = lifetime
-    key, fallbacks = config.get("SECRET_KEY"), config.get("SECRET_KEY_FALLBACKS") or ()
-    settings = SessionSettings.of_framework(variables, own, secret_key=key, fallbacks=fallbacks)
+    keys: dict[str, Any] = {
+        "secret_key": config.get("SECRET_KEY"),
+        "fallbacks": config.get("SECRET_KEY_FALLBACKS") or (),
+    }
+    settings = SessionSettings.of_framework(variables, own, **keys)
     if "idle_timeout" in own and settings.absolute_timeout < own["idle_timeout"]:
         own["absolute_timeout"] = own["idle_timeout"]
-        settings = SessionSettings.of_framework(variables, own, secret_key=key, fallbacks=fallbacks)
+        settings = SessionSettings.of_framework(variables, own, **keys)
     return settings

@@ -9,18 +9,12 @@ from math import ceil
 from typing import Any, Generic, TypeVar, cast
 
 from flask import Flask, Response, current_app, request
+from flask.globals import request_ctx
 from werkzeug.exceptions import Conflict, HTTPException, InternalServerError, ServiceUnavailable
 from werkzeug.local import LocalProxy
 
-from sojourn import Session, SessionManager
-from sojourn.adapters import Ending
-from sojourn.errors import (
-    ConfigurationError,
-    SessionConflictError,
-    SessionUnavailableError,
-    SojournError,
-    TooManySessionsError,
-)
+from sojourn import Session, SessionManager, errors
+from sojourn.adapters import Answer, Ending
 from sojourn.wsgi import SessionMiddleware
 from sojourn_contrib_flask.configuration import settings_of
 from sojourn_contrib_flask.interface import FlaskSession, SojournInterface
@@ -52,10 +46,10 @@ class Sojourn(Generic[T]):
         **parts: Any,
     ) -> None:
         if remember not in {"session", "cookie"}:
-            raise ConfigurationError(f'remember is {remember!r}; choose "session" or "cookie"')
+            raise errors.ConfigurationError(f'remember is {remember!r}; choose "session" or "cookie"')
         if sessions is not None and (model is not None or parts):
-            raise ConfigurationError(
-                "Sojourn() was given a manager, which has a model and all its parts; leave them out"
+            raise errors.ConfigurationError(
+                "Sojourn() was given a manager with all its parts; leave model and parts out"
             )
         self._sessions = sessions
         self._model = model
@@ -67,9 +61,7 @@ class Sojourn(Generic[T]):
     def init_app(self, app: Flask, sessions: SessionManager[T] | None = None) -> None:
         """Put the sessions into *app*. Raises ConfigurationError for what sojourn's rules refuse."""
         if "sojourn" in app.extensions:
-            raise ConfigurationError(
-                f"{app.name!r} has its sessions already; call init_app() once for each application"
-            )
+            raise errors.ConfigurationError(f"{app.name!r} has its sessions already; call init_app() once for it")
         manager = sessions or self._sessions
         if manager is None:
             model = cast("type[T]", self._model or NoData)
@@ -79,8 +71,8 @@ class Sojourn(Generic[T]):
         # Outside of Flask, which neither saves a session when a function after the request raises, nor sees a body end.
         app.wsgi_app = SessionMiddleware(app.wsgi_app, manager)  # type: ignore[method-assign]
         app.process_response = _processing(app, app.process_response)  # type: ignore[assignment, method-assign]
-        if SessionUnavailableError not in app.error_handler_spec[None][None]:
-            app.register_error_handler(SessionUnavailableError, lambda error: _answer(app, Ending(error)))
+        if errors.SessionUnavailableError not in app.error_handler_spec[None][None]:
+            app.register_error_handler(errors.SessionUnavailableError, lambda error: _answer(app, Ending(error)))
         connect(app, interface, self._remember)
 
     @property
@@ -97,7 +89,7 @@ class Sojourn(Generic[T]):
 def _manager() -> SessionManager[Any]:
     manager: SessionManager[Any] | None = current_app.extensions.get("sojourn")
     if manager is None:
-        raise ConfigurationError(f"{current_app.name!r} has no sessions of sojourn: write Sojourn(app, sessions)")
+        raise errors.ConfigurationError(f"{current_app.name!r} has no sessions: write Sojourn(app, sessions)")
     return manager
 
 
@@ -111,34 +103,28 @@ def _processing(app: Flask, process: Callable[[Response], Response]) -> Callable
     Functions after a request that use the session raise in an outage, and so does saving it.
     """
 
-    def process_response(response: Response) -> Response:
+    def process_response(response: Response, *, is_answer: bool = False) -> Response:
         try:
             return process(response)
-        except (SojournError, TypeError, ValueError) as error:
+        except (errors.SojournError, TypeError, ValueError) as error:
             refusal = _refusal_of(error)
             if refusal is None:
                 raise
-            if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and isinstance(error, SessionUnavailableError):
-                return response  # it is the answer to the same outage
+            is_outage = isinstance(error, errors.SessionUnavailableError)
+            if is_answer or (is_outage and response.status_code == HTTPStatus.SERVICE_UNAVAILABLE):
+                return response  # it is the answer to the same
             answer = _answer(app, refusal)
-        try:
-            return process(answer)
-        except (SojournError, TypeError, ValueError) as error:
-            if _refusal_of(error) is None:
-                raise
-            return answer
+        return process_response(answer, is_answer=True)
 
     return process_response
 
 
-def _refusal_of(error: SojournError | TypeError | ValueError) -> Ending | None:
+def _refusal_of(error: errors.SojournError | TypeError | ValueError) -> Ending | None:
     """Return the ending that *error* is of; None for an error of the application."""
-    from flask.globals import request_ctx
-
     view = request_ctx.session
     if isinstance(view, FlaskSession) and view.refusal is not None and view.refusal.error is error:
         return view.refusal
-    return Ending(error) if isinstance(error, SessionUnavailableError) else None
+    return Ending(error) if isinstance(error, errors.SessionUnavailableError) else None
 
 
 def _answer(app: Flask, ending: Ending) -> Response:
@@ -146,20 +132,18 @@ def _answer(app: Flask, ending: Ending) -> Response:
     error = ending.error
     failure: HTTPException
     match error:
-        case SessionUnavailableError():
+        case errors.SessionUnavailableError():
             failure = ServiceUnavailable(retry_after=ceil(error.retry_after))
-        case SessionConflictError() | TooManySessionsError():
+        case errors.SessionConflictError() | errors.TooManySessionsError():
             failure = Conflict()
         case _:
             failure = InternalServerError(original_exception=error)
     failure.__cause__ = error
     try:
         made = app.handle_http_exception(failure)
-    except SessionUnavailableError:
+    except errors.SessionUnavailableError:
         made = failure  # the page for it needs the session, too
     if made is not failure:
         return app.make_response(made)
-    answer = ending.answer(request.headers.get("Accept", ""), request.method)
-    if answer is None:
-        raise TypeError("the ending has no error")
+    answer = cast("Answer", ending.answer(request.headers.get("Accept", ""), request.method))
     return app.response_class(answer.body, answer.status, list(answer.headers))

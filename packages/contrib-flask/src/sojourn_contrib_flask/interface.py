@@ -55,17 +55,8 @@ def make_serializer() -> TaggedJSONSerializer:
     return serializer
 
 
-class _Kept:
-    """A value that may change inside: the object that the application holds, and how it was stored."""
-
-    __slots__ = ("before", "stored", "value")
-
-    def __init__(self, stored: Any, before: Any, value: Any) -> None:
-        self.stored = stored
-        """What the session holds."""
-        self.before = before
-        """The same as it was when the application got the value."""
-        self.value = value
+_Kept = tuple[Any, Any, Any]
+"""Of a value that may change inside: what the session holds, the same as it was at first, what the application holds."""
 
 
 class FlaskSession(SessionMixin):
@@ -98,8 +89,8 @@ class FlaskSession(SessionMixin):
         if isinstance(stored, _PLAIN):
             return stored
         kept = self._kept.get(key)
-        if kept is not None and kept.stored is stored and kept.before == stored:
-            return kept.value
+        if kept is not None and kept[0] is stored and kept[1] == stored:
+            return kept[2]
         return self._keep(key, stored, self._untagged(stored))
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -152,7 +143,7 @@ class FlaskSession(SessionMixin):
         if isinstance(stored, _PLAIN):
             self._kept.pop(key, None)
         else:
-            self._kept[key] = _Kept(stored, self._serializer.tag(value), value)
+            self._kept[key] = (stored, self._serializer.tag(value), value)
         return value
 
     def _untagged(self, stored: Any) -> Any:
@@ -206,12 +197,12 @@ class FlaskSession(SessionMixin):
 
 def _write_back(session: Session[Any], kept: dict[str, _Kept], serializer: TaggedJSONSerializer) -> None:
     """Store what changed inside of the values that the application got."""
-    for key, one in [*kept.items()]:
-        if session.get(key) is not one.stored:
+    for key, (stored, before, value) in [*kept.items()]:
+        if session.get(key) is not stored:
             del kept[key]  # removed, replaced or emptied since, by whatever way
-        elif (now := serializer.tag(one.value)) != one.before:
+        elif (now := serializer.tag(value)) != before:
             session[key] = now
-            kept[key] = _Kept(now, serializer.tag(one.value), one.value)
+            kept[key] = (now, serializer.tag(value), value)
 
 
 class SojournInterface(SessionInterface):
@@ -234,11 +225,9 @@ class SojournInterface(SessionInterface):
     def open_session(self, app: Flask, request: Request) -> FlaskSession:  # noqa: ARG002
         """Return the session of the request, which opens when it is used."""
         environ = request.environ
-        forwarding = [environ.get(name) for name in ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED")]
-        peer = partial(
-            _peer, environ.get("REMOTE_ADDR"), environ.get("HTTP_USER_AGENT"), *cast("list[str | None]", forwarding)
+        return FlaskSession(
+            self._begin(environ, environ.get("HTTP_COOKIE") or "", partial(_peer, environ)), self.serializer
         )
-        return FlaskSession(self._begin(environ, environ.get("HTTP_COOKIE") or "", peer), self.serializer)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit, and add what the response has to say. Raises the error because of which it must not go out."""
@@ -254,7 +243,8 @@ class SojournInterface(SessionInterface):
             response.headers = Headers(pairs)
 
 
-def _peer(address: str | None, agent: str | None, x_forwarded_for: str | None, forwarded: str | None) -> Peer:
-    return Peer(
-        address or None, agent, (x_forwarded_for,) if x_forwarded_for else (), (forwarded,) if forwarded else ()
-    )
+def _peer(environ: Mapping[str, Any]) -> Peer:
+    """Return who sent the request; asked only where no middleware stands around, as in ``session_transaction()``."""
+    look = environ.get
+    forwarding = ((value,) if (value := look(name)) else () for name in ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"))
+    return Peer(look("REMOTE_ADDR") or None, look("HTTP_USER_AGENT"), *forwarding)
