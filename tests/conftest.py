@@ -24,6 +24,8 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+# Examples that differ with --hypothesis-seed, for `./dev prove security`.
+settings.register_profile("seeded", settings.get_profile("ci"), derandomize=False)
 settings.register_profile("everyday", settings.get_profile("ci"), max_examples=20, stateful_step_count=20)
 settings.register_profile(
     "nightly",

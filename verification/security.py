@@ -1,17 +1,59 @@
-"""Security in figures: the score of the fuzz targets, and an OWASP-style checklist over real HTTP (`./dev prove security`)."""
+"""Security in figures: the tests of every rule, the score of the fuzz targets, and an OWASP-style checklist over real HTTP.
+
+`./dev prove security`; properties draw their examples from the seed. `--rules 38-53` proves some of the rules.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import re
 import subprocess
+import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).parents[1]
+
+
+def rules(wanted: str, seed: int) -> dict[int, Counter[str]]:
+    """Run the tests of the rules in the table of SECURITY.md; return how many of each passed, failed or were skipped."""
+    first, _, last = wanted.partition("-")
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    numbers = [int(number) for number in re.findall(r"^\| R(\d+) \|", text, re.MULTILINE)]
+    found = {number: Counter[str]() for number in numbers if int(first) <= number <= int(last or first)}
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "results.xml")
+        named = " or ".join(f"test_r{number}_" for number in found)
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadgroup", "-p", "no:cacheprovider"]
+        command += [f"--hypothesis-seed={seed}", f"--junitxml={path}", "-k", named, "tests"]
+        environment = {**os.environ, "HYPOTHESIS_PROFILE": "seeded"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        if not path.exists():
+            raise SystemExit(f"the tests of the rules did not run (exit {done.returncode}); see above")
+        cases = list(ET.parse(path).iter("testcase"))
+    for case in cases:
+        rule = re.match(r"test_r(\d+)_", case.get("name", ""))
+        if rule is not None and int(rule[1]) in found:
+            kinds = {part.tag for part in case}
+            result = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
+            found[int(rule[1])][result] += 1
+    print("\nrules, by their tests")
+    for number, counts in found.items():
+        print(
+            f"R{number:<4} {'yes' if holds(counts) else 'NO':<4}" + ", ".join(f"{n} {how}" for how, n in counts.items())
+        )
+    return found
+
+
+def holds(counts: Counter[str]) -> bool:
+    """Tell whether a rule holds: it has tests, and all of them ran and passed."""
+    return bool(counts) and set(counts) == {"passed"}
 
 
 def checklist() -> tuple[int, int]:
@@ -56,13 +98,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev prove security", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=int, default=int(os.environ.get("RUNS") or 20_000), help="executions a target")
+    parser.add_argument("--rules", default="1-99", metavar="FIRST-LAST", help="rules whose tests are run")
     options = parser.parse_args()
     warnings.simplefilter("ignore", ResourceWarning)
     score = fuzzing(options.runs, options.seed)
     held, points = checklist()
+    proved = rules(options.rules, options.seed)
     print(
         f"\nfuzzing: {score['executions']:,} executions, {score['crashes']} crashes, {score['hangs']} hangs over 1 s, "
     )
     print(f"         {score['forgeries']} forgeries accepted (seed {options.seed})")
     print(f"checklist: {held} of {points} points hold")
-    return 0 if held == points and not (score["crashes"] or score["hangs"] or score["forgeries"]) else 1
+    holding = sum(map(holds, proved.values()))
+    print(f"rules: {holding} of {len(proved)} hold, in {sum(map(Counter.total, proved.values())):,} tests")
+    return (
+        0
+        if held == points
+        and holding == len(proved) > 0
+        and not (score["crashes"] or score["hangs"] or score["forgeries"])
+        else 1
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -17,7 +19,7 @@ from sojourn.stores import StoreIO
 from sojourn.testing import make_id
 from sojourn_store_redis import Address, ClusteredRedisStore
 from sojourn_store_redis.local_cache.listener import LinkLostError, Subscription
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port, wait_until
 
 
 class Connection:
@@ -195,3 +197,16 @@ def test_a_user_who_may_not_subscribe_is_reported_as_that(
         asyncio.run(work())
     finally:
         clean_redis.command("ACL", "DELUSER", "deaf")
+
+
+def test_attempts_in_the_background_draw_nothing_from_the_random_numbers_of_the_application(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = ClusteredRedisStore.from_url(f"redis://127.0.0.1:{free_port()}/0")
+    twin: Any = store.blocking_twin()
+    before = random.getstate()
+    with caplog.at_level(logging.DEBUG, logger="sojourn_store_redis"):
+        twin.on_dead(lambda _: None)
+        wait_until(lambda: sum("is down" in each.message for each in caplog.records) > 2, "nobody tries again")
+    asyncio.run(store.aclose())
+    assert random.getstate() == before

@@ -38,6 +38,8 @@ _SCRIPTS = frozenset({"EVAL", "EVALSHA"})
 FORGOTTEN = 10.0
 """Seconds without a map of the known epoch after which one of an earlier epoch is believed."""
 _log = logging.getLogger("sojourn_store_redis")
+_random = random.SystemRandom()
+"""Draws nothing from the state of ``random``, which belongs to the application (listener.py)."""
 INTERVAL = 1.0
 """Seconds between two questions while the map is not in doubt."""
 PAUSE = 0.05
@@ -217,7 +219,7 @@ class Topology:
         primaries = [] if slots is None else list(slots.primaries)
         replicas = [] if slots is None else list(slots.replicas)
         for nodes in (primaries, replicas):
-            random.shuffle(nodes)
+            _random.shuffle(nodes)
         return list(dict.fromkeys((*primaries, *replicas, *self._seeds)))
 
     def offer(self, told: SlotMap) -> bool:

@@ -33,6 +33,9 @@ from sojourn_store_redis.transport.connection import NOTHING, Route, abandon, ad
 from sojourn_store_redis.urls import Node
 
 _log = logging.getLogger("sojourn_store_redis")
+_random = random.SystemRandom()
+"""Spreads the attempts of many processes. Not the state of ``random``, which belongs to the application: it may have been
+seeded alike in all of them, and a background thread that draws from it changes what the application draws."""
 
 SHORTEST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
@@ -126,7 +129,7 @@ class Listener:
                 finally:
                     abandon(connection)
             except CLIENT_ERRORS:
-                await asyncio.sleep(random.uniform(0.0, LONGEST_PAUSE))  # noqa: S311 - spreads attempts, no secret
+                await asyncio.sleep(_random.uniform(0.0, LONGEST_PAUSE))
 
     async def _look_up_suspects(self, connection: Any) -> None:
         """Tell the subscribers which of the suspects are dead; at most so many a second, over all links."""
@@ -250,7 +253,7 @@ class Listener:
         """Return the seconds before the next attempt: full jitter over a pause that doubles."""
         longest = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2.0 ** min(self._attempt, 10))
         self._attempt += 1
-        return random.uniform(0.0, longest)  # noqa: S311 - spreads the attempts of many processes, no secret
+        return _random.uniform(0.0, longest)
 
     def _report(self, error: Exception, address: str) -> None:
         level = logging.DEBUG if self.is_stopped or self._attempt else logging.WARNING
