@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from sojourn import metrics as names
@@ -279,6 +279,17 @@ class GuardedStore:
     def clear(self) -> Coroutine[Any, Any, None]:
         """Delete every record. The store is a ScannableStore: the manager has checked it."""
         return self._call("clear", cast("ScannableStore", self.store).clear, (), names.STORE_TIME)
+
+    async def scanned(self, ids: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Yield what a scan of the store yields; whatever it raises is an outage, as of any call (SECURITY R33)."""
+        try:
+            async for id in ids:
+                yield id
+        except Exception as error:
+            failure = outage_in("scan", error)
+            if failure is None or failure is error:
+                raise
+            raise failure from error
 
     # -- what stands around each of them ---------------------------------------------------------------------
 

@@ -148,10 +148,10 @@ class Queries(Generic[T]):
         """Yield the ids of sessions; a store that cannot tell them from trails is asked for each record."""
         store = self._scannable(what)
         if isinstance(store, SessionScanningStore):
-            async for id_ in store.scan_sessions():
+            async for id_ in self._engine.store.scanned(store.scan_sessions()):
                 yield id_
             return
-        async for id_ in store.scan():
+        async for id_ in self._engine.store.scanned(store.scan()):
             record = await self._engine.store.load(id_, fresh=True)
             if record is not None and record.is_session:
                 yield id_
@@ -160,7 +160,8 @@ class Queries(Generic[T]):
         """Yield every readable session; what cannot be read is left out and left alone."""
         store = self._scannable("each_session")
         # Each record is loaded here in any case, so a store that cannot tell sessions from trails is not asked before.
-        async for id_ in store.scan_sessions() if isinstance(store, SessionScanningStore) else store.scan():
+        ids = store.scan_sessions() if isinstance(store, SessionScanningStore) else store.scan()
+        async for id_ in self._engine.store.scanned(ids):
             record = await self._engine.store.load(id_)
             session = self._session(record) if record is not None else None
             if session is not None:
@@ -219,7 +220,7 @@ class Queries(Generic[T]):
             msg = f"reseal() needs a store that can go through its records, and {type(store).__name__} cannot"
             raise ConfigurationError(msg)
         done = 0
-        async for id in store.scan():
+        async for id in self._engine.store.scanned(store.scan()):
             if await self._reencrypt_one(id):
                 done += 1
                 if progress is not None:
