@@ -179,7 +179,7 @@ class RedisStore:
                 arguments[-1] = 1
             reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
         if isinstance(reply, bytes):
-            await self._keyspace.leave_index(reply.decode(), [record.id])
+            await self._keyspace.leave_index(reply.decode("utf-8", "replace"), [record.id])
         elif reply != 1:
             return _NOT_REPLACED.get(reply, Replaced.OK)
         if on_written is not None:
@@ -202,7 +202,7 @@ class RedisStore:
             case -1:
                 return Deleted.CONFLICT
             case bytes() as label:
-                await self._keyspace.leave_index(label.decode(), [id])
+                await self._keyspace.leave_index(label.decode("utf-8", "replace"), [id])
                 return Deleted.OK
             case _:
                 return Deleted.OK

@@ -206,17 +206,25 @@ def weakness(secret: str | bytes) -> str | None:
         if len({following - code for code, following in pairwise(codes)}) == 1:
             return "is counted, not drawn"
     if isinstance(secret, bytes):
-        return "is a well-known value" if _once(secret) in _known() else None
+        return "is a well-known value" if _is_known(secret) else None
     if secret.casefold().startswith(_DJANGO):
         return "was made by `django-admin startproject`, which marks it as insecure"
     letters = _letters(secret)
-    if len(_WORDS.sub("", letters)) < _UNKNOWN or _once(letters) in _known() or not _known().isdisjoint(spelt):
+    if len(_WORDS.sub("", letters)) < _UNKNOWN or _is_known(letters) or not _known().isdisjoint(spelt):
         return "is a well-known value"
     return "repeats itself" if _repeats(letters) else None
 
 
 def _letters(text: str) -> str:
     return _NOT_LETTERS.sub("", text.casefold())
+
+
+def _is_known(value: str | bytes) -> bool:
+    """Tell whether *value* is a known one, or one or more of it with the beginning of another at the end."""
+    known = _known()
+    return _once(value) in known or any(
+        value[: len(each)] == each and value[len(each) :] == value[: -len(each)] for each in known if each
+    )
 
 
 def _repeats(value: str | bytes) -> bool:
@@ -248,7 +256,7 @@ def _known() -> frozenset[str | bytes]:
     """Return the letters of all well-known values, and the bytes that they spell."""
     values: set[str | bytes] = set()
     for value in _PUBLISHED:
-        values.update((_once(_letters(value)), *_spelt(value)))
+        values.update((_letters(value), _once(_letters(value)), *_spelt(value)))
     return frozenset(values)
 
 
