@@ -219,7 +219,7 @@ def _letters(text: str) -> str:
     return _NOT_LETTERS.sub("", text.casefold())
 
 
-def _is_known(value: str | bytes) -> bool:
+def _is_known(value: AnyStr) -> bool:
     """Tell whether *value* is a known one, or one or more of it with the beginning of another at the end."""
     known = _known()
     return _once(value) in known or any(
