@@ -9,7 +9,7 @@ from sojourn.testing import client
 from tests.docs.pages import ROOT, blocks, page, run
 
 PACKAGES = sorted(file.parent.name for file in ROOT.glob("packages/*/pyproject.toml"))
-WITH_AN_EXAMPLE = {"core", "contrib-azu-like", "contrib-flask", "store-redis", "testing"}
+WITH_AN_EXAMPLE = {"core", "contrib-azu-like", "contrib-fastapi", "contrib-flask", "store-redis", "testing"}
 
 
 @pytest.mark.parametrize("folder", PACKAGES)
@@ -38,6 +38,16 @@ def test_the_example_of_endpoints_lets_readers_in(monkeypatch: pytest.MonkeyPatc
         signed_in = browser.post("/signin", json={"user": "ada"})
         assert (signed_in.status, signed_in.header("location")) == (303, "/books")
         assert browser.get("/books").json() == []
+
+
+def test_the_example_of_fastapi_keeps_a_cart_and_guards_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = run(monkeypatch, "shop", *blocks(page("packages/contrib-fastapi/README.md")))
+    with client(shop.app, shop.sessions) as browser:
+        assert browser.post("/cart/emma").json() == ["emma"]
+        assert browser.get("/account").status == 401
+        assert browser.post("/login?name=ada").status == 200
+        assert browser.get("/account").json() == "ada"
+        assert browser.post("/cart/persuasion").json() == ["emma", "persuasion"]
 
 
 def test_the_example_of_flask_keeps_a_cart(monkeypatch: pytest.MonkeyPatch) -> None:

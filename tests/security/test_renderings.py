@@ -33,6 +33,7 @@ PACKAGES = (
     "sojourn",
     "sojourn_cli",
     "sojourn_contrib_azu_like",
+    "sojourn_contrib_fastapi",
     "sojourn_contrib_flask",
     "sojourn_metrics_statsd",
     "sojourn_store_cookie",

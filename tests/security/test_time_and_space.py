@@ -17,6 +17,7 @@ import pytest
 
 import sojourn
 import sojourn_contrib_azu_like
+import sojourn_contrib_fastapi
 import sojourn_contrib_flask
 import sojourn_metrics_statsd
 import sojourn_store_cookie
@@ -30,6 +31,7 @@ from tests.security.houses import House, begin, outcome
 PACKAGES = (
     sojourn,
     sojourn_contrib_azu_like,
+    sojourn_contrib_fastapi,
     sojourn_contrib_flask,
     sojourn_metrics_statsd,
     sojourn_store_cookie,

@@ -403,7 +403,8 @@ class AsgiTransport:
         if not sent:
             raise AssertionError("the application ended without having sent a response")
         pairs = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in sent[0]["headers"])
-        body = b"".join(message.get("body", b"") for message in sent[1:])
+        # Frameworks leave it to the server to send no body for HEAD.
+        body = b"" if request.method == "HEAD" else b"".join(message.get("body", b"") for message in sent[1:])
         return Reply(status=sent[0]["status"], headers=pairs, body=body)
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:

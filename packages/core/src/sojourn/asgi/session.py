@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 from sojourn.adapters import (
+    ACCESSED,
     NOTHING,
     Answer,
     AsyncRequestSession,
@@ -35,6 +36,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Answering: TypeAlias = Callable[[Scope, Ending], Awaitable[Application | None]]
 
 _log = logging.getLogger("sojourn.asgi")
 _FORWARDED = ("x-forwarded-proto", "x-forwarded-host", "forwarded")
@@ -53,6 +55,9 @@ class SessionMiddleware:
     *load* "auto" opens the session before the handler where that has to be awaited, and only for requests with a
     well-formed token whose path matches none of *exclude* (``/static/*``); "lazy" opens nothing until
     ``await sessions.get(request)``. Shutting down the application closes the manager.
+
+    *answer* is for adapters: a coroutine function that is given the scope and the ending when the session keeps a response
+    from leaving, and returns the ASGI application that answers in its place, a response for one, or None for our answer.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class SessionMiddleware:
         *,
         load: Literal["auto", "lazy"] = "auto",
         exclude: Sequence[str] = (),
+        answer: Answering | None = None,
     ) -> None:
         require_manager(sessions)
         if load not in {"auto", "lazy"}:
@@ -72,6 +78,7 @@ class SessionMiddleware:
         self._is_lazy = load == "lazy"
         self._loads = not self._is_lazy and sessions.io is not StoreIO.NONE
         self._exclude = require_patterns(exclude, name="exclude")
+        self._answer = answer
         self._late: set[str] = set()
         """The routes of which the log says that they use their session too late."""
 
@@ -95,7 +102,7 @@ class SessionMiddleware:
                 _take_replacement(request, placed, scope)
             ending = request.finish_unchanged(message["status"])
             if ending is None:
-                return _commit_and_send(request, scope, message, send)
+                return self._commit_and_send(request, scope, receive, message, send)
             if ending is not NOTHING:
                 apply(message, ending)
             return send(message)
@@ -106,7 +113,7 @@ class SessionMiddleware:
             has_begun = request.has_begun
             ending = await request.close(error)
             if ending.error is not None and not has_begun:
-                await _send_answer(send, ending, scope)
+                await self._send_answer(scope, receive, send, ending)
             elif not (request.ending and request.ending.error and isinstance(error, SessionUnavailableError)):
                 raise
         else:
@@ -115,6 +122,33 @@ class SessionMiddleware:
             await request.close()
         if request.ending is NOTHING and request.accessed:
             note_late_use(self._late, getattr(scope.get("route"), "path", None) or scope.get("path", "/"))
+
+    async def _commit_and_send(
+        self, request: AsyncRequestSession[Any], scope: Scope, receive: Receive, message: Message, send: Send
+    ) -> None:
+        """Commit, then send the head as the commit wants it, or an answer in the place of the application's."""
+        ending = await request.finish_changed(message["status"])
+        if ending.error is not None:
+            await self._send_answer(scope, receive, send, ending)
+            return
+        if ending is not NOTHING:
+            apply(message, ending)
+        await send(message)
+
+    async def _send_answer(self, scope: Scope, receive: Receive, send: Send, ending: Ending) -> None:
+        response = None if self._answer is None else await self._answer(scope, ending)
+        if response is None:
+            answer = ending.answer(",".join(header(scope, b"accept")), scope.get("method", "GET"))
+            if answer is not None:
+                await answer_with(send, answer)
+            return
+
+        async def send_wrapped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                apply(message, ACCESSED)
+            await send(message)
+
+        await response(scope, receive, send_wrapped)
 
     def _begin(self, scope: Scope) -> AsyncRequestSession[Any]:
         cookies: str | list[str] = ""
@@ -249,23 +283,6 @@ async def answer_with(send: Send, answer: Answer) -> None:
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
-
-
-async def _commit_and_send(request: AsyncRequestSession[Any], scope: Scope, message: Message, send: Send) -> None:
-    """Commit, then send the head as the commit wants it, or an answer in the place of the application's."""
-    ending = await request.finish_changed(message["status"])
-    if ending.error is not None:
-        await _send_answer(send, ending, scope)
-        return
-    if ending is not NOTHING:
-        apply(message, ending)
-    await send(message)
-
-
-async def _send_answer(send: Send, ending: Ending, scope: Scope) -> None:
-    answer = ending.answer(",".join(header(scope, b"accept")), scope.get("method", "GET"))
-    if answer is not None:
-        await answer_with(send, answer)
 
 
 async def _nothing() -> None:

@@ -6,7 +6,7 @@ They share one session, one load and one commit, also where some run under an ev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, TypeVar, cast
 
 from sojourn.binding import Peer
 from sojourn.errors import ConfigurationError
@@ -39,6 +39,27 @@ def join_outer(where: MutableMapping[str, Any], outer: object) -> MutableMapping
     if requests is not None:
         where[REQUESTS_KEY] = requests
     return requests
+
+
+if TYPE_CHECKING:
+    RequestLike: TypeAlias = object
+else:
+
+    class RequestLike:
+        """An ASGI scope, a WSGI environ or an object that has one: any object to type checkers.
+
+        A framework that fills the parameters of a dependency by their annotations, as FastAPI does with pydantic, would look
+        for a query parameter called "request" and answer every request with 422; it is told when the route is made.
+        """
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, *_: object) -> NoReturn:
+            msg = (
+                "this method of the session manager is no dependency: it takes the request, which no query holds. Write "
+                "Depends(SessionDependency(sessions)) from sojourn_contrib_fastapi (pip install sojourn-contrib-fastapi), or "
+                "a function with `request: Request` that returns sessions.of(request)"
+            )
+            raise ConfigurationError(msg)
 
 
 def join_async(

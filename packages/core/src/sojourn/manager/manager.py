@@ -19,6 +19,7 @@ from sojourn.manager.layers import (
     OUTER_ENVIRON,
     OUTER_SCOPE,
     REQUESTS_KEY,
+    RequestLike,
     join_async,
     join_blocking,
     join_outer,
@@ -158,7 +159,7 @@ class SessionManager(Generic[T]):
         """Read again what is stored of a session, as ``await session.reload()`` does; tell whether it is still there."""
         return await opening.reload(self.engine, state_of(session))
 
-    def of(self, request: object) -> Session[T]:
+    def of(self, request: RequestLike) -> Session[T]:
         """Return the session of a request: an ASGI scope, a WSGI environ or an object that has one.
 
         Raises SessionUnavailableError when it could not be loaded and the policy is strict.
@@ -171,14 +172,14 @@ class SessionManager(Generic[T]):
                 return session
         return request_of(request, self.engine.key).session
 
-    def require(self, request: object) -> Session[T]:
+    def require(self, request: RequestLike) -> Session[T]:
         """Return the session as `of` does, and raise SessionUnavailableError without one whatever ``on_unavailable`` says.
 
         For routes that must not run anonymously during an outage, or on a record of a newer node.
         """
         return request_of(request, self.engine.key).require()
 
-    async def get(self, request: object) -> Session[T]:
+    async def get(self, request: RequestLike) -> Session[T]:
         """Return the session of a request, opening it now if it is not yet open."""
         found = request_of(request, self.engine.key)
         await found.load_steps(self.engine)
@@ -351,11 +352,11 @@ class BlockingManager(Generic[T]):
         """See SessionManager.reload."""
         return run_blocking(self.manager.reload(session))
 
-    def of(self, request: object) -> Session[T]:
+    def of(self, request: RequestLike) -> Session[T]:
         """See SessionManager.of."""
         return self.manager.of(request)
 
-    def require(self, request: object) -> Session[T]:
+    def require(self, request: RequestLike) -> Session[T]:
         """See SessionManager.require."""
         return self.manager.require(request)
 
@@ -378,7 +379,7 @@ class BlockingManager(Generic[T]):
             return request
         return join_blocking(requests, engine, cookies, peer)
 
-    def get(self, request: object) -> Session[T]:
+    def get(self, request: RequestLike) -> Session[T]:
         """See SessionManager.get."""
         return run_blocking(self.manager.get(request))
 
