@@ -39,7 +39,7 @@ class Session:
 
     __slots__ = ("absolute", "account", "loaded", "token", "version")
 
-    account: Any
+    account: Account
     loaded: bytes | None
     token: bytes
     version: int
@@ -111,11 +111,11 @@ def build(variant: str, place: Place, witness: Witness) -> Pair:
         if shared is not None and not scripts:
             scripts.append(await shared.ask("SCRIPT", "LOAD", REPLACE))
         if path == "/login":
-            session = scope["session"] = Session()
+            session: Any = Session()
             session.version, session.loaded, session.account = 0, None, Account()
             fill(session.account)
-            return
-        session: Any = await load(scope["session.token"])
+        else:
+            session = await load(scope["session.token"])
         scope["session"] = session
         if path == "/read":
             witness.users += session.account.user_id
