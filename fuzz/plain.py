@@ -13,7 +13,7 @@ from sojourn.cookies import CookiePolicy, read_cookies
 from sojourn.crypto import decode_bytes, encode_bytes, is_token, token_id
 from sojourn.errors import ConfigurationError, CookieTooLargeError, SerializationError
 from sojourn.http import add_vary, cache_control, normalise_path, path_is_exempt, safe_redirect, same_origin
-from sojourn.manager.opening import choose, is_well_formed
+from sojourn.manager.opening import find_tokens
 from sojourn.serializers import builtin_serializer
 from sojourn.session import decode_payload, encode_payload, unpack_map
 from sojourn_store_cookie.packing import pack as pack_cookie
@@ -31,7 +31,7 @@ def _cookie_header(data: bytes) -> None:
         require(value in header and ";" not in value, "a cookie's value that the header does not hold")
     own = f"{header}; {_NAME}=mine"
     require(read_cookies(own, _NAME)[-1] == "mine", "a prefix of the header hid our cookie")
-    tokens = choose(read_cookies(header, _NAME), client_side=False)
+    tokens = find_tokens(CookiePolicy(name=_NAME), header)
     require(len(tokens) <= 2 and all(map(is_token, tokens)), "a token that may not be looked up")
 
 
@@ -54,7 +54,10 @@ def _token(data: bytes) -> None:
         require(encode_bytes(decode_bytes(text)) == text and len(decode_bytes(text)) == 32, "two spellings of a token")
         require(token_id(text) != text, "an id that is its token")
     else:
-        require(not is_well_formed(text, client_side=False), "a malformed token that would be looked up")
+        require(
+            text not in find_tokens(CookiePolicy(), f"__Host-session={text}"),
+            "a malformed token that would be looked up",
+        )
     try:
         raw = decode_bytes(text)
     except ValueError:

@@ -11,7 +11,7 @@ import pytest
 from sojourn import MemoryStore, SessionManager, new_secret
 from sojourn.errors import ConfigurationError, CookieTooLargeError, SessionUnavailableError
 from sojourn.manager import BlockingManager, run_blocking
-from sojourn.manager.client_side import _key
+from sojourn.manager.revocations import _key
 from sojourn.stores import Store
 from sojourn.testing import Fault, FaultyStore
 from sojourn_store_redis import RedisStore

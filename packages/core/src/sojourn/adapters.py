@@ -81,7 +81,7 @@ async def look_up(sessions: SessionManager[Any], token: str) -> LiveSession:
     """Ask the store whether the session of *token* still lives, without opening or using it; no event tells of it."""
     engine = sessions.engine
     with engine.deadline_scope():
-        found = await opening.load(engine, token)
+        found = await opening.look_up(engine, token)
     if found.record is None or found.outcome is not LoadOutcome.LOADED:
         return LiveSession(found.outcome, None, 0.0)
     return LiveSession(found.outcome, found.record.id, found.record.deadline - engine.clock.time())

@@ -7,7 +7,6 @@ an attribute or a header.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -83,8 +82,8 @@ class CookiePolicy:
     partitioned: bool = False
     persistent: bool = True
     """Whether Max-Age is sent, so that the cookie outlives the browser (SECURITY R21)."""
-    _opening: str = field(init=False, repr=False, compare=False)
-    _sole: Callable[[str], re.Match[str] | None] = field(init=False, repr=False, compare=False)
+    opening: str = field(init=False, repr=False, compare=False)
+    """The name and what follows it in a header."""
     _attributes: str = field(init=False, repr=False, compare=False)
     room: int = field(init=False, repr=False, compare=False)
 
@@ -99,32 +98,9 @@ class CookiePolicy:
         attributes.extend(("; HttpOnly", _SAME_SITE[self.same_site]))
         if self.partitioned:
             attributes.append("; Partitioned")
-        object.__setattr__(self, "_opening", f"{self.name}=")
-        before, after = rf"(?:\A|; ){re.escape(self.name)}=(", r")(?:;|\Z)"
-        object.__setattr__(self, "_sole", re.compile(before + r"[\w-]+" + after, re.ASCII).search)
+        object.__setattr__(self, "opening", f"{self.name}=")
         object.__setattr__(self, "_attributes", "".join(attributes))
         object.__setattr__(self, "room", MAX_COOKIE_BYTES - len(self.name))
-
-    def read(self, header: str) -> Sequence[str]:
-        """Return what `read_cookies` returns; quickly for the usual header, with one value of base64url characters."""
-        if header.count(self._opening) == 1 and (match := self._sole(header)) is not None:
-            return (match[1],)
-        return read_cookies(header, self.name)
-
-    def sole_value(self, header: str) -> str | None:
-        """Return the one value that a header plainly holds under the name; None for any other, which `read` understands.
-
-        A find and a check of what stands around it, so that other cookies cost next to nothing.
-        """
-        opening = self._opening
-        at = header.find(opening)
-        if at < 0 or (at and header[at - 2 : at] != "; "):
-            return None
-        start = at + len(opening)
-        if header.find(opening, start) >= 0:
-            return None
-        end = header.find(";", start)
-        return header[start:] if end < 0 else header[start:end]
 
     def set_header(self, value: str, max_age: int | None, *, persistent: bool | None = None) -> str:
         """Return the value of a Set-Cookie header that gives the browser *value* for *max_age* seconds.
@@ -146,13 +122,13 @@ class CookiePolicy:
             )
             raise SerializationError(msg)
         if max_age is None or not (self.persistent if persistent is None else persistent):
-            return self._opening + value + self._attributes
+            return self.opening + value + self._attributes
         seconds = MAX_AGE_LIMIT if max_age > MAX_AGE_LIMIT else int(max_age) if max_age > 0 else 0
-        return f"{self._opening}{value}; Max-Age={seconds}{self._attributes}"
+        return f"{self.opening}{value}; Max-Age={seconds}{self._attributes}"
 
     def clear_header(self) -> str:
         """Return the value of a Set-Cookie header that removes the cookie, with the same attributes (SECURITY R13)."""
-        return f"{self._opening}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT{self._attributes}"
+        return f"{self.opening}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT{self._attributes}"
 
 
 def _check_syntax(policy: CookiePolicy) -> None:

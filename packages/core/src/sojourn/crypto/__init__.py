@@ -13,7 +13,6 @@ from sojourn.crypto.tokens import (
     decode_bytes,
     encode_bytes,
     is_token,
-    match_token,
     new_token,
     token_id,
 )
@@ -34,7 +33,6 @@ __all__ = [
     "decode_bytes",
     "encode_bytes",
     "is_token",
-    "match_token",
     "new_secret",
     "new_token",
     "token_id",

@@ -29,10 +29,6 @@ def new_token() -> str:
     return encode_bytes(secrets.token_bytes(TOKEN_BYTES))
 
 
-match_token: Final = _TOKEN.fullmatch
-"""The same as `is_token`, for the path of every request: a match or None."""
-
-
 def is_token(value: str) -> bool:
     """Return whether *value* is exactly 43 canonical base64url characters; never raises (SECURITY R4)."""
     return _TOKEN.fullmatch(value) is not None

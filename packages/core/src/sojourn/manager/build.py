@@ -13,9 +13,11 @@ from sojourn.errors import ConfigurationError
 from sojourn.events import EventDispatcher
 from sojourn.hookspecs import Observer
 from sojourn.manager import opening
-from sojourn.manager.client_side import Revocations
+from sojourn.manager.client_side import ClientSide
+from sojourn.manager.committing import ServerSide
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import GuardedStore
+from sojourn.manager.revocations import Revocations
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginLoader, warn_about_unknown_variables
 from sojourn.resilience import BreakerState, CircuitBreaker, RetryBudget, ServerBreakers
@@ -111,6 +113,7 @@ def build_engine(
         ),
         clock=clock,
         client_side=client_side,
+        keeping=ClientSide() if client_side else ServerSide(),
         label_of=lru_cache(maxsize=_LABELS_KEPT)(ring.label),
         store=guard(store, settings, events, clock),
         codec=_codec(store, settings, ring, cipher, longest, client_side=client_side),

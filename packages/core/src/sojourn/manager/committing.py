@@ -7,20 +7,22 @@ DESIGN 3, steps 6 and 7).
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from sojourn.crypto import is_token, token_id
 from sojourn.errors import (
     ResponseStartedError,
     SerializationError,
     SessionReadOnlyError,
     SessionUnavailableError,
 )
-from sojourn.manager import admission, conflicts, rotation
+from sojourn.manager import conflicts, opening, rotation
 from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
-from sojourn.session import UNSET, CookieAction, CookieChange, RequestState, SessionState
-from sojourn.stores import CURRENT_DEADLINE, Created, Deadline, DeadlineScope, new_write_id, seconds_left
+from sojourn.session import UNSET, CookieAction, CookieChange, Payload, RequestState, SessionState
+from sojourn.stores import CURRENT_DEADLINE, Deadline, DeadlineScope, Record, seconds_left
 
 T = TypeVar("T")
 
@@ -75,17 +77,18 @@ async def commit(engine: Engine[T], state: RequestState[T]) -> CookieChange:
         match state.phase:
             case SessionState.LOADED:
                 payload = state.compose()
-                if rotation.is_due(engine, state, engine.clock.time()):
+                if engine.renew_after is not None and rotation.is_due(engine, state, engine.clock.time()):
                     await rotation.renew(engine, state, payload)
                 elif payload != state.loaded or state.ends_at is not None:
-                    await conflicts.replace(engine, state, payload)
+                    await engine.keeping.replace(engine, state, payload)
                 else:
                     await _touch(engine, state)
             case SessionState.NEW:
                 if state.holds_anything():
                     await _create(engine, state)
             case SessionState.ROTATED:
-                await rotation.rotate(engine, state)
+                engine.bind(state)
+                await engine.keeping.rotate(engine, state)
             case SessionState.READ_ONLY:
                 _refuse_silent_loss(state)
             case SessionState.DESTROYED:
@@ -104,7 +107,7 @@ async def end(engine: Engine[T], state: RequestState[T]) -> None:
     while state.pending_deletes:
         record, _ = state.pending_deletes[-1]
         try:
-            ended = await engine.end(record)
+            ended = await engine.keeping.end(engine, record)
         except SessionUnavailableError as error:
             state.unavailable = error
             raise
@@ -126,25 +129,7 @@ async def _create(engine: Engine[T], state: RequestState[T]) -> None:
         msg = "a new session was written after the response started: its cookie can no longer be sent; write before"
         raise ResponseStartedError(msg)
     engine.bind(state)
-    await engine.admit(state)
-    enters = admission.is_one_more(engine, state)
-    if enters:
-        state.change().enters = True
-    payload = state.compose()
-    record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
-    token = state.token
-    if engine.client_side:
-        token = await engine.client_store.create(record, write_id=b"")
-        engine.require_fitting_cookie(token)
-    elif await engine.store.create(record, write_id=new_write_id()) is Created.EXISTS:
-        msg = "the store says that a fresh random id exists already; is it answering for another key?"
-        raise SessionUnavailableError(msg)
-    if enters:
-        try:
-            await admission.enter(engine, state, record)
-        except BaseException:
-            await rotation.take_back(engine, record.id)
-            raise
+    record, payload, token = await engine.keeping.create(engine, state)
     state.adopt(record, payload, token, written="created", keep=True)
     state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record, payload))
     engine.events.event("started", record.id, principal=payload.principal)
@@ -159,11 +144,33 @@ async def _touch(engine: Engine[T], state: RequestState[T]) -> None:
     left = seconds_left()
     try:
         with DeadlineScope(Deadline(TOUCH_DEADLINE if left is None else min(left, TOUCH_DEADLINE))):
-            if not engine.client_side:
-                await engine.store.touch(record.id, idle)
-                state.record, state.touch_wanted = replace(record, idle_deadline=idle), False
-                state.written, state.before = "touched", state.loaded
-            elif not state.head_sent and state.loaded is not None:
-                await conflicts.reseal(engine, state, state.loaded)
+            await engine.keeping.touch(engine, state, record, idle)
     except SessionUnavailableError:
         _log.warning("the idle deadline of session %s could not be moved; it is served all the same", record.id)
+
+
+class ServerSide:
+    """Sessions in a store on the server: `Keeping`."""
+
+    find_tokens = staticmethod(opening.find_tokens)
+    is_well_formed = staticmethod(is_token)
+    id_of = staticmethod(token_id)
+    load = staticmethod(opening.load)
+    replace = staticmethod(conflicts.replace)
+    rotate = staticmethod(rotation.rotate)
+    end = staticmethod(Engine[Any].end)
+
+    async def authentic(self, engine: Engine[T], tokens: Sequence[str], /) -> Sequence[str]:  # noqa: ARG002
+        """Return all *tokens*: only the store knows."""
+        return tokens
+
+    async def create(self, engine: Engine[T], state: RequestState[T], /) -> tuple[Record, Payload, str | None]:
+        """Create the record of a new session."""
+        record, payload = await rotation.store_new(engine, state)
+        return record, payload, state.token
+
+    async def touch(self, engine: Engine[T], state: RequestState[T], record: Record, idle_deadline: float, /) -> None:
+        """Move the idle deadline of the record."""
+        await engine.store.touch(record.id, idle_deadline)
+        state.record, state.touch_wanted = replace(record, idle_deadline=idle_deadline), False
+        state.written, state.before = "touched", state.loaded

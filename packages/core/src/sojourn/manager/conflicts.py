@@ -14,7 +14,6 @@ from msgspec import structs
 from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import token_id
 from sojourn.errors import (
-    ResponseStartedError,
     SerializationError,
     SessionConflictError,
     SessionReadOnlyError,
@@ -54,13 +53,10 @@ class Theirs:
     """What leads to the record: the successor when the session was renewed meanwhile."""
 
 
-async def replace(engine: Engine[T], state: RequestState[T], payload: Payload) -> None:
+async def replace(engine: Engine[T], state: RequestState[T], payload: Payload, /) -> None:
     """Store *payload* over the state's record; on CONFLICT merge and try again, on GONE drop the changes."""
     record = state.record
     if record is None or state.id is None:
-        return
-    if engine.client_side:
-        await reseal(engine, state, payload)
         return
     token, merged = state.token, False
     for tried in range(MOST_TRIES + 1):
@@ -90,27 +86,6 @@ async def replace(engine: Engine[T], state: RequestState[T], payload: Payload) -
         record, token = theirs.record, theirs.token
     msg = f"session {state.id} was changed by another request at the same time; load it again and repeat"
     raise SessionConflictError(msg)
-
-
-async def reseal(engine: Engine[T], state: RequestState[T], payload: Payload) -> None:
-    """Write the session into a new cookie, unless it was revoked: it lives there and nowhere else."""
-    record = state.record
-    if state.head_sent or record is None:
-        msg = "the session lives in the cookie and was changed after the response started; change it before"
-        raise ResponseStartedError(msg)
-    written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()))
-    if payload == state.loaded and state.ends_at is None:
-        token = await engine.client_store.touch(written)
-    else:
-        token = await engine.client_store.replace(written, expected=record.version, write_id=b"")
-    engine.require_fitting_cookie(token)
-    index = engine.revocations
-    # Last of all, so that a slow request does not put a revoked cookie in the place of the one of a login since.
-    if index is not None and state.loaded is not None and await index.is_revoked(record, state.loaded, fresh=True):
-        mark_gone(engine, state)
-        return
-    state.adopt(written, payload, token, written="replaced", keep=True)
-    state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written, payload))
 
 
 async def reload(engine: Engine[T], id: str, token: str | None, *, follows_rotations: bool = False) -> Theirs | None:

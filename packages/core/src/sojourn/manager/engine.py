@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from copy import copy
+from functools import partial
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+import msgspec
 
 from sojourn.binding import Binding, Client, Peer
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
@@ -15,14 +18,13 @@ from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
 from sojourn.errors import ConfigurationError, SessionConflictError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.events import EventDispatcher
-from sojourn.manager.client_side import Revocations
 from sojourn.manager.guarded_store import GuardedStore, Offload
-from sojourn.session import PAYLOAD_ENCODER, Lifetimes, Model, Payload, RequestState
+from sojourn.manager.revocations import Revocations
+from sojourn.session import PAYLOAD_ENCODER, Lifetimes, LoadOutcome, Model, Payload, RequestState
 from sojourn.stores import (
     CURRENT_DEADLINE,
     MOVED,
     STUB,
-    ClientSideStore,
     Clock,
     Deadline,
     DeadlineScope,
@@ -66,6 +68,74 @@ class Trail(NamedTuple):
     """The moment until which the old token leads there; 0.0 after a rotation without grace."""
 
 
+class Lookup(msgspec.Struct, frozen=True):
+    """What the store says of a token; *token* is another one than was sent when a renewal's redirect was followed."""
+
+    outcome: LoadOutcome
+    sent_token: str | None = None
+    token: str | None = None
+    record: Record | None = None
+    error: SessionUnavailableError | None = None
+
+    def __repr__(self) -> str:
+        """Show no token (SECURITY R6)."""
+        return f"<Lookup {self.outcome.value}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no field to rich either, which asks structs here (SECURITY R48)."""
+        return []
+
+
+class Keeping(Protocol):
+    """Where sessions are kept, on a server or in the cookie: chosen once, when the manager is built."""
+
+    def find_tokens(self, cookies: CookiePolicy, header: str, /) -> tuple[str, ...]:
+        """Return what of a Cookie header is worth a look-up (SECURITY R4, R22, R45)."""
+        ...
+
+    def is_well_formed(self, token: str, /) -> bool:
+        """Tell whether the token may be looked up at all (SECURITY R4)."""
+        ...
+
+    def id_of(self, token: str, /) -> str:
+        """Return the id that a token which leads nowhere is reported under; empty where it has none."""
+        ...
+
+    async def load(
+        self, engine: Engine[T], token: str, /, *, fresh: bool = False, deadline: Deadline | None = None
+    ) -> Lookup:
+        """Return what a well-formed token leads to; with *fresh* past a local cache.
+
+        *deadline* is the request's; without it that of the present scope counts. Never raises for an outage: the
+        outcome is UNAVAILABLE.
+        """
+        ...
+
+    async def authentic(self, engine: Engine[T], tokens: Sequence[str], /) -> Sequence[str]:
+        """Return those of several tokens that may be ours, as far as that takes no look-up (SECURITY R45)."""
+        ...
+
+    async def create(self, engine: Engine[T], state: RequestState[T], /) -> tuple[Record, Payload, str | None]:
+        """Store a new session; return what was stored, and the token that leads there."""
+        ...
+
+    async def replace(self, engine: Engine[T], state: RequestState[T], payload: Payload, /) -> None:
+        """Store *payload* over the record of the session."""
+        ...
+
+    async def rotate(self, engine: Engine[T], state: RequestState[T], /) -> None:
+        """Move the session under a fresh token, and end the old one."""
+        ...
+
+    async def touch(self, engine: Engine[T], state: RequestState[T], record: Record, idle_deadline: float, /) -> None:
+        """Move the idle deadline of the session."""
+        ...
+
+    async def end(self, engine: Engine[T], record: Record, /) -> list[str]:
+        """End one session for good; return the ids that this ended, as far as that is known."""
+        ...
+
+
 class Engine(Generic[T]):
     """The parts of one manager; its blocking sibling shares all of them but the stores."""
 
@@ -85,6 +155,7 @@ class Engine(Generic[T]):
         binding: Binding,
         revocations: Revocations | None,
         client_side: bool,
+        keeping: Keeping,
         indexed: bool,
         reload: Callable[[Engine[T], RequestState[T]], Coroutine[Any, Any, bool]],
     ) -> None:
@@ -101,6 +172,8 @@ class Engine(Generic[T]):
         self.binding = binding
         self.client_side = client_side
         """Whether sessions live in the cookie."""
+        self.keeping = keeping
+        self.find_tokens: Callable[[str], tuple[str, ...]] = partial(keeping.find_tokens, cookies)
         self.indexed = indexed
         self._reload = reload
         self.key: object = object()
@@ -127,6 +200,8 @@ class Engine(Generic[T]):
         self.io = max((one.io for one in stores), key=_SLOWNESS.index)
         """How opening a session waits: as the slower of its stores does."""
         self.never_waits = self.io is StoreIO.NONE
+        self.opens_on_access = self.never_waits or (self.io is StoreIO.BLOCKING and store.offload is None)
+        """Whether a session may be opened where it is first used, without awaiting."""
         self.spares_tasks = all(isinstance(one, TaskSparingStore) and one.spares_tasks for one in stores)
         """Whether the stores end their calls in time without cancelling the task that makes them."""
 
@@ -143,11 +218,6 @@ class Engine(Generic[T]):
         return f"{self.model.name} over {type(self.store.store).__name__} ({self.settings.namespace})"
 
     # -- how it waits ----------------------------------------------------------------------------------------
-
-    @property
-    def opens_on_access(self) -> bool:
-        """Tell whether a session may be opened where it is first used, without awaiting."""
-        return self.never_waits or (self.io is StoreIO.BLOCKING and self.store.offload is None)
 
     def over(self, store: Store, revocation_store: Store | None = None) -> Engine[T]:
         """Return the same over other stores on the same data, with the same breakers."""
@@ -169,6 +239,7 @@ class Engine(Generic[T]):
         for store in (self.store, revocations.store if revocations is not None else self.store):
             if store.store.io is StoreIO.BLOCKING:
                 store.offload = offload
+        self.opens_on_access = self.never_waits
 
     def reset_breakers(self) -> None:
         """Close the circuit breakers of all stores, and forget what failed."""
@@ -197,36 +268,16 @@ class Engine(Generic[T]):
 
     # -- records ---------------------------------------------------------------------------------------------
 
-    @property
-    def client_store(self) -> ClientSideStore:
-        """Return the store, where it is a client-side one."""
-        return cast("ClientSideStore", self.store.store)
-
-    def require_fitting_cookie(self, token: str) -> None:
-        """Raise CookieTooLargeError when no browser would keep the cookie (SECURITY R20)."""
-        if len(token) > self.cookies.room:
-            self.cookies.set_header(token, None)
-
     async def end(self, record: Record) -> list[str]:
-        """End one session for good: delete its record, or enter it in the revocation index (SECURITY R13, R16).
+        """Delete the record of one session on the server (SECURITY R13).
 
-        Return the ids that this ended, as far as that is known: rotations may have moved it (R39, R40).
+        Return the ids that this ended: rotations may have moved it (R40).
         """
-        if not self.client_side:
-            # In the usual case nothing was written since: one call, and no look at where the session moved.
-            answer = await self.store.delete(record.id, expected=record.version)
-            if answer is Deleted.CONFLICT:
-                return await self.end_id(record.id)
-            return [record.id] if answer is Deleted.OK else []
-        if self.revocations is None:
-            return [record.id]
-        return await self.revocations.end(record.id, record.absolute_deadline)
-
-    async def admit(self, state: RequestState[T]) -> None:
-        """Note what revocations a session that begins in a cookie outlives (SECURITY R39)."""
-        if self.revocations is not None and state.payload.principal is not None:
-            payload = state.change()
-            payload.outlives = (await self.revocations.standing("", payload)).outlives
+        # In the usual case nothing was written since: one call, and no look at where the session moved.
+        answer = await self.store.delete(record.id, expected=record.version)
+        if answer is Deleted.CONFLICT:
+            return await self.end_id(record.id)
+        return [record.id] if answer is Deleted.OK else []
 
     def label(self, principal: str | None) -> str | None:
         """Return the index label of a principal under the first key (SECURITY R25)."""

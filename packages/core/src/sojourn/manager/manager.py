@@ -144,7 +144,7 @@ class SessionManager(Generic[T]):
         """
         engine = self.engine
         with engine.deadline_scope():
-            lookup = await opening.load(engine, token, fresh=fresh)
+            lookup = await opening.look_up(engine, token, fresh=fresh)
         return opening.open_session(engine, lookup, None if client is None else lambda: client)
 
     async def commit(self, session: Session[T]) -> CookieChange:

@@ -8,18 +8,17 @@ F4).
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
-from contextlib import suppress
+import re
+from collections.abc import Callable, Sequence
 from math import ceil
-from typing import Any, Final, TypeVar, cast
-
-from msgspec import Struct
+from typing import Final, TypeVar, cast
 
 from sojourn.binding import ClientOf
 from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.crypto import is_token, match_token, token_id
+from sojourn.cookies import CookiePolicy, read_cookies
+from sojourn.crypto import TOKEN_PATTERN, is_token, token_id
 from sojourn.errors import SerializationError, SessionReadOnlyError, SessionStateError, SessionUnavailableError
-from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, Trail
+from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, Lookup, Trail
 from sojourn.session import (
     CLOCK_TOLERANCE,
     EMPTY,
@@ -47,79 +46,76 @@ _UNKNOWN: Final = LoadOutcome.UNKNOWN
 _REDIRECTS: Final = frozenset(bytes((flags,)) for flags in range(256) if flags & STUB)
 """The third byte of an envelope, its flags, where a renewal left a redirect or a rotation a trail."""
 _decode_payload: Final = PAYLOAD_DECODER.decode
-LONGEST_TOKEN: Final = 4096
 MOST_TOKENS: Final = 2
 """How many cookies of our name are looked up (SECURITY R22)."""
-MOST_COOKIES: Final = 8
-"""How many are authenticated where that takes no look-up (SECURITY R45)."""
 _MOST_RENEWALS: Final = 4
 _STORED: Final = SessionState.LOADED
 _new_session: Final = Session.__new__
-
-
-class Lookup(Struct, frozen=True):
-    """What the store says of a token; *token* is another one than was sent when a renewal's redirect was followed."""
-
-    outcome: LoadOutcome
-    sent_token: str | None = None
-    token: str | None = None
-    record: Record | None = None
-    error: SessionUnavailableError | None = None
-
-    def __repr__(self) -> str:
-        """Show no token (SECURITY R6)."""
-        return f"<Lookup {self.outcome.value}>"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no field to rich either, which asks structs here (SECURITY R48)."""
-        return []
+_match_value: Final = re.compile(rf"{TOKEN_PATTERN}(?=;|\Z)").match
 
 
 NOTHING: Final = Lookup(LoadOutcome.NONE)
 
 
-def is_well_formed(token: str, *, client_side: bool) -> bool:
-    """Tell whether the token may be looked up at all (SECURITY R4)."""
-    return 0 < len(token) <= LONGEST_TOKEN if client_side else is_token(token)
+# -- from a header to a token ------------------------------------------------------------------------------------
 
 
-def choose(tokens: Sequence[str], *, client_side: bool) -> tuple[str, ...]:
-    """Return the tokens worth a look: well-formed, different, not too many; else none is believed (SECURITY R22, R45)."""
-    if not tokens:
+def find_tokens(cookies: CookiePolicy, header: str) -> tuple[str, ...]:
+    """Return what of a Cookie header is worth a look-up (SECURITY R4, R22).
+
+    Usually that is one token behind our name: a find, and a look at what stands around it, so that other cookies cost
+    next to nothing. Whatever else may be meant is read by the rules.
+    """
+    opening = cookies.opening
+    at = header.find(opening)
+    if at < 0:
         return ()
-    if len(tokens) == 1:
-        token = tokens[0]
-        return (token,) if is_well_formed(token, client_side=client_side) else ()
-    unique = tuple(dict.fromkeys(token for token in tokens if is_well_formed(token, client_side=client_side)))
-    return unique if len(unique) <= (MOST_COOKIES if client_side else MOST_TOKENS) else ()
+    if not at or header[at - 2 : at] == "; ":
+        found = _match_value(header, at + len(opening))
+        if found is not None and header.find(opening, found.end()) < 0:
+            return (found[0],)
+    return choose(read_cookies(header, cookies.name), is_token, MOST_TOKENS)
+
+
+def choose(tokens: Sequence[str], is_well_formed: Callable[[str], bool], most: int) -> tuple[str, ...]:
+    """Return the tokens worth a look: well-formed, different, not too many; else none is believed (SECURITY R22, R45)."""
+    unique = tuple(dict.fromkeys(token for token in tokens if is_well_formed(token)))
+    return unique if len(unique) <= most else ()
 
 
 # -- from a token to a record ------------------------------------------------------------------------------------
 
 
-async def load(
-    engine: Engine[T], token: str | None, *, fresh: bool = False, deadline: Deadline | None = None
-) -> Lookup:
-    """Ask the store, once in the usual case. Never raises for an outage: the outcome is UNAVAILABLE.
+async def look_up(engine: Engine[T], token: str | None, *, fresh: bool = False) -> Lookup:
+    """Return what *token* leads to, whatever it is; with *fresh* past a local cache."""
+    keeping = engine.keeping
+    return await keeping.load(engine, token, fresh=fresh) if token and keeping.is_well_formed(token) else NOTHING
 
-    *fresh* reads past a local cache. *deadline* is the request's; without it that of the present scope counts.
-    """
-    client_side = engine.client_side
-    if not token or (len(token) > LONGEST_TOKEN if client_side else match_token(token) is None):
-        return NOTHING
+
+async def load_one_of(engine: Engine[T], tokens: Sequence[str], deadline: Deadline | None) -> Lookup:
+    """Look up several cookies of our name; only a single match counts (SECURITY R22)."""
+    keeping = engine.keeping
+    # What others have put beside our cookie does not count (SECURITY R45).
+    ours = await keeping.authentic(engine, tokens)
+    with DeadlineScope(deadline):
+        found = [await keeping.load(engine, token) for token in ours] if len(ours) <= MOST_TOKENS else []
+    matches = [one for one in found if one.outcome is LOADED]
+    failures = [one for one in found if one.outcome is LoadOutcome.UNAVAILABLE]
+    if not failures and len(matches) != 1:
+        matches = [Lookup(_UNKNOWN, tokens[0])]
+    return (failures or matches)[0]
+
+
+async def load(engine: Engine[T], token: str, /, *, fresh: bool = False, deadline: Deadline | None = None) -> Lookup:
+    """Ask the store on the server, once in the usual case: `Keeping.load`."""
     try:
-        record = await engine.store.load(token if client_side else token_id(token), fresh=fresh, deadline=deadline)
+        record = await engine.store.load(token_id(token), fresh=fresh, deadline=deadline)
         if record is None or not record.payload:  # or what a login left
             return Lookup(_UNKNOWN, token)
         now = engine.clock.time()
         if now >= record.idle_deadline or now >= record.absolute_deadline:
             return Lookup(LoadOutcome.EXPIRED, token)
         lookup = Lookup(LOADED, token, token, record)
-        if client_side:
-            if engine.revocations is None:
-                return lookup
-            with DeadlineScope(deadline):
-                return await _refuse_revoked(engine, lookup, fresh=fresh)
         if record.payload[2:3] in _REDIRECTS:
             with DeadlineScope(deadline):
                 return await _follow_redirects(engine, lookup, token, fresh=fresh)
@@ -136,17 +132,6 @@ def judge(engine: Engine[T], sent: str, current: str, record: Record | None) -> 
     if now >= record.idle_deadline or now >= record.absolute_deadline:
         return Lookup(LoadOutcome.EXPIRED, sent)
     return Lookup(LOADED, sent, current, record)
-
-
-async def authentic(engine: Engine[T], cookies: Sequence[str]) -> Sequence[str]:
-    """Return those *cookies* that hold a session that was sealed here, whatever became of it (SECURITY R45)."""
-    found: list[str] = []
-    for cookie in cookies:
-        record = await engine.store.load(cookie)
-        with suppress(CorruptEnvelopeError, SerializationError):
-            if record is not None and read(engine, record):
-                found.append(cookie)
-    return found
 
 
 async def _follow_redirects(engine: Engine[T], lookup: Lookup, token: str, *, fresh: bool) -> Lookup:
@@ -170,20 +155,6 @@ async def _follow_redirects(engine: Engine[T], lookup: Lookup, token: str, *, fr
         current = successor
         lookup = judge(engine, token, current, await engine.store.load(token_id(current), fresh=fresh))
     return Lookup(LoadOutcome.UNKNOWN, token)
-
-
-async def _refuse_revoked(engine: Engine[T], lookup: Lookup, *, fresh: bool) -> Lookup:
-    """Look a cookie's session up in the revocation index (SECURITY R16)."""
-    revocations = engine.revocations
-    if revocations is None or lookup.record is None:
-        return lookup
-    try:
-        payload = read(engine, lookup.record)
-    except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
-        return lookup
-    if await revocations.is_revoked(lookup.record, payload, fresh=fresh):
-        return Lookup(LoadOutcome.UNKNOWN, lookup.sent_token, record=lookup.record)  # its event names the id
-    return lookup
 
 
 def follow(engine: Engine[T], token: str, moved: Trail) -> str | None:
@@ -217,7 +188,7 @@ async def reload(engine: Engine[T], state: RequestState[T]) -> bool:
             present = await engine.latest(record.id)
             lookup = Lookup(_UNKNOWN) if present is None else Lookup(LOADED, record=present)
         else:
-            lookup = await load(engine, token, fresh=True)
+            lookup = await look_up(engine, token, fresh=True)
     if lookup.error is not None:
         raise lookup.error
     found = state_of(open_session(engine, lookup, state.here))
@@ -291,8 +262,7 @@ def _without_record(
     """Return a new session, read-only where there may be a stored one, and report why."""
     sent = lookup.sent_token
     if sent is not None and not is_reported:
-        unknown = "" if engine.client_side else token_id(sent)
-        rejected = lookup.record.id if lookup.record is not None else unknown
+        rejected = lookup.record.id if lookup.record is not None else engine.keeping.id_of(sent)
         if outcome is LoadOutcome.EXPIRED:
             engine.events.event("expired", rejected, reason="deadline")
         elif outcome in {LoadOutcome.UNKNOWN, LoadOutcome.CORRUPT, LoadOutcome.FUTURE}:

@@ -13,8 +13,8 @@ from typing import Generic, TypeAlias, TypeVar, cast
 from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.errors import ConfigurationError, SerializationError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.manager import opening
-from sojourn.manager.client_side import Revocations
 from sojourn.manager.engine import PRINCIPAL, Engine
+from sojourn.manager.revocations import Revocations
 from sojourn.metrics import ACTIVE_COUNT
 from sojourn.session import RequestState, Session
 from sojourn.stores import MOVED, STUB, Record, Replaced, ScannableStore, SessionScanningStore, new_write_id

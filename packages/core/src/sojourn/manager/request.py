@@ -16,7 +16,6 @@ from typing import Any, Final, Generic, TypeVar
 from msgspec import Struct
 
 from sojourn.binding import Client, Peer
-from sojourn.crypto import match_token
 from sojourn.errors import (
     ConfigurationError,
     ResponseStartedError,
@@ -30,11 +29,11 @@ from sojourn.errors import (
 from sojourn.manager import committing, opening
 from sojourn.manager.committing import is_unchanged
 from sojourn.manager.ending import ACCESSED, NOTHING, Ending
-from sojourn.manager.engine import Engine
+from sojourn.manager.engine import Engine, Lookup
 from sojourn.manager.guarded_store import run_blocking
 from sojourn.manager.mapping import ExtrasMapping
-from sojourn.manager.opening import LONGEST_TOKEN, MOST_TOKENS, Lookup, max_age
 from sojourn.manager.opening import NOTHING as NOTHING_FOUND
+from sojourn.manager.opening import max_age
 from sojourn.manager.shielding import is_cancellation, shield
 from sojourn.session import KEEP, CookieAction, CookieChange, LoadOutcome, RequestState, Session, SessionState, state_of
 from sojourn.stores import Deadline, DeadlineScope
@@ -43,8 +42,6 @@ T = TypeVar("T")
 
 SERVER_ERROR: Final = 500
 """The lowest status that says that the request failed."""
-_AROUND: Final = ' \t"'
-"""What may stand around the value of a cookie and is no part of it."""
 _READ_ONLY: Final = SessionState.READ_ONLY
 _log: Final = logging.getLogger("sojourn.manager")
 
@@ -97,21 +94,8 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         """What of the request is worth a look-up (SECURITY R4, R22)."""
         tokens = self._tokens
         if tokens is None:
-            engine, sent = self.engine, self._cookies
-            cookies = sent if isinstance(sent, str) else "; ".join(sent)
-            tokens = ()
-            if cookies:
-                token = engine.cookies.sole_value(cookies)
-                # What is no token in the plain form may be one in quotes or blanks, or none at all: `read` tells.
-                if token and (
-                    (token[0] not in _AROUND and token[-1] not in _AROUND and len(token) <= LONGEST_TOKEN)
-                    if engine.client_side
-                    else match_token(token) is not None
-                ):
-                    tokens = (token,)
-                else:
-                    tokens = opening.choose(engine.cookies.read(cookies), client_side=engine.client_side)
-            self._tokens = tokens
+            sent = self._cookies
+            tokens = self._tokens = self.engine.find_tokens(sent if isinstance(sent, str) else "; ".join(sent))
         return tokens
 
     @property
@@ -122,9 +106,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
 
     async def load_steps(self, engine: Engine[T]) -> None:
         """Ask the store what the token leads to, once. Never raises for an outage; using the session does."""
-        tokens = self._tokens
-        if tokens is None:
-            tokens = self.tokens
+        tokens = self.tokens
         if self._lookup is not None:
             return
         if not tokens:
@@ -133,21 +115,9 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         if self._deadline is None and not engine.never_waits:
             self._deadline = Deadline(engine.request_deadline)
         if len(tokens) == 1:
-            self._lookup = await opening.load(engine, tokens[0], deadline=self._deadline)
+            self._lookup = await engine.keeping.load(engine, tokens[0], deadline=self._deadline)
         else:
-            await self._choose(engine, tokens)
-
-    async def _choose(self, engine: Engine[T], tokens: Sequence[str]) -> None:
-        """Look up several cookies of our name; only a single match counts (SECURITY R22)."""
-        # What others have put beside our cookie does not count (SECURITY R45).
-        ours = await opening.authentic(engine, tokens) if engine.client_side else tokens
-        with DeadlineScope(self._deadline):
-            found = [await opening.load(engine, token) for token in ours] if len(ours) <= MOST_TOKENS else []
-        matches = [one for one in found if one.outcome is LoadOutcome.LOADED]
-        failures = [one for one in found if one.outcome is LoadOutcome.UNAVAILABLE]
-        if not failures and len(matches) != 1:
-            matches = [Lookup(LoadOutcome.UNKNOWN, tokens[0])]
-        self._lookup = (failures or matches)[0]
+            self._lookup = await opening.load_one_of(engine, tokens, self._deadline)
 
     @property
     def session(self) -> Session[T]:
@@ -185,7 +155,9 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
     def _open(self) -> Session[T]:
         lookup, engine = self._lookup, self.engine
         if lookup is None:
-            tokens = self.tokens
+            tokens, sent = self._tokens, self._cookies
+            if tokens is None:  # `tokens` without its frame
+                tokens = self._tokens = engine.find_tokens(sent if isinstance(sent, str) else "; ".join(sent))
             if not tokens:
                 lookup = NOTHING_FOUND
             elif self.is_lazy or not engine.opens_on_access:
@@ -195,7 +167,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
                 )
                 raise ConfigurationError(msg)
             elif engine.never_waits and len(tokens) == 1:
-                lookup = self._lookup = run_blocking(opening.load(engine, tokens[0]))
+                lookup = self._lookup = run_blocking(engine.keeping.load(engine, tokens[0]))
             else:
                 run_blocking(self.load_steps(engine))
                 lookup = self._lookup or NOTHING_FOUND
@@ -400,12 +372,12 @@ class AsyncRequestSession(RequestSession[T]):
         engine = self.engine
         if self._lookup is not None or engine.never_waits:
             return
-        tokens = self._tokens
-        if tokens is None:
-            tokens = self.tokens
+        tokens, sent = self._tokens, self._cookies
+        if tokens is None:  # `tokens` without its frame
+            tokens = self._tokens = engine.find_tokens(sent if isinstance(sent, str) else "; ".join(sent))
         if len(tokens) == 1:
             deadline = self._deadline = Deadline(engine.request_deadline)
-            self._lookup = await opening.load(engine, tokens[0], deadline=deadline)
+            self._lookup = await engine.keeping.load(engine, tokens[0], deadline=deadline)
         elif tokens:
             await self.load_steps(engine)
 

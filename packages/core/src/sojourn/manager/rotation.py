@@ -37,28 +37,33 @@ class _UnknownEndError(StoreUnavailableError):
     """Nobody knows whether the old record is gone."""
 
 
-async def rotate(engine: Engine[T], state: RequestState[T]) -> None:
-    """Create the new record, end the old one, and hand out the new token."""
-    old = state.record
-    if old is None:
-        return
-    engine.bind(state)
-    if engine.client_side:
-        await _rotate_cookie(engine, state, old)
-        return
-    state.change().follows = None if state.logged_in or state.payload.principal is None else old.id
+async def store_new(engine: Engine[T], state: RequestState[T]) -> tuple[Record, Payload]:
+    """Create the record of a session under a fresh token, on the roll of its principal where their number is limited."""
     enters = admission.is_one_more(engine, state)
     if enters:
         state.change().enters = True
     payload = state.compose()
     record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
-    created = await engine.store.create(record, write_id=new_write_id())
-    if created is Created.EXISTS:
+    if await engine.store.create(record, write_id=new_write_id()) is Created.EXISTS:
         msg = "the store says that a fresh random id exists already; is it answering for another key?"
         raise SessionUnavailableError(msg)
-    try:
-        if enters:
+    if enters:
+        try:
             await admission.enter(engine, state, record)
+        except BaseException:
+            await take_back(engine, record.id)
+            raise
+    return record, payload
+
+
+async def rotate(engine: Engine[T], state: RequestState[T], /) -> None:
+    """Create the new record, end the old one, and hand out the new token."""
+    old = state.record
+    if old is None:
+        return
+    state.change().follows = None if state.logged_in or state.payload.principal is None else old.id
+    record, payload = await store_new(engine, state)
+    try:
         ended = await _end_old(engine, state, old, record, payload)
     except _UnknownEndError:
         raise  # the old one may be gone: the new one, whose token nobody has, is all there is left of the session
@@ -70,54 +75,7 @@ async def rotate(engine: Engine[T], state: RequestState[T]) -> None:
         conflicts.mark_gone(engine, state)
         return
     record, payload, merged = ended
-    _finish(engine, state, old, record, payload, state.token, merged=merged)
-
-
-async def _rotate_cookie(engine: Engine[T], state: RequestState[T], old: Record) -> None:
-    """Seal the session into a cookie under a new id; where there is an index, only if the old one had not ended."""
-    index, merged = engine.revocations, False
-    if state.logged_in:
-        await engine.admit(state)
-    elif index is not None and state.payload.principal is not None:
-        state.change().outlives = engine.clock.time()  # what it is, is known later; it takes as much room
-    payload = state.compose()
-    record, token = await _seal_cookie(engine, state, payload)
-    # From here on the old cookie is worth nothing, so whatever else can fail has not.
-    if index is not None and state.logged_in:
-        if not await _end_before(engine, state, old) and state.descends:
-            # Somebody else ended it: the login counts all the same, what the session held does not come back.
-            payload, merged = conflicts.merge(engine, state, None), True
-            record, token = await _seal_cookie(engine, state, payload)
-    elif index is not None:
-        loaded = state.loaded or payload
-        standing = None
-        if await index.move(old.id, old.absolute_deadline, record.id):
-            standing = await index.standing(old.id, loaded)
-        if standing is None or standing.is_revoked:
-            conflicts.mark_gone(engine, state)
-            return
-        state.change().outlives = payload.outlives = standing.outlives
-        record, token = await _seal_cookie(engine, state, payload)
-    _finish(engine, state, old, record, payload, token, merged=merged)
-
-
-async def _seal_cookie(engine: Engine[T], state: RequestState[T], payload: Payload) -> tuple[Record, str]:
-    """Return the session under its new id, and the cookie that holds it. Raise CookieTooLargeError."""
-    record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
-    token = await engine.client_store.create(record, write_id=b"")
-    engine.require_fitting_cookie(token)
-    return record, token
-
-
-async def _end_before(engine: Engine[T], state: RequestState[T], old: Record) -> bool:
-    """End the session before a login, and wherever a rotation moved it; tell whether it was alive."""
-    index = engine.revocations
-    ended = await engine.end(old)
-    _report_ended(engine, ended, old)
-    loaded = state.loaded
-    if index is None or loaded is None or not ended:
-        return bool(ended)
-    return not (await index.standing(old.id, loaded)).is_revoked
+    finish(engine, state, old, record, payload, state.token, merged=merged)
 
 
 async def _end_old(
@@ -126,14 +84,14 @@ async def _end_old(
     """End the old record; merge what was written to it meanwhile. None when somebody else did and this is no login."""
     merged, loaded, follows = False, old, payload.follows
     if not state.descends:  # another principal's content: nothing of it is to be kept
-        _report_ended(engine, await engine.end(old), old)
+        report_ended(engine, await engine.end(old), old)
         return record, payload, merged
     for tried in range(MOST_TRIES + 1):
         # A login authenticates anew: what ends the session before it must not find the way to the session after it.
         end = engine.end_of(old) if state.logged_in else engine.trail(old, record.id)
         answer = await _end_record(engine, old, end)
         if answer is Replaced.OK:
-            _report_ended(engine, [old.id], loaded, reason="login" if state.logged_in else "rotation")
+            report_ended(engine, [old.id], loaded, reason="login" if state.logged_in else "rotation")
             return record, payload, merged
         theirs = None
         if answer is Replaced.CONFLICT:
@@ -153,7 +111,7 @@ async def _end_old(
     raise SessionConflictError(msg)
 
 
-def _report_ended(engine: Engine[T], ended: Sequence[str], old: Record, reason: str = "login") -> None:
+def report_ended(engine: Engine[T], ended: Sequence[str], old: Record, reason: str = "login") -> None:
     """Report the ids that ended with the *old* one, because a rival had moved its session there."""
     for id_ in ended:
         if id_ != old.id:
@@ -212,7 +170,7 @@ async def take_back(engine: Engine[T], id: str) -> None:
         engine.events.event("gone", id, reason="orphan")
 
 
-def _finish(
+def finish(
     engine: Engine[T],
     state: RequestState[T],
     old: Record,
@@ -222,6 +180,7 @@ def _finish(
     *,
     merged: bool,
 ) -> None:
+    """Make *state* the session under its new token."""
     state.adopt(record, payload, token, written="rotated", keep=not merged)
     state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record, payload))
     engine.events.event("regenerated", record.id, old_id=old.id, principal=payload.principal)
