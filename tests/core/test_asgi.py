@@ -19,7 +19,7 @@ from sojourn.errors import (
     SessionUnavailableError,
     StoreUnavailableError,
 )
-from sojourn.manager.shielding import shield
+from sojourn.manager.shielding import in_a_task, in_steps
 from sojourn.testing import Fault
 from tests.core.asgi_bench import App, Bench, headers_of, make_scope
 from tests.core.models import Visit
@@ -494,7 +494,7 @@ async def test_f20_a_late_change_that_cannot_be_saved_is_logged(bench: Bench, ca
 @pytest.mark.parametrize("spares_tasks", [False, True])
 async def test_f17_a_commit_is_finished_although_the_client_disconnects(spares_tasks: bool) -> None:
     bench = Bench()
-    bench.sessions.engine.spares_tasks = spares_tasks
+    bench.sessions.engine.shield = in_steps if spares_tasks else in_a_task
     token = await bench.begin()
     inside, go_on = asyncio.Event(), asyncio.Event()
     replace = bench.store.inner.replace
@@ -539,7 +539,7 @@ async def test_f17_what_completes_in_one_task_takes_results_failures_and_cancell
             assert asyncio.current_task() is task
         return "done"
 
-    assert await shield(work(), spares_tasks=True) == "done"
+    assert await in_steps(work()) == "done"
     assert steps == ["result", ValueError, asyncio.CancelledError]
 
     async def failing() -> None:
@@ -547,7 +547,7 @@ async def test_f17_what_completes_in_one_task_takes_results_failures_and_cancell
         raise KeyError("of the work")
 
     with pytest.raises(KeyError, match="of the work"):
-        await shield(failing(), spares_tasks=True)
+        await in_steps(failing())
 
 
 async def test_f17_a_request_cancelled_in_the_handler_stores_nothing_but_logs_out() -> None:

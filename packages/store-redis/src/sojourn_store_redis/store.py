@@ -124,7 +124,8 @@ class RedisStore:
         if record is None:
             _log.warning("the session %s is stored in an unknown format; it is left as it is", id)
             return None
-        return None if record.is_expired(self._clock.time()) else record
+        now = self._clock.time()  # `Record.is_expired` without its frame
+        return None if now >= record.idle_deadline or now >= record.absolute_deadline else record
 
     async def create(self, record: Record, *, write_id: bytes, on_written: OnWritten | None = None) -> Created:
         """Store a record that is absent so far; OK again for the same *write_id*.
@@ -162,14 +163,16 @@ class RedisStore:
             pack_condition(expected, now, write_id),
             before,
             after,
-            milliseconds_to_live(record.deadline, now),
+            milliseconds_to_live(min(record.idle_deadline, record.absolute_deadline), now),
         ]
+        # What is left of a session that ended is in no index.
+        is_end = record.index_label is None and record.is_end
         if record.index_label is not None:
             # most writes change nothing in the index; the script answers INDEX_FIRST to one that does
             arguments.append(0)
-        elif record.is_end:
+        elif is_end:
             arguments.append("end")
-        reply = await self._write(scripts.REPLACE, record.id, keys, arguments, ends=record.is_end)
+        reply = await self._write(scripts.REPLACE, record.id, keys, arguments, ends=is_end)
         if reply == scripts.INDEX_FIRST:
             if self._remote_index is None:
                 arguments.pop()

@@ -16,7 +16,7 @@ from sojourn.manager import opening
 from sojourn.manager.client_side import ClientSide
 from sojourn.manager.committing import ServerSide
 from sojourn.manager.engine import Engine
-from sojourn.manager.guarded_store import GuardedStore
+from sojourn.manager.guarded_store import DirectStore, GuardedStore
 from sojourn.manager.revocations import Revocations
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginLoader, warn_about_unknown_variables
@@ -152,7 +152,8 @@ def guard(
         breaker = settings.make_breaker(on_change=on_change)
         if breaker is not None and partition is not None:
             breaker = ServerBreakers(breaker, partition, on_change=events.breaker)
-    return GuardedStore(
+    kind = DirectStore if store.io is StoreIO.NONE and not events.has_metrics else GuardedStore
+    return kind(
         store,
         breaker=breaker,
         retry=settings.make_retry_policy(),

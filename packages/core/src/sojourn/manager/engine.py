@@ -18,8 +18,9 @@ from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
 from sojourn.errors import ConfigurationError, SessionConflictError, SessionReadOnlyError, SessionUnavailableError
 from sojourn.events import EventDispatcher
-from sojourn.manager.guarded_store import GuardedStore, Offload
+from sojourn.manager.guarded_store import Drive, GuardedStore
 from sojourn.manager.revocations import Revocations
+from sojourn.manager.shielding import in_a_task, in_steps
 from sojourn.session import PAYLOAD_ENCODER, Lifetimes, LoadOutcome, Model, Payload, RequestState
 from sojourn.stores import (
     CURRENT_DEADLINE,
@@ -202,8 +203,10 @@ class Engine(Generic[T]):
         self.never_waits = self.io is StoreIO.NONE
         self.opens_on_access = self.never_waits or (self.io is StoreIO.BLOCKING and store.offload is None)
         """Whether a session may be opened where it is first used, without awaiting."""
-        self.spares_tasks = all(isinstance(one, TaskSparingStore) and one.spares_tasks for one in stores)
-        """Whether the stores end their calls in time without cancelling the task that makes them."""
+        spares_tasks = all(isinstance(one, TaskSparingStore) and one.spares_tasks for one in stores)
+        # Those stores end their calls in time without cancelling the task that makes them.
+        self.shield: Drive = in_steps if spares_tasks else in_a_task
+        """Drives a commit to its end although the client disconnects (FAILURES F17)."""
 
     def __repr__(self) -> str:
         """Show no key and no setting (SECURITY R6)."""
@@ -233,7 +236,7 @@ class Engine(Generic[T]):
         second = None if self.revocations is None else blocking_twin(self.revocations.store.server)
         return self.over(blocking_twin(self.store.server), second)
 
-    def offload_to(self, offload: Offload) -> None:
+    def offload_to(self, offload: Drive) -> None:
         """Run the calls of a BLOCKING store in worker threads: an event loop drives this manager."""
         revocations = self.revocations
         for store in (self.store, revocations.store if revocations is not None else self.store):

@@ -73,8 +73,8 @@ def as_outage(operation: str, error: Exception) -> StoreUnavailableError:
     return StoreUnavailableError(f"the store failed in {operation}: {type(error).__name__}")
 
 
-class Offload(Protocol):
-    """Drive the coroutine of a BLOCKING store in a worker thread and await its result."""
+class Drive(Protocol):
+    """Drives a coroutine in another way than awaiting it: in a worker thread, or shielded from cancellation."""
 
     def __call__(self, work: Coroutine[Any, Any, R], /) -> Awaitable[R]:
         """Return the result of *work*."""
@@ -95,16 +95,6 @@ def run_blocking(work: Coroutine[Any, Any, R]) -> R:
     raise ConfigurationError(SUSPENDED)
 
 
-async def _direct(operation: str, work: Coroutine[Any, Any, R]) -> R:
-    """Await a call that costs no round trip: it needs neither breaker nor retries, and nobody measures it."""
-    try:
-        return await work
-    except SojournError:
-        raise
-    except Exception as error:
-        raise as_outage(operation, error) from error
-
-
 class GuardedStore:
     """A store with retries, a circuit breaker, deadlines and metrics around every call.
 
@@ -116,7 +106,7 @@ class GuardedStore:
         "_budget",
         "_clock",
         "_events",
-        "_is_direct",
+        "_load_fresh",
         "_longest_load",
         "_retry",
         "_servers",
@@ -139,12 +129,11 @@ class GuardedStore:
         self.store = store
         """The store as it is; `server` is the same one where the manager has checked that it is no client-side store."""
         self.server = cast("Store", store)
-        self.offload: Offload | None = None
+        self.offload: Drive | None = None
         """What drives the calls of a BLOCKING store in worker threads, when an event loop drives the manager."""
         self.never_waits = store.io is StoreIO.NONE
         """Whether a call costs no round trip."""
-        self._is_direct = self.never_waits and not events.has_metrics
-        """Whether nothing stands around a call but the kind of its errors."""
+        self._load_fresh = store.load_fresh if isinstance(store, CachingStore) else store.load
         self._longest_load: float = store.longest_load if isinstance(store, BoundedStore) else math.inf
         """Seconds within which a load of the store ends by itself, whatever happens."""
         self._servers = breaker if isinstance(breaker, ServerBreakers) else None
@@ -156,7 +145,7 @@ class GuardedStore:
 
     def over(self, store: Store) -> GuardedStore:
         """Return the same breakers, budget and metrics around another store on the same data."""
-        return GuardedStore(
+        return type(self)(
             store,
             breaker=self._servers or self._breaker,
             retry=self._retry,
@@ -204,23 +193,16 @@ class GuardedStore:
 
         The *deadline* is the request's; the store is told of it only when it might wait longer by itself.
         """
-        store = self.store
-        load = store.load_fresh if fresh and isinstance(store, CachingStore) else store.load
-        if self._is_direct:
-            return _direct("load", load(id))
+        load = self._load_fresh if fresh else self.store.load
         return self._call("load", load, (id,), names.LOAD_TIME, id, deadline=deadline)
 
     def create(self, record: Record, *, write_id: bytes) -> Coroutine[Any, Any, Created]:
         """Create a record; safe to repeat under its write id."""
         work, label = self.server.create, record.index_label or ""
-        if self._is_direct:
-            return _direct("create", work(record, write_id=write_id))
         return self._call("create", work, (record,), names.STORE_TIME, record.id, label, options={"write_id": write_id})
 
     def replace(self, record: Record, *, expected: int, write_id: bytes) -> Coroutine[Any, Any, Replaced]:
         """Replace a record; safe to repeat under its write id, as long as the record remembers it (FAILURES F6)."""
-        if self._is_direct:
-            return _direct("replace", self.server.replace(record, expected=expected, write_id=write_id))
         return self._call(
             "replace",
             self.server.replace,
@@ -312,8 +294,6 @@ class GuardedStore:
         It concerns the record *id* or the index of *label*. What a try after the first returned goes through
         *after_retry*. Without a *deadline* it is that of the request in whose scope the call is made.
         """
-        if self._is_direct:
-            return await _direct(operation, work(*arguments, **options))
         breaker, monotonic = self._breaker, self._clock.monotonic
         was_handed = deadline is not None
         if deadline is None:
@@ -381,3 +361,45 @@ class GuardedStore:
         if self.offload is not None and self.store.io is StoreIO.BLOCKING:
             return await self.offload(work)
         return await work
+
+
+class DirectStore(GuardedStore):
+    """A store whose calls cost no round trip: they need neither breaker nor retries, and nobody measures them.
+
+    Only the kind of its errors stands around a call; the usual ones are written out.
+    """
+
+    __slots__ = ()
+
+    async def load(self, id: str, *, fresh: bool = False, deadline: Deadline | None = None) -> Record | None:  # noqa: ARG002 - nothing waits
+        """Load a record, past a local cache when *fresh*."""
+        try:
+            return await (self._load_fresh(id) if fresh else self.store.load(id))
+        except SojournError:
+            raise
+        except Exception as error:
+            raise as_outage("load", error) from error
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        """Replace a record."""
+        try:
+            return await self.server.replace(record, expected=expected, write_id=write_id)
+        except SojournError:
+            raise
+        except Exception as error:
+            raise as_outage("replace", error) from error
+
+    async def _call(
+        self,
+        operation: str,
+        work: Callable[..., Coroutine[Any, Any, R]],
+        arguments: tuple[Any, ...],
+        *_: Any,
+        **named: Any,
+    ) -> R:
+        try:
+            return await work(*arguments, **named.get("options", NO_OPTIONS))
+        except SojournError:
+            raise
+        except Exception as error:
+            raise as_outage(operation, error) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from sojourn.session import Session
 
@@ -75,11 +75,9 @@ class ExtrasMapping:
     def mark_accessed(self) -> None:
         """Do nothing: frameworks that look whether a session has this name must not open it by looking."""
 
-    def __getattr__(self, name: str) -> Any:
-        # To look for a name that no session has must not open one: libraries try which kind of session they were given.
-        if name.startswith("_") or not hasattr(Session, name):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.session, name)
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # of the session
 
 
 cast("ABCMeta", MutableMapping).register(ExtrasMapping)

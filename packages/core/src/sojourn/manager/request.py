@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
+from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
@@ -34,7 +35,7 @@ from sojourn.manager.guarded_store import run_blocking
 from sojourn.manager.mapping import ExtrasMapping
 from sojourn.manager.opening import NOTHING as NOTHING_FOUND
 from sojourn.manager.opening import max_age
-from sojourn.manager.shielding import is_cancellation, shield
+from sojourn.manager.shielding import is_cancellation
 from sojourn.session import KEEP, CookieAction, CookieChange, LoadOutcome, RequestState, Session, SessionState, state_of
 from sojourn.stores import Deadline, DeadlineScope
 
@@ -361,6 +362,12 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
                 _log.warning("the session could not be ended, so nobody is logged out: %s", failure)
 
 
+# A property for each name of a session that a request has not itself: with `__getattr__` every attribute of a request,
+# and there are about fifty a time, would be looked up the long way.
+for _name in (name for name in dir(Session) if not name.startswith("_") and not hasattr(RequestSession, name)):
+    setattr(RequestSession, _name, property(attrgetter(f"session.{_name}")))
+
+
 class AsyncRequestSession(RequestSession[T]):
     """The session of one request under an event loop."""
 
@@ -403,7 +410,7 @@ class AsyncRequestSession(RequestSession[T]):
         work = self.finish_steps(engine, status, persistent=persistent, resend=resend)
         if engine.never_waits or self._state is None:
             return await work
-        return await shield(work, spares_tasks=engine.spares_tasks)
+        return await engine.shield(work)
 
     async def close(self, error: BaseException | None = None) -> Ending:
         """Store what changed after the head, or with what the application raised only logout and destroy.
@@ -418,7 +425,7 @@ class AsyncRequestSession(RequestSession[T]):
         work = self.close_steps(engine, error)
         if engine.never_waits or self._state is None:
             return await work
-        return await shield(work, spares_tasks=engine.spares_tasks)
+        return await engine.shield(work)
 
 
 class BlockingRequestSession(RequestSession[T]):

@@ -1,82 +1,66 @@
 """What needs asyncio: work that outlives the cancellation of its task, and blocking stores in worker threads.
 
+A commit is never left half-way because the client disconnects (FAILURES F17); the time-outs of the store bound the wait.
 asyncio is imported inside the functions, so that WSGI applications never load it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from sojourn.manager.guarded_store import run_blocking
 
 R = TypeVar("R")
 
 
-def shield(work: Coroutine[Any, Any, R], *, spares_tasks: bool) -> Awaitable[R]:
-    """Finish *work* although the client disconnects: a commit is never left half-way (FAILURES F17).
+@types.coroutine
+def in_steps(work: Coroutine[Any, Any, R]) -> Generator[Any, Any, R]:
+    """Drive *work* step by step to its end in the present task; a cancellation that came meanwhile is raised then.
 
-    The time-outs of the store bound the wait. With *spares_tasks* the stores never cancel the task that
-    calls them, so the work goes on in that task; otherwise it gets a task of its own.
+    For stores that never cancel the task that calls them: it spares a second task, and three turns of the event loop.
     """
-    return _Steps(work) if spares_tasks else _in_a_task(work)
+    cancelled: BaseException | None = None
+    failure: BaseException | None = None
+    while True:
+        try:
+            future = work.send(None) if failure is None else work.throw(failure)
+        except StopIteration as done:
+            if cancelled is not None:
+                raise cancelled from None
+            result: R = done.value
+            return result
+        failure = None
+        waits_for = None
+        if future is not None:
+            future._asyncio_future_blocking = False  # noqa: SLF001 - what a task does with what it waits for
+            waits_for = _Uncancellable(future.get_loop, future.add_done_callback)
+        try:
+            yield waits_for
+        except BaseException as error:  # noqa: BLE001 - the work's to handle, unless it is a cancellation from outside
+            if is_cancellation(error) and (future is None or not future.cancelled()):
+                cancelled = error
+            else:
+                failure = error
 
 
-class _Steps(Generic[R]):
-    """Await *work* to its end in the present task; a cancellation that came meanwhile is raised then.
-
-    That spares a second task, and three turns of the event loop.
-    """
-
-    __slots__ = ("_work",)
-
-    def __init__(self, work: Coroutine[Any, Any, R]) -> None:
-        self._work = work
-
-    def __await__(self) -> Generator[Any, Any, R]:
-        """Drive the work step by step."""
-        work = self._work
-        cancelled: BaseException | None = None
-        failure: BaseException | None = None
-        while True:
-            try:
-                future = work.send(None) if failure is None else work.throw(failure)
-            except StopIteration as done:
-                if cancelled is not None:
-                    raise cancelled from None
-                result: R = done.value
-                return result
-            failure = None
-            try:
-                yield None if future is None else _Uncancellable(future)
-            except BaseException as error:  # noqa: BLE001 - the work's to handle, unless it is a cancellation from outside
-                if is_cancellation(error) and (future is None or not future.cancelled()):
-                    cancelled = error
-                else:
-                    failure = error
-
-
-class _Uncancellable:
+class _Uncancellable(Struct, eq=False):
     """A future that a task can wait for and cannot cancel: the task is cancelled once it is done."""
 
-    __slots__ = ("_asyncio_future_blocking", "_future")
-
-    def __init__(self, future: Any) -> None:
-        future._asyncio_future_blocking = False  # noqa: SLF001 - what a task does with what it waits for
-        self._asyncio_future_blocking = True
-        self._future = future
-
-    def get_loop(self) -> Any:
-        return self._future.get_loop()
-
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Any = None) -> None:
-        self._future.add_done_callback(callback, context=context)
+    # The future's own: a task asks for them with every wait.
+    get_loop: Callable[[], Any]
+    add_done_callback: Callable[..., None]
+    _asyncio_future_blocking: bool = True
 
     def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
         return False
 
 
-async def _in_a_task(work: Coroutine[Any, Any, R]) -> R:
+async def in_a_task(work: Coroutine[Any, Any, R]) -> R:
+    """Drive *work* to its end in a task of its own."""
     import asyncio
 
     task = asyncio.ensure_future(work)

@@ -30,18 +30,6 @@ class Lifetimes:
     persistent: bool = True
     """Whether cookies outlive the browser where nothing else was asked for."""
 
-    def deadlines(self, payload: Payload, record: Record | None, now: float) -> tuple[float, float]:
-        """Return the idle and the absolute deadline of what is written *now* over *record* (SECURITY R10).
-
-        The absolute deadline never moves later; it moves earlier where the settings have become stricter.
-        """
-        lifetime = payload.lifetime
-        absolute = payload.created_at + (self.absolute_timeout if lifetime is None else lifetime)
-        if record is not None and record.absolute_deadline < absolute:
-            absolute = record.absolute_deadline
-        idle = now + (self.idle_timeout if lifetime is None else lifetime)
-        return (min(absolute, idle)), absolute
-
     def last_seen(self, payload: Payload, record: Record) -> float:
         """Return when the session was used last, as far as its deadlines tell: it was not before that moment.
 

@@ -85,6 +85,10 @@ class _Unset(Enum):
 UNSET: Final = _Unset.UNSET
 
 
+_NOTHING: Final = Payload(data=b"", created_at=0.0, issued_at=0.0)
+"""What a session without a record was read from."""
+
+
 class RequestState(Struct, Generic[T], eq=False):
     """Everything that is known of one session during one request.
 
@@ -242,20 +246,6 @@ class RequestState(Struct, Generic[T], eq=False):
             return False
         return self.opened_flash is UNSET or not self.opened_flash.pending()
 
-    def encode_data(self) -> tuple[bytes, bytes | None]:
-        """Return the data's bytes and the fingerprint of the model that encoded them.
-
-        Those loaded are returned when nothing but order or added defaults differs.
-        """
-        model, base, data = self.rules.model, self.base, self.model_data
-        if base is None:
-            return model.first(self.data), model.schema_id
-        if data is UNSET:
-            return base.data, base.model
-        seen = self.seen
-        self.seen = None
-        return model.settle(base.data, model.encode(data) if seen is None else seen, base.model)
-
     def encode_extras(self) -> bytes:
         """Return the bytes of the extras. Raise SerializationError naming the key."""
         if self.opened_extras is UNSET:
@@ -270,32 +260,33 @@ class RequestState(Struct, Generic[T], eq=False):
 
     def merge_content(self, theirs: Payload | None) -> tuple[bytes, bytes, bytes]:
         """Return data, extras and flash of *theirs* with this request's changes; None stands for a new session."""
-        base, model = self.base, self.rules.model
-        before = model.decode(base.data) if base is not None else model.new()
+        model, base, other = self.rules.model, self.base or _NOTHING, theirs or _NOTHING
+        before = model.decode(base.data) if base is not _NOTHING else model.new()
         data = model.merge(before, self.data, theirs.data if theirs else model.encode(model.new()))
-        extras = merge_values(
-            unpack_map(base.extras) if base is not None else {},
-            unpack_map(self.encode_extras()),
-            unpack_map(theirs.extras) if theirs is not None else {},
-            {},
-        )
-        flash = merge_messages(
-            unpack_map(base.flash) if base is not None else {},
-            unpack_map(self.encode_flash()),
-            unpack_map(theirs.flash) if theirs is not None else {},
-        )
+        ours = unpack_map(self.encode_extras())
+        extras = merge_values(unpack_map(base.extras), ours, unpack_map(other.extras), {})
+        flash = merge_messages(unpack_map(base.flash), unpack_map(self.encode_flash()), unpack_map(other.flash))
         return data, pack_map(extras, "extra"), pack_map(flash, "flash message")
 
     def compose(self) -> Payload:
-        """Return the payload as it is now; equal to ``loaded`` when nothing changed (DESIGN 3, step 6)."""
-        payload = copy(self.payload)
-        payload.data, payload.model = self.encode_data()
-        base = self.base
-        if base is None or self.opened_extras is not UNSET or self.opened_flash is not UNSET:
-            payload.extras, payload.flash = self.encode_extras(), self.encode_flash()
+        """Return the payload as it is now; equal to ``loaded`` when nothing changed (DESIGN 3, step 6).
+
+        The data is what was loaded, to the byte, when nothing but order or added defaults differs.
+        """
+        model, base, data = self.rules.model, self.base, self.model_data
+        by: bytes | None = model.schema_id
+        if base is None:
+            encoded = model.first(self.data)
+        elif data is UNSET:
+            encoded, by = base.data, base.model
         else:
-            payload.extras, payload.flash = base.extras, base.flash
-        return payload
+            seen, self.seen = self.seen, None
+            encoded, by = model.settle(base.data, model.encode(data) if seen is None else seen, base.model)
+        if base is None or self.opened_extras is not UNSET or self.opened_flash is not UNSET:
+            extras, flash = self.encode_extras(), self.encode_flash()
+        else:
+            extras, flash = base.extras, base.flash
+        return replace(self.payload, data=encoded, model=by, extras=extras, flash=flash)
 
     def around(self, data: bytes, extras: bytes, flash: bytes) -> Payload:
         """Return this session's payload around content that came from several requests."""
@@ -498,13 +489,19 @@ class RequestState(Struct, Generic[T], eq=False):
     # -- time ------------------------------------------------------------------------------------------------
 
     def deadlines(self, now: float) -> tuple[float, float]:
-        """Return the idle and the absolute deadline of a record written *now* (SECURITY R10)."""
-        loaded, payload, record = self.loaded, self.payload, self.record
-        if loaded is None or self.logged_in or loaded.created_at != payload.created_at:
-            record = None  # a new session, or a login, perhaps at the same tick of the clock: both clocks begin anew
-        deadlines = self.rules.lifetimes.deadlines(payload, record, now)
-        end = self.ends_at
-        return deadlines if end is None else (min(deadlines[0], end), min(deadlines[1], end))
+        """Return the idle and the absolute deadline of a record written *now* (SECURITY R10).
+
+        The absolute deadline never moves later; it moves earlier where the settings have become stricter.
+        """
+        loaded, payload, record, lifetimes = self.loaded, self.payload, self.record, self.rules.lifetimes
+        lifetime = payload.lifetime
+        absolute = payload.created_at + (lifetimes.absolute_timeout if lifetime is None else lifetime)
+        # A new session and a login, perhaps at the same tick of the clock, begin both clocks anew.
+        if record is not None and loaded is not None and not self.logged_in and loaded.created_at == payload.created_at:
+            absolute = min(absolute, record.absolute_deadline)
+        if self.ends_at is not None:
+            absolute = min(absolute, self.ends_at)
+        return min(absolute, now + (lifetimes.idle_timeout if lifetime is None else lifetime)), absolute
 
     def is_touch_due(self, now: float) -> bool:
         """Tell whether this access moves the idle deadline, having used up the share of it that `touch_after` names."""

@@ -75,7 +75,7 @@ class MemoryStore:
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent or expired."""
         # No lock: one look into the dictionary is atomic, and what it holds is immutable.
-        blob = self._blobs.get(pack_id(id))
+        blob = self._blobs.get(id.encode("utf-8", "surrogatepass"))  # `pack_id` without its frame
         if blob is None:
             return None
         version, idle, absolute, writes, label = _read(blob)
@@ -119,7 +119,7 @@ class MemoryStore:
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         """Replace the record whose version is *expected*; never create it."""
-        id_ = pack_id(record.id)
+        id_ = record.id.encode("utf-8", "surrogatepass")  # `pack_id` without its frame
         with self._lock:
             present = self._blobs.get(id_)
             if present is None:

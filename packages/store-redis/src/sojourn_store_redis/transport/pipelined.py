@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sojourn.errors import StoreUnavailableError
-from sojourn.stores import StoreIO, seconds_left
+from sojourn.stores import CURRENT_DEADLINE, StoreIO
 from sojourn_store_redis.errors import QueueFullError, StrayReplyError, is_refusal
 from sojourn_store_redis.transport.commands import Commands
 from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, abandon, adopt, reader
@@ -91,8 +91,10 @@ class PipelinedTransport(Commands):
                 or self._process != os.getpid()
             ):
                 connection = self._connection_here()
+            deadline = CURRENT_DEADLINE.get()  # `seconds_left` without its frame
+            left = None if deadline is None else max(0.0, deadline.left)
             try:
-                reply = await connection.send(packed, batch=batch, seconds_left=seconds_left())
+                reply = await connection.send(packed, batch=batch, seconds_left=left)
             except QueueFullError as error:
                 raise StoreUnavailableError(
                     f"redis at {self.address} cannot do {operation} now: {error}; try again later",
