@@ -104,9 +104,9 @@ class GuardedStore:
     __slots__ = (
         "_breaker",
         "_budget",
+        "_caching",
         "_clock",
         "_events",
-        "_load_fresh",
         "_longest_load",
         "_retry",
         "_servers",
@@ -133,7 +133,7 @@ class GuardedStore:
         """What drives the calls of a BLOCKING store in worker threads, when an event loop drives the manager."""
         self.never_waits = store.io is StoreIO.NONE
         """Whether a call costs no round trip."""
-        self._load_fresh = store.load_fresh if isinstance(store, CachingStore) else store.load
+        self._caching = store if isinstance(store, CachingStore) else None
         self._longest_load: float = store.longest_load if isinstance(store, BoundedStore) else math.inf
         """Seconds within which a load of the store ends by itself, whatever happens."""
         self._servers = breaker if isinstance(breaker, ServerBreakers) else None
@@ -193,7 +193,8 @@ class GuardedStore:
 
         The *deadline* is the request's; the store is told of it only when it might wait longer by itself.
         """
-        load = self._load_fresh if fresh else self.store.load
+        caching = self._caching
+        load = caching.load_fresh if fresh and caching is not None else self.store.load
         return self._call("load", load, (id,), names.LOAD_TIME, id, deadline=deadline)
 
     def create(self, record: Record, *, write_id: bytes) -> Coroutine[Any, Any, Created]:
@@ -374,7 +375,8 @@ class DirectStore(GuardedStore):
     async def load(self, id: str, *, fresh: bool = False, deadline: Deadline | None = None) -> Record | None:  # noqa: ARG002 - nothing waits
         """Load a record, past a local cache when *fresh*."""
         try:
-            return await (self._load_fresh(id) if fresh else self.store.load(id))
+            caching = self._caching
+            return await (caching.load_fresh(id) if fresh and caching is not None else self.store.load(id))
         except SojournError:
             raise
         except Exception as error:

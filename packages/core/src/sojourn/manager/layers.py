@@ -14,7 +14,7 @@ from sojourn.manager.ending import Ending
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
 from sojourn.manager.mapping import ExtrasMapping
-from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession, RequestSession
+from sojourn.manager.request import OF_THE_SESSION, AsyncRequestSession, BlockingRequestSession, RequestSession
 from sojourn.session import Session
 from sojourn.stores import StoreIO
 
@@ -124,8 +124,7 @@ class _Layer(ExtrasMapping, Generic[T]):
         self.is_lazy = False
 
     def __getattr__(self, name: str) -> Any:
-        is_of_request = hasattr(type(self._request), name) or name.startswith("_") or not hasattr(Session, name)
-        return getattr(self._request if is_of_request else self.session, name)
+        return getattr(self.session if name in OF_THE_SESSION else self._request, name)
 
     @property
     def session(self) -> Session[T]:

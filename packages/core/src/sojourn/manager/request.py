@@ -362,9 +362,12 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
                 _log.warning("the session could not be ended, so nobody is logged out: %s", failure)
 
 
-# A property for each name of a session that a request has not itself: with `__getattr__` every attribute of a request,
-# and there are about fifty a time, would be looked up the long way.
-for _name in (name for name in dir(Session) if not name.startswith("_") and not hasattr(RequestSession, name)):
+OF_THE_SESSION: Final = frozenset(
+    name for name in dir(Session) if not name.startswith("_") and not hasattr(RequestSession, name)
+)
+"""The names that a request passes on to its session."""
+# By properties: with `__getattr__` every attribute of a request, about fifty a time, would be looked up the long way.
+for _name in OF_THE_SESSION:
     setattr(RequestSession, _name, property(attrgetter(f"session.{_name}")))
 
 
