@@ -19,7 +19,7 @@ from sojourn import CookieAction, CookieChange, LoadOutcome, MemoryStore, Record
 from sojourn.binding import TrustedProxies
 from sojourn.crypto import AesGcm, KeyRing, ciphers
 from sojourn.flash import Flash, FlashNow
-from sojourn.manager.opening import Lookup
+from sojourn.manager.engine import Lookup
 from sojourn.session import state_of
 from sojourn.testing import FakeClock
 from sojourn_cli import command

@@ -10,8 +10,6 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
-from msgspec import Struct
-
 from sojourn.manager.guarded_store import run_blocking
 
 R = TypeVar("R")
@@ -37,7 +35,9 @@ def in_steps(work: Coroutine[Any, Any, R]) -> Generator[Any, Any, R]:
         waits_for = None
         if future is not None:
             future._asyncio_future_blocking = False  # noqa: SLF001 - what a task does with what it waits for
-            waits_for = _Uncancellable(future.get_loop, future.add_done_callback)
+            waits_for = _Uncancellable()
+            waits_for._asyncio_future_blocking = True  # noqa: SLF001
+            waits_for.get_loop, waits_for.add_done_callback = future.get_loop, future.add_done_callback
         try:
             yield waits_for
         except BaseException as error:  # noqa: BLE001 - the work's to handle, unless it is a cancellation from outside
@@ -47,13 +47,14 @@ def in_steps(work: Coroutine[Any, Any, R]) -> Generator[Any, Any, R]:
                 failure = error
 
 
-class _Uncancellable(Struct, eq=False):
+class _Uncancellable:
     """A future that a task can wait for and cannot cancel: the task is cancelled once it is done."""
 
-    # The future's own: a task asks for them with every wait.
+    __slots__ = ("_asyncio_future_blocking", "add_done_callback", "get_loop")
+
     get_loop: Callable[[], Any]
     add_done_callback: Callable[..., None]
-    _asyncio_future_blocking: bool = True
+    _asyncio_future_blocking: bool
 
     def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
         return False
