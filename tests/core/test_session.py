@@ -345,3 +345,11 @@ def test_touch_moves_the_idle_deadline_at_once() -> None:
     session.touch()
     manager.blocking.commit(session)
     assert manager.blocking.open(token).expires_at == before + timedelta(seconds=1)
+
+
+def test_a_touch_makes_a_new_session_worth_a_record_although_it_is_empty() -> None:
+    manager, session, _ = opened()
+    assert manager.blocking.commit(session).token is None
+    session.touch()
+    token = manager.blocking.commit(session).token
+    assert not manager.blocking.open(token).is_new

@@ -256,7 +256,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
         self._read().destroy()
 
     def touch(self) -> None:
-        """Move the idle deadline with this request, even if that is not due yet."""
+        """Move the idle deadline with this request, even if that is not due yet; store a new session although it is empty."""
         state = self._read()
         state.write()
         state.touch_wanted = True

@@ -293,9 +293,9 @@ class RequestState(Struct, Generic[T], eq=False):
         return replace(self.payload, data=data, extras=extras, flash=flash, model=None)
 
     def holds_anything(self) -> bool:
-        """Tell whether a new session is worth a record."""
+        """Tell whether a new session is worth a record; one that was touched is, however empty."""
         payload = self.payload
-        return payload.principal is not None or payload.csrf is not None or not self.is_blank()
+        return self.touch_wanted or payload.principal is not None or payload.csrf is not None or not self.is_blank()
 
     def is_changed(self) -> bool:
         """Tell whether this request changed the session, stored or not; a touch is no change."""
