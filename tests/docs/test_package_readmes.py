@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +13,15 @@ from sojourn.testing import client
 from tests.docs.pages import ROOT, blocks, page, run
 
 PACKAGES = sorted(file.parent.name for file in ROOT.glob("packages/*/pyproject.toml"))
-WITH_AN_EXAMPLE = {"core", "contrib-azu-like", "contrib-fastapi", "contrib-flask", "store-redis", "testing"}
+WITH_AN_EXAMPLE = {
+    "core",
+    "contrib-azu-like",
+    "contrib-django",
+    "contrib-fastapi",
+    "contrib-flask",
+    "store-redis",
+    "testing",
+}
 
 
 @pytest.mark.parametrize("folder", PACKAGES)
@@ -57,6 +69,61 @@ def test_the_example_of_flask_keeps_a_cart(monkeypatch: pytest.MonkeyPatch) -> N
     with browser.session_transaction() as transaction:
         assert transaction["last"] == "persuasion"
         assert len(transaction["_flashes"]) == 2
+
+
+def test_the_example_of_django_is_a_project_that_passes_its_checks(tmp_path: Path) -> None:
+    """In a process of its own, for Django has one configuration a process."""
+    settings, visitors, ending = blocks(page("packages/contrib-django/README.md"))
+    settings += 'SECRET_KEY = "of no use"\nUSE_TZ = True\nALLOWED_HOSTS = ["*"]\nROOT_URLCONF = "drive"\n'
+    settings += 'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}\n'
+    settings += """TEMPLATES = [{
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": [
+            "django.template.context_processors.request",
+            "django.contrib.auth.context_processors.auth",
+            "django.contrib.messages.context_processors.messages",
+        ]},
+    }]"""
+    drive = """
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpResponse
+from django.urls import path
+
+def color(request):
+    request.session["color"] = "blue"
+    request.session.data.cart.append("book")
+    return HttpResponse(request.session["color"] + request.session.data.cart[0])
+
+urlpatterns = [path("color", color)]
+
+if __name__ == "__main__":
+    import django
+    django.setup()
+    from django.core.management import call_command
+    call_command("check", fail_level="WARNING")
+    call_command("migrate", verbosity=0)
+    from django.contrib.auth.models import User
+    from django.test import Client
+    from ending import end_all
+    ada = User.objects.create_user("ada")
+    client = Client()
+    client.force_login(ada)
+    print(client.get("/color").content.decode(), end_all(ada), dict(client.session))
+"""
+    for name, code in {"settings": settings, "visitors": visitors, "ending": ending, "drive": drive}.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "drive.py"],
+        cwd=tmp_path,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "settings"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "bluebook 1 {}"
 
 
 def test_the_example_of_the_test_kit_passes(monkeypatch: pytest.MonkeyPatch) -> None:

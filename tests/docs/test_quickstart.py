@@ -26,31 +26,40 @@ CHAPTERS = (
     "Let only logged-in visitors in",
 )
 DJANGO = """
-import json
-from types import ModuleType
-import sys
+import json, sys
+sys.path.insert(0, "")
 
-for name in ("visitors", "views"):
-    sys.modules[name] = module = ModuleType(name)
-    exec(compile(open(name + ".py").read(), name, "exec", dont_inherit=True), module.__dict__)
+from django.core.management import execute_from_command_line
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
+import django
+django.setup()
+execute_from_command_line(["manage.py", "check", "--fail-level", "WARNING"])
+execute_from_command_line(["manage.py", "migrate", "--verbosity", "0"])
 
-from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.wsgi import get_wsgi_application
+from sojourn.testing import client
+from visitors import sessions
+User.objects.create_user("ada")
+with client(get_wsgi_application(), sessions) as browser:
+    answers = [browser.get("/").json(), browser.get("/cart?book=emma").json(), browser.get("/").json()]
+    answers += [browser.another().get("/").json(), browser.get("/signin?name=ada").json(), browser.get("/").json()]
+    answers += [browser.get("/end").json(), browser.get("/").json()]
+print(json.dumps(answers))
+"""
+SETTINGS = """
+SECRET_KEY = "of no use"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "urls"
+USE_TZ = True
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "file:memory?mode=memory&cache=shared"}}
+"""
+URLS = """
 from django.urls import path
 import views
 
-sys.modules["urls"] = urls = ModuleType("urls")
-urls.urlpatterns = [path("", views.show), path("cart", views.add)]
-settings.configure(ROOT_URLCONF="urls", ALLOWED_HOSTS=["*"], SECRET_KEY="of no use", USE_TZ=True)
-
-names = {}
-exec(compile(open("wsgi.py").read(), "wsgi", "exec", dont_inherit=True), names)
-from sojourn.testing import client
-from visitors import sessions
-
-with client(names["application"], sessions) as browser:
-    answers = [browser.get("/").json(), browser.post("/cart?book=emma").json(), browser.get("/").json()]
-    answers += [browser.another().get("/").json()]
-print(json.dumps(answers))
+urlpatterns = [path("", views.show), path("cart", views.add), path("signin", views.signin), path("end", views.end_all)]
 """
 
 
@@ -98,16 +107,22 @@ def test_a_book_put_into_the_cart_under_flask_is_found_there(monkeypatch: pytest
 
 def test_a_book_put_into_the_cart_under_django_is_found_there(tmp_path: Path) -> None:
     """In a process of its own, for Django has one configuration a process."""
-    wsgi, views = FRAMEWORKS["Django"]
-    for name, code in (("visitors", DECLARED[0]), ("wsgi", wsgi), ("views", views), ("drive", DJANGO)):
+    settings, views = FRAMEWORKS["Django"]
+    files = {"visitors": DECLARED[0], "settings": settings + SETTINGS, "views": views, "urls": URLS, "drive": DJANGO}
+    for name, code in files.items():
         (tmp_path / f"{name}.py").write_text(code)
-    environment = dict(os.environ)
+    environment = {**os.environ, "SOJOURN_PRESET": "development"}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "drive.py"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "drive.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[], ["emma"], ["emma"], []]
+    assert json.loads(done.stdout.splitlines()[-1]) == [[], ["emma"], ["emma"], [], "1", ["emma"], 1, []]
 
 
 def test_a_visitor_logs_in_with_the_cart_and_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ def test_all_distributions_carry_one_version():
         "sojourn",
         "sojourn-cli",
         "sojourn-contrib-azu-like",
+        "sojourn-contrib-django",
         "sojourn-contrib-fastapi",
         "sojourn-contrib-flask",
         "sojourn-metrics-statsd",

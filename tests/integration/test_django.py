@@ -10,16 +10,17 @@ from typing import Any
 
 import django
 import pytest
-from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.test.utils import override_settings
 from django.urls import path
 
 from sojourn import MemoryStore, SessionManager, asgi, wsgi
 from sojourn.errors import StoreUnavailableError
 from sojourn.settings import SessionSettings
 from sojourn.testing import Browser, client
+from tests.contrib_django.project import configure
 
 
 @dataclass
@@ -90,16 +91,17 @@ def browser(
     urls = ModuleType("tests_of_django_urls")
     urls.urlpatterns = [path(place, view) for place, view in views_of(sessions).items()]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, urls.__name__, urls)
-    if not settings.configured:
-        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="of no use", LOGGING_CONFIG=None, ROOT_URLCONF=urls.__name__)
+    configure()
     clear_url_caches()
-    app = (
-        wsgi.SessionMiddleware(get_wsgi_application(), sessions)
-        if request.param == "wsgi"
-        else asgi.SessionMiddleware(get_asgi_application(), sessions)
-    )
-    with client(app, sessions) as browser:
-        yield browser
+    # Without Django's middleware: sojourn's own stands around the application.
+    with override_settings(ROOT_URLCONF=urls.__name__, MIDDLEWARE=[]):
+        app = (
+            wsgi.SessionMiddleware(get_wsgi_application(), sessions)
+            if request.param == "wsgi"
+            else asgi.SessionMiddleware(get_asgi_application(), sessions)
+        )
+        with client(app, sessions) as browser:
+            yield browser
 
 
 def test_django_is_the_real_one() -> None:

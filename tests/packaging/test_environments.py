@@ -27,6 +27,7 @@ KITS = ["sojourn_cli", "sojourn_testing", "click", "rich"]
 NEEDS = {
     "cli": {"click", "rich"},
     "contrib-azu-like": {"msgspec", "starlette"},
+    "contrib-django": {"django"},
     "contrib-fastapi": {"fastapi"},
     "contrib-flask": {"flask"},
     "core": {"cryptography", "msgspec", "pluggy", "pydantic-settings"},

@@ -33,6 +33,7 @@ PACKAGES = (
     "sojourn",
     "sojourn_cli",
     "sojourn_contrib_azu_like",
+    "sojourn_contrib_django",
     "sojourn_contrib_fastapi",
     "sojourn_contrib_flask",
     "sojourn_metrics_statsd",
@@ -115,6 +116,17 @@ def redis_store() -> RedisStore:
     return RedisStore.from_url(f"redis://:{SECRET}@localhost/0")
 
 
+def _django(name: str) -> object:
+    from sojourn_contrib_django import apps
+
+    if name == "apps":
+        return apps.SojournConfig("sojourn_contrib_django", apps)
+    from tests.contrib_django.project import configure
+
+    configure()
+    return apps.SessionMiddleware(lambda request: request)
+
+
 BUILT: dict[str, Callable[[], object]] = {
     "sojourn.binding.TrustedProxies": lambda: TrustedProxies([]),
     "sojourn.crypto.ciphers.Unprintable": lambda: AesGcm().box(SECRET.encode()[:32]),
@@ -127,6 +139,8 @@ BUILT: dict[str, Callable[[], object]] = {
     "sojourn.manager.engine.Engine": lambda: make_manager(settings={"secret": SECRET}).engine,
     "sojourn.session.session.Session": session,
     "sojourn_cli.command._Commands": lambda: command.root,
+    "sojourn_contrib_django.apps.SojournConfig": lambda: _django("apps"),
+    "sojourn_contrib_django.middleware.SessionMiddleware": lambda: _django("middleware"),
     "sojourn_contrib_flask.interface.FlaskSession": lambda: flask_session(),
     "sojourn_store_redis.local_cache.store.ClusteredRedisStore": lambda: _clustered(),
     "sojourn_store_redis.local_cache.store.LocallyCachedStore": lambda: _clustered().blocking_twin(),
@@ -170,7 +184,8 @@ def classes() -> dict[str, type]:
         for name in (package, *(module.name for module in pkgutil.walk_packages(root.__path__, f"{package}."))):
             if not name.endswith("__main__"):
                 for each in vars(importlib.import_module(name)).values():
-                    if isinstance(each, type) and each.__module__.partition(".")[0] in PACKAGES:
+                    # By its own type: proxies such as Django's settings answer isinstance() by loading.
+                    if issubclass(type(each), type) and each.__module__.partition(".")[0] in PACKAGES:
                         found[f"{each.__module__}.{each.__qualname__}"] = each
     left_out = (Enum, BaseException, BaseSettings)  # pydantic masks; what settings show is R6's
     return {

@@ -17,6 +17,7 @@ import pytest
 
 import sojourn
 import sojourn_contrib_azu_like
+import sojourn_contrib_django
 import sojourn_contrib_fastapi
 import sojourn_contrib_flask
 import sojourn_metrics_statsd
@@ -31,6 +32,7 @@ from tests.security.houses import House, begin, outcome
 PACKAGES = (
     sojourn,
     sojourn_contrib_azu_like,
+    sojourn_contrib_django,
     sojourn_contrib_fastapi,
     sojourn_contrib_flask,
     sojourn_metrics_statsd,
