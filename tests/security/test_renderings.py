@@ -124,7 +124,9 @@ def _django(name: str) -> object:
     from tests.contrib_django.project import configure
 
     configure()
-    return apps.SessionMiddleware(lambda request: request)
+    from sojourn_contrib_django.middleware import SessionMiddleware
+
+    return SessionMiddleware(lambda request: request)
 
 
 BUILT: dict[str, Callable[[], object]] = {
