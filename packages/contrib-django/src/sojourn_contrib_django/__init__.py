@@ -4,8 +4,6 @@ In settings.py: ``sojourn_contrib_django`` in INSTALLED_APPS, ``sojourn_contrib_
 the place of Django's, and ``SESSION_ENGINE = "sojourn_contrib_django.engine"``.
 """
 
-from __future__ import annotations
-
 from sojourn_contrib_django.manager import from_settings, get_manager
 
 __all__ = ["from_settings", "get_manager"]

@@ -1,12 +1,8 @@
 """``manage.py sojourn ...``: the command sojourn with the settings of the project."""
 
-# pyright: standard, reportAttributeAccessIssue=false
-# Django carries no types.
-
-from __future__ import annotations
-
 import os
 from argparse import REMAINDER, ArgumentParser
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -20,22 +16,18 @@ class Command(BaseCommand):
     """Pass everything on to the command of sojourn-cli."""
 
     help = "Passes its arguments on to the command sojourn: manage.py sojourn config check"
-    requires_system_checks: tuple[str, ...] = ()  # it is what one asks when something is wrong
+    requires_system_checks = ()  # it is what one asks when something is wrong
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take whatever sojourn takes."""
         parser.add_argument("arguments", nargs=REMAINDER)
 
     def handle(self, *, arguments: list[str], **_: Any) -> None:
-        """Run it in this process."""
-        scripts = entry_points(group="console_scripts", name="sojourn")
+        """Run it in this process; settings that are wrong are the command's to tell."""
+        scripts = [*entry_points(group="console_scripts", name="sojourn")]
         if not scripts:
-            msg = 'the command sojourn is not installed: pip install "sojourn[cli]"'
-            raise CommandError(msg)
-        try:
+            raise CommandError('the command sojourn is not installed: pip install "sojourn[cli]"')
+        with suppress(ConfigurationError):
             os.environ.update(environment())
-        except ConfigurationError as error:
-            raise CommandError(str(error)) from error
-        code = next(iter(scripts)).load()(arguments)
-        if code:
+        if code := scripts[0].load()(arguments):
             raise SystemExit(code)
