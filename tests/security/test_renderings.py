@@ -142,6 +142,7 @@ BUILT: dict[str, Callable[[], object]] = {
     "sojourn.session.session.Session": session,
     "sojourn_cli.command._Commands": lambda: command.root,
     "sojourn_contrib_django.apps.SojournConfig": lambda: _django("apps"),
+    "sojourn_contrib_django.manager.NoData": dict,
     "sojourn_contrib_django.middleware.SessionMiddleware": lambda: _django("middleware"),
     "sojourn_contrib_flask.interface.FlaskSession": lambda: flask_session(),
     "sojourn_store_redis.local_cache.store.ClusteredRedisStore": lambda: _clustered(),
