@@ -61,7 +61,7 @@ def use_everything(node: BlockingManager[Any], token: str) -> None:
     for info in node.list("42"):
         assert info.expires_at >= info.created_at
     for found in node.find_by(lambda each: each.data.note == "a note"):
-        _ = found.expires_at, found.csrf_token()
+        _ = found.expires_at, found.last_seen
     assert node.count() >= len(node.all_session_ids()) - 1
     node.reseal()
     node.revoke_all("42")

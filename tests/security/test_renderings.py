@@ -50,11 +50,12 @@ HARMLESS = {
     "sojourn.binding.Peer": {"address", "user_agent", "x_forwarded_for", "forwarded"},
     "sojourn.codec.Bound": {"id"},
     "sojourn.cookies.CookiePolicy": {"name", "path", "domain", "same_site"},
-    "sojourn.events.Event": {"name", "id", "old_id", "principal_hash", "reason", "node", "server"},
+    "sojourn.events.Event": {"name", "id", "old_id", "principal_hash", "reason", "node", "server", "client"},
     "sojourn.manager.revocations.NotBefore": {"spared"},
     "sojourn.manager.conflicts.Theirs": {"record", "payload"},
     "sojourn.manager.admission.Roll": {"staying", "leaving"},
     "sojourn.manager.engine.Trail": {"id", "key_id"},
+    "sojourn.manager.queries.Page": {"items", "after"},
     "sojourn.manager.queries.SessionInfo": {"id", "client"},
     "sojourn.plugins.InstalledPlugin": {"entry_point", "kind", "name", "target", "distribution", "version"},
     "sojourn.plugins.UnknownVariable": {"name", "origin", "nearest", "distribution"},
@@ -112,6 +113,17 @@ def session() -> Any:
     return opened
 
 
+def administered() -> Any:
+    opened = session()
+    manager = make_manager(MemoryStore(clock=FakeClock()))
+    queries: Any = manager._queries
+    state = state_of(opened)
+    assert state.record is not None
+    found = state_of(opened).rules
+    queries._engine = found
+    return queries._state(state.record)
+
+
 def redis_store() -> RedisStore:
     return RedisStore.from_url(f"redis://:{SECRET}@localhost/0")
 
@@ -151,8 +163,9 @@ BUILT: dict[str, Callable[[], object]] = {
     "sojourn_store_redis.store.TwinnedRedisStore": redis_store,
     "sojourn_testing.fakes.FakeClock": FakeClock,
     "sojourn.manager.engine.Lookup": lambda: Lookup(LoadOutcome.LOADED, SECRET, SECRET, record()),
-    "sojourn.session.state.CookieChange": lambda: CookieChange(CookieAction.SET, SECRET),
+    "sojourn.session.transitions.CookieChange": lambda: CookieChange(CookieAction.SET, SECRET),
     "sojourn.session.state.RequestState": lambda: state_of(session()),
+    "sojourn.manager.queries._Administered": lambda: administered(),
     "sojourn_testing.model.Create": lambda: Create(record(), bytes(8)),
     "sojourn_testing.model.Replace": lambda: Replace(record(), 1, bytes(8)),
 }

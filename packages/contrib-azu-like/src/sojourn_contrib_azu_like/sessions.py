@@ -76,8 +76,8 @@ class SessionHelpers(Generic[T]):
 
     @property
     def authenticated(self) -> bool:
-        """Tell whether somebody is logged in."""
-        return self.session.principal is not None
+        """Tell whether somebody is logged in, as the manager's ``is_authenticated`` says."""
+        return self.sessions.is_authenticated(self.session)
 
     def login(self, principal: str, *, remember: timedelta | None = None, persistent: bool | None = None) -> None:
         """Bind the session to *principal* under a fresh token (SECURITY R8)."""
@@ -93,7 +93,7 @@ class SessionHelpers(Generic[T]):
         The way back is in ``redirect_to`` and leads to this site only (SECURITY R35).
         """
         principal = self.session.principal
-        if principal is not None:
+        if principal is not None and self.authenticated:
             return principal
         if self.signin_path is None:
             raise Problem(401, "Log in first.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sojourn.events import Event, Observer
     from sojourn.flash import Flash
     from sojourn.hookspecs import hookimpl
-    from sojourn.manager import SessionInfo, SessionManager
+    from sojourn.manager import Page, SessionInfo, SessionManager
     from sojourn.merge import Merge
     from sojourn.metrics import Metrics
     from sojourn.serializers import Serializer, SerializerFactory
@@ -81,6 +81,7 @@ _HOMES: Final = {
     "Metrics": "sojourn.metrics",
     "NamespacedStore": "sojourn.stores",
     "Observer": "sojourn.events",
+    "Page": "sojourn.manager",
     "Partition": "sojourn.stores",
     "PartitionedStore": "sojourn.stores",
     "Record": "sojourn.stores",
@@ -133,6 +134,7 @@ __all__ = [
     "Metrics",
     "NamespacedStore",
     "Observer",
+    "Page",
     "Partition",
     "PartitionedStore",
     "Record",

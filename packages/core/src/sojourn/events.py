@@ -40,7 +40,7 @@ _COUNTED: Final = {
     "unconfirmed": names.UNCONFIRMED,
 }
 _LOGGED: Final = frozenset(
-    {"started", "deleted", "regenerated", "expired", "rejected", "evicted", "gone", "breaker", "link"}
+    {"started", "deleted", "regenerated", "expired", "rejected", "edited", "evicted", "gone", "breaker", "link"}
 )
 _MOST_TOLD: Final = 10_000
 """Ids of ended sessions that are remembered, so that nobody is told of them twice."""
@@ -61,8 +61,8 @@ class Event:
 
     name: str
     """``started``, ``loaded``, ``client`` (the response carries its cookie), ``deleted``, ``regenerated``, ``expired`` or
-    ``rejected``; also ``evicted``, ``conflict``, ``gone``, ``unconfirmed`` and, without an id, ``breaker`` and
-    ``link``."""
+    ``rejected``; also ``edited``, ``evicted``, ``conflict``, ``gone``, ``unconfirmed`` and, without an id, ``breaker``
+    and ``link``."""
     id: str
     """The session's public id; safe to log."""
     old_id: str | None = None
@@ -77,6 +77,8 @@ class Event:
     """The process that reports it: ``SOJOURN_NODE_ID``, or a random name."""
     server: str = ""
     """The server whose circuit ``breaker`` changed, where a store has several; empty for the store as a whole."""
+    client: str = ""
+    """The label of the client that the session began with, such as ``Firefox on Linux``; empty when unknown."""
 
 
 Observer: TypeAlias = Callable[[Event], None]
@@ -130,6 +132,7 @@ class EventDispatcher:
         principal: str | None = None,
         reason: str | None = None,
         server: str = "",
+        client: str = "",
     ) -> None:
         """Report one event: notify listeners, count it, log it (SECURITY R32), call every observer."""
         if name in _ENDS and reason not in _GOES_ON:
@@ -141,7 +144,7 @@ class EventDispatcher:
         if not (logged or self._observers):
             return
         hashed = self._hash(principal) if principal is not None else None
-        event = Event(name, id, old_id, hashed, reason, self._clock.time(), self.node(), server)
+        event = Event(name, id, old_id, hashed, reason, self._clock.time(), self.node(), server, client)
         if logged:
             where = f"{event.node} server={server}" if server else event.node
             _log.info("session %s id=%s reason=%s node=%s", name, id, reason, where, extra={"sojourn": event})
@@ -150,6 +153,10 @@ class EventDispatcher:
                 observer(event)
             except Exception:  # noqa: BLE001 - FAILURES F22: isolate, count, go on
                 self._drop("observer")
+
+    def principal_hash(self, principal: str) -> str:
+        """Return the keyed hash under which events name a principal."""
+        return self._hash(principal)
 
     def node(self) -> str:
         """Return the name of this process: the one that was set, else a random one, which differs after a fork."""

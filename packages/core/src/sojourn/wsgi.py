@@ -247,7 +247,8 @@ class AuthenticationMiddleware:
 
     Stands inside SessionMiddleware. Paths in *allow* (``/public/*``) and the sign-in page itself are open; only the
     normalised path counts, never the query string. The page is told where to return to in ``redirect_to``. Both are
-    paths of this application: where it is mounted (``SCRIPT_NAME``) is put before them.
+    paths of this application: where it is mounted (``SCRIPT_NAME``) is put before them. Who is logged in, the manager's
+    ``is_authenticated`` says.
     """
 
     def __init__(
@@ -274,7 +275,7 @@ class AuthenticationMiddleware:
             allow=self.allow,
             root=_text(environ.get("SCRIPT_NAME", "")),
         )
-        if answer is None or self.sessions.get(environ).principal is not None:
+        if answer is None or self.sessions.is_authenticated(self.sessions.get(environ)):
             return self.app(environ, start_response)
         start_response(answer.status_line, list(answer.headers))
         return [answer.body]

@@ -8,7 +8,6 @@ from typing import Any
 from sojourn.asgi.session import Application, Receive, Scope, Send, answer_with, header
 from sojourn.http import path_below, refuse_anonymous, require_patterns, require_signin_path
 from sojourn.manager import SessionManager
-from sojourn.session import state_of
 
 _FORBIDDEN = 1008
 
@@ -18,7 +17,8 @@ class AuthenticationMiddleware:
 
     Stands inside SessionMiddleware. Paths in *allow* (``/public/*``) and the sign-in page itself are open; only the
     normalised path counts, never the query string. The page is told where to return to in ``redirect_to``. Both are
-    paths of this application: where it is mounted (``root_path``) is put before them.
+    paths of this application: where it is mounted (``root_path``) is put before them. Who is logged in, the manager's
+    ``is_authenticated`` says.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class AuthenticationMiddleware:
             allow=self.allow,
             root=root,
         )
-        if answer is None or state_of(await self.sessions.get(scope)).payload.principal is not None:
+        if answer is None or self.sessions.is_authenticated(await self.sessions.get(scope)):
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             await answer_with(send, answer)

@@ -2,6 +2,6 @@
 
 from sojourn.manager.guarded_store import run_blocking
 from sojourn.manager.manager import BlockingManager, SessionManager
-from sojourn.manager.queries import SessionInfo
+from sojourn.manager.queries import Page, SessionInfo
 
-__all__ = ["BlockingManager", "SessionInfo", "SessionManager", "run_blocking"]
+__all__ = ["BlockingManager", "Page", "SessionInfo", "SessionManager", "run_blocking"]

@@ -22,7 +22,7 @@ from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginLoader, warn_about_unknown_variables
 from sojourn.resilience import BreakerState, CircuitBreaker, RetryBudget, ServerBreakers
 from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
-from sojourn.session import Lifetimes, Migrate, Model
+from sojourn.session import Lifetimes, Migrate, Model, Session
 from sojourn.stores import (
     AnnouncingStore,
     AtRestStore,
@@ -65,6 +65,7 @@ def build_engine(
     observers: Sequence[Observer],
     clock: Clock,
     revocation_store: Store | None,
+    is_authenticated: Callable[[Session[T]], bool] | None,
 ) -> Engine[T]:
     """Return the parts of a manager. Raise ConfigurationError saying what does not fit and what to do."""
     loader = PluginLoader(settings)
@@ -135,7 +136,12 @@ def build_engine(
         ),
         indexed=isinstance(store, IndexedStore) and not client_side,
         reload=opening.reload,
+        is_authenticated=is_authenticated or _has_principal,
     )
+
+
+def _has_principal(session: Session[Any]) -> bool:
+    return session.principal is not None
 
 
 def guard(

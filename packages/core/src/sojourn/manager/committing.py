@@ -132,7 +132,7 @@ async def _create(engine: Engine[T], state: RequestState[T]) -> None:
     record, payload, token = await engine.keeping.create(engine, state)
     state.adopt(record, payload, token, written="created", keep=True)
     state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record, payload))
-    engine.events.event("started", record.id, principal=payload.principal)
+    engine.events.event("started", record.id, principal=payload.principal, client=payload.client)
 
 
 async def _touch(engine: Engine[T], state: RequestState[T]) -> None:

@@ -74,11 +74,11 @@ async def replace(engine: Engine[T], state: RequestState[T], payload: Payload, /
         if answer is Replaced.GONE:
             mark_gone(engine, state)
             return
-        engine.events.event("conflict", record.id, principal=state.payload.principal)
+        engine.events.event("conflict", record.id, principal=state.payload.principal, client=state.payload.client)
         if engine.on_conflict == "raise" or tried == MOST_TRIES:
             break
         await engine.store.sleep(pause(tried))
-        theirs = await reload(engine, record.id, token)
+        theirs = await reload(engine, record.id, token, follows_rotations=state.is_administered)
         if theirs is None:
             mark_gone(engine, state)
             return
@@ -136,9 +136,9 @@ def merge(engine: Engine[T], state: RequestState[T], theirs: Theirs | None) -> P
 
 def mark_gone(engine: Engine[T], state: RequestState[T]) -> None:
     """Drop the changes of a session that somebody else ended; the cookie is left alone (FAILURES F7)."""
-    ended, principal = state.id or "", state.payload.principal
+    ended, payload = state.id or "", state.payload
     state.mark_gone()
-    engine.events.event("gone", ended, principal=principal, reason="ended meanwhile")
+    engine.events.event("gone", ended, principal=payload.principal, reason="ended meanwhile", client=payload.client)
 
 
 def pause(tried: int) -> float:

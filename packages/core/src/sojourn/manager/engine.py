@@ -21,7 +21,7 @@ from sojourn.events import EventDispatcher
 from sojourn.manager.guarded_store import Drive, GuardedStore
 from sojourn.manager.revocations import Revocations
 from sojourn.manager.shielding import in_a_task, in_steps
-from sojourn.session import PAYLOAD_ENCODER, Lifetimes, LoadOutcome, Model, Payload, RequestState
+from sojourn.session import PAYLOAD_ENCODER, Lifetimes, LoadOutcome, Model, Payload, RequestState, Session
 from sojourn.stores import (
     CURRENT_DEADLINE,
     MOVED,
@@ -159,6 +159,7 @@ class Engine(Generic[T]):
         keeping: Keeping,
         indexed: bool,
         reload: Callable[[Engine[T], RequestState[T]], Coroutine[Any, Any, bool]],
+        is_authenticated: Callable[[Session[T]], bool],
     ) -> None:
         self.settings = settings
         self.model = model
@@ -177,6 +178,7 @@ class Engine(Generic[T]):
         self.find_tokens: Callable[[str], tuple[str, ...]] = partial(keeping.find_tokens, cookies)
         self.indexed = indexed
         self._reload = reload
+        self.is_authenticated = is_authenticated
         self.key: object = object()
         """Under this object the session of a request stands; the blocking sibling shares it."""
         self.on_conflict: Literal["merge", "raise", "overwrite"] = settings.on_conflict

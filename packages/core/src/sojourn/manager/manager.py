@@ -6,12 +6,15 @@ One path of coroutines serves ASGI, which awaits them, and WSGI, which drives th
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, overload
 
 from sojourn.binding import Client, Peer
 from sojourn.crypto import Cipher
+from sojourn.errors import SessionStateError
 from sojourn.hookspecs import Observer
 from sojourn.manager import committing, opening
+from sojourn.manager.administration import Administration
 from sojourn.manager.build import build_engine, complete
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
@@ -25,7 +28,7 @@ from sojourn.manager.layers import (
     join_outer,
     request_of,
 )
-from sojourn.manager.queries import Progress, Queries, SessionInfo
+from sojourn.manager.queries import Page, Progress, Queries, SessionInfo
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession
 from sojourn.manager.shielding import in_a_thread
 from sojourn.metrics import Metrics
@@ -44,11 +47,13 @@ M = TypeVar("M")
 """The model of a manager being built: pyright binds T to nothing on the bare class."""
 
 
-class SessionManager(Generic[T]):
+class SessionManager(Administration[T]):
     """Open and commit the sessions of one application.
 
     *new* makes a fresh model; *migrate* is given the fields of a stored one that no longer fits. *settings* default to
-    ``SessionSettings()``, which reads ``SOJOURN_*``. Raises ConfigurationError naming the setting and what to do.
+    ``SessionSettings()``, which reads ``SOJOURN_*``. *is_authenticated* says of a session whether somebody is logged in, for
+    whatever lets only those in; by default whoever has a principal is. Raises ConfigurationError naming the setting and
+    what to do.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class SessionManager(Generic[T]):
         observers: Sequence[Observer] = (),
         clock: Clock = SYSTEM_CLOCK,
         revocation_store: Store | None = None,
+        is_authenticated: Callable[[Session[T]], bool] | None = None,
     ) -> None:
         if settings is None:
             from sojourn.settings import SessionSettings
@@ -83,6 +89,7 @@ class SessionManager(Generic[T]):
                 observers=observers,
                 clock=clock,
                 revocation_store=revocation_store,
+                is_authenticated=is_authenticated,
             )
         )
 
@@ -150,6 +157,9 @@ class SessionManager(Generic[T]):
     async def commit(self, session: Session[T]) -> CookieChange:
         """Store what changed; say what the cookie must do. Raises SessionUnavailableError when that is not certain."""
         state = state_of(session)
+        if state.is_administered:
+            msg = "a session that was read by its id is not committed: change it in `async with sessions.edit(id)`"
+            raise SessionStateError(msg)
         state.seen = None  # the handler has gone on since the last comparison
         state.accessed = state.accessed or state.head_sent  # beside the response's own a commit is a use of its own
         with self.engine.deadline_scope():
@@ -184,68 +194,6 @@ class SessionManager(Generic[T]):
         found = request_of(request, self.engine.key)
         await found.load_steps(self.engine)
         return found.session
-
-    # -- sessions that no request holds ----------------------------------------------------------------------
-
-    async def list(self, principal: str) -> Sequence[SessionInfo]:
-        """Return the live sessions of a principal, the latest used first; never a token (SECURITY R14)."""
-        with self.engine.deadline_scope():
-            return await self._queries.of_principal(principal)
-
-    async def revoke(self, id: str) -> bool:
-        """End one session; tell whether it was there."""
-        return await self._queries.revoke(id)
-
-    async def revoke_all(self, principal: str, except_id: str | None = None, *, progress: Progress = None) -> int:
-        """End every session of a principal but one; return how many, -1 when they live in cookies.
-
-        *progress*, here and below, is called with the number so far, after each session.
-        """
-        return await self._queries.revoke_all(principal, except_id, progress)
-
-    def each_session(self) -> AsyncIterator[Session[T]]:
-        """Yield every readable session."""
-        return self._queries.each()
-
-    async def find_by(self, predicate: Callable[[Session[T]], bool]) -> Sequence[Session[T]]:
-        """Return the sessions for which *predicate* says yes."""
-        return [session async for session in self._queries.matching(predicate)]
-
-    async def find_first(self, predicate: Callable[[Session[T]], bool]) -> Session[T] | None:
-        """Return some session for which *predicate* says yes, or None."""
-        async for session in self._queries.matching(predicate):
-            return session
-        return None
-
-    async def count_by(self, predicate: Callable[[Session[T]], bool]) -> int:
-        """Return for how many sessions *predicate* says yes."""
-        return sum([1 async for _ in self._queries.matching(predicate)])
-
-    async def bulk_delete(self, predicate: Callable[[Session[T]], bool], *, progress: Progress = None) -> int:
-        """End every session for which *predicate* says yes; return how many."""
-        return await self._queries.bulk_delete(predicate, progress)
-
-    async def all_session_ids(self) -> Sequence[str]:
-        """Return the ids of all sessions."""
-        return [id_ async for id_ in self._queries.ids()]
-
-    async def count(self, *, progress: Progress = None) -> int:
-        """Return the number of sessions in the store; it becomes the gauge ``session.active_count``.
-
-        What rotations and renewals leave under a former id is none. A session whose rotation is under way may count twice.
-        """
-        return await self._queries.count(progress)
-
-    async def clear(self) -> None:
-        """End every session of this application's namespace."""
-        await self._queries.clear()
-
-    async def reseal(self, progress: Progress = None) -> int:
-        """Seal and index every session under the first key, before an older one leaves the settings; return how many.
-
-        Requests may go on meanwhile (docs/security.md).
-        """
-        return await self._queries.reencrypt(progress)
 
     def on_revoked(
         self,
@@ -383,13 +331,41 @@ class BlockingManager(Generic[T]):
         """See SessionManager.get."""
         return run_blocking(self.manager.get(request))
 
-    def list(self, principal: str) -> Sequence[SessionInfo]:
+    @overload
+    def list(self, principal: str) -> Sequence[SessionInfo]: ...
+    @overload
+    def list(self, principal: str, *, limit: int, after: str | None = None) -> Page: ...
+    def list(
+        self, principal: str, *, limit: int | None = None, after: str | None = None
+    ) -> Sequence[SessionInfo] | Page:
         """See SessionManager.list."""
-        return run_blocking(self.manager.list(principal))
+        if limit is None:
+            return run_blocking(self.manager.list(principal))
+        return run_blocking(self.manager.list(principal, limit=limit, after=after))
 
-    def revoke(self, id: str) -> bool:
+    def read(self, id: str, *, principal: str | None = None) -> Session[T] | None:
+        """See SessionManager.read."""
+        return run_blocking(self.manager.read(id, principal=principal))
+
+    @contextmanager
+    def edit(self, id: str, *, principal: str | None = None) -> Iterator[Session[T]]:
+        """See SessionManager.edit."""
+        queries = self.manager._queries  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+        session = run_blocking(queries.open_for_edit(id, principal))
+        yield session
+        run_blocking(queries.save(session))
+
+    def is_authenticated(self, session: Session[T]) -> bool:
+        """See SessionManager.is_authenticated."""
+        return self.manager.is_authenticated(session)
+
+    def principal_hash(self, principal: str) -> str:
+        """See SessionManager.principal_hash."""
+        return self.manager.principal_hash(principal)
+
+    def revoke(self, id: str, *, principal: str | None = None) -> bool:
         """See SessionManager.revoke."""
-        return run_blocking(self.manager.revoke(id))
+        return run_blocking(self.manager.revoke(id, principal=principal))
 
     def revoke_all(self, principal: str, except_id: str | None = None, *, progress: Progress = None) -> int:
         """See SessionManager.revoke_all."""

@@ -238,7 +238,7 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
     if payload.created_at > now + CLOCK_TOLERANCE:
         return _without_record(engine, LoadOutcome.EXPIRED, lookup, client)
     if payload.fingerprint is not None and engine.binds and not _is_bound_to(engine, payload, client):
-        engine.events.event("rejected", record.id, principal=payload.principal, reason="binding")
+        engine.events.event("rejected", record.id, principal=payload.principal, reason="binding", client=payload.client)
         if engine.binding.policy == "reject":
             return _without_record(engine, LoadOutcome.BINDING, lookup, client, is_reported=True)
     token, sent = lookup.token, lookup.sent_token
@@ -250,7 +250,7 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
     if told := engine.events.revocations.told:
         told.pop(record.id, None)  # it lives, whatever was told of it: its next end is news
     if engine.events.is_observed:
-        engine.events.event("loaded", record.id, principal=payload.principal)
+        engine.events.event("loaded", record.id, principal=payload.principal, client=payload.client)
     session = cast("Session[T]", _new_session(Session))
     session._state = state  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - __init__ without its frame
     return session

@@ -7,22 +7,32 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Generic, TypeAlias, TypeVar, cast
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar, Generic, TypeAlias, TypeVar, cast
 
 from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.errors import ConfigurationError, SerializationError, SessionReadOnlyError, SessionUnavailableError
-from sojourn.manager import opening
+from sojourn.errors import (
+    ConfigurationError,
+    SerializationError,
+    SessionGoneError,
+    SessionReadOnlyError,
+    SessionStateError,
+    SessionUnavailableError,
+)
+from sojourn.manager import conflicts, opening
 from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.manager.revocations import Revocations
 from sojourn.metrics import ACTIVE_COUNT
-from sojourn.session import RequestState, Session
+from sojourn.session import LoadOutcome, Move, Payload, RequestState, Session, SessionState, state_of
 from sojourn.stores import MOVED, STUB, Record, Replaced, ScannableStore, SessionScanningStore, new_write_id
 
 T = TypeVar("T")
+_LOADED_TOGETHER = 64
+"""How many records of a list are loaded within one deadline."""
 Progress: TypeAlias = Callable[[int], object] | None
 """Is called with the number so far, after each session."""
-_BATCH = 256
+_LOADED_TOGETHER = 64
+"""How many records of a list are loaded within one deadline."""
 _MOST_TRIES = 8
 
 
@@ -39,6 +49,61 @@ class SessionInfo:
     """A short label of the client, such as ``Firefox on Linux``; empty when unknown."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a principal's sessions."""
+
+    items: tuple[SessionInfo, ...]
+    after: str | None
+    """What the next page begins after; None when this was the last one."""
+
+
+class _Administered(RequestState[T], eq=False):
+    """A session that was read by its id. Its content alone can change, and only within `edit` (SECURITY R54)."""
+
+    is_administered: ClassVar[bool] = True
+    is_editable: bool = False
+
+    def __repr__(self) -> str:
+        """Show neither token nor data (SECURITY R6)."""
+        return f"<_Administered {self.phase.value}>"
+
+    def move(self, move: Move) -> None:
+        """Refuse whatever is the owner's to do."""
+        if move is Move.WRITE and not self.is_editable:
+            msg = "a session that was read by its id takes no writes; change it in `async with sessions.edit(id)`"
+            raise SessionStateError(msg)
+        if move not in {Move.WRITE, Move.LOSE}:
+            msg = (
+                f"cannot {move.value} in the name of a session's owner; to end a session by its id there is revoke(id)"
+            )
+            raise SessionStateError(msg)
+        super().move(move)
+
+    def set_lifetime(self, lifetime: timedelta | None, persistent: bool | None) -> None:  # noqa: ARG002, FBT001
+        """Refuse: an edit moves no deadline."""
+        raise SessionStateError(
+            "an edit moves no deadline of the session; set_lifetime() is for a request of its owner"
+        )
+
+    def touch(self) -> None:
+        """Refuse: an edit moves no deadline."""
+        raise SessionStateError("an edit moves no deadline of the session; touch() is for a request of its owner")
+
+    def csrf_secret(self) -> bytes:
+        """Refuse: the token is for the owner's forms."""
+        raise SessionStateError("the CSRF token of a session is for its owner's forms; nobody else is given one")
+
+    def clear(self) -> None:
+        """Refuse: it ends the session."""
+        self.move(Move.LOGOUT)
+
+    def deadlines(self, now: float) -> tuple[float, float]:
+        """Return those that the record has."""
+        record = self.record
+        return super().deadlines(now) if record is None else (record.idle_deadline, record.absolute_deadline)
+
+
 class Queries(Generic[T]):
     """Ask one manager's store; each step has a deadline of its own."""
 
@@ -48,36 +113,111 @@ class Queries(Generic[T]):
         self._engine = engine
 
     async def of_principal(self, principal: str) -> Sequence[SessionInfo]:
-        """Return the live sessions of a principal, the latest used first."""
-        engine = self._engine
+        """Return the live sessions of a principal, the latest used first; each batch has a deadline of its own."""
+        infos = [info async for info in self._infos(principal, await self._ids_to_list(principal))]
+        return sorted(infos, key=lambda info: info.last_seen, reverse=True)
+
+    async def page(self, principal: str, limit: int, after: str | None) -> Page:
+        """Return the next *limit* live sessions of a principal in the order of their ids."""
+        if not isinstance(cast("object", limit), int) or limit < 1:
+            raise ValueError(f"list(limit=...) takes a number of sessions from 1 on, not {limit!r}")
+        if after is not None:
+            _require_text("list", "after", after)
+        ids = sorted(id_ for id_ in await self._ids_to_list(principal) if after is None or id_ > after)
+        infos: list[SessionInfo] = []
+        async for info in self._infos(principal, ids):
+            infos.append(info)
+            if len(infos) == limit:
+                return Page(tuple(infos), info.id if info.id != ids[-1] else None)
+        return Page(tuple(infos), None)
+
+    async def _ids_to_list(self, principal: str) -> Sequence[str]:
         _require_text("list", "the principal", principal)
         self._require_index("list")
-        infos: list[SessionInfo] = []
-        for id_ in await self._ids_of(principal):
-            record = await engine.store.load(id_, fresh=True)
-            if record is None:
-                continue
-            try:
-                payload = opening.read(self._engine, record)
-            except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
-                continue
-            if payload.principal == principal:
-                infos.append(
-                    SessionInfo(
+        return await self._ids_of(principal)
+
+    async def _infos(self, principal: str, ids: Sequence[str]) -> AsyncIterator[SessionInfo]:
+        """Yield what there is to show of those *ids* that are live sessions of the principal."""
+        engine = self._engine
+        for start in range(0, len(ids), _LOADED_TOGETHER):
+            with engine.deadline_scope():
+                records = [await engine.store.load(id_, fresh=True) for id_ in ids[start : start + _LOADED_TOGETHER]]
+            for record in records:
+                payload = self._payload(record)
+                if record is not None and payload is not None and payload.principal == principal:
+                    yield SessionInfo(
                         record.id,
                         datetime.fromtimestamp(payload.created_at, UTC),
                         datetime.fromtimestamp(engine.lifetimes.last_seen(payload, record), UTC),
                         datetime.fromtimestamp(record.deadline, UTC),
                         payload.client,
                     )
-                )
-        return sorted(infos, key=lambda info: info.last_seen, reverse=True)
 
-    async def revoke(self, id: str) -> bool:
+    def _payload(self, record: Record | None) -> Payload | None:
+        """Return the payload of a record; None where it is absent, a trail or damaged (SECURITY R50)."""
+        try:
+            return None if record is None else opening.read(self._engine, record)
+        except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+            return None
+
+    # -- one session by its id -------------------------------------------------------------------------------
+
+    async def read(self, id: str, principal: str | None) -> Session[T] | None:
+        """Return a session to look at; None when there is none, or it is somebody else's (SECURITY R54)."""
+        state = await self._administered("read", id, principal)
+        return None if state is None else Session(state)
+
+    async def open_for_edit(self, id: str, principal: str | None) -> Session[T]:
+        """Return a session that takes writes of content alone. Raise SessionGoneError when there is none."""
+        state = await self._administered("edit", id, principal)
+        if state is None:
+            whose = " of that principal" if principal is not None else ""
+            raise SessionGoneError(f"there is no session{whose} with the id that edit() was given")
+        state.is_editable = True
+        return Session(state)
+
+    async def save(self, session: Session[T]) -> None:
+        """Store what an edit changed as a commit does: against the version that was read, merging (SECURITY R54)."""
+        engine, state = self._engine, state_of(session)
+        payload = state.compose()
+        if payload == state.loaded:
+            return
+        with engine.deadline_scope():
+            await conflicts.replace(engine, state, payload)
+        if state.record is None or state.id is None:
+            raise SessionGoneError("the session ended while it was edited; nothing was saved")
+        stored = state.payload
+        engine.events.event(
+            "edited", state.id, principal=stored.principal, reason="administration", client=stored.client
+        )
+
+    async def _administered(self, method: str, id: str, principal: str | None) -> _Administered[T] | None:
+        engine = self._engine
+        _require_text(method, "the id", id)
+        if principal is not None:
+            _require_text(method, "the principal", principal)
+        if engine.client_side:
+            msg = f"{method}() needs sessions in a store on the server; these live in the browsers' cookies"
+            raise ConfigurationError(msg)
+        with engine.deadline_scope():
+            record = await self._latest(id)
+        state = None if record is None else self._state(record)
+        return None if state is None or principal not in {None, state.payload.principal} else state
+
+    async def _latest(self, id: str) -> Record | None:
+        """Return the record of a session under whatever id it has by now; None for what cannot be followed."""
+        try:
+            return await self._engine.latest(id)
+        except SessionReadOnlyError:
+            return None
+
+    async def revoke(self, id: str, principal: str | None = None) -> bool:
         """End one session, under whatever id it has by now; tell whether it was there (SECURITY R40)."""
         engine = self._engine
         if not isinstance(cast("object", id), str):  # an empty one is nobody's, and may come from a form
             raise TypeError(f"revoke() takes the id as a str, not {type(id).__name__}")
+        if principal is not None and (not id or await self._administered("revoke", id, principal) is None):
+            return False
         if engine.client_side:
             with self._engine.deadline_scope():
                 ended = await self._require_revocations("revoke").end(id)
@@ -256,13 +396,34 @@ class Queries(Generic[T]):
         return engine.seal(record.id, record.version + 1, payload, (record.idle_deadline, record.absolute_deadline))
 
     def _session(self, record: Record) -> Session[T] | None:
+        state = self._state(record)
+        return None if state is None else Session(state)
+
+    def _state(self, record: Record) -> _Administered[T] | None:
+        """Return the state of a session that no request holds; None for a trail, damage and what has expired."""
         engine = self._engine
-        try:
-            payload = opening.read(self._engine, record)
-            state = RequestState.of_record(engine, record, payload, engine.model.decode(payload.data), None)
-        except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+        payload, now = self._payload(record), engine.clock.time()
+        if payload is None or now >= record.deadline:
             return None
-        return Session(state)
+        try:
+            data = engine.model.decode(payload.data)
+        except SerializationError:
+            return None
+        return _Administered(
+            engine,
+            LoadOutcome.LOADED,
+            None,
+            None,
+            payload,
+            payload,
+            data,
+            SessionState.LOADED,
+            None,
+            record.id,
+            record,
+            None,
+            payload,
+        )
 
     def _scannable(self, what: str) -> ScannableStore:
         store = self._engine.store.store

@@ -301,7 +301,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
             seconds = max_age(self.engine, state.record, state.payload, persistent=persistent)
         line = cookies.set_header(change.token or "", seconds, persistent=True)
         if state.id is not None:
-            self.engine.events.event("client", state.id, principal=state.payload.principal)
+            self.engine.events.event("client", state.id, principal=state.payload.principal, client=state.payload.client)
         return Ending(set_cookie=line, accessed=accessed, cookie_name=cookies.name)
 
     # -- the end of the request ------------------------------------------------------------------------------

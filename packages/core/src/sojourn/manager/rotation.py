@@ -183,7 +183,7 @@ def finish(
     """Make *state* the session under its new token."""
     state.adopt(record, payload, token, written="rotated", keep=not merged)
     state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record, payload))
-    engine.events.event("regenerated", record.id, old_id=old.id, principal=payload.principal)
+    engine.events.event("regenerated", record.id, old_id=old.id, principal=payload.principal, client=payload.client)
 
 
 def is_due(engine: Engine[T], state: RequestState[T], now: float) -> bool:
@@ -236,7 +236,9 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
     record, moved, merged = stubbed
     state.adopt(record, moved, renewed, written="renewed", keep=not merged)
     state.cookie = CookieChange(CookieAction.SET, renewed, max_age(engine, record, moved))
-    engine.events.event("regenerated", record.id, old_id=old.id, principal=moved.principal, reason="renewal")
+    engine.events.event(
+        "regenerated", record.id, old_id=old.id, principal=moved.principal, reason="renewal", client=moved.client
+    )
 
 
 async def _join(engine: Engine[T], state: RequestState[T], payload: Payload, new_id: str) -> None:

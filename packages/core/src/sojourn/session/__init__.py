@@ -15,15 +15,20 @@ from sojourn.session.payload import (
 )
 from sojourn.session.session import Decisions, Session, state_of
 from sojourn.session.state import (
-    CLEAR,
-    KEEP,
     UNSET,
-    CookieAction,
-    CookieChange,
     RequestState,
     SessionRules,
 )
-from sojourn.session.transitions import TRANSITIONS, LoadOutcome, Move, SessionState
+from sojourn.session.transitions import (
+    CLEAR,
+    KEEP,
+    TRANSITIONS,
+    CookieAction,
+    CookieChange,
+    LoadOutcome,
+    Move,
+    SessionState,
+)
 
 __all__ = [
     "CLEAR",

@@ -18,8 +18,8 @@ from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.errors import FreshLoginRequiredError, SerializationError
 from sojourn.flash import Flash, json_copy
 from sojourn.session.payload import CSRF_BYTES
-from sojourn.session.state import UNSET, CookieAction, RequestState
-from sojourn.session.transitions import LoadOutcome, SessionState
+from sojourn.session.state import UNSET, RequestState
+from sojourn.session.transitions import CookieAction, LoadOutcome, SessionState
 
 T = TypeVar("T")
 
@@ -257,9 +257,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
 
     def touch(self) -> None:
         """Move the idle deadline with this request, even if that is not due yet; store a new session although it is empty."""
-        state = self._read()
-        state.write()
-        state.touch_wanted = True
+        self._read().touch()
 
     def require_fresh(self, seconds: float) -> None:
         """Raise FreshLoginRequiredError unless the last login is at most *seconds* ago."""
@@ -273,11 +271,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
 
     def csrf_token(self) -> str:
         """Return the session's CSRF token, masked anew at each call; asking for it creates the session (SECURITY R34)."""
-        state = self._read()
-        secret = state.payload.csrf
-        if secret is None:
-            state.write()
-            secret = state.change().csrf = secrets.token_bytes(CSRF_BYTES)
+        secret = self._read().csrf_secret()
         mask = secrets.token_bytes(CSRF_BYTES)
         masked = bytes(left ^ right for left, right in zip(mask, secret, strict=True))
         return encode_bytes(mask + masked)

@@ -6,11 +6,12 @@ comparing with what was loaded; nobody has to announce them.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Coroutine
 from copy import copy
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,8 +23,8 @@ from sojourn.flash import Flash
 from sojourn.merge import merge_messages, merge_values
 from sojourn.session.lifetimes import Lifetimes, require_choice
 from sojourn.session.model import Model
-from sojourn.session.payload import EMPTY, Payload, pack_map, unpack_map
-from sojourn.session.transitions import LoadOutcome, Move, SessionState, after
+from sojourn.session.payload import CSRF_BYTES, EMPTY, Payload, pack_map, unpack_map
+from sojourn.session.transitions import CLEAR, KEEP, CookieChange, LoadOutcome, Move, SessionState, after
 from sojourn.stores import Clock, Deadline, Record
 
 T = TypeVar("T")
@@ -33,34 +34,6 @@ M = TypeVar("M")
 # Names of this module: before Python 3.12 to look up a member of an enum costs ten times as much.
 _LOADED: Final = LoadOutcome.LOADED
 _STORED: Final = SessionState.LOADED
-
-
-class CookieAction(Enum):
-    """What the response does with the cookie."""
-
-    KEEP = "keep"
-    SET = "set"
-    CLEAR = "clear"
-
-
-class CookieChange(Struct, frozen=True):
-    """What a commit asks of the response; *max_age* is in seconds, None for a cookie of the browser's session."""
-
-    action: CookieAction = CookieAction.KEEP
-    token: str | None = None
-    max_age: int | None = None
-
-    def __repr__(self) -> str:
-        """Show everything but the token (SECURITY R6)."""
-        return f"<CookieChange {self.action.value} max_age={self.max_age}>"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no field to rich either, which asks structs here (SECURITY R48)."""
-        return []
-
-
-KEEP: Final = CookieChange()
-CLEAR: Final = CookieChange(CookieAction.CLEAR)
 
 
 class SessionRules(Protocol[T]):
@@ -95,6 +68,8 @@ class RequestState(Struct, Generic[T], eq=False):
     A struct, since it is made for most requests: that takes a fifth of the time of a class with an ``__init__``.
     """
 
+    is_administered: ClassVar[bool] = False
+    """Whether it was read by its id, and by nobody's request."""
     rules: SessionRules[T]
     outcome: LoadOutcome
     sent_token: str | None
@@ -340,6 +315,19 @@ class RequestState(Struct, Generic[T], eq=False):
     def write(self) -> None:
         """Announce a change of the content."""
         self.move(Move.WRITE)
+
+    def touch(self) -> None:
+        """Ask for the idle deadline to be moved, even if that is not due."""
+        self.write()
+        self.touch_wanted = True
+
+    def csrf_secret(self) -> bytes:
+        """Return the session's CSRF secret, made when first asked for (SECURITY R34)."""
+        secret = self.payload.csrf
+        if secret is None:
+            self.write()
+            secret = self.change().csrf = secrets.token_bytes(CSRF_BYTES)
+        return secret
 
     def identify(self) -> str:
         """Return the id, choosing a fresh token for a session that has none yet (SECURITY R1, R3)."""

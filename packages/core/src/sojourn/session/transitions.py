@@ -6,7 +6,9 @@ A move that is not in the table raises and changes nothing.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Any, Final
+
+from msgspec import Struct
 
 from sojourn.errors import SessionReadOnlyError, SessionStateError
 
@@ -44,6 +46,34 @@ class SessionState(Enum):
     """It reads as a new one and refuses writes: an outage, or a newer node's record."""
     DESTROYED = "destroyed"
     """It is gone; it reads as a new one and refuses writes."""
+
+
+class CookieAction(Enum):
+    """What the response does with the cookie."""
+
+    KEEP = "keep"
+    SET = "set"
+    CLEAR = "clear"
+
+
+class CookieChange(Struct, frozen=True):
+    """What a commit asks of the response; *max_age* is in seconds, None for a cookie of the browser's session."""
+
+    action: CookieAction = CookieAction.KEEP
+    token: str | None = None
+    max_age: int | None = None
+
+    def __repr__(self) -> str:
+        """Show everything but the token (SECURITY R6)."""
+        return f"<CookieChange {self.action.value} max_age={self.max_age}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no field to rich either, which asks structs here (SECURITY R48)."""
+        return []
+
+
+KEEP: Final = CookieChange()
+CLEAR: Final = CookieChange(CookieAction.CLEAR)
 
 
 class Move(Enum):
