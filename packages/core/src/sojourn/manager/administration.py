@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar, overload
 
@@ -44,7 +44,7 @@ class Administration(Generic[T]):
         return await self._queries.read(id, principal)
 
     @asynccontextmanager
-    async def edit(self, id: str, *, principal: str | None = None) -> AsyncIterator[Session[T]]:
+    async def edit(self, id: str, *, principal: str | None = None) -> AsyncGenerator[Session[T], None]:
         """Change a session by its id: ``async with sessions.edit(id) as session``; it is saved where the block ends.
 
         As a commit does, merging with whoever changed it meanwhile; deadlines, ``last_seen`` and binding stay, and the event

@@ -241,7 +241,7 @@ def _suite(settings: SessionSettings) -> Cipher:
 
 def _longest(settings: SessionSettings) -> float:
     """Return the longest lifetime in seconds that one login may ask for (SECURITY R11)."""
-    allowed = _LONGEST.get(settings.preset, _LONGEST_ELSEWHERE)
+    allowed = _LONGEST.get(settings.base_preset, _LONGEST_ELSEWHERE)
     return max(allowed, settings.absolute_timeout.total_seconds())
 
 
@@ -256,12 +256,12 @@ def _refuse_what_the_store_lacks(
         )
         raise ConfigurationError(msg)
     name = type(store).__name__
-    if _stays_in_process(store) and settings.preset not in {"development", "testing"}:
+    if _stays_in_process(store) and not settings.is_relaxed:
         _log.warning(
             "sessions are kept in the memory of this process: they end with it and no other worker sees them; "
             "set SOJOURN_STORE to redis or cookie to keep them"
         )
-    if settings.preset == "high_security" and isinstance(store, AtRestStore) and store.encrypt is False:
+    if settings.base_preset == "high_security" and isinstance(store, AtRestStore) and store.encrypt is False:
         msg = f"the high_security preset seals every record, but encryption is turned off for {name}; leave that out"
         raise ConfigurationError(msg)
     if not isinstance(getattr(store, "io", None), StoreIO):

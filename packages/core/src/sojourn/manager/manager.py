@@ -5,7 +5,7 @@ One path of coroutines serves ASGI, which awaits them, and WSGI, which drives th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, overload
 
@@ -348,7 +348,7 @@ class BlockingManager(Generic[T]):
         return run_blocking(self.manager.read(id, principal=principal))
 
     @contextmanager
-    def edit(self, id: str, *, principal: str | None = None) -> Iterator[Session[T]]:
+    def edit(self, id: str, *, principal: str | None = None) -> Generator[Session[T], None, None]:
         """See SessionManager.edit."""
         queries = self.manager._queries  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
         session = run_blocking(queries.open_for_edit(id, principal))

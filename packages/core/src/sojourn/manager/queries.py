@@ -31,8 +31,6 @@ _LOADED_TOGETHER = 64
 """How many records of a list are loaded within one deadline."""
 Progress: TypeAlias = Callable[[int], object] | None
 """Is called with the number so far, after each session."""
-_LOADED_TOGETHER = 64
-"""How many records of a list are loaded within one deadline."""
 _MOST_TRIES = 8
 
 

@@ -19,8 +19,16 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from sojourn.errors import ConfigurationError
-from sojourn.settings.presets import RELAXED_PRESETS, SESSION_PRESETS, PresetName
-from sojourn.settings.sources import ENV_FILE, ORIGINS, LayeredSettings, Surroundings
+from sojourn.settings.presets import RELAXED_PRESETS, SESSION_PRESETS, PresetName, resolve_preset
+from sojourn.settings.sources import (
+    ENV_FILE,
+    ORIGINS,
+    LayeredSettings,
+    Presets,
+    Surroundings,
+    choose,
+    refuse_unknown_names,
+)
 from sojourn.settings.types import (
     Choice,
     Duration,
@@ -70,7 +78,7 @@ class SessionSettings(LayeredSettings):
     presets = SESSION_PRESETS
 
     # What is used.
-    preset: PresetName = Field("production", description="The set of defaults to start from")
+    preset: str = Field("production", description="The set of defaults to start from")
     store: Name = Field("memory", description="The store, by name; other than `memory` it comes from a plugin")
     serializer: Name = Field("json", description="How data becomes bytes: `json`, `msgpack`, `pydantic` or a plugin's")
     cipher: Name = Field(
@@ -178,6 +186,7 @@ class SessionSettings(LayeredSettings):
     )
 
     _made: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _base: PresetName = PrivateAttr("production")
 
     def __init__(
         self,
@@ -185,11 +194,18 @@ class SessionSettings(LayeredSettings):
         _env_file: str | os.PathLike[str] | None = ENV_FILE,
         _variables: Mapping[str, object] = MappingProxyType({}),
         _framework: Mapping[str, object] = MappingProxyType({}),
+        presets: Presets = MappingProxyType({}),
         **values: Any,
     ) -> None:
-        places = Surroundings(env_file=_env_file, variables=_variables, framework=_framework)
+        places = Surroundings(env_file=_env_file, variables=_variables, framework=_framework, presets=presets)
         given: dict[str, Any] = {**values, "_surroundings": places}
         super().__init__(**given)
+        known = self._known_presets(presets)
+        found = resolve_preset(self.preset, known)
+        if found is None:
+            choices = [*dict.fromkeys((*SESSION_PRESETS, *known))]
+            raise ConfigurationError(choose(type(self), "preset", self.origin_of("preset"), self.preset, choices))
+        self._base = found.base
         problems = list(problems_of(self))
         if problems:
             raise ConfigurationError("\n  ".join(problems))
@@ -232,15 +248,41 @@ class SessionSettings(LayeredSettings):
         given = {**own, "secret": secrets[0], "retired_secrets": secrets[1:]}
         return cls(_variables=variables, _framework=given)
 
+    @classmethod
+    def _known_presets(cls, own: Presets) -> Presets:
+        """Return the presets by name: those of this class and its parents, and those given in code."""
+        known: dict[str, Mapping[str, object]] = {}
+        for kind in reversed(cls.__mro__):
+            offered = vars(kind).get("presets")
+            if kind is not SessionSettings and isinstance(offered, Mapping):
+                _refuse_another_meaning(cast("Presets", offered))
+            known.update(cast("Presets", offered) if isinstance(offered, Mapping) else {})
+        _refuse_another_meaning(own)
+        return {**known, **own}
+
+    @classmethod
+    def values_of_preset(cls, name: str, own: Presets) -> dict[str, object]:
+        """Return what the preset sets, and those that it extends, by field."""
+        known = cls._known_presets(own)
+        found = resolve_preset(name, known)
+        values = {} if found is None else dict(found.values)
+        refuse_unknown_names(cls, values)
+        return values
+
+    @property
+    def base_preset(self) -> PresetName:
+        """The one of the five presets that this one is, or extends in the end: whose refusals hold."""
+        return self._base
+
     @property
     def is_relaxed(self) -> bool:
         """Whether the preset is for work on one's own machine: ``development`` or ``testing``."""
-        return self.preset in RELAXED_PRESETS
+        return self.base_preset in RELAXED_PRESETS
 
     @property
     def surroundings(self) -> Surroundings:
         """The files and the preset that plugins read their own settings from."""
-        return replace(self._surroundings, secrets_dir=self.secrets_dir, preset=self.preset, framework={})
+        return replace(self._surroundings, secrets_dir=self.secrets_dir, preset=self.base_preset, framework={})
 
     def key_ring(self) -> KeyRing:
         """Return the key ring, built once; raises ``ConfigurationError`` without a good secret (SECURITY R30)."""
@@ -248,7 +290,7 @@ class SessionSettings(LayeredSettings):
 
         if "key_ring" not in self._made:
             ring = build_key_ring(
-                self.preset,
+                self.base_preset,
                 self._secrets(),
                 retired=[secret.get_secret_value() for secret in self.retired_secrets],
                 salt=self.salt.get_secret_value() if self.salt else None,
@@ -371,9 +413,9 @@ def problems_of(settings: SessionSettings) -> Iterator[str]:
     """Yield what makes the settings unusable (SECURITY R11, R18, R19); each text names its variable."""
     if not settings.cookie_http_only:
         yield "SOJOURN_COOKIE_HTTP_ONLY cannot be turned off; scripts never need the session's cookie (SECURITY R18)"
-    if not settings.cookie_secure and settings.preset not in RELAXED_PRESETS:
+    if not settings.cookie_secure and not settings.is_relaxed:
         yield (
-            f"SOJOURN_COOKIE_SECURE cannot be turned off in the {settings.preset} preset; serve https, or set "
+            f"SOJOURN_COOKIE_SECURE cannot be turned off in {_named(settings)}; serve https, or set "
             "SOJOURN_PRESET=development for work on your own machine (SECURITY R19)"
         )
     if settings.binding != "off" and not (settings.binding_ip or settings.binding_user_agent):
@@ -381,15 +423,15 @@ def problems_of(settings: SessionSettings) -> Iterator[str]:
             f"SOJOURN_BINDING is {settings.binding!r} but compares nothing; turn on SOJOURN_BINDING_IP or "
             "SOJOURN_BINDING_USER_AGENT"
         )
-    if settings.preset == "high_security":
+    if settings.base_preset == "high_security":
         yield from _looser_than_high_security(settings)
-    elif settings.preset not in RELAXED_PRESETS:
+    elif not settings.is_relaxed:
         yield from _too_long(settings, AAL1_LONGEST, AAL1_LONGEST)
 
 
 def warnings_of(settings: SessionSettings) -> Iterator[str]:
     """Yield what is allowed but looser than NIST AAL2 (SECURITY R11)."""
-    if settings.preset in RELAXED_PRESETS:
+    if settings.is_relaxed:
         return
     for text in _too_long(settings, AAL2_IDLE, AAL2_ABSOLUTE):
         yield f"{text} (NIST AAL2); fine for sessions of little worth"
@@ -397,12 +439,32 @@ def warnings_of(settings: SessionSettings) -> Iterator[str]:
 
 def _looser_than_high_security(settings: SessionSettings) -> Iterator[str]:
     yield from _too_long(settings, AAL3_IDLE, AAL3_ABSOLUTE)
+    preset = _named(settings)
     if settings.binding != "reject":
-        yield "SOJOURN_BINDING must be reject in the high_security preset"
+        yield f"SOJOURN_BINDING must be reject in {preset}"
     if settings.renew_after is None:
-        yield "SOJOURN_RENEW_AFTER cannot be off in the high_security preset"
+        yield f"SOJOURN_RENEW_AFTER cannot be off in {preset}"
     if settings.encrypt is False:
-        yield "SOJOURN_ENCRYPT cannot be off in the high_security preset"
+        yield f"SOJOURN_ENCRYPT cannot be off in {preset}"
+    if settings.cookie_same_site == "none":
+        yield f"SOJOURN_COOKIE_SAME_SITE cannot be none in {preset}: other sites' pages would send the cookie"
+    if settings.cookie_domain is not None:
+        yield f"SOJOURN_COOKIE_DOMAIN cannot be set in {preset}: every host of the domain would get the cookie"
+    if settings.on_unavailable == "degraded":
+        yield f"SOJOURN_ON_UNAVAILABLE cannot be degraded in {preset}: pages would be served without knowing for whom"
+
+
+def _named(settings: SessionSettings) -> str:
+    """Return the preset for a message, with the one whose refusals hold for it."""
+    extends = "" if settings.preset == settings.base_preset else f", which extends {settings.base_preset}"
+    return f"the {settings.preset} preset{extends}"
+
+
+def _refuse_another_meaning(presets: Presets) -> None:
+    for name in presets:
+        if name in SESSION_PRESETS and presets[name] is not SESSION_PRESETS[name]:
+            msg = f"the preset {name!r} is one of the five and keeps its meaning; give yours a name of its own, and extend it"
+            raise ConfigurationError(msg)
 
 
 def _too_long(settings: SessionSettings, idle: timedelta, absolute: timedelta) -> Iterator[str]:
@@ -412,6 +474,5 @@ def _too_long(settings: SessionSettings, idle: timedelta, absolute: timedelta) -
     ):
         if value > limit:
             yield (
-                f"{variable} is {write_duration(value)}, longer than the {write_duration(limit)} of the "
-                f"{settings.preset} preset"
+                f"{variable} is {write_duration(value)}, longer than the {write_duration(limit)} of {_named(settings)}"
             )

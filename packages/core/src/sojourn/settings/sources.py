@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -60,6 +60,7 @@ class Surroundings:
 
     *variables* are ``SOJOURN_*`` names and values that count as given in code, for whoever's settings they are.
     *framework* are fields that a framework's own settings stand for; whatever names sojourn's own wins over them.
+    *presets* are the application's own.
     """
 
     env_file: str | os.PathLike[str] | None = ENV_FILE
@@ -67,6 +68,7 @@ class Surroundings:
     preset: str | None = None
     variables: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     framework: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
+    presets: Presets = field(default_factory=dict[str, Mapping[str, object]])
 
 
 class LayeredSettings(BaseSettings):
@@ -121,6 +123,11 @@ class LayeredSettings(BaseSettings):
         """Return the values of the constructor alone: the other sources were read before, to know the origins."""
         return (init_settings,)
 
+    @classmethod
+    def values_of_preset(cls, name: str, own: Presets) -> dict[str, object]:  # noqa: ARG003 - for who extends presets
+        """Return what the preset sets, by field; *own* are presets that were given in code."""
+        return dict(cls.presets.get(name, {}))
+
     def origin_of(self, name: str) -> Origin:
         """Return where the value of the field *name* came from."""
         refuse_unknown_names(type(self), (name,))
@@ -164,7 +171,7 @@ def read_layers(
         layers.append(("framework", dict(surroundings.framework)))
     preset = surroundings.preset or _first(layers, "preset") or DEFAULT_PRESET
     if isinstance(preset, str):
-        layers.append(("preset", dict(model.presets.get(preset, {}))))
+        layers.append(("preset", model.values_of_preset(preset, surroundings.presets)))
     return layers
 
 
@@ -302,6 +309,15 @@ def _advice(
                 .replace("a valid integer", "a whole number")
                 .replace("a valid", "a")
             )
+
+
+def choose(model: type[BaseSettings], name: str, origin: str, value: object, choices: Sequence[str]) -> str:
+    """Return the message for a value that is none of the *choices*."""
+    near = _nearest(value, [*choices])
+    listed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+    return f"{variable_of(model, name)} = {shown(value)} ({_PLACES.get(origin, 'default')}): choose {listed}" + (
+        f"; did you mean {near[0]}?" if near else ""
+    )
 
 
 def _nearest(value: object, choices: list[str]) -> list[str]:
