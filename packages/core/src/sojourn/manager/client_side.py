@@ -57,10 +57,16 @@ class ClientSide:
     ) -> Lookup:
         """Unpack the token, and look the session up in the revocation index (SECURITY R16)."""
         try:
-            lookup = opening.judge(engine, token, token, await engine.store.load(token, fresh=fresh, deadline=deadline))
-            if engine.revocations is not None and lookup.record is not None:
+            record = await engine.store.load(token, fresh=fresh, deadline=deadline)
+            if record is None or not record.payload:
+                return Lookup(LoadOutcome.UNKNOWN, token)
+            now = engine.clock.time()
+            if now >= record.idle_deadline or now >= record.absolute_deadline:
+                return Lookup(LoadOutcome.EXPIRED, token)
+            lookup = Lookup(opening.LOADED, token, token, record)
+            if engine.revocations is not None:
                 with DeadlineScope(deadline):
-                    return await _refuse_revoked(engine, lookup, lookup.record, fresh=fresh)
+                    return await _refuse_revoked(engine, lookup, record, fresh=fresh)
         except SessionUnavailableError as error:
             return Lookup(LoadOutcome.UNAVAILABLE, token, error=error)
         return lookup
@@ -94,7 +100,8 @@ class ClientSide:
             token = await store.touch(written)
         else:
             token = await store.replace(written, expected=record.version, write_id=b"")
-        _require_fitting(engine, token)
+        if len(token) > engine.cookies.room:
+            engine.cookies.set_header(token, None)  # raises CookieTooLargeError (SECURITY R20)
         index = engine.revocations
         if index is not None and state.loaded is not None and await index.is_revoked(record, state.loaded, fresh=True):
             conflicts.mark_gone(engine, state)
@@ -164,14 +171,9 @@ async def _seal(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
     """Return the session under its new id, and the cookie that holds it. Raise CookieTooLargeError."""
     record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
     token = await cast("ClientSideStore", engine.store.store).create(record, write_id=b"")
-    _require_fitting(engine, token)
-    return record, token
-
-
-def _require_fitting(engine: Engine[T], token: str) -> None:
-    """Raise CookieTooLargeError when no browser would keep the cookie (SECURITY R20)."""
     if len(token) > engine.cookies.room:
-        engine.cookies.set_header(token, None)
+        engine.cookies.set_header(token, None)  # raises that
+    return record, token
 
 
 async def _end_before(engine: Engine[T], state: RequestState[T], old: Record) -> bool:

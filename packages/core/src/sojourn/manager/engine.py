@@ -264,7 +264,9 @@ class Engine(Generic[T]):
 
     def client(self, peer: Peer) -> Client:
         """Return who sent a request, through trusted proxies only (SECURITY R31)."""
-        address = self._proxies.address(peer.address, peer.x_forwarded_for, peer.forwarded)
+        address = None
+        if self.binds:  # nothing else asks for it
+            address = self._proxies.address(peer.address, peer.x_forwarded_for, peer.forwarded)
         return Client(address, peer.user_agent)
 
     def site(self, peer: str | None, headers: dict[str, list[str]]) -> tuple[str | None, str | None]:

@@ -382,6 +382,15 @@ class DirectStore(GuardedStore):
         except Exception as error:
             raise as_outage("load", error) from error
 
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        """Create a record."""
+        try:
+            return await self.server.create(record, write_id=write_id)
+        except SojournError:
+            raise
+        except Exception as error:
+            raise as_outage("create", error) from error
+
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         """Replace a record."""
         try:

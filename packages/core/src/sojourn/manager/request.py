@@ -300,7 +300,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         if persistent is not None and state.record is not None:
             seconds = max_age(self.engine, state.record, state.payload, persistent=persistent)
         line = cookies.set_header(change.token or "", seconds, persistent=True)
-        if state.id is not None:
+        if state.id is not None and self.engine.events.is_observed:
             self.engine.events.event("client", state.id, principal=state.payload.principal, client=state.payload.client)
         return Ending(set_cookie=line, accessed=accessed, cookie_name=cookies.name)
 

@@ -39,7 +39,7 @@ class _UnknownEndError(StoreUnavailableError):
 
 async def store_new(engine: Engine[T], state: RequestState[T]) -> tuple[Record, Payload]:
     """Create the record of a session under a fresh token, on the roll of its principal where their number is limited."""
-    enters = admission.is_one_more(engine, state)
+    enters = engine.max_sessions is not None and admission.is_one_more(engine, state)
     if enters:
         state.change().enters = True
     payload = state.compose()

@@ -36,7 +36,7 @@ def in_steps(work: Coroutine[Any, Any, R]) -> Generator[Any, Any, R]:
         if future is not None:
             future._asyncio_future_blocking = False  # noqa: SLF001 - what a task does with what it waits for
             waits_for = _Uncancellable()
-            waits_for._asyncio_future_blocking = True  # noqa: SLF001
+            waits_for._asyncio_future_blocking = True  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             waits_for.get_loop, waits_for.add_done_callback = future.get_loop, future.add_done_callback
         try:
             yield waits_for

@@ -16,6 +16,8 @@ from sojourn.errors import SessionReadOnlyError, SessionStateError
 class LoadOutcome(Enum):
     """How opening the session ended."""
 
+    __hash__ = object.__hash__  # by identity: that of Enum is a call of Python before 3.12
+
     NONE = "none"
     """No token came, or it was malformed (SECURITY R4)."""
     LOADED = "loaded"
@@ -35,6 +37,8 @@ class LoadOutcome(Enum):
 
 class SessionState(Enum):
     """Where in its life the session is."""
+
+    __hash__ = object.__hash__  # by identity: that of Enum is a call of Python before 3.12
 
     NEW = "new"
     """Nothing is stored for it; the first write gets a fresh token."""
@@ -78,6 +82,8 @@ CLEAR: Final = CookieChange(CookieAction.CLEAR)
 
 class Move(Enum):
     """What can happen to a session."""
+
+    __hash__ = object.__hash__  # by identity: that of Enum is a call of Python before 3.12
 
     WRITE = "write"
     LOGIN = "login"
