@@ -72,8 +72,10 @@ def find_tokens(cookies: CookiePolicy, header: str) -> tuple[str, ...]:
         return ()
     if not at or header[at - 2 : at] == "; ":
         found = _match_value(header, at + len(opening))
-        if found is not None and header.find(opening, found.end()) < 0:
-            return (found[0],)
+        if found is not None:
+            end = found.end()
+            if end == len(header) or header.find(opening, end) < 0:
+                return (found[0],)
     return choose(read_cookies(header, cookies.name), is_token, MOST_TOKENS)
 
 
