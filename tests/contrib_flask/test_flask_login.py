@@ -282,6 +282,12 @@ def test_a_test_client_of_flask_login_is_bound_too(shop: Flask, sessions: Sessio
     assert client.get("/inside").status_code == 401
 
 
+def test_nobody_who_confirms_is_logged_in(shop: Flask) -> None:
+    client = shop.test_client()
+    assert client.get("/confirm").status_code == 200
+    assert state_of(client)["principal"] is None
+
+
 def test_strong_protection_ends_the_session_of_another_browser(shop: Flask) -> None:
     shop.config["SESSION_PROTECTION"] = "strong"
     client = shop.test_client()

@@ -64,8 +64,9 @@ class Sojourn(Generic[T]):
             raise errors.ConfigurationError(f"{app.name!r} has its sessions already; call init_app() once for it")
         manager = sessions or self._sessions
         if manager is None:
-            model = cast("type[T]", self._model or NoData)
-            manager = SessionManager.from_settings(model, settings_of(app), **self._parts)
+            manager = SessionManager.from_settings(
+                cast("type[T]", self._model or NoData), settings_of(app), **self._parts
+            )
         app.session_interface = interface = SojournInterface(manager)
         app.extensions["sojourn"] = manager
         # Outside of Flask, which neither saves a session when a function after the request raises, nor sees a body end.

@@ -58,7 +58,8 @@ def connect(app: Flask, interface: SojournInterface, remember: Remember) -> None
         view = _view()
         if "_remember_seconds" in view and remember == "session":
             view["_remember"] = "set"
-        bind(view, str(view["_user_id"]), remember)
+        if "_user_id" in view:
+            bind(view, str(view["_user_id"]), remember)
 
     @on("user_logged_out")
     def logged_out(_: Flask, **__: Any) -> None:
