@@ -31,9 +31,7 @@ def settings_of(app: Flask) -> SessionSettings:
     root = config.get("APPLICATION_ROOT")
     if "cookie_path" not in own and root and root != defaults["APPLICATION_ROOT"]:
         own["cookie_path"] = root
-    lifetime = config.get("PERMANENT_SESSION_LIFETIME")
-    if isinstance(lifetime, int):
-        lifetime = timedelta(seconds=lifetime)
+    lifetime = cast("timedelta | None", app.permanent_session_lifetime)
     if lifetime is not None and lifetime != defaults["PERMANENT_SESSION_LIFETIME"]:
         # Flask counts it from the last request of a session, as we count the idle timeout.
         own["idle_timeout"] = lifetime

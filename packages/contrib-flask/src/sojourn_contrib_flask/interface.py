@@ -119,10 +119,9 @@ class FlaskSession(SessionMixin):
 
     def popitem(self) -> tuple[str, Any]:
         """Remove the key that was added last, and return it with its value."""
-        key = next(reversed([*self]), None)
-        if key is None:
-            raise KeyError("popitem(): the session is empty")
-        return key, self.pop(key)
+        key, value = dict(self).popitem()
+        del self[key]
+        return key, value
 
     def copy(self) -> dict[str, Any]:
         """Return a dict with the same values."""
