@@ -29,6 +29,8 @@ from sojourn_contrib_flask import Sojourn, session
 from tests.core.models import Visit
 
 REMEMBERED = "remember_token"
+# Flask-Login 0.6 asks for it when it sets its own cookie, and Python 3.12 warns.
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 
 
 class User(UserMixin):  # type: ignore[misc] # it carries no types
