@@ -1,0 +1,39 @@
+"""The quickstart of a framework, pasted into empty files where nothing but built wheels is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import blocks, page, section
+from tests.packaging.environments import make_environment, third_parties_of
+
+pytestmark = pytest.mark.slow
+
+PAGE = page("docs/quickstart.md")
+DRIVE = """
+import json, sys
+sys.path.insert(0, ".")
+from shop import app
+from visitors import sessions
+from sojourn.testing import client
+
+with client(app, sessions) as browser:
+    answers = [browser.get("/").json(), browser.post("/cart?book=emma").json(), browser.get("/").json()]
+    answers += [browser.another().get("/").json()]
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.parametrize("framework", ["FastAPI", "Flask"])
+def test_the_quickstart_works_with_wheels_alone(framework: str, wheels: dict[str, Path], tmp_path: Path) -> None:
+    package = f"contrib-{framework.lower()}"
+    environment = make_environment(
+        tmp_path / "clean",
+        [wheels[name] for name in ("core", package, "testing")],
+        third_parties_of("sojourn", f"sojourn-{package}"),
+    )
+    (environment.folder / "visitors.py").write_text(blocks(section(PAGE, "Declare the session"))[0])
+    (environment.folder / "shop.py").write_text(blocks(section(PAGE, framework))[0])
+    assert environment.answer(DRIVE, SOJOURN_PRESET="testing") == [[], ["emma"], ["emma"], []]
