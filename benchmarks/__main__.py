@@ -13,6 +13,7 @@ WHAT = {
     "instructions": "instructions per request, by callgrind, beside the fair and the bare floors",
     "scale": "cost against the number of sessions, their size and concurrency; bytes per session",
     "breaker": "what the closed circuit breaker costs a call",
+    "isolation": "what one visitor with a large session does to the others, over a line of 100 Mbit",
     "startup": "what `import sojourn` costs",
     "http_load": "CPU of a real server under load, beside starsessions",
     "profiles": "where the time of our own requests goes",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, MemoryStore
+from sojourn.crypto import token_id
 from sojourn.errors import (
     BreakerOpenError,
+    ConfigurationError,
     SessionTooLargeError,
     SessionUnavailableError,
     StoreTimeoutError,
@@ -20,7 +24,7 @@ from sojourn.manager import run_blocking
 from sojourn.metrics import BREAKER_OPEN, BREAKER_STATE
 from sojourn.resilience import BreakerState
 from sojourn.stores import CURRENT_DEADLINE, Created, Deadline, Record, StoreIO, seconds_left
-from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
+from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver, make_record
 from tests.core.models import make_manager
 
 
@@ -55,7 +59,7 @@ class Bench:
 
     @property
     def breaker(self) -> str:
-        state: BreakerState = self.calls.breaker.state
+        state: BreakerState = self.calls.reads.breaker.state
         return state.name
 
 
@@ -74,7 +78,7 @@ def test_f1_the_breaker_opens_after_a_row_of_failures_tells_everybody_and_refuse
     assert bench.breaker == "OPEN"
     assert bench.metrics.counts[BREAKER_OPEN] == 1
     assert bench.metrics.gauges[BREAKER_STATE] == list(BreakerState).index(BreakerState.OPEN)
-    assert [event.reason for event in bench.observer.events if event.name == "breaker"] == ["closed -> open"]
+    assert [event.reason for event in bench.observer.events if event.name == "breaker"] == ["read: closed -> open"]
     asked = len(bench.store.calls)
     with pytest.raises(BreakerOpenError) as refused:
         run_blocking(bench.calls.load("A" * 43))
@@ -85,6 +89,77 @@ def test_f1_the_breaker_opens_after_a_row_of_failures_tells_everybody_and_refuse
     for _ in range(3):
         assert bench.manager.blocking.open(token).outcome is LoadOutcome.LOADED
     assert bench.breaker == "CLOSED"
+
+
+@pytest.mark.parametrize("refused", ["create", "replace", "delete", "load", "ids_of"])
+def test_f27_calls_of_one_kind_that_fail_leave_those_of_the_other_kind_alone(refused: str) -> None:
+    bench = Bench(breaker_minimum_calls=2, breaker_failure_rate=0.2, retry_attempts=1)
+    token = begin(bench)
+    calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+        "load": lambda: bench.calls.load(token_id(token)),
+        "ids_of": lambda: bench.calls.ids_of("label"),
+        "create": lambda: bench.calls.create(make_record(), write_id=bytes(8)),
+        "replace": lambda: bench.calls.replace(make_record(), expected=0, write_id=bytes(8)),
+        "delete": lambda: bench.calls.delete("A" * 43),
+    }
+    reads = {"load", "ids_of"}
+    bench.store.follow(lambda method: Fault.BEFORE if method == refused else Fault.NONE)
+    answers = Counter[str]()
+    failures: dict[str, list[Exception]] = {method: [] for method in calls}
+    for _ in range(20):
+        for method, call in calls.items():
+            try:
+                run_blocking(call())
+                answers[method] += 1
+            except SessionUnavailableError as error:
+                failures[method].append(error)
+    for method in calls:
+        if (method in reads) is not (refused in reads):
+            assert answers[method] == 20
+        elif method != refused:
+            assert all(isinstance(error, BreakerOpenError) for error in failures[method])
+    lanes = bench.calls.reads, bench.calls.writes
+    sick, well = lanes if refused in reads else reversed(lanes)
+    assert (sick.breaker.state, well.breaker.state) == (BreakerState.OPEN, BreakerState.CLOSED)
+    assert {tags["calls"] for name, _, tags in bench.metrics.calls if name == BREAKER_OPEN} == {
+        "read" if refused in reads else "write"
+    }
+
+
+def test_f35_a_quiet_process_meets_several_faults_with_all_of_its_retries() -> None:
+    bench = Bench(breaker=False, retry_attempts=2)
+    bench.faults = Fault.BEFORE
+    for _ in range(5):
+        bench.manager.blocking.open("A" * 43)
+    assert len(bench.store.calls) == 5 * 3
+    bench.manager.blocking.open("A" * 43)
+    assert len(bench.store.calls) == 5 * 3 + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"retry_deadline": "500ms"}, "SOJOURN_RETRY_DEADLINE .0.5 s. leaves no time to try it again"),
+        ({"request_deadline": "500ms"}, "SOJOURN_REQUEST_DEADLINE .0.5 s. leaves no time to try it again"),
+        ({"request_deadline": "400ms", "retry_deadline": "1s"}, "SOJOURN_REQUEST_DEADLINE .0.4 s. leaves no time"),
+        ({"breaker_probe_deadline": "500ms"}, "SOJOURN_BREAKER_PROBE_DEADLINE is 0.5 s"),
+        ({"retry_deadline": "501ms"}, ""),
+        ({"retry_deadline": "100ms", "retry_attempts": 0}, ""),
+        ({"breaker_probe_deadline": "100ms", "breaker": False}, ""),
+    ],
+)
+def test_f28_settings_that_leave_a_call_that_timed_out_no_second_try_are_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    store: Any = FaultyStore(MemoryStore())
+    store.io = StoreIO.BLOCKING
+    store.call_timeout = 0.5
+    settings = {"breaker": True, "retry_attempts": 2, **settings}
+    if not message:
+        make_manager(store, settings=settings)
+        return
+    with pytest.raises(ConfigurationError, match=message):
+        make_manager(store, settings=settings)
 
 
 def test_f16_a_record_that_the_store_finds_too_large_is_no_failure_of_the_store() -> None:

@@ -41,13 +41,13 @@ def test_a_retry_waits_by_full_jitter_and_never_to_the_deadline(
         assert delay == nominal
 
 
-def test_the_defaults_are_two_more_tries_within_a_quarter_second() -> None:
+def test_the_defaults_are_two_more_tries_within_the_deadline_of_a_request() -> None:
     policy = RetryPolicy()
-    assert (policy.attempts, policy.base, policy.cap, policy.deadline, policy.budget) == (2, 0.01, 0.1, 0.25, 0.2)
+    assert (policy.attempts, policy.base, policy.cap, policy.deadline, policy.budget) == (2, 0.01, 0.1, 2.0, 0.2)
     assert policy.delay(0, 0.0, lambda: 0.5) == 0.005
     assert policy.delay(1, 0.0, lambda: 0.5) == 0.01
     assert policy.delay(2, 0.0, lambda: 0.5) is None
-    assert policy.delay(0, 0.25, lambda: 0.0) is None
+    assert policy.delay(0, 2.0, lambda: 0.0) is None
     assert policy.delay(0, 0.249, lambda: 0.0) == 0.0
 
 

@@ -122,9 +122,9 @@ def test_what_a_rotation_leaves_is_gone_soon_but_not_before_its_last_try() -> No
     assert (left.is_end, left.index_label, left.payload) == (True, None, b"")
     clock = manager.engine.clock
     assert isinstance(clock, FakeClock)
-    assert left.deadline - clock.time() == pytest.approx(10.25)
+    assert left.deadline - clock.time() == pytest.approx(12.0)
     assert left.idle_deadline == left.absolute_deadline
-    clock.advance(10.25)
+    clock.advance(12.0)
     assert run_blocking(store.load(token_id(token))) is None
 
 

@@ -99,7 +99,8 @@ class SpreadStore(MemoryStore):
 class Bench:
     """A manager over such a store."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, writes: bool = False, **settings: Any) -> None:
+        self.writes = writes
         self.clock = FakeClock()
         self.store = SpreadStore(self.clock)
         self.metrics, self.observer = RecordingMetrics(), RecordingObserver()
@@ -114,7 +115,7 @@ class Bench:
 
     @property
     def breakers(self) -> ServerBreakers:
-        found: ServerBreakers = self.calls._servers
+        found: ServerBreakers = (self.calls.writes if self.writes else self.calls.reads).servers
         return found
 
     def state(self, server: str) -> BreakerState:
@@ -125,9 +126,9 @@ class Bench:
         return name
 
     def load(self, id: str) -> bool:
-        """Return whether the store answered."""
+        """Return whether the store answered, or one that writes whether it could be touched."""
         try:
-            run_blocking(self.calls.load(id))
+            run_blocking(self.calls.touch(id, 0.0) if self.writes else self.calls.load(id))
         except SessionUnavailableError:
             return False
         return True
@@ -290,10 +291,10 @@ def test_an_open_breaker_names_its_server_in_the_error_the_event_the_figures_and
     assert refused.value.server == "a:1"
     assert bench.load(B)
     event = bench.observer.events[-1]
-    assert (event.name, event.id, event.reason, event.server) == ("breaker", "", "closed -> open", "a:1")
-    assert (BREAKER_OPEN, 1, {"server": "a:1"}) in bench.metrics.calls
+    assert (event.name, event.id, event.reason, event.server) == ("breaker", "", "read: closed -> open", "a:1")
+    assert (BREAKER_OPEN, 1, {"calls": "read", "server": "a:1"}) in bench.metrics.calls
     levels = [(figure, tags) for name, figure, tags in bench.metrics.calls if name == BREAKER_STATE]
-    assert levels == [(1, {"server": "a:1"}), (1, {})]
+    assert levels == [(1, {"calls": "read", "server": "a:1"}), (1, {"calls": "read"})]
     assert [line for line in caplog.messages if "breaker" in line and line.endswith(" server=a:1")]
 
 
@@ -322,13 +323,13 @@ def test_resetting_closes_the_breakers_of_all_servers_and_the_blocking_sibling_h
     bench.store.down.clear()
     bench.manager.reset_breaker()
     assert bench.breakers.worst is CLOSED
-    assert sibling._servers is bench.breakers
+    assert sibling.reads.servers is bench.breakers
     assert bench.load(A)
     assert bench.load(B)
 
 
 def test_a_login_fails_at_once_while_the_server_of_its_index_is_left_alone_and_costs_the_other_nothing() -> None:
-    bench = Bench()
+    bench = Bench(writes=True)
     bench.put(LABEL, "a:1")
     bench.put(B, "b:1")
     bench.store.down.add("a:1")
@@ -369,7 +370,7 @@ def test_what_concerns_no_single_record_is_judged_by_a_breaker_of_its_own() -> N
             run_blocking(bench.calls.count())
     with pytest.raises(BreakerOpenError, match="the circuit breaker is open after too many failures of the store"):
         run_blocking(bench.calls.count())
-    assert bench.calls.breaker.state is OPEN
+    assert bench.calls.reads.breaker.state is OPEN
     assert bench.load(B)
     assert not bench.load(A)
     assert bench.state("a:1") is CLOSED
@@ -406,7 +407,7 @@ def test_a_breaker_that_is_asked_after_a_long_silence_lets_a_probe_through_first
 
 
 def test_a_failure_found_on_the_way_to_another_server_is_not_counted_twice_while_that_one_is_open() -> None:
-    bench = Bench()
+    bench = Bench(writes=True)
     bench.put(LABEL, "a:1")
     bench.put(B, "b:1")
     bench.break_down("a:1", bench.put(A, "a:1"))
@@ -432,7 +433,7 @@ def test_a_breaker_that_goes_on_being_asked_while_its_probe_hangs_is_not_taken_f
 
 
 def test_a_call_that_began_before_the_opening_and_fails_after_it_does_not_lengthen_it() -> None:
-    bench = Bench(breaker_probes=1)
+    bench = Bench(writes=True, breaker_probes=1)
     bench.put(LABEL, "a:1")
     bench.put(B, "b:1")
     bench.break_down("a:1", bench.put(A, "a:1"))
@@ -446,7 +447,7 @@ def test_a_call_that_began_before_the_opening_and_fails_after_it_does_not_length
 
 
 def test_a_probe_whose_failure_another_server_is_blamed_for_makes_room_for_the_next() -> None:
-    bench = Bench(breaker_probes=1)
+    bench = Bench(writes=True, breaker_probes=1)
     bench.put(LABEL, "a:1")
     bench.break_down("b:1", bench.put(B, "b:1"))
     bench.clock.advance(4.0)
@@ -480,14 +481,14 @@ def test_a_store_on_one_server_has_one_breaker_as_ever() -> None:
     store.io = StoreIO.BLOCKING
     assert not isinstance(store, PartitionedStore)
     manager = make_manager(store, clock=clock, settings={"breaker": True})
-    assert manager.engine.store.servers is None
+    assert manager.engine.store.reads.servers is None
     spread: Any = SpreadStore(clock)
     spread.partition = None
     manager = make_manager(spread, clock=clock, settings={"breaker": True})
-    assert manager.engine.store.servers is None
-    assert manager.engine.store.breaker is not None
+    assert manager.engine.store.reads.servers is None
+    assert manager.engine.store.reads.breaker is not None
     off = make_manager(SpreadStore(clock), clock=clock, settings={"breaker": False})
-    assert off.engine.store.breaker is None
+    assert off.engine.store.reads.breaker is None
     off.reset_breaker()
 
 

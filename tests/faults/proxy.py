@@ -22,6 +22,8 @@ from typing import Any, Self
 from tests.servers import LOOPBACK, free_port, release_port
 
 CHUNK = 65_536
+SLICE = 8_192
+"""The most bytes that a limited line carries at once, so that connections share it."""
 CONTROL_SECONDS = 5.0
 
 
@@ -69,13 +71,20 @@ class FaultProxy:
         target_host: str = LOOPBACK,
         pause: float = 0.05,
         tls: ssl.SSLContext | None = None,
+        bandwidth: float | None = None,
     ) -> None:
         self.target = (target_host, target_port)
+        self.bandwidth = bandwidth
+        """The bytes a second that replies on all connections together may have; None: any number."""
+        self.replied: Counter[int] = Counter()
+        """How many bytes of replies each connection has carried, by its number."""
         self.pause = pause
         """Seconds before a delayed request and before each dribbled byte."""
         self.port = 0
         self.connections = 0
         """How many connections were accepted."""
+        self.exchanges: Counter[int] = Counter()
+        """How often each connection has sent something, by its number."""
         self.done: Counter[Fault] = Counter()
         """How many requests met each fault."""
         self._tls = tls
@@ -87,6 +96,7 @@ class FaultProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
+        self._free_at = 0.0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -186,7 +196,7 @@ class FaultProxy:
             upstream, server = await asyncio.open_connection(*self.target)
         except OSError:
             return
-        link = _Link(self)
+        link = _Link(self, self.connections)
         ways = [
             asyncio.ensure_future(link.pass_requests(reader, server)),
             asyncio.ensure_future(link.pass_replies(upstream, writer)),
@@ -198,6 +208,17 @@ class FaultProxy:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
+
+    async def carry(self, number: int, reply: bytes, client: asyncio.StreamWriter) -> None:
+        """Pass a reply back, as fast as the line allows."""
+        for start in range(0, len(reply), SLICE):
+            part = reply[start : start + SLICE]
+            if self.bandwidth:
+                self._free_at = max(self._free_at, self._loop.time()) + len(part) / self.bandwidth
+                await asyncio.sleep(self._free_at - self._loop.time())
+            self.replied[number] += len(part)
+            client.write(part)
+            await client.drain()
 
     def _decide(self, request: bytes) -> Fault:
         fault = self._fault
@@ -219,13 +240,15 @@ class FaultProxy:
 class _Link:
     """One connection of a client, with the fate of its replies."""
 
-    def __init__(self, proxy: FaultProxy) -> None:
+    def __init__(self, proxy: FaultProxy, number: int) -> None:
         self._proxy = proxy
+        self._number = number
         self._fate = Fault.NONE
 
     async def pass_requests(self, client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while request := await client.read(CHUNK):
+                self._proxy.exchanges[self._number] += 1
                 fault = self._proxy._decide(request)
                 if self._fate not in _LASTING:
                     self._fate = fault
@@ -265,8 +288,7 @@ class _Link:
                     case _ if self._proxy.fault is Fault.BLACKHOLE:
                         continue
                     case _:
-                        client.write(reply)
-                        await client.drain()
+                        await self._proxy.carry(self._number, reply, client)
 
 
 def _cut(writer: asyncio.StreamWriter) -> None:

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio.connection import SSLConnection
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
-from sojourn.stores import Created
+from sojourn.stores import Created, StoreIO
 from sojourn.testing import make_id, make_record, make_write_id
 from sojourn_store_redis import RedisStore
 from sojourn_store_redis.transport.connection import open_connection
@@ -51,7 +51,8 @@ def test_records_travel_over_tls(store: Any, driver: Driver, proxy: FaultProxy) 
     payload = b"x" * 300_000
     assert driver.run(store.create(make_record(now=NOW, payload=payload), write_id=W1), store.io) is Created.OK
     assert driver.run(store.load(make_id()), store.io).payload == payload
-    assert proxy.connections == 1
+    # a large record has a connection of its own where calls share one
+    assert proxy.connections == (2 if store.io is StoreIO.ASYNC else 1)
 
 
 def test_a_connection_that_is_given_up_while_it_opens_is_closed_without_waiting_for_a_goodbye(

@@ -42,7 +42,11 @@ class Bench:
     def store(self, kind: str, **options: Any) -> RedisStore:
         options = {"clock": self.clock, **options}
         if not kind.startswith("handed"):
-            options = {"timeout": 20.0, "connect_timeout": 20.0, **options}  # for a machine that does other things too
+            options = {
+                "timeout": 20.0,
+                "connect_timeout": options.get("timeout", 20.0),
+                **options,
+            }  # for a machine that does other things too
             if kind.startswith("pool"):
                 options["mode"] = "pool"
             own = RedisStore.from_url(options.pop("url", self.server.url), **options)

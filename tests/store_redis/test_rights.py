@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from sojourn import SessionManager
 from sojourn.errors import StoreUnavailableError
 from sojourn.settings import SessionSettings
-from sojourn.stores import Created, Deleted, Replaced, StoreIO
+from sojourn.stores import CachingStore, Created, Deleted, Replaced, StoreIO
 from sojourn.testing import make_id, make_label, make_record, make_write_id
 from sojourn_store_redis.plugin import sojourn_create_store
 from sojourn_store_redis.records import KeyNames
@@ -212,6 +212,11 @@ def _do_all_that_a_store_does(store: Application) -> None:
     assert store.delete(record.id, expected=3) is Deleted.OK
     assert store.delete(record.id) is Deleted.GONE
     assert store.load(record.id) is None
+    large = make_record(make_id("large"), now=time.time(), payload=bytes(100_000))
+    assert store.create(large, write_id=make_write_id(6)) is Created.OK
+    if isinstance(store.store, CachingStore):
+        store.evict(large.id)
+    assert store.load(large.id).payload == large.payload
     for number in range(5):
         plain = make_record(make_id(number), now=time.time(), index_label=label)
         store.create(plain, write_id=make_write_id(f"plain {number}"))

@@ -127,7 +127,6 @@ class Service:
                 breaker_window="5m",
                 breaker_slow_call="off",
                 breaker_open_for="500ms",
-                breaker_open_cap="1s",
                 _env_file=None,
             ),
             metrics=self.metrics,
@@ -144,8 +143,12 @@ class Service:
         return [event for event in self.events if event.name == "breaker"]
 
     def states(self) -> dict[str, BreakerState]:
-        breakers: Any = self.sessions.engine.store.servers
-        return {server: breaker.state for server, breaker in breakers._known.items()}
+        """Return for each server the state of the breaker, of reads or of writes, that lets through the least."""
+        store = self.sessions.engine.store
+        lanes: list[Any] = [store.writes.servers, store.reads.servers]
+        known = [(server, breaker.state) for lane in lanes for server, breaker in list(lane._known.items())]
+        open_last = sorted(known, key=lambda each: each[1] is not BreakerState.CLOSED)
+        return dict(open_last)
 
     def server_of(self, token: str) -> str:
         partition = self.store.partition
@@ -234,7 +237,12 @@ async def outage(service: Service, servers: set[str], victim: RedisServer, fault
         assert service.logins[True]
         assert service.metrics.gauges[BREAKER_STATE] != 0
         victim.restart() if fault == "kill" else victim.thaw()
-        await service.until(lambda: service.states()[sick] is BreakerState.CLOSED, "the breaker does not close")
+        # its records may be gone with it, and nobody writes to it any more but those who begin
+        for number in range(30, 6_000):
+            await service.log_in(number)
+            if service.states()[sick] is BreakerState.CLOSED:
+                break
+        assert service.states()[sick] is BreakerState.CLOSED, (service.states(), service.changes[-4:])
         await service.until_served(servers, 20, "the victim is not served again")
         assert service.metrics.gauges[BREAKER_STATE] == 0
     finally:
@@ -246,9 +254,9 @@ async def outage(service: Service, servers: set[str], victim: RedisServer, fault
         await service.sessions.aclose()
     assert {server for server, _ in service.failed} == {sick}, [each for each in service.failed if each[0] != sick]
     assert {event.server for event in service.changes} == {sick}
-    assert service.changes[0].reason == "closed -> open"
-    assert service.changes[-1].reason == "half_open -> closed"
-    told = {tags["server"] for name, _, tags in service.metrics.calls if name == BREAKER_STATE and tags}
+    assert str(service.changes[0].reason).endswith(": closed -> open")
+    assert str(service.changes[-1].reason).endswith(": half_open -> closed")
+    told = {tags["server"] for name, _, tags in service.metrics.calls if name == BREAKER_STATE and "server" in tags}
     assert told == {sick}
 
 

@@ -154,5 +154,5 @@ def test_of_a_hundred_requests_to_two_nodes_in_turn_three_ask_the_server(
 
 def _gets(server: RedisServer) -> int:
     with server.client() as client:
-        found: Any = client.info("commandstats").get("cmdstat_get", {"calls": 0})
-    return int(found["calls"])
+        found: Any = client.info("commandstats")
+    return sum(int(found.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in ("get", "getrange"))

@@ -86,4 +86,4 @@ def test_r43_too_many_deaths_to_remember_are_a_doubt(cluster: Cluster, monkeypat
 def _gets(cluster: Cluster) -> int:
     with cluster.server.client() as client:
         found: Any = client.info("commandstats")
-    return int(found.get("cmdstat_get", {"calls": 0})["calls"])
+    return sum(int(found.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in ("get", "getrange"))

@@ -41,6 +41,10 @@ class Connection:
         self.queue = ReplyQueue(seconds=SECONDS, limit=LIMIT)
         self.unanswered: deque[int] = deque()
         self.joined: list[tuple[Caller, float]] = []
+        self.silent_since = 0.0
+        """The last moment at which something came, or nobody waited."""
+        self.first_since: float | None = None
+        """When the first call after that was sent."""
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -72,6 +76,10 @@ class Interleavings(RuleBasedStateMachine):
         due = queue.add(caller, self.now, batch=batch, seconds_left=seconds_left)
         assert due == self.now + (SECONDS if seconds_left is None else min(seconds_left, SECONDS))
         self.commands += len(numbers)
+        if not self.connection.unanswered:
+            self.connection.silent_since = self.now
+        if self.connection.first_since is None:
+            self.connection.first_since = self.now
         self.connection.unanswered.extend(numbers)
         self.connection.joined.append((caller, due))
         self.everybody.append(caller)
@@ -80,7 +88,14 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: self.connection.unanswered)
     @rule()
     def the_server_replies(self) -> None:
+        self.connection.silent_since, self.connection.first_since = self.now, None
         self.connection.queue.receive(self.connection.unanswered.popleft())
+
+    @precondition(lambda self: self.connection.unanswered)
+    @rule()
+    def a_part_of_a_reply_comes(self) -> None:
+        self.connection.queue.arrivals += 1
+        self.connection.silent_since, self.connection.first_since = self.now, None
 
     @precondition(lambda self: not self.connection.unanswered)
     @rule()
@@ -102,8 +117,13 @@ class Interleavings(RuleBasedStateMachine):
             assert not self.connection.queue.expire(self.now), "given up before anybody's deadline"
             assert [len(caller.results) for caller in self.everybody] == before
             return
-        if self.connection.queue.expire(self.now):
+        connection = self.connection
+        is_dead = connection.queue.expire(self.now)
+        if is_dead:
+            assert self.now - connection.silent_since >= SECONDS, "given up though something came"
             self.the_connection_breaks()
+        elif connection.unanswered and connection.first_since is not None:
+            assert self.now - connection.first_since < SECONDS, "kept though nothing came"
         for caller, due in self.connection.joined:
             assert caller.done() or due > self.now, "a caller waits beyond its deadline"
 
@@ -143,7 +163,7 @@ def test_an_error_among_the_replies_of_a_batch_is_one_of_them() -> None:
     assert caller.results == [[error, 2]]
 
 
-def test_the_first_in_line_decides_when_the_connection_is_given_up() -> None:
+def test_a_connection_on_which_nothing_comes_is_given_up_after_the_time_of_the_first_call() -> None:
     queue = ReplyQueue(seconds=10.0, limit=5)
     first, second = Caller([1], is_batch=False), Caller([2], is_batch=False)
     queue.add(first, 0.0)
@@ -151,11 +171,37 @@ def test_the_first_in_line_decides_when_the_connection_is_given_up() -> None:
     first.gave_up = True  # its place still counts
     assert queue.expire(9.0) is False
     assert queue.expire(10.0) is True
-    queue.receive(1)
-    assert queue.expire(10.0) is False
-    assert queue.next_deadline() == 15.0
     queue.fail_all(LOST)
     assert second.results == [LOST]
+
+
+def test_f25_a_reply_that_is_late_ends_the_wait_of_its_caller_alone() -> None:
+    queue = ReplyQueue(seconds=10.0, limit=5)
+    large, small = Caller([1], is_batch=False), Caller([2], is_batch=False)
+    queue.add(large, 0.0)
+    queue.arrivals += 1  # a part of the large reply
+    queue.add(small, 5.0)
+    assert queue.next_deadline() == 10.0
+    queue.arrivals += 1
+    assert queue.expire(10.0) is False
+    assert [type(result) for result in large.results] == [redis.TimeoutError]
+    queue.receive(1)
+    queue.receive(2)
+    assert small.results == [2]
+    assert len(large.results) == 1
+    assert queue.next_deadline() is None
+
+
+def test_f25_a_line_of_callers_who_gave_up_is_still_watched_for_silence() -> None:
+    queue = ReplyQueue(seconds=10.0, limit=5)
+    queue.add(Caller([1], is_batch=False), 0.0)
+    queue.arrivals += 1
+    assert queue.expire(10.0) is False
+    queue.arrivals += 1
+    assert queue.next_deadline() == 20.0
+    assert queue.expire(20.0) is False
+    assert queue.next_deadline() == 30.0
+    assert queue.expire(30.0) is True
 
 
 def test_a_less_patient_caller_gives_up_alone() -> None:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Store,
         StoreIO,
         TaskSparingStore,
+        TimedStore,
         TwinnedStore,
         WaitingStore,
     )
@@ -99,6 +100,7 @@ _HOMES: Final = {
     "Store": "sojourn.stores",
     "StoreIO": "sojourn.stores",
     "TaskSparingStore": "sojourn.stores",
+    "TimedStore": "sojourn.stores",
     "TwinnedStore": "sojourn.stores",
     "WaitingStore": "sojourn.stores",
     "hookimpl": "sojourn.hookspecs",
@@ -152,6 +154,7 @@ __all__ = [
     "Store",
     "StoreIO",
     "TaskSparingStore",
+    "TimedStore",
     "TwinnedStore",
     "WaitingStore",
     "__version__",

@@ -66,6 +66,9 @@ class StoreUnavailableError(SessionUnavailableError):
 class StoreTimeoutError(StoreUnavailableError):
     """The store did not answer in time; whether the operation took effect is unknown (FAILURES F6)."""
 
+    is_alone: bool = False
+    """Whether the server answered others meanwhile, so that it says nothing about the server: no breaker counts it (F25)."""
+
 
 class BreakerOpenError(SessionUnavailableError):
     """The circuit breaker is open and refused the call at once."""

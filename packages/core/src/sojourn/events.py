@@ -164,17 +164,19 @@ class EventDispatcher:
             self._node, self._process = secrets.token_hex(4), os.getpid()
         return self._node
 
-    def breaker(self, server: str, before: BreakerState, after: BreakerState, worst: BreakerState) -> None:
+    def breaker(self, calls: str, server: str, before: BreakerState, after: BreakerState, worst: BreakerState) -> None:
         """Report a change of the circuit breaker of *server*, or if that is empty of the whole store (FAILURES F1).
 
-        *worst* is the state of the breaker of the store that lets through the least.
+        *calls* are those that it lets through, ``read`` or ``write`` (F27). *worst* is the state of the breaker for them
+        that lets through the least.
         """
-        tags = {"server": server} if server else None
+        whole = {"calls": calls}
+        tags = {**whole, "server": server} if server else whole
         self.increment(_BREAKER_MOVED[after], tags=tags)
         if server:
             self.gauge(names.BREAKER_STATE, _BREAKER_LEVELS[after], tags)
-        self.gauge(names.BREAKER_STATE, _BREAKER_LEVELS[worst])
-        self.event("breaker", "", reason=f"{before.value} -> {after.value}", server=server)
+        self.gauge(names.BREAKER_STATE, _BREAKER_LEVELS[worst], whole)
+        self.event("breaker", "", reason=f"{calls}: {before.value} -> {after.value}", server=server)
 
     def link(self, is_up: bool, down: int) -> None:  # noqa: FBT001 - as the store reports it
         """Report that a link of the store was lost or restored; *down* of its links are lost (FAILURES F12)."""

@@ -24,7 +24,7 @@ from sojourn_store_redis.sentinel import SentinelRoute
 from sojourn_store_redis.transport.blocking import BlockingTransport
 from sojourn_store_redis.transport.client import BoundClient, ClientTransport
 from sojourn_store_redis.transport.commands import Transport
-from sojourn_store_redis.transport.connection import DirectRoute, Route
+from sojourn_store_redis.transport.connection import DirectRoute, Route, greet, greet_blocking
 from sojourn_store_redis.transport.pipelined import PipelinedTransport
 from sojourn_store_redis.urls import (
     CLUSTER_SCHEMES,
@@ -50,9 +50,9 @@ class Address:
 
     url: str = field(repr=False)
     timeout: float = 0.5
-    """For one whole call: waiting for a connection, connecting, sending and every part of the reply."""
+    """For one whole call: waiting for a connection, sending and every part of the reply."""
     connect_timeout: float = 0.5
-    """For opening one connection; part of *timeout*."""
+    """For opening one connection, and greeting the server."""
     max_connections: int = 50
     max_in_flight: int = 4096
     """The most calls of one event loop that wait for replies at once; further ones are refused."""
@@ -119,7 +119,7 @@ class Address:
             return None
         if self.mode == "pool":
             raise ConfigurationError("SOJOURN_REDIS_TRANSPORT=pool knows no Redis Cluster; leave it at `shared`")
-        seconds = min(self.timeout, self.connect_timeout)
+        seconds = self.connect_timeout
         options = self._options(group.server_url, is_async=True)
         own: dict[str, Any] = {"socket_timeout": seconds, "retry": no_retry(is_async=True)}
         make_probe = connection_maker(options["connection_class"], {**options, **own})
@@ -154,10 +154,16 @@ class Address:
     ) -> PipelinedTransport | BlockingTransport:
         if is_async:
             return PipelinedTransport(
-                route, seconds=self.timeout, limit=self.max_in_flight, asks_elsewhere=asks_elsewhere
+                route,
+                seconds=self.timeout,
+                connect_seconds=self.connect_timeout,
+                limit=self.max_in_flight,
+                asks_elsewhere=asks_elsewhere,
             )
         bounds = partial(BlockingBounds, seconds=self.timeout, slots=self.max_connections, deadline=deadline)
-        return BlockingTransport(route, make_bounds=bounds, asks_elsewhere=asks_elsewhere)
+        return BlockingTransport(
+            route, make_bounds=bounds, connect_seconds=self.connect_timeout, asks_elsewhere=asks_elsewhere
+        )
 
     def _group(self, schemes: tuple[str, ...], parse: Callable[[str], G]) -> G | None:
         if self.url.split(":", 1)[0] not in schemes:
@@ -220,13 +226,18 @@ class Address:
             "password": self.password,
             **read_url(url, is_async=is_async),
             "max_connections": self.max_connections,
-            "socket_connect_timeout": min(self.connect_timeout, self.timeout),
+            "redis_connect_func": greet if is_async else greet_blocking,
+            "socket_connect_timeout": self.connect_timeout,
         }
         return {name: value for name, value in options.items() if value is not None}
 
     def _async_link(self, options: Mapping[str, Any]) -> BoundClient:
         # the bounds hold the one deadline; redis-py's timer for each read would be pure cost
-        own: dict[str, Any] = {**options, "socket_timeout": None, "retry": no_retry(is_async=True)}
+        own: dict[str, Any] = {
+            **options,
+            "socket_timeout": None,
+            "retry": no_retry(is_async=True),
+        }
         pool = redis.asyncio.ConnectionPool(**own)
         client = redis.asyncio.Redis(connection_pool=pool)
         return BoundClient(client, async_bounds(seconds=self.timeout, slots=self.max_connections))

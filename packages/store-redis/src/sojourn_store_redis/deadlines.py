@@ -96,6 +96,10 @@ class BlockingBounds:
             raise TimeoutError("no connection became free in time") from None
         return until
 
+    def until(self) -> float:
+        """Return when, by ``time.monotonic``, a call that begins now must be over."""
+        return time.monotonic() + within_deadline(self._seconds)
+
     def leave(self) -> None:
         """Give the slot back."""
         self._free.put(None)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from sojourn_store_redis.deadlines import within_deadline
 from sojourn_store_redis.scripts import DONE_BEFORE, Script
 from sojourn_store_redis.transport.commands import Argument, Transport
+from sojourn_store_redis.transport.dedicated import DedicatedTransports
 
 OnUnconfirmed: TypeAlias = Callable[[str, int], object]
 
@@ -92,8 +92,7 @@ class ConfirmedWrites:
     def __init__(self, transport: WaitingTransport, durability: Durability) -> None:
         self._transport = transport
         self._durability = durability
-        self._made: list[WaitingTransport] = []
-        self._idle: deque[WaitingTransport] = deque()
+        self._dedicated = DedicatedTransports(transport, transport.dedicated, most=_MOST)
         self._silent_until = float("-inf")
 
     async def eval(self, id: str, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
@@ -115,34 +114,22 @@ class ConfirmedWrites:
         return reply
 
     async def _ask(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> tuple[Any, int]:
-        dedicated = self._take()
-        if dedicated is None:
+        own = self._dedicated.take()
+        if own is None:
             return await self._transport.eval(script, keys, arguments), 0
         try:
-            reply, confirmed = await dedicated.eval_and_wait(
+            reply, confirmed = await own.eval_and_wait(
                 script, keys, arguments, self._durability.replicas, self._milliseconds()
             )
         finally:
-            if dedicated is not self._transport:
-                self._idle.append(dedicated)
+            self._dedicated.give_back(own)
         if confirmed < self._durability.replicas:
             self._silent_until = time.monotonic() + _PAUSE
         return reply, confirmed
 
     async def aclose(self) -> None:
         """Release the connections."""
-        for transport in self._made:
-            await transport.aclose()
-
-    def _take(self) -> WaitingTransport | None:
-        with suppress(IndexError):
-            return self._idle.pop()
-        if len(self._made) >= _MOST:
-            return None
-        dedicated = self._transport.dedicated()
-        if dedicated is not self._transport:
-            self._made.append(dedicated)
-        return dedicated
+        await self._dedicated.aclose()
 
     def _milliseconds(self) -> int:
         if time.monotonic() < self._silent_until:

@@ -37,7 +37,8 @@ class RedisSettings(PluginSettings):
     username: OptionalText = Field(None, description="The user, when the URL names none")
     password: SecretStr | None = Field(None, description="The password, when the URL has none")
     timeout: Duration = Field(
-        timedelta(seconds=0.5), description="How long one call may take, from waiting for a connection to the last byte"
+        timedelta(seconds=0.5),
+        description="How long one call may take, to the last byte; opening a connection comes before",
     )
     connect_timeout: Duration = Field(timedelta(seconds=0.5), description="How long opening a connection may take")
     transport: Literal["shared", "pool"] = Field(

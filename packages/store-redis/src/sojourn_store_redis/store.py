@@ -1,6 +1,7 @@
 """The store ``redis``: records in Redis or Valkey.
 
-A load is one GET. A write is one script, which decides on the server whether it may happen. The clocks of node and server
+A load is one command; where calls share a connection, a record that is larger than MOST_SHARED is read and written over
+one of its own, so that nobody waits behind it (FAILURES F25). A write is one script, which decides on the server whether it may happen. The clocks of node and server
 may differ: the server is told how long to keep a record, not until when, plus a slack, so that no session ends early.
 """
 
@@ -13,12 +14,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
-from sojourn.errors import StoreUnavailableError
+from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Partition, Record, Replaced, Store, StoreIO
 from sojourn_store_redis import scripts
 from sojourn_store_redis.address import Address
+from sojourn_store_redis.cluster.transport import ClusterTransport
 from sojourn_store_redis.errors import WrongTypeError
 from sojourn_store_redis.index import Keyspace, RemoteIndex, ShardedKeyspace
 from sojourn_store_redis.records import (
@@ -40,10 +42,15 @@ from sojourn_store_redis.replication import ConfirmedWrites, Durability, OnUncon
 from sojourn_store_redis.scripts import Script
 from sojourn_store_redis.transport.client import wrap_client
 from sojourn_store_redis.transport.commands import Argument, ShardedTransport, Transport
+from sojourn_store_redis.transport.dedicated import DedicatedTransports
 from sojourn_store_redis.transport.pipelined import PipelinedTransport
 
 DEFAULT_NAMESPACE = "sojourn"
 DEFAULT_MAX_BYTES = 16 * 1024 * 1024
+MOST_SHARED: Final = 64 * 1024
+"""The most bytes of one record that go over a connection on which others wait."""
+_MOST_LARGE: Final = 32
+"""The most large records that are read or written at once in one process; further ones share their connections."""
 
 OnWritten: TypeAlias = Callable[[Record], object]
 
@@ -79,7 +86,8 @@ class RedisStore:
         """Whether the manager seals the payload; None leaves that to the settings of the manager."""
         self.spares_tasks = isinstance(transport, PipelinedTransport)
         """Whether calls end in time without a cancelled task."""
-        self.longest_load = transport.longest_call if isinstance(transport, PipelinedTransport) else math.inf
+        # the beginning of a record, perhaps from two servers, and a large record whole
+        self.longest_load = 2 * transport.longest_call if isinstance(transport, PipelinedTransport) else math.inf
         """Seconds within which a load ends by itself."""
         self._transport: Transport = InspectedTransport(
             transport, on_inspected=partial(setattr, self, "_transport", transport)
@@ -91,6 +99,9 @@ class RedisStore:
         self._max_bytes = max_bytes
         self._channel = channel
         self._durability = durability
+        self._large: DedicatedTransports[Any] | None = None
+        if isinstance(transport, PipelinedTransport | ClusterTransport) and self.io is StoreIO.ASYNC:
+            self._large = DedicatedTransports(transport, transport.for_large, most=_MOST_LARGE)
         self._confirmed: ConfirmedWrites | None = None
         if durability is not None and isinstance(transport, WaitingTransport):
             self._confirmed = ConfirmedWrites(transport, durability)
@@ -114,11 +125,17 @@ class RedisStore:
 
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent, expired or in the format of a newer node."""
+        key = self._keys.session_key(id)
         try:
-            value = await self._transport.execute("GET", self._keys.session_key(id))
+            if self._large is None:
+                value = await self._transport.execute("GET", key)
+            else:
+                value = await self._transport.execute("GETRANGE", key, 0, MOST_SHARED - 1)
+                if len(value) == MOST_SHARED:
+                    value = await self._load_large(key)
         except WrongTypeError:
             return damaged(id)
-        if value is None:
+        if not value:
             return None
         record = unpack(id, value)
         if record is None:
@@ -126,6 +143,17 @@ class RedisStore:
             return None
         now = self._clock.time()  # `Record.is_expired` without its frame
         return None if now >= record.idle_deadline or now >= record.absolute_deadline else record
+
+    async def _load_large(self, key: bytes) -> bytes | None:
+        """Return a whole value that is or was large, over a connection of its own.
+
+        That it takes too long says nothing about the server, which has just answered: no circuit breaker counts it.
+        """
+        try:
+            return cast("bytes | None", await self._over_own_connection(lambda own: own.execute("GET", key)))
+        except StoreTimeoutError as error:
+            error.is_alone = True
+            raise
 
     async def create(self, record: Record, *, write_id: bytes, on_written: OnWritten | None = None) -> Created:
         """Store a record that is absent so far; OK again for the same *write_id*.
@@ -141,7 +169,7 @@ class RedisStore:
         if self._remote_index is not None:
             await self._remote_index.add(record, now)
         self._add_index(record, now, keys, arguments)
-        reply = await self._write(scripts.CREATE, record.id, keys, arguments)
+        reply = await self._write(scripts.CREATE, record.id, keys, arguments, size=len(value))
         if reply == 1 and on_written is not None:
             on_written(record)
         return Created.OK if reply else Created.EXISTS
@@ -172,7 +200,7 @@ class RedisStore:
             arguments.append(0)
         elif is_end:
             arguments.append("end")
-        reply = await self._write(scripts.REPLACE, record.id, keys, arguments, ends=is_end)
+        reply = await self._write(scripts.REPLACE, record.id, keys, arguments, size=size, ends=is_end)
         if reply == scripts.INDEX_FIRST:
             if self._remote_index is None:
                 arguments.pop()
@@ -180,7 +208,7 @@ class RedisStore:
             else:
                 await self._remote_index.add(record, now)
                 arguments[-1] = 1
-            reply = await self._write(scripts.REPLACE, record.id, keys, arguments)
+            reply = await self._write(scripts.REPLACE, record.id, keys, arguments, size=size)
         if isinstance(reply, bytes):
             await self._keyspace.leave_index(reply.decode("utf-8", "replace"), [record.id])
         elif reply != 1:
@@ -245,17 +273,39 @@ class RedisStore:
         """Release idle connections; a client of the application stays open."""
         if self._confirmed is not None:
             await self._confirmed.aclose()
+        if self._large is not None:
+            await self._large.aclose()
         await self._transport.aclose()
 
     def _write(
-        self, pair: scripts.Pair, id: str, keys: list[bytes], arguments: list[Argument], *, ends: bool = False
+        self,
+        pair: scripts.Pair,
+        id: str,
+        keys: list[bytes],
+        arguments: list[Argument],
+        *,
+        size: int = 0,
+        ends: bool = False,
     ) -> Awaitable[Any]:
         script = pair.silent if self._channel is None else pair.announcing
         if self._channel is not None:
             arguments = [*arguments, self._channel, pack_name(id)]
         if ends and self._confirmed is not None:
             return self._confirmed.eval(id, script, keys, arguments)
+        if size > MOST_SHARED and self._large is not None:
+            return self._over_own_connection(lambda own: own.eval(script, keys, arguments))
         return self._transport.eval(script, keys, arguments)
+
+    async def _over_own_connection(self, call: Callable[[Transport], Awaitable[Any]]) -> Any:
+        """Return what *call* returns, over a connection on which no other call waits."""
+        large = cast("DedicatedTransports[Transport]", self._large)
+        own = large.take()
+        if own is None:
+            return await call(large.shared())
+        try:
+            return await call(own)
+        finally:
+            large.give_back(own)
 
     def _add_index(self, record: Record, now: float, keys: list[bytes], arguments: list[Argument]) -> None:
         if record.index_label is None or self._remote_index is not None:
@@ -281,6 +331,8 @@ class TwinnedRedisStore(RedisStore):
         max_bytes: int = DEFAULT_MAX_BYTES,
         encrypt: bool | None = None,
     ) -> None:
+        self.call_timeout = address.timeout
+        """The seconds after which a call is given up."""
         self._address = address
         self._options: dict[str, Any] = {
             "namespace": namespace,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from sojourn import metrics as names
 from sojourn.codec import Codec
 from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
 from sojourn.errors import ConfigurationError
@@ -16,7 +17,7 @@ from sojourn.manager import opening
 from sojourn.manager.client_side import ClientSide
 from sojourn.manager.committing import ServerSide
 from sojourn.manager.engine import Engine
-from sojourn.manager.guarded_store import DirectStore, GuardedStore
+from sojourn.manager.guarded_store import DirectStore, GuardedStore, Lane
 from sojourn.manager.revocations import Revocations
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginLoader, warn_about_unknown_variables
@@ -38,6 +39,7 @@ from sojourn.stores import (
     RefusingStore,
     Store,
     StoreIO,
+    TimedStore,
     is_client_side,
 )
 
@@ -50,6 +52,8 @@ _DAY = 86_400.0
 _LABELS_KEPT = 1024
 _LONGEST = {"high_security": 12 * 3600.0, "development": 400 * _DAY, "testing": 400 * _DAY}
 _LONGEST_ELSEWHERE = 30 * _DAY
+_FAULTS_MET_AT_ONCE = 5
+"""How many faults within one window a process may meet with all of its retries, however few its calls (FAILURES F35)."""
 
 
 def build_engine(
@@ -148,25 +152,33 @@ def guard(
     store: Store | ClientSideStore, settings: SessionSettings, events: EventDispatcher, clock: Clock
 ) -> GuardedStore:
     """Return the store behind breakers of its own, retries and metrics."""
-    partition = store.partition if isinstance(store, PartitionedStore) else None
+    if isinstance(store, TimedStore):
+        settings.require_time_for_retries(store.call_timeout)
+    kind = DirectStore if store.io is StoreIO.NONE and not events.has_metrics else GuardedStore
+    return kind(
+        store,
+        reads=_lane("read", names.LOAD_TIME, store, settings, events),
+        writes=_lane("write", names.STORE_TIME, store, settings, events),
+        retry=settings.make_retry_policy(),
+        events=events,
+        clock=clock,
+    )
+
+
+def _lane(
+    calls: str, timed: str, store: Store | ClientSideStore, settings: SessionSettings, events: EventDispatcher
+) -> Lane:
     breaker: CircuitBreaker | ServerBreakers | None = None
     if store.io is not StoreIO.NONE:
 
         def on_change(before: BreakerState, after: BreakerState) -> None:
-            events.breaker("", before, after, after)
+            events.breaker(calls, "", before, after, after)
 
         breaker = settings.make_breaker(on_change=on_change)
-        if breaker is not None and partition is not None:
-            breaker = ServerBreakers(breaker, partition, on_change=events.breaker)
-    kind = DirectStore if store.io is StoreIO.NONE and not events.has_metrics else GuardedStore
-    return kind(
-        store,
-        breaker=breaker,
-        retry=settings.make_retry_policy(),
-        budget=RetryBudget(share=settings.retry_budget),
-        events=events,
-        clock=clock,
-    )
+        if breaker is not None and isinstance(store, PartitionedStore) and store.partition is not None:
+            breaker = ServerBreakers(breaker, store.partition, on_change=partial(events.breaker, calls))
+    budget = RetryBudget(share=settings.retry_budget, floor=_FAULTS_MET_AT_ONCE * settings.retry_attempts)
+    return Lane(timed, breaker, budget)
 
 
 def _serializer(serializer: str | Serializer[T] | SerializerFactory | None, model: type[T]) -> Serializer[T]:

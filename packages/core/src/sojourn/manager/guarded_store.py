@@ -95,34 +95,57 @@ def run_blocking(work: Coroutine[Any, Any, R]) -> R:
     raise ConfigurationError(SUSPENDED)
 
 
+class Lane:
+    """The calls that read, or those that write, with a breaker and a retry budget of their own.
+
+    A server that is out of memory or read-only refuses writes and answers reads, which must go on (FAILURES F27).
+    """
+
+    __slots__ = ("breaker", "budget", "servers", "timed")
+
+    def __init__(self, timed: str, breaker: CircuitBreaker | ServerBreakers | None, budget: RetryBudget) -> None:
+        self.timed = timed
+        """The metric of their durations."""
+        self.servers = breaker if isinstance(breaker, ServerBreakers) else None
+        """The circuit breakers of the store's servers, None where there is one server or no breaker."""
+        self.breaker = breaker.whole if isinstance(breaker, ServerBreakers) else breaker
+        """The circuit breaker of the store as a whole, None when it is turned off."""
+        self.budget = budget
+
+    def reset(self, now: float) -> None:
+        """Close the circuit breakers, and forget what failed."""
+        breakers = self.servers or self.breaker
+        if breakers is not None:
+            breakers.reset(now)
+
+
 class GuardedStore:
-    """A store with retries, a circuit breaker, deadlines and metrics around every call.
+    """A store with retries, circuit breakers, deadlines and metrics around every call.
 
     Only what is safe to repeat is repeated, under the same write id, inside one deadline (FAILURES F6, Retry).
     """
 
     __slots__ = (
-        "_breaker",
-        "_budget",
         "_caching",
         "_clock",
         "_events",
         "_longest_load",
         "_retry",
-        "_servers",
         "never_waits",
         "offload",
+        "reads",
         "server",
         "store",
+        "writes",
     )
 
     def __init__(
         self,
         store: Store | ClientSideStore,
         *,
-        breaker: CircuitBreaker | ServerBreakers | None,
+        reads: Lane,
+        writes: Lane,
         retry: RetryPolicy,
-        budget: RetryBudget,
         events: EventDispatcher,
         clock: Clock,
     ) -> None:
@@ -136,10 +159,9 @@ class GuardedStore:
         self._caching = store if isinstance(store, CachingStore) else None
         self._longest_load: float = store.longest_load if isinstance(store, BoundedStore) else math.inf
         """Seconds within which a load of the store ends by itself, whatever happens."""
-        self._servers = breaker if isinstance(breaker, ServerBreakers) else None
-        self._breaker = breaker.whole if isinstance(breaker, ServerBreakers) else breaker
+        self.reads = reads
+        self.writes = writes
         self._retry = retry
-        self._budget = budget
         self._events = events
         self._clock = clock
 
@@ -147,28 +169,17 @@ class GuardedStore:
         """Return the same breakers, budget and metrics around another store on the same data."""
         return type(self)(
             store,
-            breaker=self._servers or self._breaker,
+            reads=self.reads,
+            writes=self.writes,
             retry=self._retry,
-            budget=self._budget,
             events=self._events,
             clock=self._clock,
         )
 
-    @property
-    def breaker(self) -> CircuitBreaker | None:
-        """The circuit breaker of the store as a whole, None when it is turned off."""
-        return self._breaker
-
-    @property
-    def servers(self) -> ServerBreakers | None:
-        """The circuit breakers of the store's servers, None where there is one server or no breaker."""
-        return self._servers
-
     def reset_breakers(self) -> None:
         """Close the circuit breakers, and forget what failed."""
-        breakers = self._servers or self._breaker
-        if breakers is not None:
-            breakers.reset(self._clock.monotonic())
+        for lane in (self.reads, self.writes):
+            lane.reset(self._clock.monotonic())
 
     @property
     def longest_retrying(self) -> float:
@@ -195,12 +206,12 @@ class GuardedStore:
         """
         caching = self._caching
         load = caching.load_fresh if fresh and caching is not None else self.store.load
-        return self._call("load", load, (id,), names.LOAD_TIME, id, deadline=deadline)
+        return self._call("load", load, (id,), self.reads, id, deadline=deadline)
 
     def create(self, record: Record, *, write_id: bytes) -> Coroutine[Any, Any, Created]:
         """Create a record; safe to repeat under its write id."""
         work, label = self.server.create, record.index_label or ""
-        return self._call("create", work, (record,), names.STORE_TIME, record.id, label, options={"write_id": write_id})
+        return self._call("create", work, (record,), self.writes, record.id, label, options={"write_id": write_id})
 
     def replace(self, record: Record, *, expected: int, write_id: bytes) -> Coroutine[Any, Any, Replaced]:
         """Replace a record; safe to repeat under its write id, as long as the record remembers it (FAILURES F6)."""
@@ -208,7 +219,7 @@ class GuardedStore:
             "replace",
             self.server.replace,
             (record,),
-            names.STORE_TIME,
+            self.writes,
             record.id,
             options={"expected": expected, "write_id": write_id},
             after_retry=self._unless_overtaken,
@@ -224,7 +235,7 @@ class GuardedStore:
 
     def touch(self, id: str, idle_deadline: float) -> Coroutine[Any, Any, bool]:
         """Move the idle deadline; never repeated (FAILURES F10)."""
-        return self._call("touch", self.server.touch, (id, idle_deadline), names.STORE_TIME, id, tries=1)
+        return self._call("touch", self.server.touch, (id, idle_deadline), self.writes, id, tries=1)
 
     async def delete(self, id: str, *, expected: int | None = None, is_over: bool = False) -> Deleted:
         """Delete a record. GONE after a try whose effect is unknown counts as OK: that try deleted it.
@@ -245,7 +256,7 @@ class GuardedStore:
                 raise
             return Deleted.OK if unknown and result is Deleted.GONE else result
 
-        result = await self._call("delete", work, (), names.STORE_TIME, id)
+        result = await self._call("delete", work, (), self.writes, id)
         if result is Deleted.OK:
             revocations.notify(id, alive_at=None if is_over else before)
         return result
@@ -253,15 +264,15 @@ class GuardedStore:
     def ids_of(self, label: str) -> Coroutine[Any, Any, Sequence[str]]:
         """Return the ids of the index label. The store is an IndexedStore: the manager has checked it."""
         store = cast("IndexedStore", self.store)
-        return self._call("ids_of", store.ids_of, (label,), names.LOAD_TIME, label=label)
+        return self._call("ids_of", store.ids_of, (label,), self.reads, label=label)
 
     def count(self) -> Coroutine[Any, Any, int]:
         """Return the number of records. The store is a ScannableStore: the manager has checked it."""
-        return self._call("count", cast("ScannableStore", self.store).count, (), names.LOAD_TIME)
+        return self._call("count", cast("ScannableStore", self.store).count, (), self.reads)
 
     def clear(self) -> Coroutine[Any, Any, None]:
         """Delete every record. The store is a ScannableStore: the manager has checked it."""
-        return self._call("clear", cast("ScannableStore", self.store).clear, (), names.STORE_TIME)
+        return self._call("clear", cast("ScannableStore", self.store).clear, (), self.writes)
 
     async def scanned(self, ids: AsyncIterator[str]) -> AsyncIterator[str]:
         """Yield what a scan of the store yields; whatever it raises is an outage, as of any call (SECURITY R33)."""
@@ -281,7 +292,7 @@ class GuardedStore:
         operation: str,
         work: Callable[..., Coroutine[Any, Any, R]],
         arguments: tuple[Any, ...],
-        timed: str,
+        lane: Lane,
         id: str = "",
         label: str = "",
         *,
@@ -290,24 +301,24 @@ class GuardedStore:
         after_retry: Callable[[R, str, int], Coroutine[Any, Any, R]] | None = None,
         deadline: Deadline | None = None,
     ) -> R:
-        """Run *work* inside breaker and retries. Raise SessionUnavailableError for every outage.
+        """Run *work* inside the breaker and the retries of its *lane*. Raise SessionUnavailableError for every outage.
 
         It concerns the record *id* or the index of *label*. What a try after the first returned goes through
         *after_retry*. Without a *deadline* it is that of the request in whose scope the call is made.
         """
-        breaker, monotonic = self._breaker, self._clock.monotonic
+        breaker, servers, monotonic = lane.breaker, lane.servers, self._clock.monotonic
         was_handed = deadline is not None
         if deadline is None:
             deadline = CURRENT_DEADLINE.get()
         begun = monotonic()
-        self._budget.note_call(begun)
+        lane.budget.note_call(begun)
         attempt = 0
         while True:
             if deadline is not None and deadline.left <= 0.0:
                 raise StoreTimeoutError(PAST_DEADLINE)
             tried = begun if attempt == 0 else monotonic()
-            if self._servers is not None:
-                breaker = self._servers.of(id, label, tried)  # for each try: its server may be another one by now
+            if servers is not None:
+                breaker = servers.of(id, label, tried)  # for each try: its server may be another one by now
             permit = None
             period = breaker.closed_period if breaker is not None else None
             if breaker is not None and period is None:
@@ -334,7 +345,7 @@ class GuardedStore:
                 elif breaker is not None and permit is not None:
                     breaker.succeed(permit, now)
                 if self._events.has_metrics:
-                    self._events.timing(timed, now - begun, {"operation": operation})
+                    self._events.timing(lane.timed, now - begun, {"operation": operation})
                 if attempt == 0 or after_retry is None:
                     return result
                 return await after_retry(result, id, options["expected"])
@@ -344,14 +355,16 @@ class GuardedStore:
             if breaker is not None:
                 if permit is None:
                     permit = Permit(cast("int", period), tried)
-                if self._servers is None:
+                if isinstance(failure, StoreTimeoutError) and failure.is_alone:
+                    breaker.release(permit, now)
+                elif servers is None:
                     breaker.fail(permit, now)
                 else:
-                    self._servers.fail(breaker, permit, failure.server if id or label else "", now)
+                    servers.fail(breaker, permit, failure.server if id or label else "", now)
             kind = "timeout" if isinstance(failure, StoreTimeoutError) else "unavailable"
             self._events.increment(names.ERROR, tags={"operation": operation, "kind": kind})
             delay = None if attempt + 1 == tries else self._retry.delay(attempt, now - begun, random.random)
-            if delay is None or not self._budget.try_spend(now):
+            if delay is None or not lane.budget.try_spend(now):
                 raise failure
             self._events.increment(names.RETRY_ATTEMPT, tags={"operation": operation})
             attempt += 1

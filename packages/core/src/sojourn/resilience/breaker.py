@@ -29,8 +29,8 @@ MOST_SERVERS: Final = 1_024
 _logger: Final = logging.getLogger("sojourn.resilience")
 # A window slides by this many steps.
 _PARTS: Final = 10
-# An opening lasts 1 to 1.5 times its nominal time, so that processes do not try again all at once.
-_SPREAD: Final = 0.5
+# An opening may be shorter by this part, so that processes do not try again all at once.
+_SPREAD: Final = 0.2
 
 
 class BreakerState(Enum):
@@ -47,7 +47,7 @@ class BreakerCause(Enum):
     TRIPPED = "too many calls failed or were slow"
     WAITED = "the open time is over"
     PROBE_FAILED = "a probe failed or was slow"
-    PROBES_SUCCEEDED = "every probe succeeded"
+    PROBE_SUCCEEDED = "a probe succeeded"
     RESET = "somebody called reset"
 
 
@@ -56,7 +56,7 @@ TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerCause], BreakerState]] = M
         (BreakerState.CLOSED, BreakerCause.TRIPPED): BreakerState.OPEN,
         (BreakerState.OPEN, BreakerCause.WAITED): BreakerState.HALF_OPEN,
         (BreakerState.HALF_OPEN, BreakerCause.PROBE_FAILED): BreakerState.OPEN,
-        (BreakerState.HALF_OPEN, BreakerCause.PROBES_SUCCEEDED): BreakerState.CLOSED,
+        (BreakerState.HALF_OPEN, BreakerCause.PROBE_SUCCEEDED): BreakerState.CLOSED,
         (BreakerState.CLOSED, BreakerCause.RESET): BreakerState.CLOSED,
         (BreakerState.OPEN, BreakerCause.RESET): BreakerState.CLOSED,
         (BreakerState.HALF_OPEN, BreakerCause.RESET): BreakerState.CLOSED,
@@ -120,10 +120,10 @@ class CircuitBreaker:
     """Refuses calls while too many fail in a sliding window; thread-safe, times in seconds.
 
     It opens when of at least *minimum_calls* calls in the last *window* seconds the share *failure_rate* failed or took
-    *slow_call* seconds or longer. It stays open for *open_for* seconds, doubling at each failed attempt to close and
-    jittered, never over *open_cap*. Then exactly *probes* calls are let through; all must succeed to close it. A probe
-    that is not returned within *probe_deadline* seconds makes room for another. A call counts only if no transition
-    happened since it was let through.
+    *slow_call* seconds or longer. It stays open for 0.8 to 1.0 times *open_for* seconds, however often that was in vain:
+    the next caller finds out that the server is back (FAILURES F28). Then at most *probes* calls at once are let through;
+    the first that succeeds closes it, one that fails opens it again. A probe that is not returned within *probe_deadline*
+    seconds makes room for another. A call counts only if no transition happened since it was let through.
 
     *on_change* is called with old and new state, in order and with the lock held: it must be quick. What it raises is
     logged and ignored (FAILURES F22).
@@ -136,8 +136,7 @@ class CircuitBreaker:
         minimum_calls: int = 20,
         failure_rate: float = 0.5,
         slow_call: float | None = None,
-        open_for: float = 2.0,
-        open_cap: float = 30.0,
+        open_for: float = 1.0,
         probes: int = 3,
         probe_deadline: float = 5.0,
         random: Callable[[], float] = system_random.random,
@@ -149,7 +148,6 @@ class CircuitBreaker:
             ("FAILURE_RATE", failure_rate, 0 < failure_rate <= 1, "above 0 and at most to 1"),
             ("SLOW_CALL", slow_call, slow_call is None or slow_call > 0, "above 0 seconds, or to none"),
             ("OPEN_FOR", open_for, open_for > 0, "above 0 seconds"),
-            ("OPEN_CAP", open_cap, open_cap >= open_for, "to SOJOURN_BREAKER_OPEN_FOR or more"),
             ("PROBES", probes, probes >= 1, "to 1 or more"),
             ("PROBE_DEADLINE", probe_deadline, probe_deadline > 0, "above 0 seconds"),
         ):
@@ -159,7 +157,6 @@ class CircuitBreaker:
         self._failure_rate = failure_rate
         self._slow_call = float("inf") if slow_call is None else slow_call
         self._open_for = open_for
-        self._open_cap = open_cap
         self._probe_count = probes
         self._probe_deadline = probe_deadline
         self._random = random
@@ -176,11 +173,9 @@ class CircuitBreaker:
         self._period = 0
         # The period if the breaker is closed, else None; acquire() reads it without the lock.
         self.closed_period: int | None = 0
-        self._openings = 0
         self._open_until = 0.0
         self._asked = 0.0
         self._probes: list[Permit] = []
-        self._probes_succeeded = 0
 
     def sibling(self, server: str, on_change: Callable[[BreakerState, BreakerState], None]) -> CircuitBreaker:
         """Return a closed breaker with the same settings, which names *server* in its errors."""
@@ -259,8 +254,7 @@ class CircuitBreaker:
             raise self._refusal(self._open_until - now)
         if self._state is BreakerState.HALF_OPEN:
             self._drop_probes(now)
-            if len(self._probes) + self._probes_succeeded >= self._probe_count:
-                # At least one probe is outstanding, or the breaker would be closed or open by now.
+            if len(self._probes) >= self._probe_count:
                 raise self._refusal(min(probe.started for probe in self._probes) + self._probe_deadline - now)
 
     def _drop_probes(self, now: float) -> None:
@@ -281,9 +275,7 @@ class CircuitBreaker:
         elif failed:
             self._move(BreakerCause.PROBE_FAILED, now)
         elif permit in self._probes:
-            self._probes_succeeded += 1
-            if self._probes_succeeded == self._probe_count:
-                self._move(BreakerCause.PROBES_SUCCEEDED, now)
+            self._move(BreakerCause.PROBE_SUCCEEDED, now)
 
     def _count(self, now: float, *, failed: bool) -> None:
         self._counts.advance(now)
@@ -300,23 +292,14 @@ class CircuitBreaker:
         self._period += 1
         self.closed_period = self._period if new is BreakerState.CLOSED else None
         self._probes = []
-        self._probes_succeeded = 0
         self._counts.clear()
         if new is BreakerState.OPEN:
-            self._open_until = now + self._open_time()
-            self._openings += 1
-        elif new is BreakerState.CLOSED:
-            self._openings = 0
+            self._open_until = now + self._open_for * (1 - _SPREAD * self._random())
         if new is not old and self._on_change is not None:
             try:
                 self._on_change(old, new)
             except Exception:
                 _logger.exception("on_change of the circuit breaker raised; it is %s all the same", new.value)
-
-    def _open_time(self) -> float:
-        longest_start = max(self._open_for, self._open_cap / (1 + _SPREAD))
-        nominal = min(longest_start, self._open_for * 2.0 ** min(self._openings, 64))
-        return min(self._open_cap, nominal * (1 + _SPREAD * self._random()))
 
     def _refusal(self, seconds: float) -> BreakerOpenError:
         # Rounding may leave a value just below zero.

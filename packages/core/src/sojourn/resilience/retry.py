@@ -27,7 +27,7 @@ class RetryPolicy:
     attempts: int = 2
     base: float = 0.01
     cap: float = 0.1
-    deadline: float = 0.25
+    deadline: float = 2.0
     budget: float = 0.2
 
     def __post_init__(self) -> None:

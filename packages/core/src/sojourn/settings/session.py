@@ -145,14 +145,15 @@ class SessionSettings(LayeredSettings):
     breaker_minimum_calls: _Positive = Field(20, description="Fewer calls in the window never open it")
     breaker_failure_rate: _Share = Field(0.5, description="The share of failed or slow calls that opens it")
     breaker_slow_call: OptionalDuration = Field(seconds(1), description="A call this long counts as failed")
-    breaker_open_for: Duration = Field(seconds(2), description="How long it first stays open")
-    breaker_open_cap: Duration = Field(seconds(30), description="How long it stays open at most")
-    breaker_probes: _Positive = Field(3, description="How many calls try whether the store is back")
+    breaker_open_for: Duration = Field(seconds(1), description="How long it stays open, less up to a fifth")
+    breaker_probes: _Positive = Field(3, description="How many calls at once try whether the store is back")
     breaker_probe_deadline: Duration = Field(seconds(5), description="A probe that hangs is given up after this")
     retry_attempts: int = Field(2, ge=0, le=10, description="How often a call is tried again; 0 for never")
     retry_base: Duration = Field(seconds(0.01), description="The longest first wait between tries")
     retry_cap: Duration = Field(seconds(0.1), description="The longest wait between tries")
-    retry_deadline: Duration = Field(seconds(0.25), description="No try begins later than this after the first")
+    retry_deadline: OptionalDuration = Field(
+        None, description="No try begins later than this after the first; unset: SOJOURN_REQUEST_DEADLINE"
+    )
     retry_budget: _Share = Field(0.2, description="The share of calls that may be tried again")
 
     # Clients.
@@ -345,7 +346,6 @@ class SessionSettings(LayeredSettings):
             failure_rate=self.breaker_failure_rate,
             slow_call=self.breaker_slow_call.total_seconds() if self.breaker_slow_call else None,
             open_for=self.breaker_open_for.total_seconds(),
-            open_cap=self.breaker_open_cap.total_seconds(),
             probes=self.breaker_probes,
             probe_deadline=self.breaker_probe_deadline.total_seconds(),
             random=random,
@@ -360,9 +360,25 @@ class SessionSettings(LayeredSettings):
             attempts=self.retry_attempts,
             base=self.retry_base.total_seconds(),
             cap=self.retry_cap.total_seconds(),
-            deadline=self.retry_deadline.total_seconds(),
+            deadline=(self.retry_deadline or self.request_deadline).total_seconds(),
             budget=self.retry_budget,
         )
+
+    def require_time_for_retries(self, call: float) -> None:
+        """Raise ConfigurationError if a call that the store gives up after *call* seconds could never be tried again."""
+        name, limit = "SOJOURN_REQUEST_DEADLINE", self.request_deadline.total_seconds()
+        if self.retry_deadline is not None and self.retry_deadline < self.request_deadline:
+            name, limit = "SOJOURN_RETRY_DEADLINE", self.retry_deadline.total_seconds()
+        if self.retry_attempts and call >= limit:
+            raise ConfigurationError(
+                f"the store gives a call up after {call:g} s, and {name} ({limit:g} s) leaves no time to try it again: "
+                f"raise {name}, lower the store's own time-out, or set SOJOURN_RETRY_ATTEMPTS=0"
+            )
+        if self.breaker and self.breaker_probe_deadline.total_seconds() <= call:
+            raise ConfigurationError(
+                f"SOJOURN_BREAKER_PROBE_DEADLINE is {self.breaker_probe_deadline.total_seconds():g} s, and a call of the "
+                f"store may take {call:g} s: raise it, or no probe of a slow store would count"
+            )
 
     def make_binding(self) -> Binding:
         """Return what of the client is compared (SECURITY R31)."""

@@ -329,6 +329,17 @@ class BoundedStore(Protocol):
 
 
 @runtime_checkable
+class TimedStore(Protocol):
+    """A store that gives every call up after the same time.
+
+    The manager refuses settings that leave no time to try such a call again (FAILURES F28).
+    """
+
+    call_timeout: float
+    """The seconds after which one try of a call has ended, with StoreTimeoutError if not otherwise."""
+
+
+@runtime_checkable
 class AtRestStore(Protocol):
     """A store that decides whether its payloads are encrypted while ``SOJOURN_ENCRYPT`` is ``auto``."""
 

@@ -103,6 +103,15 @@ class Nodes:
         """Return transports with connections of their own."""
         return Nodes(self._topology, make_connection=self._make_connection, make_transport=self._make_transport)
 
+    def for_large(self) -> Nodes:
+        """Return transports with connections of their own and twice the time, for records that take long to transfer."""
+
+        def make(route: Route) -> NodeTransport:
+            transport = self._make_transport(route)
+            return transport.for_large() if isinstance(transport, PipelinedTransport) else transport
+
+        return Nodes(self._topology, make_connection=self._make_connection, make_transport=make)
+
     def to(self, node: Node) -> NodeTransport:
         """Return the transport to *node*."""
         if self._generation != self._topology.generation:
@@ -202,6 +211,10 @@ class ClusterTransport:
         if self.io is StoreIO.BLOCKING:
             return self
         return ClusterTransport(self.topology, self._nodes.dedicated(), io=self.io, seconds=self._seconds)
+
+    def for_large(self) -> ClusterTransport:
+        """Return a transport with connections of its own and twice the time, for records that take long to transfer."""
+        return ClusterTransport(self.topology, self._nodes.for_large(), io=self.io, seconds=2 * self._seconds)
 
     async def eval_and_wait(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int

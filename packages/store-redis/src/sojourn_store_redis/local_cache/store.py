@@ -205,6 +205,8 @@ class ClusteredRedisStore(LocallyCachedStore):
         channel: str | None = None,
     ) -> None:
         announced_on = channel_of(namespace) if channel is None else channel.encode()
+        self.call_timeout = address.timeout
+        """The seconds after which a call to the server is given up."""
         self._address = address
         self._twin: LocallyCachedStore | None = None
         self._options: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """The blocking transport: a connection serves one thread for the time of a call, and is kept for the next call.
 
-The deadline covers the whole call, the wait for a free connection included. A connection on which anything went wrong is
-closed.
+The deadline covers the whole call, the wait for a free connection included; opening one has a time of its own before
+(FAILURES F30). A connection on which anything went wrong is closed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from sojourn.stores import StoreIO
-from sojourn_store_redis.deadlines import BlockingBounds
+from sojourn_store_redis.deadlines import BlockingBounds, within_deadline
 from sojourn_store_redis.errors import CLIENT_ERRORS, StrayReplyError, is_refusal, mapped
 from sojourn_store_redis.transport.commands import Commands
 from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, reader, socket_of
@@ -28,14 +28,22 @@ from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, re
 class BlockingTransport(Commands):
     """Carry the commands of each thread over a connection of its own, opened on first use.
 
-    *make_bounds* returns the deadline and the slots of this process. With *asks_elsewhere* the route is asked for another
+    *make_bounds* returns the deadline and the slots of this process; *connect_seconds* bounds opening a connection. With *asks_elsewhere* the route is asked for another
     server when one refuses; without, the caller gets the refusal.
     """
 
     io = StoreIO.BLOCKING
 
-    def __init__(self, route: Route, *, make_bounds: Callable[[], BlockingBounds], asks_elsewhere: bool = True) -> None:
+    def __init__(
+        self,
+        route: Route,
+        *,
+        make_bounds: Callable[[], BlockingBounds],
+        connect_seconds: float,
+        asks_elsewhere: bool = True,
+    ) -> None:
         super().__init__(route.address)
+        self._connect_seconds = connect_seconds
         self._asks_elsewhere = asks_elsewhere
         self._route = route
         self._make_bounds = make_bounds
@@ -69,13 +77,16 @@ class BlockingTransport(Commands):
         try:
             until = bounds.enter()
             try:
-                held = self._kept() or await self._opened(until)
+                held = self._kept()
+                if held is None:
+                    held = await self._opened()
+                    until = bounds.until()
                 reply = held.ask(packed, batch, until)
                 if self._asks_elsewhere and is_refusal(reply):
                     held.close()
                     self._route.leave(held.generation)
-                    held = self._kept() or await self._opened(until)
-                    reply = held.ask(packed, batch, until)
+                    held = self._kept() or await self._opened()
+                    reply = held.ask(packed, batch, bounds.until())
                 if held.generation != self._route.generation:
                     held.close()
                     # even a success does not count: the new master may not know of it
@@ -95,9 +106,9 @@ class BlockingTransport(Commands):
             held.close()
         return None
 
-    async def _opened(self, until: float) -> BlockingConnection:
+    async def _opened(self) -> BlockingConnection:
         generation = self._route.generation
-        with self._bounds.opening(until):
+        with self._bounds.opening(time.monotonic() + within_deadline(self._connect_seconds)):
             return BlockingConnection(await self._route.connect(), generation)
 
     def _pop(self) -> BlockingConnection | None:

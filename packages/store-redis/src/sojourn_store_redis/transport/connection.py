@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import isawaitable
 from typing import Any, Protocol, cast
 
 import hiredis
 import redis.asyncio.connection
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import InvalidResponse
+from redis.credentials import UsernamePasswordCredentialProvider
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, ResponseError
 
+from sojourn import __version__
 from sojourn_store_redis.deadlines import DeadlineSocket
 
 DEPOSED = "another server has become the master, or may have"
@@ -83,6 +87,44 @@ async def open_connection(connection: Any) -> Any:
         await settled(connection.disconnect(True))
         raise
     return connection
+
+
+async def greet(connection: Any) -> None:
+    """Log in, name the connection and choose its database in one round trip, as its ``redis_connect_func``.
+
+    redis-py takes up to four for that, and a distant server does not answer them within the time to connect (FAILURES
+    F30). A server that does not know SETINFO is no worse for it.
+    """
+    connection._parser.on_connect(connection)  # noqa: SLF001 - see above
+    commands: list[tuple[Any, ...]] = []
+    provider = connection.credential_provider
+    if provider is None and (connection.username or connection.password):
+        provider = UsernamePasswordCredentialProvider(connection.username, connection.password)
+    if provider is not None:
+        is_async = isinstance(connection, AbstractConnection)
+        credentials = await settled((provider.get_credentials_async if is_async else provider.get_credentials)())
+        commands.append(("AUTH", *credentials))
+    if connection.client_name:
+        commands.append(("CLIENT", "SETNAME", connection.client_name))
+    commands += [("CLIENT", "SETINFO", "LIB-NAME", "sojourn"), ("CLIENT", "SETINFO", "LIB-VER", __version__)]
+    if connection.db:
+        commands.append(("SELECT", connection.db))
+    await settled(connection.send_packed_command(connection.pack_commands(commands), check_health=False))
+    for command in commands:
+        try:
+            reply = await settled(connection.read_response())
+        except ResponseError:
+            if "SETINFO" not in command:
+                raise
+        else:
+            if reply not in {b"OK", "OK"} and "SETINFO" not in command:
+                raise RedisConnectionError(f"the server did not accept {command[0]}")
+
+
+def greet_blocking(connection: Any) -> None:
+    """Do the same over a blocking connection: nothing in it suspends."""
+    with suppress(StopIteration):
+        greet(connection).send(None)
 
 
 async def settled(result: Any) -> Any:

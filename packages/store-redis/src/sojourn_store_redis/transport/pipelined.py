@@ -1,7 +1,8 @@
 """The suspending transport: one connection for each event loop, shared by all of its tasks (pipelining).
 
 Every caller gets the reply to its own command or an error, never the reply to another one (FAILURES F17). No connection
-is used by two event loops or two processes (F21), or after its route has changed (F13).
+is used by two event loops or two processes (F21), or after its route has changed (F13). A reply that is late ends the
+wait of its own caller alone; the connection is given up when nothing has come for as long (F25).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from sojourn_store_redis.errors import QueueFullError, StrayReplyError, is_refus
 from sojourn_store_redis.transport.commands import Commands
 from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, abandon, adopt, reader
 
+PROGRESS: Final = 4_096
+"""The bytes of an unfinished reply that show that the connection carries something; fewer are a trickle."""
 _PLAIN: Final = frozenset((bytes, int, type(None)))
 """Types of replies that are no errors and contain none."""
 
@@ -31,14 +34,18 @@ _PLAIN: Final = frozenset((bytes, int, type(None)))
 class PipelinedTransport(Commands):
     """Carry the commands of all tasks of an event loop over one connection, opened on first use.
 
-    *seconds* bounds each call, *limit* the number of calls in flight. With *asks_elsewhere* the route is asked for another
+    *seconds* bounds each call, *connect_seconds* opening a connection, which goes on when the call that waits for it has
+    ended (FAILURES F30); *limit* bounds the number of calls in flight. With *asks_elsewhere* the route is asked for another
     server when one refuses; without, the caller gets the refusal.
     """
 
     io = StoreIO.ASYNC
 
-    def __init__(self, route: Route, *, seconds: float, limit: int, asks_elsewhere: bool = True) -> None:
+    def __init__(
+        self, route: Route, *, seconds: float, connect_seconds: float, limit: int, asks_elsewhere: bool = True
+    ) -> None:
         super().__init__(route.address)
+        self._connect_seconds = connect_seconds
         self._asks_elsewhere = asks_elsewhere
         self._route = route
         self._seconds = seconds
@@ -63,7 +70,21 @@ class PipelinedTransport(Commands):
     def dedicated(self) -> PipelinedTransport:
         """Return a transport with connections of its own, for calls that hold up their connection."""
         return PipelinedTransport(
-            self._route, seconds=self._seconds, limit=self._limit, asks_elsewhere=self._asks_elsewhere
+            self._route,
+            seconds=self._seconds,
+            connect_seconds=self._connect_seconds,
+            limit=self._limit,
+            asks_elsewhere=self._asks_elsewhere,
+        )
+
+    def for_large(self) -> PipelinedTransport:
+        """Return a transport with connections of its own and twice the time, for records that take long to transfer."""
+        return PipelinedTransport(
+            self._route,
+            seconds=2 * self._seconds,
+            connect_seconds=self._connect_seconds,
+            limit=self._limit,
+            asks_elsewhere=False,
         )
 
     def abandon(self) -> None:
@@ -125,7 +146,9 @@ class PipelinedTransport(Commands):
         if connection is not None and not connection.is_over and connection.generation != self._route.generation:
             connection.end(RedisConnectionError(DEPOSED))
         if connection is None or connection.is_over:
-            connection = self._connections[loop] = Connection(self._route, seconds=self._seconds, limit=self._limit)
+            connection = self._connections[loop] = Connection(
+                self._route, seconds=self._seconds, connect_seconds=self._connect_seconds, limit=self._limit
+            )
         self._current = connection
         return connection
 
@@ -136,7 +159,7 @@ class Connection(asyncio.Protocol):
     It is opened over *route* in a task of its own, so that a caller that is cancelled does not end it.
     """
 
-    def __init__(self, route: Route, *, seconds: float, limit: int) -> None:
+    def __init__(self, route: Route, *, seconds: float, connect_seconds: float, limit: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.generation = route.generation
         self._seconds = seconds
@@ -153,8 +176,10 @@ class Connection(asyncio.Protocol):
         self._connection: Any = None
         self._transport: asyncio.Transport | None = None
         self._reader = reader()
+        self._unfinished = 0
+        """How many bytes have come since the last reply or the last progress."""
         self._closed: asyncio.Future[None] = self.loop.create_future()
-        self._opening = self.loop.create_task(self._open(route))
+        self._opening = self.loop.create_task(self._open(route, connect_seconds))
 
     def send(
         self, packed: bytes, *, batch: int | None = None, seconds_left: float | None = None
@@ -208,7 +233,8 @@ class Connection(asyncio.Protocol):
         # data that arrives after the end has no callers
         if self._connection is None:
             return
-        receive, gets = self._queue.receive, self._reader.gets
+        queue, gets = self._queue, self._reader.gets
+        receive, before = queue.receive, queue.arrivals
         try:
             self._reader.feed(data)
             while (reply := gets()) is not NOTHING:
@@ -216,7 +242,14 @@ class Connection(asyncio.Protocol):
         except RedisError as error:
             self.end(error)
         else:
-            if self._is_retired and not self._queue.waiters:
+            if queue.arrivals != before:
+                self._unfinished = 0
+            else:
+                self._unfinished += len(data)
+                if self._unfinished >= PROGRESS:
+                    self._unfinished = 0
+                    queue.arrivals += 1
+            if self._is_retired and not queue.waiters:
                 self.retire()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -225,12 +258,12 @@ class Connection(asyncio.Protocol):
             self._closed.set_result(None)
         self.end(RedisConnectionError("the server closed the connection" if exc is None else str(exc)))
 
-    async def _open(self, route: Route) -> None:
+    async def _open(self, route: Route, seconds: float) -> None:
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(seconds):
                 connection = await route.connect()
         except TimeoutError:
-            self.end(RedisTimeoutError("no connection within the time of one call"))
+            self.end(RedisTimeoutError("no connection within SOJOURN_REDIS_CONNECT_TIMEOUT"))
         except asyncio.CancelledError:
             self.end(RedisConnectionError("the connection was given up while it was opened"))
             raise
@@ -264,7 +297,7 @@ class Connection(asyncio.Protocol):
     def _expire(self) -> None:
         self._alarm, self._alarm_at = None, math.inf
         if self._queue.expire(self.loop.time()):
-            self.end(RedisTimeoutError("the server left the first in line without a reply"))
+            self.end(RedisTimeoutError("nothing came from the server within the time of one call"))
         elif (due := self._queue.next_deadline()) is not None:
             self._set_alarm(due)
 
@@ -301,18 +334,36 @@ class _Batch:
 class ReplyQueue:
     """The callers that wait for replies on one connection, in the order of their commands; no I/O and no clock.
 
-    A caller that gave up keeps its place, and its reply is dropped. *seconds* is how long the connection may leave the
-    first caller without a reply; at most *limit* callers wait.
+    A caller that gave up keeps its place, and its reply is dropped. *seconds* is how long a caller waits, and how long the
+    connection may be silent while one waits; at most *limit* callers wait.
     """
 
-    __slots__ = ("_dues", "_earlier", "_limit", "_seconds", "_serial", "waiters")
+    __slots__ = (
+        "_dues",
+        "_earlier",
+        "_limit",
+        "_overdue",
+        "_quiet",
+        "_quiet_due",
+        "_seconds",
+        "_serial",
+        "arrivals",
+        "waiters",
+    )
 
     def __init__(self, *, seconds: float, limit: int) -> None:
         self._seconds = seconds
         self._limit = limit
         self.waiters: deque[Waiter] = deque()
+        self.arrivals = 0
+        """How often something came: a reply, or a good part of a large one."""
+        self._quiet = -1
+        self._quiet_due = math.inf
+        """When the connection counts as dead if the number of arrivals is still what it was at the first call since."""
         self._dues: deque[float] = deque()
-        """When the connection counts as dead if it has not answered the caller at the same place."""
+        """When the caller at the same place has waited *seconds*."""
+        self._overdue = 0
+        """How many of the first in line have waited that long, and been told so."""
         self._earlier: list[tuple[float, int, Waiter]] = []
         self._serial = 0
 
@@ -326,6 +377,9 @@ class ReplyQueue:
         due = now + self._seconds
         self.waiters.append(waiter if batch is None else _Batch(waiter, batch))
         self._dues.append(due)
+        if self._quiet != self.arrivals:
+            self._quiet = self.arrivals
+            self._quiet_due = due
         if seconds_left is not None and seconds_left < self._seconds:
             due = now + seconds_left
             earlier = self._earlier
@@ -342,6 +396,7 @@ class ReplyQueue:
         if not waiters:
             raise StrayReplyError("a reply came that nobody had asked for")
         waiter = waiters[0]
+        self.arrivals += 1
         if isinstance(waiter, _Batch):
             replies = waiter.replies
             replies.append(reply)
@@ -350,29 +405,45 @@ class ReplyQueue:
             reply = replies
         waiters.popleft()
         self._dues.popleft()
+        if self._overdue:
+            self._overdue -= 1
         if not waiter.done():
             waiter.set_result(reply)
 
     def expire(self, now: float) -> bool:
-        """End the wait of callers whose own time is over; tell whether the connection counts as dead."""
+        """End the wait of callers whose time is over; tell whether the connection counts as dead."""
         earlier = self._earlier
         while earlier and earlier[0][0] <= now:
             waiter = heappop(earlier)[2]
             if not waiter.done():
                 waiter.set_result(RedisTimeoutError("no reply within the deadline of the request"))
-        return bool(self._dues) and self._dues[0] <= now
+        if self.waiters and self._quiet_due <= now:
+            if self._quiet == self.arrivals:
+                return True
+            self._quiet = self.arrivals
+            self._quiet_due = now + self._seconds
+        dues = self._dues
+        while self._overdue < len(dues) and dues[self._overdue] <= now:
+            waiter = self.waiters[self._overdue]
+            if not waiter.done():
+                waiter.set_result(RedisTimeoutError("no reply in time, though the server has answered others"))
+            self._overdue += 1
+        return False
 
     def next_deadline(self) -> float | None:
         """Return when ``expire`` has something to do at the earliest, None when no caller waits."""
-        due = self._dues[0] if self._dues else None
-        if self._earlier and (due is None or self._earlier[0][0] < due):
-            return self._earlier[0][0]
-        return due
+        if not self.waiters:
+            return None
+        due = self._quiet_due
+        if self._overdue < len(self._dues):
+            due = min(due, self._dues[self._overdue])
+        return min(due, self._earlier[0][0]) if self._earlier else due
 
     def fail_all(self, error: Exception) -> None:
         """Hand *error* to all callers that still wait, and empty the queue."""
         waiters, self.waiters = self.waiters, deque()
         self._dues.clear()
+        self._overdue = 0
         self._earlier.clear()
         for waiter in waiters:
             if not waiter.done():
