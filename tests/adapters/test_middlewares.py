@@ -97,7 +97,7 @@ class OnRedis:
 
 class TestAsgiOnRedis(OnRedis, Asgi):
     def make_store(self) -> Store:
-        return RedisStore.from_url(self.url)
+        return RedisStore.from_url(self.url, timeout=10.0, connect_timeout=10.0)
 
 
 class TestWsgiOnRedis(OnRedis, Wsgi):

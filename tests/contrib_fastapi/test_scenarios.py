@@ -127,4 +127,4 @@ class TestOnRedis(InFastAPI):
         self.url = redis_server.url
 
     def make_store(self) -> Store:
-        return RedisStore.from_url(self.url)
+        return RedisStore.from_url(self.url, timeout=10.0, connect_timeout=10.0)

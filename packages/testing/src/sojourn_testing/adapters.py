@@ -378,7 +378,8 @@ class AdapterSuite:
         watched = _WatchedStore(
             MemoryStore() if isinstance(store, ClientSideStore) else store, suspends=self.store_suspends
         )
-        values: dict[str, Any] = {"preset": "testing", "secret": new_secret(), **settings}
+        # A machine that is busy with other tests may be slow to ask a server.
+        values: dict[str, Any] = {"preset": "testing", "secret": new_secret(), "request_deadline": 30.0, **settings}
         sessions: SessionManager[Visit] = SessionManager(
             Visit,
             store if is_client_side else watched,
