@@ -174,7 +174,7 @@ class Address:
             group = None
         if group is None:
             # outside the handler: the error may quote the URL
-            raise unreadable_url()
+            raise unreadable_url(self.url)
         return group
 
     def _sentinel_route(self, group: SentinelGroup, *, is_async: bool, deadline: ThreadDeadline) -> SentinelRoute:

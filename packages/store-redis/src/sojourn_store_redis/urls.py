@@ -42,14 +42,20 @@ def read_url(url: str, *, is_async: bool) -> dict[str, Any]:
             is_readable = False
     if not is_readable:
         # outside the handler: the error of urllib quotes the URL, and a traceback would show it as the cause
-        raise unreadable_url()
+        raise unreadable_url(url)
     if found.get("decode_responses"):
         raise ConfigurationError("SOJOURN_REDIS_URL must not ask for decode_responses: records are bytes")
     return {"connection_class": kind.Connection, **found}
 
 
-def unreadable_url() -> ConfigurationError:
-    """Return the error for a URL of no known form."""
+def unreadable_url(url: str) -> ConfigurationError:
+    """Return the error for a URL of no known form; it shows no part of it."""
+    userinfo, is_given, _ = url.partition("://")[2].rpartition("@")
+    if is_given and not {"/", "?", "#"}.isdisjoint(userinfo):
+        return ConfigurationError(
+            "SOJOURN_REDIS_URL cannot be read: its user or password holds a '/', '?' or '#' as it is, which ends that part "
+            "of a URL; write %2F, %3F and %23 for them, %40 for '@', %3A for ':' and %25 for '%'"
+        )
     return ConfigurationError(
         "SOJOURN_REDIS_URL cannot be read; write it as redis://user:password@host:6379/0, rediss://... for TLS, "
         "unix:///path/to/redis.sock?db=0, redis+sentinel://host:26379,host:26379/name-of-the-master/0 or "

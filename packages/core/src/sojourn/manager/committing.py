@@ -16,6 +16,7 @@ from sojourn.errors import (
     ResponseStartedError,
     SerializationError,
     SessionReadOnlyError,
+    SessionStateError,
     SessionUnavailableError,
 )
 from sojourn.manager import conflicts, opening, rotation
@@ -39,9 +40,9 @@ def is_unchanged(engine: Engine[T], state: RequestState[T]) -> bool:
     loaded = state.loaded
     try:
         if state.phase is not _LOADED or loaded is None:
-            return state.phase is SessionState.DESTROYED or (
-                state.phase is SessionState.NEW and not state.holds_anything()
-            )
+            if state.phase is SessionState.DESTROYED:
+                return state.written == "gone" or state.is_blank()
+            return state.phase is SessionState.NEW and not state.holds_anything()
         if state.payload is not loaded or state.base is not loaded:
             return False
         # Written out, since this runs twice for every request that uses its session: before the head and after the body.
@@ -92,7 +93,7 @@ async def commit(engine: Engine[T], state: RequestState[T]) -> CookieChange:
             case SessionState.READ_ONLY:
                 _refuse_silent_loss(state)
             case SessionState.DESTROYED:
-                pass
+                _refuse_writes_after_the_end(state)
     except SessionUnavailableError as error:
         state.unavailable = error
         raise
@@ -121,6 +122,14 @@ def _refuse_silent_loss(state: RequestState[T]) -> None:
     if not state.is_blank():
         msg = "the session was changed but cannot be written now: the store could not be reached, or is ahead of us"
         raise SessionReadOnlyError(msg)
+
+
+def _refuse_writes_after_the_end(state: RequestState[T]) -> None:
+    """Raise for data that was changed in place after destroy(), which nothing could refuse before."""
+    # What somebody else ended is dropped instead (FAILURES F7): the handler could not know.
+    if state.written != "gone" and not state.is_blank():
+        msg = "session.data was changed after destroy(), and is stored nowhere; change it before, or use logout()"
+        raise SessionStateError(msg)
 
 
 async def _create(engine: Engine[T], state: RequestState[T]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 from sojourn.session import Session
 
@@ -67,6 +67,15 @@ class ExtrasMapping:
     def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Self:
         self.session.update(other)
         return self
+
+    def __copy__(self) -> dict[str, Any]:
+        return self.session.copy()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be pickled or copied deeply, as the session does."""
+        raise TypeError(
+            "the session of a request cannot be pickled or copied deeply: it belongs to its request; take dict(request.session)"
+        )
 
     def clear(self) -> None:
         """See `Session.clear`."""

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
 from types import EllipsisType
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from msgspec import Struct
 
@@ -356,6 +356,15 @@ class Session(MutableMapping[str, Any], Generic[T]):
 
     def __hash__(self) -> int:
         return id(self)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be copied or pickled: a second one would be committed over the first."""
+        raise TypeError(
+            "a session belongs to its request and cannot be copied or pickled; take session.data, or dict(session)"
+        )
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        self.__reduce_ex__(None)
 
     def __repr__(self) -> str:
         """Show nothing of the content, and no token (SECURITY R6)."""

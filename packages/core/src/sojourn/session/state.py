@@ -468,7 +468,7 @@ class RequestState(Struct, Generic[T], eq=False):
         self.payload = Payload(data=b"", created_at=now, issued_at=now)
         self.base = self.ends_at = None
         self._drop_content()
-        self.rebind = True
+        self.rebind, self.touch_wanted = True, False
 
     def _drop_content(self) -> None:
         self.model_data = self.opened_extras = self.opened_flash = UNSET

@@ -6,6 +6,7 @@ Every value remembers its source. No error repeats a secret, neither in its mess
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 import re
@@ -51,6 +52,8 @@ _PLACES: Final = {
 }
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://.*", re.IGNORECASE | re.DOTALL)
 _LONGEST_SHOWN: Final = 60
+_SAMPLE: Final = 4096
+"""How many bytes at the beginning of an env file tell whether it is text."""
 _NOT_SET: Final = "-"
 
 
@@ -181,12 +184,23 @@ def encoding_of(path: Path) -> str:
     Raises ``ConfigurationError`` when the file cannot be read at all.
     """
     try:
-        path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        return "latin-1"
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror}); mend it or move it away") from error
-    return "utf-8"
+    try:
+        if content.startswith(
+            (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        ):  # as some editors and shells of Windows write
+            content.decode("utf-16")
+            return "utf-16"
+        if b"\0" in content[:_SAMPLE]:  # in UTF-16 without its mark no name would be found, and nothing would say so
+            raise ConfigurationError(
+                f"{path} is no text in UTF-8; save it as UTF-8, or with a byte order mark as UTF-16"
+            )
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8-sig" if content.startswith(codecs.BOM_UTF8) else "utf-8"
 
 
 def names_in_env_file(path: Path) -> list[str]:
