@@ -1,1 +1,1 @@
-"""Where Django looks for commands."""
+"""Where Django looks for the commands of an installed application."""
