@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sojourn_testing.adapters import AdapterSuite
     from sojourn_testing.browser import Browser, Reply, client
+    from sojourn_testing.clients import session_of
     from sojourn_testing.fakes import (
         FakeClock,
         Fault,
@@ -45,6 +46,7 @@ __all__ = [
     "make_label",
     "make_record",
     "make_write_id",
+    "session_of",
 ]
 
 _MODULES: Final = {
@@ -66,6 +68,7 @@ _MODULES: Final = {
     "make_label": "fakes",
     "make_record": "fakes",
     "make_write_id": "fakes",
+    "session_of": "clients",
 }
 """The module of each public name."""
 
