@@ -1,5 +1,8 @@
 """The tests of other libraries, taken from their sources when they run, and what we expect them to say of ours.
 
+One entry of SUITES for each file or folder of tests: where it comes from, what runs it on our sessions (a plugin of pytest or
+a script in ``shims``), on which stores, and the tests that fail, each with its reason.
+
 Nothing of theirs is kept in the repository: a source is downloaded into ``.cache/compat`` by pip, or stands unpacked in the
 directory that ``SOJOURN_COMPAT_SOURCES`` names. Without a network and without that the run fails and says so.
 """
@@ -11,7 +14,7 @@ import re
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -24,7 +27,7 @@ SHIMS = Path(__file__).parent / "shims"
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """One file of another library's tests, and the difference that each failing test stands for."""
+    """Tests of another library, and the difference that each failing test stands for."""
 
     name: str
     """How the page calls it."""
@@ -36,6 +39,14 @@ class Suite:
     shim: str
     differs: dict[str, str]
     """By the name of the test: why it fails on ours, and is to fail."""
+    differs_on: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The same by the store that it concerns alone."""
+    not_applicable: dict[str, str] = field(default_factory=dict)
+    """By the name of the test: what of another backend it looks into."""
+    label: str = ""
+    """Where the shim is a script: what it is to run, from the folder that holds `tests`."""
+    stores: tuple[str, ...] = ("memory",)
+    """The stores that it runs on, each by its name for the shim's SOJOURN_COMPAT_STORE."""
 
 
 STARLETTE = Suite(
@@ -68,19 +79,100 @@ STARSESSIONS = Suite(
         "test_session_timedelta_lifetime": "looks at an attribute of their middleware; a `timedelta` is taken",
     },
 )
-SUITES = (STARLETTE, STARSESSIONS)
+
+_ENGINE = "chooses another engine of Django's by SESSION_ENGINE; the middleware serves sojourn's alone"
+_CACHE = "looks into the cache that Django's engine of this test keeps its sessions in"
+_CLEARS = "sends a cookie that leads nowhere and wants it deleted: it is left alone, for a slow request must not end the login of a later one (SECURITY R13)"
+_DJANGO_DIFFERS = {
+    "sessions_tests": {
+        "tests.SessionMiddlewareTests.test_no_httponly_session_cookie": "shows the cookie to scripts, which is refused (SECURITY R18)",
+        "tests.SessionMiddlewareTests.test_session_delete_on_end": _CLEARS,
+        "tests.SessionMiddlewareTests.test_session_delete_on_end_with_custom_domain_and_path": _CLEARS,
+    },
+    "auth_tests": {
+        "test_views.LoginTest.test_session_key_flushed_on_login_after_password_change": "wants the same key after the same user has "
+        "logged in again: every login gives a new one (SECURITY R8)",
+    },
+}
+_DJANGO_NOT_APPLICABLE = {
+    "sessions_tests": {
+        "tests.CacheSessionTests.test_create_and_save": _CACHE,
+        "tests.CacheSessionTests.test_create_and_save_async": _CACHE,
+        "tests.CacheSessionTests.test_default_cache": _CACHE,
+        "tests.CacheSessionTests.test_non_default_cache": _CACHE,
+        "tests.SessionMiddlewareTests.test_empty_session_saved": "looks into the table of Django's engine for databases",
+        "tests.SessionMiddlewareTests.test_session_update_error_redirect": "puts a session of Django's engine for databases in the "
+        "place of ours, which the middleware does not store",
+    },
+    "admin_views": dict.fromkeys(
+        (
+            "tests.AdminCustomQuerysetTest.test_changelist_view_count_queries",
+            "tests.AdminSearchTest.test_no_total_count",
+            "tests.AdminSearchTest.test_reset_link",
+            "tests.GroupAdminTest.test_group_permission_performance",
+            "tests.UserAdminTest.test_user_permission_performance",
+        ),
+        "counts the queries of the database, those of Django's engine for databases among them",
+    ),
+    "test_client": {
+        "tests.ClientTest.test_logout_cookie_sessions": _ENGINE,
+        "tests.ClientTest.test_sessions_app_is_not_installed": _ENGINE,
+        "tests.ClientTest.test_view_with_login_when_sessions_app_is_not_installed": _ENGINE,
+    },
+}
+_DJANGO_DIFFERS_IN_COOKIES = {
+    "auth_tests": dict.fromkeys(
+        (
+            "test_templates.AuthTemplateTests.test_password_reset_confirm_view_custom_username_hint",
+            "test_templates.AuthTemplateTests.test_password_reset_confirm_view_error_title",
+            "test_templates.AuthTemplateTests.test_password_reset_confirm_view_valid_token",
+            "test_views.CustomUserCompositePrimaryKeyPasswordResetTest.test_confirm_valid_custom_user",
+            "test_views.CustomUserPasswordResetTest.test_confirm_valid_custom_user",
+            "test_views.PasswordResetTest.test_confirm_complete",
+            "test_views.PasswordResetTest.test_confirm_custom_reset_url_token",
+            "test_views.PasswordResetTest.test_confirm_different_passwords",
+            "test_views.PasswordResetTest.test_confirm_display_user_from_form",
+            "test_views.PasswordResetTest.test_confirm_login_post_reset",
+            "test_views.PasswordResetTest.test_confirm_login_post_reset_already_logged_in",
+            "test_views.PasswordResetTest.test_confirm_login_post_reset_custom_backend",
+            "test_views.PasswordResetTest.test_confirm_redirect_custom",
+            "test_views.PasswordResetTest.test_confirm_redirect_custom_named",
+            "test_views.PasswordResetTest.test_confirm_redirect_default",
+            "test_views.PasswordResetTest.test_confirm_valid",
+            "test_views.UUIDUserPasswordResetTest.test_confirm_valid_custom_user",
+        ),
+        "changes `client.session` and saves it, which reaches no session that is in the client's cookie; Django's own engine for "
+        "cookies fails them, too",
+    ),
+}
+DJANGO = tuple(
+    Suite(
+        name=label,
+        folder=f"django-{version('django')}",
+        source=f"Django=={version('django')}",
+        tests=f"tests/{label}",
+        shim="django_suites",
+        label=label,
+        differs=_DJANGO_DIFFERS.get(label, {}),
+        differs_on={"cookie": _DJANGO_DIFFERS_IN_COOKIES.get(label, {})},
+        not_applicable=_DJANGO_NOT_APPLICABLE.get(label, {}),
+        stores=("memory", "cookie", "redis"),
+    )
+    for label in ("sessions_tests", "messages_tests", "auth_tests", "test_client", "csrf_tests", "admin_views")
+)
+SUITES = (STARLETTE, STARSESSIONS, *DJANGO)
 
 
 def unpacked(suite: Suite) -> Path:
     """Return where the source of a suite stands, downloaded if it has to be."""
     given = os.environ.get("SOJOURN_COMPAT_SOURCES")
     folder = (Path(given) if given else CACHE) / suite.folder
-    if (folder / suite.tests).is_file():
+    if (folder / suite.tests).exists():
         return folder
     CACHE.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run(
-        [*command, "--no-binary", ":all:", "--dest", str(CACHE), suite.source],
+        [*command, "--no-binary", suite.folder.rpartition("-")[0], "--dest", str(CACHE), suite.source],
         capture_output=True,
         text=True,
         check=False,
@@ -90,7 +182,7 @@ def unpacked(suite: Suite) -> Path:
         with tarfile.open(archive) as opened:
             opened.extractall(CACHE, filter="data")
     folder = CACHE / suite.folder
-    if not (folder / suite.tests).is_file():
+    if not (folder / suite.tests).exists():
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
         raise AssertionError(
             f"the tests of {suite.name} cannot be had from {suite.source}: {' '.join(lines) or 'it holds no ' + suite.tests}; "
@@ -99,36 +191,26 @@ def unpacked(suite: Suite) -> Path:
     return folder
 
 
-def run(suite: Suite) -> dict[str, bool]:
+def run(suite: Suite, store: str) -> dict[str, bool]:
     """Run a suite against ours in a process of its own; return which of its tests passed, by name."""
     folder = unpacked(suite)
-    report = CACHE / f"{suite.name}.xml"
+    report = CACHE / f"{suite.name}-{store}.xml"
     CACHE.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(SHIMS), str(folder)))}
-    options = [
-        "-c",
-        os.devnull,
-        "--rootdir",
-        ".",
-        "-p",
-        suite.shim,
-        "-p",
-        "no:cacheprovider",
-        "-q",
-        "--junitxml",
-        str(report),
-    ]
+    environment["SOJOURN_COMPAT_STORE"] = store
+    if suite.label:
+        command = [str(SHIMS / f"{suite.shim}.py"), suite.label, str(report)]
+        place = (folder / suite.tests).parent
+    else:
+        options = ["-c", os.devnull, "--rootdir", ".", "-p", suite.shim, "-p", "no:cacheprovider", "-q"]
+        command = ["-m", "pytest", *options, "--junitxml", str(report), suite.tests]
+        place = folder
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, suite.tests],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, *command], cwd=place, env=environment, capture_output=True, text=True, check=False
     )
     assert report.is_file(), done.stdout + done.stderr
-    cases = list(ET.parse(report).getroot().iter("testcase"))
+    cases = [case for case in ET.parse(report).getroot().iter("testcase") if case.find("skipped") is None]
     assert cases, done.stdout
     return {
         re.sub(r"\[asyncio\]|asyncio-", "", case.attrib["name"]): case.find("failure") is None
@@ -137,16 +219,28 @@ def run(suite: Suite) -> dict[str, bool]:
     }
 
 
-def rows_of(suite: Suite, outcomes: dict[str, bool]) -> str:
-    """Return what the page says of a suite."""
-    passed = sum(outcomes.values())
-    lines = [
-        f"`{suite.tests}` of {suite.folder.replace('-', ' ')}: {passed} of {len(outcomes)} pass as they are.",
-        "",
-        "| test that differs | why |",
-        "|---|---|",
-        *(f"| `{name}` | {suite.differs.get(name, 'unknown')} |" for name, passes in outcomes.items() if not passes),
-    ]
+def rows_of(suite: Suite, outcomes: dict[str, dict[str, bool]]) -> str:
+    """Return what the page says of a suite, from the outcomes on each store."""
+    where = f"`{suite.tests}` of {suite.folder.replace('-', ' ')}"
+    failing = {store: [name for name, passes in of.items() if not passes] for store, of in outcomes.items()}
+    if suite.label:
+        lines = [f"{where}:", "", "| store | tests | passed | failed | not applicable |", "|---|---|---|---|---|"]
+        for store, of in outcomes.items():
+            foreign = sum(name in suite.not_applicable for name in failing[store])
+            passed, failed = sum(of.values()), len(failing[store]) - foreign
+            lines.append(f"| {store} | {len(of)} | {passed} | {failed} | {foreign} |")
+    else:
+        lines = [f"{where}: {sum(of.values())} of {len(of)} pass as they are." for of in outcomes.values()]
+    names = dict.fromkeys(name for of in failing.values() for name in of)
+    tables = {"test that differs": suite.differs}
+    tables |= {f"test that differs on {store}": reasons for store, reasons in suite.differs_on.items()}
+    tables["test that is not applicable"] = suite.not_applicable
+    known = {name for reasons in tables.values() for name in reasons}
+    tables["test that fails"] = dict.fromkeys([name for name in names if name not in known], "unknown")
+    for head, reasons in tables.items():
+        rows = [f"| `{name}` | {why} |" for name, why in reasons.items() if name in names]
+        if rows:
+            lines += ["", f"| {head} | why |", "|---|---|", *rows]
     return "\n".join(lines)
 
 
@@ -157,7 +251,7 @@ def section_of(text: str, suite: Suite) -> tuple[int, int]:
     return start, text.index(closing, start)
 
 
-def write(suite: Suite, outcomes: dict[str, bool]) -> None:
+def write(suite: Suite, outcomes: dict[str, dict[str, bool]]) -> None:
     """Put what a run found on the page; nothing changes where it was known."""
     text = PAGE.read_text(encoding="utf-8")
     start, end = section_of(text, suite)

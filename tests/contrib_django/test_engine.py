@@ -50,6 +50,7 @@ def appending(key: str) -> Step:
 
 
 STEPS = st.one_of(
+    st.none(),
     st.builds(setting, KEYS | st.just(1), VALUES),
     st.builds(appending, KEYS),
     KEYS.map(lambda key: lambda session: session.pop(key, None)),
@@ -62,7 +63,6 @@ STEPS = st.one_of(
         lambda session: session.flush(),
         lambda session: session.create(),
         lambda session: session.set_test_cookie(),
-        None,
     ]),
 )  # fmt: skip
 

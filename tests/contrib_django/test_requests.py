@@ -116,6 +116,49 @@ def test_a_principal_bound_by_hand_is_another_user_too(sessions: SessionManager[
     assert (again.principal, again["_auth_user_id"], "secret" in again) == (str(ada.pk), str(ada.pk), False)
 
 
+def test_what_was_stored_for_another_user_is_not_stored_for_this_one(sessions: SessionManager[Visitor]) -> None:
+    """Also where a receiver of the signal has saved the session before it was bound."""
+    session = SessionStore[Visitor]()
+    session.update({"secret": "somebody's", "_auth_user_id": "1"})
+    session.typed.login("70")
+    session.save()
+    session.bind("1")
+    assert "secret" not in session
+    session.save()
+    assert dict(SessionStore[Visitor](session.session_key)) == {"_auth_user_id": "1"}
+
+
+@in_memory
+def test_a_view_that_asks_for_the_key_after_it_was_cycled_gets_the_new_one(sessions: SessionManager[Visitor]) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        request.session.cycle_key()
+        return HttpResponse(request.session.session_key)
+
+    session = SessionStore[Visitor]()
+    session["a"] = 1
+    session.save()
+    request = RequestFactory().get("/")
+    request.COOKIES[_cookie_name()] = session.session_key
+    reply = SessionMiddleware(view)(request)
+    assert reply.content.decode() == reply.cookies[_cookie_name()].value != session.session_key
+    assert SessionStore[Visitor](reply.content.decode())["a"] == 1
+
+
+@in_memory
+def test_modified_alone_moves_the_idle_deadline(sessions: SessionManager[Visitor]) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        request.session.modified = request.session.get("a") == 1
+        return HttpResponse()
+
+    session = SessionStore[Visitor]()
+    session["a"] = 1
+    session.save()
+    request = RequestFactory().get("/")
+    request.COOKIES[_cookie_name()] = session.session_key
+    SessionMiddleware(view)(request)
+    assert request.session.decisions.written == "touched"
+
+
 def test_after_revoke_all_the_admin_shows_the_login_page(sessions: SessionManager[Visitor], ada: Any) -> None:
     client = Client()
     reply = client.post("/admin/login/?next=/admin/", {"username": "ada", "password": "secret"})
