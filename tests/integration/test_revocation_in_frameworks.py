@@ -1,7 +1,9 @@
 """One manager behind several frameworks: after revoke_all(user) no page of any shows the user logged in."""
 
 # FastAPI reads annotations that name what is local to a function, so they are no strings here.
+import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Annotated, Any
 
 import flask
@@ -15,8 +17,18 @@ from sojourn.settings import SessionSettings
 from sojourn.testing import Browser, client
 from sojourn_contrib_fastapi import SessionDependency, install, require_login
 from sojourn_contrib_flask import Sojourn
+from tests.contrib_django.project import configure
 from tests.core.models import Visit
 from tests.servers import RedisServer
+
+configure()
+
+from django.contrib import admin  # noqa: E402 - after configure()
+from django.contrib.auth import get_user_model  # noqa: E402
+from django.test.utils import override_settings  # noqa: E402
+from django.urls import path  # noqa: E402
+
+URLS = "tests_of_revocation_urls"
 
 
 class User(UserMixin):  # type: ignore[misc] # it carries no types
@@ -60,6 +72,33 @@ def in_fastapi(sessions: SessionManager[Visit]) -> Any:
     return app
 
 
+def in_django(sessions: SessionManager[Visit]) -> Any:
+    from django.contrib.auth import login
+    from django.core.wsgi import get_wsgi_application
+    from django.http import HttpRequest, HttpResponse
+
+    def enter(request: HttpRequest) -> HttpResponse:
+        login(request, get_user_model().objects.get(pk=7))
+        return HttpResponse()
+
+    def show(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(f"user {request.user.pk}" if request.user.is_authenticated else "nobody")
+
+    urls: Any = sys.modules[URLS]
+    urls.urlpatterns = [path("login", enter), path("", show), path("admin/", admin.site.urls)]
+    return get_wsgi_application()
+
+
+@pytest.fixture
+def django(sessions: SessionManager[Visit], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make user 7 a user of Django, too."""
+    user = get_user_model().objects.create_superuser("ada", "ada@example.com", "secret", pk=7)
+    monkeypatch.setitem(sys.modules, URLS, ModuleType(URLS))
+    with override_settings(SOJOURN_MANAGER=sessions, ROOT_URLCONF=URLS):
+        yield
+    user.delete()
+
+
 @pytest.fixture(params=["memory", "cookie", pytest.param("redis", marks=pytest.mark.server)])
 def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionManager[Visit]]:
     if request.param == "redis":
@@ -74,8 +113,9 @@ def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     manager.blocking.close()
 
 
+@pytest.mark.usefixtures("django")
 def test_after_revoke_all_no_page_of_any_framework_shows_the_user_logged_in(sessions: SessionManager[Visit]) -> None:
-    applications: list[Callable[[SessionManager[Visit]], Any]] = [in_flask, in_fastapi]
+    applications: list[Callable[[SessionManager[Visit]], Any]] = [in_flask, in_django, in_fastapi]
     sites = [client(make(sessions), sessions) for make in applications]
     try:
         visitors: list[Browser[Visit]] = []
@@ -85,17 +125,23 @@ def test_after_revoke_all_no_page_of_any_framework_shows_the_user_logged_in(sess
                 assert visitor.get(path).status == 200
                 assert "user 7" in visitor.get("/").text
                 visitors.append(visitor)
+        assert "Site administration" in visitors[2].get("/admin/").text
         sessions.blocking.revoke_all("7")
         for visitor in visitors:
             assert "nobody" in visitor.get("/").text
+        assert visitors[2].get("/admin/").header("location") == "/admin/login/?next=/admin/"
         assert visitors[-1].get("/inside").status == 401
     finally:
         for site in sites:
             site.close()
 
 
-def test_a_session_begun_under_one_framework_is_the_same_under_another(sessions: SessionManager[Visit]) -> None:
-    sites = [client(make(sessions), sessions) for make in (in_flask, in_fastapi)]
+@pytest.mark.usefixtures("django")
+@pytest.mark.parametrize("begin", [in_flask, in_django])
+def test_a_session_begun_under_one_framework_is_the_same_under_another(
+    begin: Callable[[SessionManager[Visit]], Any], sessions: SessionManager[Visit]
+) -> None:
+    sites = [client(make(sessions), sessions) for make in (begin, in_fastapi)]
     try:
         first, second = sites
         first.get("/login")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import blocks, page, section
+from tests.docs.test_quickstart import DJANGO, SETTINGS, URLS
 from tests.packaging.environments import make_environment, third_parties_of
 
 pytestmark = pytest.mark.slow
@@ -37,3 +38,16 @@ def test_the_quickstart_works_with_wheels_alone(framework: str, wheels: dict[str
     (environment.folder / "visitors.py").write_text(blocks(section(PAGE, "Declare the session"))[0])
     (environment.folder / "shop.py").write_text(blocks(section(PAGE, framework))[0])
     assert environment.answer(DRIVE, SOJOURN_PRESET="testing") == [[], ["emma"], ["emma"], []]
+
+
+def test_the_quickstart_of_django_works_with_wheels_alone(wheels: dict[str, Path], tmp_path: Path) -> None:
+    environment = make_environment(
+        tmp_path / "clean",
+        [wheels[name] for name in ("core", "contrib-django", "testing")],
+        third_parties_of("sojourn", "sojourn-contrib-django"),
+    )
+    settings, views = blocks(section(PAGE, "Django"))
+    files = {"visitors": blocks(section(PAGE, "Declare the session"))[0], "settings": settings + SETTINGS}
+    for name, code in {**files, "views": views, "urls": URLS}.items():
+        (environment.folder / f"{name}.py").write_text(code)
+    assert environment.answer(DJANGO, SOJOURN_PRESET="testing") == [[], ["emma"], ["emma"], [], "1", ["emma"], 1, []]
