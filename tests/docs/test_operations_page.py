@@ -69,7 +69,7 @@ def test_the_settings_that_the_page_names_exist() -> None:
 
 def test_the_values_that_the_page_gives_are_the_defaults() -> None:
     given = re.findall(r"`SOJOURN_([A-Z0-9_]+)`\s=\s([\w.]+?)(?=[.,;]?\s)", PAGE)
-    assert len(given) > len(FAULTS) / 2
+    assert len(given) >= 15
     for variable, value in given:
         name = variable.lower()
         default = SessionSettings.model_fields[name].default

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from tests.servers import LOOPBACK
 
 
-def write_certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
+def write_certificate(folder: Path, *, expired: bool = False) -> tuple[Path, ssl.SSLContext]:
     """Return the file of the certificate, which clients trust, and the context of a server that has its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
@@ -26,8 +26,8 @@ def write_certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now - timedelta(days=3))
+        .not_valid_after(now - timedelta(days=2) if expired else now + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(LOOPBACK))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())

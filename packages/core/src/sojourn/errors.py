@@ -44,8 +44,11 @@ class PluginConflictError(ConfigurationError):
 class SessionUnavailableError(SojournError):
     """Sessions cannot be used now; the same request may succeed in *retry_after* seconds (FAILURES F1, F5, F9).
 
-    *server* names the one that failed, where a store has several.
+    *server* names the one that failed, where a store has several. *kind* says in a word or two what is the matter, for
+    the log and the metrics: ``timeout``, ``refused``, ``auth``, ``out of memory`` ... (F26).
     """
+
+    kind: str = "unavailable"
 
     def __init__(
         self,
@@ -53,8 +56,11 @@ class SessionUnavailableError(SojournError):
         *,
         retry_after: float = 1.0,
         server: str = "",
+        kind: str = "",
     ) -> None:
         super().__init__(message)
+        if kind:
+            self.kind = kind
         self.retry_after = retry_after
         self.server = server
 
@@ -66,12 +72,15 @@ class StoreUnavailableError(SessionUnavailableError):
 class StoreTimeoutError(StoreUnavailableError):
     """The store did not answer in time; whether the operation took effect is unknown (FAILURES F6)."""
 
+    kind = "timeout"
     is_alone: bool = False
     """Whether the server answered others meanwhile, so that it says nothing about the server: no breaker counts it (F25)."""
 
 
 class BreakerOpenError(SessionUnavailableError):
     """The circuit breaker is open and refused the call at once."""
+
+    kind = "breaker open"
 
 
 class SessionReadOnlyError(SessionUnavailableError):

@@ -6,13 +6,21 @@ code (SECURITY R6).
 
 from __future__ import annotations
 
+import re
+from socket import gaierror
+from ssl import SSLError
 from typing import Any, TypeGuard
 
 from redis.exceptions import (
     AskError,
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
     BusyLoadingError,
+    ClusterDownError,
     MasterDownError,
     MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
@@ -45,8 +53,48 @@ def mapped(error: Exception, *, operation: str, address: str) -> StoreUnavailabl
             f"redis at {address} did not answer {operation} in time; whether it took effect is unknown, "
             "try again with the same write id"
         )
-    kind = WrongTypeError if is_wrong_type(error) else StoreUnavailableError
-    return kind(f"redis at {address} could not do {operation}: {_reason(error)}; try again later")
+    make = WrongTypeError if is_wrong_type(error) else StoreUnavailableError
+    return make(f"redis at {address} could not do {operation}: {_reason(error)}; try again later", kind=_kind_of(error))
+
+
+_DENIED = re.compile(r"'([a-z|]+)' command")
+_BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
+    (ReadOnlyError, "read-only"),
+    (BusyLoadingError, "loading"),
+    (OutOfMemoryError, "out of memory"),
+    (MasterDownError, "no master"),
+    (ClusterDownError, "cluster down"),
+    (AuthenticationError, "auth"),
+    (AuthenticationWrongNumberOfArgsError, "auth"),
+    (QueueFullError, "queue full"),
+)
+_BY_CODE = (("NOREPLICAS", "too few replicas"), ("NOAUTH", "auth"), ("WRONGPASS", "auth"))
+_BY_CAUSE: tuple[tuple[type[BaseException], str], ...] = (
+    (ConnectionRefusedError, "refused"),
+    (gaierror, "name not found"),
+    (SSLError, "tls"),
+    (TimeoutError, "timeout"),
+)
+
+
+def _kind_of(error: Exception) -> str:
+    """Return in a word or two what is the matter, as the server or the system said it (FAILURES F26)."""
+    text = str(error)
+    if isinstance(error, NoPermissionError):
+        command = _DENIED.search(text)
+        return f"denied: {command[1]}" if command else "denied"
+    for kind, name in _BY_CLASS:
+        if isinstance(error, kind):
+            return name
+    if isinstance(error, ResponseError):
+        return next((name for code, name in _BY_CODE if text.startswith(code)), "refused by the server")
+    cause: BaseException | None = error
+    while cause is not None:
+        for kind, name in _BY_CAUSE:
+            if isinstance(cause, kind):
+                return name
+        cause = cause.__cause__ or cause.__context__
+    return "connection lost"
 
 
 def is_wrong_type(reply: object) -> bool:

@@ -178,7 +178,7 @@ def _lane(
         if breaker is not None and isinstance(store, PartitionedStore) and store.partition is not None:
             breaker = ServerBreakers(breaker, store.partition, on_change=partial(events.breaker, calls))
     budget = RetryBudget(share=settings.retry_budget, floor=_FAULTS_MET_AT_ONCE * settings.retry_attempts)
-    return Lane(timed, breaker, budget)
+    return Lane(calls, timed, breaker, budget)
 
 
 def _serializer(serializer: str | Serializer[T] | SerializerFactory | None, model: type[T]) -> Serializer[T]:

@@ -6,13 +6,17 @@ R33).
 
 from __future__ import annotations
 
+import logging
 import math
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from threading import Lock
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from sojourn import metrics as names
 from sojourn.errors import (
+    BreakerOpenError,
     ConfigurationError,
     SessionUnavailableError,
     SojournError,
@@ -54,6 +58,9 @@ OVERTAKEN: Final = (
     "the reply to a write was lost, and others wrote the session so often since that the record no longer tells whether "
     "it took effect; try again later"
 )
+SUMMARY_SECONDS: Final = 30.0
+"""How long the log says nothing of an outage after it has said something."""
+_log = logging.getLogger("sojourn.store")
 NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
@@ -101,9 +108,29 @@ class Lane:
     A server that is out of memory or read-only refuses writes and answers reads, which must go on (FAILURES F27).
     """
 
-    __slots__ = ("breaker", "budget", "servers", "timed")
+    __slots__ = (
+        "_failures",
+        "_is_told",
+        "_lock",
+        "_silent_until",
+        "_verb",
+        "breaker",
+        "budget",
+        "outage",
+        "servers",
+        "timed",
+    )
 
-    def __init__(self, timed: str, breaker: CircuitBreaker | ServerBreakers | None, budget: RetryBudget) -> None:
+    def __init__(
+        self, verb: str, timed: str, breaker: CircuitBreaker | ServerBreakers | None, budget: RetryBudget
+    ) -> None:
+        self._verb = verb
+        self.outage: float | None = None
+        """When the outage began that goes on, by the monotonic clock; None while calls succeed."""
+        self._is_told = False
+        self._silent_until = -math.inf
+        self._failures: Counter[str] = Counter()
+        self._lock = Lock()
         self.timed = timed
         """The metric of their durations."""
         self.servers = breaker if isinstance(breaker, ServerBreakers) else None
@@ -117,6 +144,35 @@ class Lane:
         breakers = self.servers or self.breaker
         if breakers is not None:
             breakers.reset(now)
+
+    def note_failure(self, failure: SessionUnavailableError, now: float) -> None:
+        """Log the beginning of an outage with its cause, then every 30 s how many calls failed (FAILURES F26)."""
+        with self._lock:
+            began = self.outage
+            if began is None:
+                self.outage, self._is_told = now, False
+            self._failures[failure.kind] += 1
+            if now < self._silent_until:
+                return
+            if began is None:
+                _log.warning("the session store cannot %s (%s): %s", self._verb, failure.kind, failure)
+            else:
+                _log.warning(
+                    "the session store cannot %s for %.0f s now; failed since it was last said: %s",
+                    self._verb,
+                    now - began,
+                    ", ".join(f"{count} {kind}" for kind, count in self._failures.most_common()),
+                )
+            self._failures.clear()
+            self._is_told = True
+            self._silent_until = now + SUMMARY_SECONDS
+
+    def note_recovery(self, now: float) -> None:
+        """Log that calls succeed again, if it was logged that they fail."""
+        with self._lock:
+            began, self.outage = self.outage, None
+            if began is not None and self._is_told:
+                _log.info("the session store can %s again, after %.0f s", self._verb, now - began)
 
 
 class GuardedStore:
@@ -322,7 +378,11 @@ class GuardedStore:
             permit = None
             period = breaker.closed_period if breaker is not None else None
             if breaker is not None and period is None:
-                permit = breaker.acquire(tried)
+                try:
+                    permit = breaker.acquire(tried)
+                except BreakerOpenError as refusal:
+                    lane.note_failure(refusal, tried)
+                    raise
             try:
                 running = work(*arguments, **options)
                 if was_handed and deadline is not None and deadline.left < self._longest_load:
@@ -344,6 +404,8 @@ class GuardedStore:
                     breaker.succeed_closed(period, tried, now)
                 elif breaker is not None and permit is not None:
                     breaker.succeed(permit, now)
+                if lane.outage is not None:
+                    lane.note_recovery(now)
                 if self._events.has_metrics:
                     self._events.timing(lane.timed, now - begun, {"operation": operation})
                 if attempt == 0 or after_retry is None:
@@ -352,16 +414,19 @@ class GuardedStore:
             now = monotonic()
             if deadline is not None:
                 deadline.spend(now - tried)
+            is_alone = isinstance(failure, StoreTimeoutError) and failure.is_alone
+            if not is_alone:
+                lane.note_failure(failure, now)
             if breaker is not None:
                 if permit is None:
                     permit = Permit(cast("int", period), tried)
-                if isinstance(failure, StoreTimeoutError) and failure.is_alone:
+                if is_alone:
                     breaker.release(permit, now)
                 elif servers is None:
                     breaker.fail(permit, now)
                 else:
                     servers.fail(breaker, permit, failure.server if id or label else "", now)
-            kind = "timeout" if isinstance(failure, StoreTimeoutError) else "unavailable"
+            kind = failure.kind.partition(":")[0]
             self._events.increment(names.ERROR, tags={"operation": operation, "kind": kind})
             delay = None if attempt + 1 == tries else self._retry.delay(attempt, now - begun, random.random)
             if delay is None or not lane.budget.try_spend(now):
