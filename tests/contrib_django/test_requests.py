@@ -15,6 +15,7 @@ from django.test import AsyncClient, Client, LiveServerTestCase, RequestFactory
 from django.test.utils import override_settings
 
 from sojourn import MemoryStore, SessionManager
+from sojourn.adapters import AsyncRequestSession
 from sojourn.errors import StoreUnavailableError
 from sojourn_contrib_django.engine import SessionStore
 from sojourn_contrib_django.middleware import SessionMiddleware
@@ -263,6 +264,25 @@ def test_a_request_that_looks_at_no_session_says_nothing_of_it(sessions: Session
     assert (reply.has_header("Vary"), _cookie_name() in reply.cookies) == (False, False)
     assert client.get("/read").headers["Vary"] == "Cookie"
     assert Client().get("/read").headers["Vary"] == "Cookie"
+
+
+@in_memory
+def test_an_asynchronous_request_loads_before_the_view_but_on_excluded_paths(
+    sessions: SessionManager[Visitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    async def load(_: AsyncRequestSession[Visitor]) -> None:
+        loads.append("load")
+
+    monkeypatch.setattr(AsyncRequestSession, "load", load)
+    client = Waiting()
+    with override_settings(SOJOURN_EXCLUDE=["/untouched"]):
+        client.get("/untouched")
+        assert loads == []
+        client.get("/aread")
+        assert loads == ["load"]
+    client.close(sessions)
 
 
 # -- how long ------------------------------------------------------------------------------------------------------
