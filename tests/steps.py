@@ -254,6 +254,9 @@ def _looked_at(receiver: str | bytes, method: str, arguments: Sequence[Any], ans
     if method in {"find", "index"}:
         start = arguments[1] if len(arguments) > 1 else 0
         return max(0, (len(receiver) if answer < 0 else answer) - start)
+    if method in {"rfind", "rindex"}:
+        start, end = (*arguments[1:], *(0, len(receiver))[len(arguments) - 1 :])
+        return max(0, end - max(answer, start))
     if method in {"startswith", "endswith"}:
         return max(map(len, arguments[0] if isinstance(arguments[0], tuple) else arguments[:1]))
     if method == "join":

@@ -33,11 +33,11 @@ class ClientSide:
     def find_tokens(self, cookies: CookiePolicy, header: str, /) -> tuple[str, ...]:
         """Return what of a Cookie header is worth opening: one value plainly under our name, or what the rules find."""
         name = cookies.opening
-        at = header.find(name)
+        at = header.rfind(name)
         if at < 0:
             return ()
-        start = at + len(name)
-        if (not at or header[at - 2 : at] == "; ") and header.find(name, start) < 0:
+        if (not at or header[at - 2 : at] == "; ") and header.rfind(name, 0, at) < 0:
+            start = at + len(name)
             end = header.find(";", start)
             token = header[start:] if end < 0 else header[start:end]
             if token and token[0] not in _AROUND and token[-1] not in _AROUND and len(token) <= _LONGEST_TOKEN:

@@ -67,15 +67,14 @@ def find_tokens(cookies: CookiePolicy, header: str) -> tuple[str, ...]:
     next to nothing. Whatever else may be meant is read by the rules.
     """
     opening = cookies.opening
-    at = header.find(opening)
+    # From the right: what looks for the last one has no table to ask, and goes over other cookies in half the time.
+    at = header.rfind(opening)
     if at < 0:
         return ()
-    if not at or header[at - 2 : at] == "; ":
+    if (not at or header[at - 2 : at] == "; ") and header.rfind(opening, 0, at) < 0:
         found = _match_value(header, at + len(opening))
         if found is not None:
-            end = found.end()
-            if end == len(header) or header.find(opening, end) < 0:
-                return (found[0],)
+            return (found[0],)
     return choose(read_cookies(header, cookies.name), is_token, MOST_TOKENS)
 
 
