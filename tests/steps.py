@@ -255,8 +255,9 @@ def _looked_at(receiver: str | bytes, method: str, arguments: Sequence[Any], ans
         start = arguments[1] if len(arguments) > 1 else 0
         return max(0, (len(receiver) if answer < 0 else answer) - start)
     if method in {"rfind", "rindex"}:
-        start, end = (*arguments[1:], *(0, len(receiver))[len(arguments) - 1 :])
-        return max(0, end - max(answer, start))
+        start: int = arguments[1] if len(arguments) > 1 else 0
+        end: int = arguments[2] if len(arguments) > 2 else len(receiver)
+        return max(0, end - (start if answer < 0 else int(answer)))
     if method in {"startswith", "endswith"}:
         return max(map(len, arguments[0] if isinstance(arguments[0], tuple) else arguments[:1]))
     if method == "join":
