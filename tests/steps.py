@@ -252,10 +252,10 @@ def _is_foreign(function: Any) -> bool:
 def _looked_at(receiver: str | bytes, method: str, arguments: Sequence[Any], answer: Any) -> int:
     """Return how much of its text a method looks at, and how much it makes."""
     if method in {"find", "index"}:
-        start = arguments[1] if len(arguments) > 1 else 0
-        return max(0, (len(receiver) if answer < 0 else answer) - start)
-    if method in {"rfind", "rindex"}:
         start: int = arguments[1] if len(arguments) > 1 else 0
+        return max(0, (len(receiver) if answer < 0 else int(answer)) - start)
+    if method in {"rfind", "rindex"}:
+        start = arguments[1] if len(arguments) > 1 else 0
         end: int = arguments[2] if len(arguments) > 2 else len(receiver)
         return max(0, end - (start if answer < 0 else int(answer)))
     if method in {"startswith", "endswith"}:
