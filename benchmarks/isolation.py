@@ -84,6 +84,8 @@ def serving(redis_url: str, transport: str) -> Iterator[int]:
         "SOJOURN_REDIS_TRANSPORT": transport,
         "SOJOURN_SECRET": new_secret(),
         "SOJOURN_COMPRESS": "false",
+        "SOJOURN_MAX_SESSION_BYTES": "off",
+        "SOJOURN_MAX_ANONYMOUS_BYTES": "off",
     }
     command = [sys.executable, "-m", "uvicorn", "benchmarks.isolation:application", "--factory", "--port", str(port)]
     process = subprocess.Popen([*command, "--log-level", "error"], cwd=ROOT, env=environment)

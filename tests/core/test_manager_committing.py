@@ -160,6 +160,56 @@ def test_f16_a_session_that_is_too_large_is_refused_and_its_last_good_state_kept
     assert not begun or rivals.ours.open(token).data.note == "good"
 
 
+@pytest.mark.parametrize(
+    ("principal", "limits", "name"),
+    [
+        (None, {"max_session_bytes": 2_000, "max_anonymous_bytes": 1_000}, "SOJOURN_MAX_ANONYMOUS_BYTES allows 1000"),
+        (None, {"max_session_bytes": 1_000}, "SOJOURN_MAX_SESSION_BYTES allows 1000"),
+        ("42", {"max_session_bytes": 2_000, "max_anonymous_bytes": 1_000}, "SOJOURN_MAX_SESSION_BYTES allows 2000"),
+    ],
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_f36_a_session_does_not_grow_beyond_its_limit(
+    principal: str | None, limits: dict[str, int], name: str, begun: bool
+) -> None:
+    rivals = Rivals(**limits)
+    most = 1_500 if principal else 500
+    token = None
+    if begun:
+        session = rivals.ours.open(None)
+        session.data.note = "x" * most
+        if principal:
+            session.login(principal)
+        token = rivals.ours.commit(session).token
+    session = rivals.ours.open(token)
+    if principal and not begun:
+        session.login(principal)
+    session.data.note = "x" * 2_500
+    with pytest.raises(SessionTooLargeError, match=name):
+        rivals.ours.commit(session)
+    assert not begun or rivals.ours.open(token).data.note == "x" * most
+
+
+@pytest.mark.parametrize("move", ["log in", "rotate", "shrink", "flash", "log out"])
+def test_f36_a_session_from_before_the_limit_goes_on_and_may_shrink(move: str) -> None:
+    rivals = Rivals()
+    token = rivals.begin(note="x" * 3_000)
+    rivals.ours.manager.engine._most_bytes = rivals.ours.manager.engine._always_small = 1_000
+    session = rivals.ours.open(token)
+    assert session.data.note == "x" * 3_000
+    if move == "shrink":
+        session.data.note = "x" * 2_000
+    elif move == "flash":
+        session.data.note = "x" * 2_900
+        session.flash["notice"] = "less"
+    elif move == "log out":
+        session.logout()
+    else:
+        session.data.note = "x" * 2_900
+        MOVES[move](session)
+    rivals.ours.commit(session)
+
+
 @pytest.mark.parametrize("move", ["log in", "rotate"])
 def test_f16_a_session_too_large_to_rotate_keeps_its_token_and_its_state(move: str) -> None:
     rivals = Rivals(max_payload=500)

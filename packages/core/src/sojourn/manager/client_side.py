@@ -94,7 +94,7 @@ class ClientSide:
         if state.head_sent or record is None:
             msg = "the session lives in the cookie and was changed after the response started; change it before"
             raise ResponseStartedError(msg)
-        written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()))
+        written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()), state)
         store = cast("ClientSideStore", engine.store.store)
         if payload == state.loaded and state.ends_at is None:
             token = await store.touch(written)
@@ -169,7 +169,7 @@ async def _admit(engine: Engine[T], state: RequestState[T]) -> None:
 
 async def _seal(engine: Engine[T], state: RequestState[T], payload: Payload) -> tuple[Record, str]:
     """Return the session under its new id, and the cookie that holds it. Raise CookieTooLargeError."""
-    record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
+    record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()), state)
     token = await cast("ClientSideStore", engine.store.store).create(record, write_id=b"")
     if len(token) > engine.cookies.room:
         engine.cookies.set_header(token, None)  # raises that

@@ -63,7 +63,7 @@ async def replace(engine: Engine[T], state: RequestState[T], payload: Payload, /
         if token != state.token and state.head_sent:
             break
         state.record = record
-        written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()))
+        written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()), state)
         answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
         if answer is Replaced.OK:
             moved = token != state.token or state.is_cookie_stale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from copy import copy
@@ -16,7 +17,13 @@ from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeErro
 from sojourn.cookies import CookiePolicy
 from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
-from sojourn.errors import ConfigurationError, SessionConflictError, SessionReadOnlyError, SessionUnavailableError
+from sojourn.errors import (
+    ConfigurationError,
+    SessionConflictError,
+    SessionReadOnlyError,
+    SessionTooLargeError,
+    SessionUnavailableError,
+)
 from sojourn.events import EventDispatcher
 from sojourn.manager.guarded_store import Drive, GuardedStore
 from sojourn.manager.revocations import Revocations
@@ -187,6 +194,10 @@ class Engine(Generic[T]):
         self.is_strict = settings.on_unavailable == "strict"
         """Whether an outage ends in 503 (FAILURES, ``on_unavailable``)."""
         self.commits_errors = settings.commit_on_error
+        self._most_bytes: float = settings.max_session_bytes or math.inf
+        self._most_anonymous_bytes: float = settings.max_anonymous_bytes or math.inf
+        self._always_small = min(self._most_bytes, self._most_anonymous_bytes)
+        """No session of so many bytes or fewer is refused."""
         self.binds = binding.policy != "off"
         self.untouched_for = lifetimes.idle_timeout - lifetimes.touch_after
         """Seconds before the idle deadline until which no access moves it."""
@@ -301,14 +312,35 @@ class Engine(Generic[T]):
         if self.binding.policy != "off":
             payload.fingerprint = self.binding.fingerprint(client, self.ring.primary.derive(FINGERPRINT))
 
-    def seal(self, id: str, version: int, payload: Payload, deadlines: tuple[float, float]) -> Record:
-        """Return the record that holds *payload*. Raise SessionTooLargeError."""
+    def seal(
+        self,
+        id: str,
+        version: int,
+        payload: Payload,
+        deadlines: tuple[float, float],
+        state: RequestState[T] | None = None,
+    ) -> Record:
+        """Return the record that holds *payload*. Raise SessionTooLargeError, also for what the session of *state* became."""
         idle, absolute = deadlines
         bound = Bound(id, version, idle, absolute)
-        envelope = self.codec.seal(_encode_payload(payload), bound, self.clock.time())
+        plain = _encode_payload(payload)
+        if state is not None and len(plain) > self._always_small:
+            self._refuse_growth(len(plain), payload, state)
+        envelope = self.codec.seal(plain, bound, self.clock.time())
         principal = payload.principal
         label = None if principal is None or self.client_side else self.label_of(PRINCIPAL, principal)
         return Record(id, version, envelope, idle, absolute, label)
+
+    def _refuse_growth(self, size: int, payload: Payload, state: RequestState[T]) -> None:
+        """Refuse a session that is larger than it may be and than it was: one from before the limit goes on (FAILURES F36)."""
+        name, limit = "SOJOURN_MAX_SESSION_BYTES", self._most_bytes
+        if payload.principal is None and self._most_anonymous_bytes < limit:
+            name, limit = "SOJOURN_MAX_ANONYMOUS_BYTES", self._most_anonymous_bytes
+        if size > limit and (state.loaded is None or size > len(_encode_payload(state.loaded))):
+            raise SessionTooLargeError(
+                f"the session is {size} bytes; {name} allows {limit:.0f}: keep less in it, such as ids in place of what they "
+                "stand for, or raise the limit"
+            )
 
     def stub(self, old: Record, key_id: bytes, new_id: str) -> Record:
         """Return what a renewal leaves under the old id: a redirect until the end of the grace (SECURITY R9)."""

@@ -43,7 +43,7 @@ async def store_new(engine: Engine[T], state: RequestState[T]) -> tuple[Record, 
     if enters:
         state.change().enters = True
     payload = state.compose()
-    record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()))
+    record = engine.seal(state.identify(), 1, payload, state.deadlines(engine.clock.time()), state)
     if await engine.store.create(record, write_id=new_write_id()) is Created.EXISTS:
         msg = "the store says that a fresh random id exists already; is it answering for another key?"
         raise SessionUnavailableError(msg)
@@ -154,7 +154,7 @@ async def _look_up_end(engine: Engine[T], id: str, write_id: bytes, lost: StoreU
 
 async def _rewrite(engine: Engine[T], state: RequestState[T], record: Record, payload: Payload) -> Record:
     """Replace the new record, which nobody else can know yet."""
-    written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()))
+    written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()), state)
     answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
     if answer is not Replaced.OK:
         msg = f"the new record of session {record.id} was ended while the token was rotated; log in again"
@@ -210,7 +210,7 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
     moved = copy(payload)
     moved.issued_at = engine.clock.time()
     moved.follows = None if moved.principal is None else old.id
-    record = engine.seal(new_id, 1, moved, state.deadlines(engine.clock.time()))
+    record = engine.seal(new_id, 1, moved, state.deadlines(engine.clock.time()), state)
     is_ours = False
     try:
         is_ours = await engine.store.create(record, write_id=new_write_id()) is Created.OK
@@ -288,7 +288,7 @@ async def _leave_stub(
         issued, follows = moved.issued_at, moved.follows
         moved, merged = conflicts.merge(engine, state, theirs), True
         moved.issued_at, moved.follows = issued, follows
-        written = engine.seal(record.id, record.version + 1, moved, state.deadlines(engine.clock.time()))
+        written = engine.seal(record.id, record.version + 1, moved, state.deadlines(engine.clock.time()), state)
         answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
         if answer is not Replaced.OK:
             return None

@@ -28,6 +28,8 @@ _PRODUCTION: Final = MappingProxyType(
         "breaker": True,
         "retry_attempts": 2,
         "compress_over": 1024,
+        "max_session_bytes": 64 * 1024,
+        "max_anonymous_bytes": 16 * 1024,
     }
 )
 

@@ -177,6 +177,10 @@ class SessionSettings(LayeredSettings):
     compress: Choice = Field(None, description="Compress the data; `auto`: every store but client-side ones")
     compress_over: int = Field(1024, ge=0, description="Smaller data is not compressed, in bytes")
     max_payload: _Positive = Field(1024 * 1024, description="Data may inflate to this, in bytes")
+    max_session_bytes: OptionalCount = Field(
+        None, description="The most bytes that a session may grow to, before compression; `off` for SOJOURN_MAX_PAYLOAD"
+    )
+    max_anonymous_bytes: OptionalCount = Field(None, description="The same, while nobody is logged in")
     memory_max_sessions: _Positive = Field(100_000, description="The most sessions of the store `memory`")
     namespace: str = Field(
         "sojourn", pattern=r"^[A-Za-z0-9_.:-]{1,64}$", description="Sets applications apart that share a store"
