@@ -31,8 +31,7 @@ T = TypeVar("T")
 M = TypeVar("M")
 """The model of a state being made: pyright binds T to nothing on the bare class."""
 
-# Names of this module: before Python 3.12 to look up a member of an enum costs ten times as much.
-_LOADED: Final = LoadOutcome.LOADED
+# A name of this module: before Python 3.12 to look up a member of an enum costs ten times as much.
 _STORED: Final = SessionState.LOADED
 
 
@@ -125,34 +124,6 @@ class RequestState(Struct, Generic[T], eq=False):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Show no field to rich either, which asks structs here (SECURITY R48)."""
         return []
-
-    @staticmethod
-    def of_record(
-        rules: SessionRules[M],
-        record: Record,
-        payload: Payload,
-        data: M,
-        token: str | None,
-        sent_token: str | None = None,
-        here: ClientOf = None,
-    ) -> RequestState[M]:
-        """Return the state of a session that was loaded: its *record*, payload and data, and what leads there."""
-        return RequestState(
-            rules,
-            _LOADED,
-            sent_token,
-            here,
-            payload,
-            payload,
-            data,
-            _STORED,
-            token,
-            record.id,
-            record,
-            token,
-            payload,
-            False,
-        )
 
     @staticmethod
     def of_nobody(
