@@ -45,7 +45,10 @@ class New:
     [
         (Needy, r"cannot make a new Needy: .*'name'; give every field a default, or pass new="),
         (Live, "a new Live does not survive the serializer"),
-        (Forgetful, r"field 'pair' of a new Forgetful changes when it is encoded and decoded by .*another serializer"),
+        (
+            Forgetful,
+            "field pair of Forgetful, declared as Any, holds a bytes that json brings back as a str; .*=msgpack",
+        ),
     ],
 )
 def test_a_model_that_does_not_survive_is_refused_by_name(model: type[Any], complaint: str) -> None:

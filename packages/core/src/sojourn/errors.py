@@ -19,7 +19,7 @@ Absent, expired and tampered sessions are "no session", never an exception.
     │   └── ResponseStartedError        changed after the response head left; cannot be saved
     ├── SessionTooLargeError            keep less in it; the last good state is kept
     │   └── CookieTooLargeError         name and value exceed 4096 bytes (RFC 6265bis 5.6)
-    └── SerializationError              a value does not survive encode or decode; names the field
+    └── SerializationError              a value does not survive encode or decode; names the field, `field` is its path
 """
 
 from __future__ import annotations
@@ -121,3 +121,8 @@ class CookieTooLargeError(SessionTooLargeError):
 
 class SerializationError(SojournError):
     """A value cannot be encoded or decoded; the message names the field (FAILURES F15)."""
+
+    def __init__(self, message: str = "", *, field: str = "") -> None:
+        """Say what does not survive; *field* is the path to it in the model, "" where none is known."""
+        super().__init__(message)
+        self.field = field

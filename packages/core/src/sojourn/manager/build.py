@@ -106,6 +106,7 @@ def build_engine(
             new=new or cast("Callable[[], T]", model),
             serializer=_serializer(serializer, model),
             migrate=migrate,
+            check_round_trip=settings.check_round_trip,
         ),
         lifetimes=Lifetimes(
             idle_timeout=settings.idle_timeout.total_seconds(),

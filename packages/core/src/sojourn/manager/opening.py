@@ -229,7 +229,8 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
             unpack_map(payload.extras)
         if payload.flash != EMPTY:
             unpack_map(payload.flash)
-        data = engine.model.decode(payload.data)
+        model = engine.model
+        data = model.decode(payload.data) if model.migrate is None else model.load(payload)
     except FutureEnvelopeError:
         return _without_record(engine, LoadOutcome.FUTURE, lookup, client)
     except (CorruptEnvelopeError, SerializationError, *UNREADABLE):

@@ -404,7 +404,7 @@ class Queries(Generic[T]):
         if payload is None or now >= record.deadline:
             return None
         try:
-            data = engine.model.decode(payload.data)
+            data = engine.model.load(payload)
         except SerializationError:
             return None
         return _Administered(

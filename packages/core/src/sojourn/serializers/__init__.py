@@ -5,11 +5,18 @@ None uses pickle: stored bytes are never executed (SECURITY R37).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from sojourn.errors import ConfigurationError
 from sojourn.serializers.contract import Serializer, SerializerFactory
-from sojourn.serializers.msgspec_models import JsonSerializer, MsgpackSerializer, model_class, model_name
+from sojourn.serializers.msgspec_models import (
+    JsonSerializer,
+    MsgpackSerializer,
+    TypeLostError,
+    model_class,
+    model_name,
+)
 from sojourn.serializers.pydantic_models import PydanticSerializer
 
 __all__ = [
@@ -26,8 +33,26 @@ def builtin_serializer(name: str, model: type[Any]) -> Serializer[Any] | None:
     """Return the built-in serializer *name* (auto, json, msgpack, pydantic) for *model*; None for another name.
 
     A pydantic BaseModel is serialized by pydantic under ``auto`` and ``json`` alike. Raise ConfigurationError when the
-    model does not suit the serializer.
+    model does not suit the serializer: it names the field, its type, and the built-in serializer that keeps it.
     """
+    try:
+        return _make(name, model)
+    except TypeLostError as error:
+        raise ConfigurationError(f"{error}; {_advice(name, model)}") from error
+
+
+def _advice(name: str, model: type[Any]) -> str:
+    """Return what to do about a type that the serializer *name* does not keep."""
+    for other in ("pydantic", "msgpack", "json"):
+        if other != name:
+            with suppress(ConfigurationError, ImportError):
+                _make(other, model)
+                return f"set SOJOURN_SERIALIZER={other}"
+    return "no built-in serializer does; declare another type"
+
+
+def _make(name: str, model: type[Any]) -> Serializer[Any] | None:
+    """Return the built-in serializer *name* for *model*; None for another name."""
     is_pydantic = hasattr(model_class(model), "__pydantic_fields__")
     match name:
         case "pydantic":

@@ -10,8 +10,9 @@ import datetime
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, cast, get_origin
+from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, cast, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -25,6 +26,19 @@ _DEEPEST = 32
 """The most steps of a path, so that data which contains itself comes to an end."""
 _DECODE_PATH = re.compile(r"- at (?:`key` in )?`\$([^`]*)`\Z")
 _MISSING_FIELD = re.compile(r"\AObject missing required field `([^`]*)`")
+
+
+def as_base(value: object) -> object:
+    """Return a subclass of str, int or float as its base: what msgspec asks for a value that it does not know."""
+    for base in (str, int, float):
+        if isinstance(value, base):
+            # The conversion of the base itself: a subclass may have a `__str__` of its own.
+            return getattr(base, f"__{base.__name__}__")(value)
+    raise TypeError(f"values of type {type(value).__name__} cannot be encoded")
+
+
+class TypeLostError(ConfigurationError):
+    """A type of the model would be lost or changed by the serializer; another serializer may keep it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +67,16 @@ class Format:
 
 JSON = Format(
     name="json",
-    encode=msgspec.json.Encoder().encode,
-    encode_sorted=msgspec.json.Encoder(order="deterministic").encode,
+    encode=msgspec.json.Encoder(enc_hook=as_base).encode,
+    encode_sorted=msgspec.json.Encoder(enc_hook=as_base, order="deterministic").encode,
     decoder=lambda model: msgspec.json.Decoder(model).decode,
     native=(),
     finite_only=True,
 )
 MSGPACK = Format(
     name="msgpack",
-    encode=msgspec.msgpack.Encoder().encode,
-    encode_sorted=msgspec.msgpack.Encoder(order="deterministic").encode,
+    encode=msgspec.msgpack.Encoder(enc_hook=as_base).encode,
+    encode_sorted=msgspec.msgpack.Encoder(enc_hook=as_base, order="deterministic").encode,
     decoder=lambda model: msgspec.msgpack.Decoder(model).decode,
     native=(bytes, bytearray, memoryview, datetime.datetime),
     finite_only=False,
@@ -91,7 +105,7 @@ class StructuredSerializer(Generic[T]):
     )
 
     def __init__(self, model: type[T]) -> None:
-        shape = inspect_model(model)
+        shape = inspect_model(model, self.format.name)
         self._format = self.format
         self.name = self._format.name
         self.known = shape.known
@@ -105,7 +119,10 @@ class StructuredSerializer(Generic[T]):
             self._encode = self._encode_with_sorted_sets if shape.holds_dicts else self._encode_sorted
         self._sure = not (self._is_dict or self._finite_only)
         """Whether what msgspec has encoded needs no further check."""
-        self._decode: Callable[[bytes], T] = self._format.decoder(model)
+        try:
+            self._decode: Callable[[bytes], T] = self._format.decoder(model)
+        except Exception as error:  # what cannot be decoded at all, such as an Enum of mixed values
+            raise refusal(model, self.name, error, _decodable) from error
 
     def encode(self, data: T) -> bytes:
         """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed."""
@@ -129,8 +146,12 @@ class StructuredSerializer(Generic[T]):
             if not (self._finite_only and b"null" in payload and holds_not_finite(data)):
                 return payload
             fails = holds_not_finite
-        path = failing_path(data, fails)
-        raise SerializationError(f"{f'field {path} of ' if path else ''}{self._model} cannot be kept as {self.name}")
+        # The keys of a TypedDict are names of fields.
+        names = self.known if self._is_dict else ()
+        name = next((name for name in sorted(names) if fails(cast("dict[str, object]", data).get(name))), "")
+        path = failing_path(data, fails) if not name else f"{name}{self._below(data, name, fails)}"
+        what = f"field {path} of " if path else ""
+        raise SerializationError(f"{what}{self._model} cannot be kept as {self.name}", field=path)
 
     def decode(self, payload: bytes) -> T:
         """Return the model; fields it does not know are skipped. SerializationError when it does not fit."""
@@ -138,7 +159,8 @@ class StructuredSerializer(Generic[T]):
             return self._decode(payload)
         except Exception as error:  # noqa: BLE001 - a model's own __post_init__ may raise anything
             path = decoding_path(str(error)) if isinstance(error, msgspec.ValidationError) else ""
-        raise SerializationError(f"the stored session does not fit {self._model}{f': field {path}' if path else ''}")
+        what = f": field {path}" if path else ""
+        raise SerializationError(f"the stored session does not fit {self._model}{what}", field=path)
 
     def encode_fields(self, fields: Mapping[str, object]) -> bytes:
         """Return the bytes of plain values by encoded name; SerializationError names the field that failed."""
@@ -147,6 +169,10 @@ class StructuredSerializer(Generic[T]):
     def decode_fields(self, payload: bytes) -> dict[str, object]:
         """Return the top-level fields as plain values by encoded name; SerializationError when it is no mapping."""
         return self._plain.decode(payload)
+
+    def _below(self, data: T, name: str, fails: Callable[[object], bool]) -> str:
+        path = failing_path(cast("dict[str, object]", data)[name], fails)
+        return path if not path or path.startswith("[") else f".{path}"
 
     def _encode_sorted(self, data: object) -> bytes:
         try:
@@ -157,9 +183,11 @@ class StructuredSerializer(Generic[T]):
 
     def _encode_with_sorted_sets(self, data: object) -> bytes:
         native, str_keys = self._format.native, self._format.finite_only
-        kept = msgspec.to_builtins(data, builtin_types=native, str_keys=str_keys)
+        kept = msgspec.to_builtins(data, builtin_types=native, str_keys=str_keys, enc_hook=as_base)
         try:
-            ordered = msgspec.to_builtins(data, builtin_types=native, str_keys=str_keys, order="deterministic")
+            ordered = msgspec.to_builtins(
+                data, builtin_types=native, str_keys=str_keys, enc_hook=as_base, order="deterministic"
+            )
         except TypeError:
             # As in _encode_sorted.
             ordered = kept
@@ -239,25 +267,26 @@ def model_class(model: type[Any]) -> type[Any]:
     return dict if issubclass(kind, dict) else kind
 
 
-def inspect_model(model: type[Any]) -> Shape:
+def inspect_model(model: type[Any], format_name: str) -> Shape:
     """Return the shape of a dataclass, Struct, TypedDict or attrs model.
 
-    Raise ConfigurationError when it is something else, or when its annotations cannot be resolved.
+    Raise ConfigurationError when it is something else, when its annotations cannot be resolved, or when a type in it
+    would be lost or changed.
     """
     try:
         found = inspect.type_info(model)
     except Exception as error:  # a model's annotations may be anything, and raise anything
-        raise ConfigurationError(f"the session model {model_name(model)} cannot be inspected: {error}") from error
+        raise refusal(model, format_name, error, _decodable) from error
     if not isinstance(found, inspect.DataclassType | inspect.StructType | inspect.TypedDictType):
         raise ConfigurationError(f"{model_name(model)} is no session model; {_DECLARE}")
     known = {field.encode_name for field in found.fields}
-    if isinstance(found, inspect.StructType):
-        if found.array_like:
-            raise ConfigurationError(f"the session model {model_name(model)} is array_like; its fields have no names")
-        if found.tag_field is not None:
-            known.add(found.tag_field)
-    nodes = list(_nodes(found, set()))
-    anything = any(isinstance(node, inspect.AnyType) for node in nodes)
+    if isinstance(found, inspect.StructType) and found.tag_field is not None:
+        known.add(found.tag_field)
+    nodes: list[msgspec.Struct] = []
+    for path, node in _nodes(found, "", set()):
+        _refuse_what_is_lost(model_name(model), path, node, format_name)
+        nodes.append(node)
+    anything = any(isinstance(node, inspect.AnyType | inspect.CustomType) for node in nodes)
     return Shape(
         known=frozenset(known),
         holds_sets=any(isinstance(node, inspect.SetType | inspect.FrozenSetType) for node in nodes),
@@ -266,18 +295,75 @@ def inspect_model(model: type[Any]) -> Shape:
     )
 
 
-def _nodes(node: msgspec.Struct, seen: set[int]) -> Iterator[msgspec.Struct]:
-    """Yield every type inside a type once; recursive models are handled."""
+def _nodes(node: msgspec.Struct, path: str, seen: set[int]) -> Iterator[tuple[str, msgspec.Struct]]:
+    """Yield every type inside a type once, with the path that leads there; recursive models are handled."""
     if id(node) in seen:
         return
     seen.add(id(node))
-    yield node
+    yield path, node
+    if isinstance(node, inspect.Field):
+        yield from _nodes(node.type, path, seen)
+        return
     for name in node.__struct_fields__:
         value: Any = getattr(node, name)
         inside: list[Any] = [*value] if isinstance(value, tuple) else [value]
         for inner in inside:
-            if isinstance(inner, inspect.Type | inspect.Field):
-                yield from _nodes(inner, seen)
+            if isinstance(inner, inspect.Field):
+                yield from _nodes(inner, f"{path}.{inner.name}", seen)
+            elif isinstance(inner, inspect.Type):
+                yield from _nodes(inner, path if isinstance(node, inspect.UnionType) else f"{path}[...]", seen)
+
+
+def _refuse_what_is_lost(model: str, path: str, node: msgspec.Struct, format_name: str) -> None:
+    """Raise the error of a type that msgspec would lose or change, or that an older node would damage."""
+    place = f"field {path.removeprefix('.')} of the session model {model}" if path else f"the session model {model}"
+    match node:
+        case inspect.CustomType() if node.cls is not object:
+            raise TypeLostError(f"{place} has the type {type_name(node.cls)}, which {format_name} cannot keep")
+        case inspect.StructType(array_like=True):
+            raise ConfigurationError(f"{place} is array_like; its fields have no names")
+        case inspect.StructType(forbid_unknown_fields=True):
+            raise ConfigurationError(
+                f"{place} has forbid_unknown_fields=True: this node could not read the session any more once a newer "
+                f"one adds a field to {type_name(node.cls)}; leave it out"
+            )
+        case inspect.DataclassType():
+            for attribute in getattr(node.cls, "__attrs_attrs__", ()):
+                if attribute.name.startswith("_"):
+                    raise TypeLostError(
+                        f"field {f'{path}.{attribute.name}'.removeprefix('.')} of the session model {model} would be "
+                        f"lost: {format_name} leaves the private names of attrs classes out; give it a public name"
+                    )
+        case _:
+            pass
+
+
+def _decodable(hint: Any) -> None:
+    """Raise what msgspec raises of a type that it does not know."""
+    inspect.type_info(hint)
+    msgspec.json.Decoder(hint)
+
+
+def refusal(model: type[Any], serializer: str, error: Exception, check: Callable[[Any], object]) -> ConfigurationError:
+    """Return the error of a model that a library refused with *error*: with the field of which *check* raises as well."""
+    hints: dict[str, Any] = {}
+    with suppress(Exception):  # annotations that cannot be resolved are the cause, then
+        hints = get_type_hints(get_origin(model) or model)
+    for name, hint in hints.items():
+        try:
+            check(hint)
+        except Exception:  # noqa: BLE001 - as above
+            place = f"field {name} of the session model {model_name(model)}"
+            reason = str(error).partition("\n")[0]
+            return TypeLostError(f"{place} has the type {type_name(hint)}, which {serializer} cannot keep ({reason})")
+    return ConfigurationError(f"the session model {model_name(model)} cannot be kept as {serializer}: {error}")
+
+
+def type_name(hint: Any) -> str:
+    """Return the name of a type for messages: as an annotation writes it, with the module of a class."""
+    if not isinstance(hint, type) or get_origin(hint) is not None:
+        return repr(hint).replace("typing.", "")
+    return hint.__qualname__ if hint.__module__ == "builtins" else f"{hint.__module__}.{hint.__qualname__}"
 
 
 def with_order_of(kept: Any, ordered: Any) -> Any:

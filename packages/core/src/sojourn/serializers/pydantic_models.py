@@ -6,7 +6,7 @@ Pydantic is imported here alone, and only when a model of its kind is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -14,12 +14,15 @@ from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.serializers.msgspec_models import (
     JSON,
     PlainFields,
+    TypeLostError,
     field_names,
     holds_not_finite,
     is_dict,
     is_list,
     model_class,
     model_name,
+    refusal,
+    type_name,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +34,19 @@ T = TypeVar("T")
 class PydanticSerializer(Generic[T]):
     """A pydantic model (or a dataclass or TypedDict, validated by pydantic) as JSON."""
 
-    __slots__ = ("_adapter", "_class", "_finite_only", "_holds_sets", "_model", "_plain", "known", "name")
+    __slots__ = (
+        "_adapter",
+        "_class",
+        "_decoding",
+        "_finite_only",
+        "_holds_secrets",
+        "_holds_sets",
+        "_is_dict",
+        "_model",
+        "_plain",
+        "known",
+        "name",
+    )
 
     def __init__(self, model: type[T]) -> None:
         from pydantic import TypeAdapter
@@ -39,21 +54,50 @@ class PydanticSerializer(Generic[T]):
         self.name = "pydantic"
         self._model = model_name(model)
         self._class: type[Any] = model_class(model)
+        for kind, mark in (("Struct", "__struct_fields__"), ("attrs class", "__attrs_attrs__")):
+            if hasattr(self._class, mark):
+                raise ConfigurationError(
+                    f"the session model {self._model} is of a kind ({kind}) that pydantic does not know; "
+                    "set SOJOURN_SERIALIZER=json"
+                )
         names = field_names(self._class) or getattr(model, "__annotations__", {})
         if not names and not hasattr(self._class, "__pydantic_fields__"):
             raise ConfigurationError(f"{self._model} is no session model for pydantic; declare a BaseModel")
+        if getattr(self._class, "__pydantic_root_model__", False):
+            raise ConfigurationError(
+                f"{self._model} is no session model: a RootModel has no fields; declare a BaseModel"
+            )
         self.known = frozenset(names)
         try:
             self._adapter: TypeAdapter[T] = TypeAdapter(model)
             self._adapter.rebuild()
-            kinds = set(_kinds(self._adapter.core_schema))
+            schema: Any = self._adapter.core_schema
         except Exception as error:  # building a schema may raise anything
-            message = f"the session model {self._model} cannot be kept as pydantic: {error}"
-            raise ConfigurationError(message) from error
+            raise refusal(model, self.name, error, TypeAdapter) from error
+        nodes = list(_nodes(schema, ""))
+        for path, node in nodes:
+            _refuse_what_is_lost(self._model, path, node)
+        kinds = {node.get("type") for _, node in nodes}
         config = cast("Mapping[str, object]", getattr(self._class, "model_config", {}))
         self._finite_only = config.get("ser_json_inf_nan", "null") == "null" and bool(kinds & {"float", "any"})
+        self._is_dict = self._class is dict
         self._holds_sets = bool(kinds & {"set", "frozenset"})
+        self._holds_secrets = any(
+            isinstance(value, type) and hasattr(value, "get_secret_value")
+            for _, node in nodes
+            for value in node.values()
+        )
         self._plain = PlainFields(JSON)
+        # What a newer node has added is carried around such a model, which would refuse to be decoded with it.
+        extras = {_extra_of(node) for _, node in nodes}
+        self._decoding: dict[str, Any] = {"by_alias": False, "by_name": True}
+        if "forbid" in extras:
+            if "allow" in extras:
+                raise ConfigurationError(
+                    f"the session model {self._model} mixes extra='forbid' and extra='allow': this node could not read "
+                    "the session any more once a newer one adds a field; use one of them, or 'ignore'"
+                )
+            self._decoding["extra"] = "ignore"
 
     def encode(self, data: T) -> bytes:
         """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed.
@@ -62,6 +106,8 @@ class PydanticSerializer(Generic[T]):
         """
         if not isinstance(data, self._class):
             raise SerializationError(f"the session data is a {type(data).__name__}, not a {self._model}")
+        if self._is_dict and not cast("dict[str, object]", data).keys() <= self.known:
+            raise SerializationError(f"the session data has a key that {self._model} does not declare")
         fails: Callable[[str], bool] = lambda name: self._cannot_dump(data, name)  # noqa: E731
         try:
             payload = self._encode(data)
@@ -72,7 +118,8 @@ class PydanticSerializer(Generic[T]):
                 return payload
             fails = lambda name: holds_not_finite(self._value(data, name))  # noqa: E731
         name = next((name for name in sorted(self.known) if fails(name)), "")
-        raise SerializationError(f"{f'field {name} of ' if name else ''}{self._model} cannot be kept as {self.name}")
+        what = f"field {name} of " if name else ""
+        raise SerializationError(f"{what}{self._model} cannot be kept as {self.name}", field=name)
 
     def decode(self, payload: bytes) -> T:
         """Return the validated model; SerializationError names the field that does not fit."""
@@ -80,13 +127,14 @@ class PydanticSerializer(Generic[T]):
 
         path = ""
         try:
-            return self._adapter.validate_json(payload, by_alias=False, by_name=True)
+            return self._adapter.validate_json(payload, **self._decoding)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][:1]
-            path = next((f": field {name}" for name in first if name in self.known), "")
+            path = next((str(name) for name in first if name in self.known), "")
         except Exception:  # noqa: BLE001, S110 - a model's own validators may raise anything
             pass
-        raise SerializationError(f"the stored session does not fit {self._model}{path}")
+        what = f": field {path}" if path else ""
+        raise SerializationError(f"the stored session does not fit {self._model}{what}", field=path)
 
     def encode_fields(self, fields: Mapping[str, object]) -> bytes:
         """Return the bytes of plain values by field name; SerializationError names the field that failed."""
@@ -96,17 +144,21 @@ class PydanticSerializer(Generic[T]):
         """Return the top-level fields as plain values by field name; SerializationError when it is no mapping."""
         return self._plain.decode(payload)
 
-    def _encode(self, data: T) -> bytes:
-        # Sets have no order: they are sorted, so that equal data gives equal bytes.
-        if not self._holds_sets:
-            return self._adapter.dump_json(data, by_alias=False, round_trip=True, warnings="error")
-        plain = self._adapter.dump_python(data, mode="json", by_alias=False, round_trip=True, warnings="error")
-        typed = self._adapter.dump_python(data, mode="python", by_alias=False, round_trip=True, warnings="error")
-        return JSON.encode(with_sorted_sets(plain, typed))
+    def _encode(self, data: T, include: set[str] | None = None) -> bytes:
+        # Sets have no order: they are sorted, so that equal data gives equal bytes. Secrets print as asterisks.
+        if not (self._holds_sets or self._holds_secrets):
+            return self._adapter.dump_json(data, include=include, by_alias=False, round_trip=True, warnings="error")
+        plain, typed = (
+            self._adapter.dump_python(
+                data, mode=mode, include=include, by_alias=False, round_trip=True, warnings="error"
+            )
+            for mode in ("json", "python")
+        )
+        return JSON.encode(as_stored(plain, typed))
 
     def _cannot_dump(self, data: T, name: str) -> bool:
         try:
-            self._adapter.dump_json(data, include={name}, by_alias=False, round_trip=True, warnings="error")
+            self._encode(data, {name})
         except Exception:  # noqa: BLE001 - whatever it is, the value failed
             return True
         return False
@@ -115,22 +167,63 @@ class PydanticSerializer(Generic[T]):
         return cast("dict[str, object]", data).get(name) if isinstance(data, dict) else getattr(data, name, None)
 
 
-def _kinds(schema: object) -> Iterator[str]:
-    """Yield the name of every type in a core schema."""
-    if isinstance(schema, dict):
-        node = cast("dict[str, object]", schema)
-        kind = node.get("type")
-        if isinstance(kind, str):
-            yield kind
-        for inner in node.values():
-            yield from _kinds(inner)
-    elif isinstance(schema, list | tuple):
+_LOST: Final = frozenset({"is-instance", "is-subclass", "callable", "generator"})
+"""What a core schema calls types that pydantic cannot read back from JSON, unless a validator makes them of something."""
+_MAKERS: Final = frozenset({"function-before", "function-wrap"})
+
+
+def _nodes(schema: object, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every node of a core schema that reads JSON, with the path of the field that it is about."""
+    if isinstance(schema, list | tuple):
         for inner in cast("list[object]", schema):
-            yield from _kinds(inner)
+            yield from _nodes(inner, path)
+    if not isinstance(schema, dict):
+        return
+    node = cast("dict[str, Any]", schema)
+    kind = node.get("type")
+    if isinstance(kind, str):
+        yield path, node
+    for key, inner in node.items():
+        if key == "fields" and isinstance(inner, dict):
+            for name, field in cast("dict[str, object]", inner).items():
+                yield from _nodes(field, f"{path}.{name}")
+        elif key == "fields" and kind == "dataclass-args":
+            for field in inner:
+                yield from _nodes(field, f"{path}.{field['name']}")
+        elif key in {"items_schema", "keys_schema", "values_schema"}:
+            yield from _nodes(inner, f"{path}[...]")
+        elif key == "schema" and kind in _MAKERS:
+            # A validator of the model's own makes the value: what comes out of it only a value can tell.
+            yield from ((inside, found) for inside, found in _nodes(inner, path) if found.get("type") not in _LOST)
+        elif key not in {"python_schema", "metadata", "config"}:
+            yield from _nodes(inner, path)
 
 
-def with_sorted_sets(plain: Any, typed: Any) -> Any:
-    """Return *plain* with the lists sorted that are sets in *typed*; both are dumps of the same data in the same order."""
+def _refuse_what_is_lost(model: str, path: str, node: Mapping[str, Any]) -> None:
+    """Raise the error of a type or field that does not come back from JSON."""
+    place = f"field {path.removeprefix('.')} of the session model {model}"
+    kind = node.get("type")
+    if kind in _LOST:
+        name = type_name(node["cls"]) if "cls" in node else {"callable": "Callable", "generator": "Iterable"}[kind]
+        raise TypeLostError(f"{place} has the type {name}, which pydantic cannot keep")
+    if node.get("serialization_exclude") is True:
+        raise TypeLostError(f"{place} would be lost: it has exclude=True; store it, or take it out of the model")
+    if kind == "dataclass-field" and node.get("init") is False:
+        raise TypeLostError(f"{place} would be lost: pydantic does not read fields with init=False")
+
+
+def _extra_of(node: Mapping[str, Any]) -> object:
+    """Return what a node says of fields that it does not know."""
+    config = cast("Mapping[str, object]", node.get("config") or {})
+    return node.get("extra_behavior") or config.get("extra_fields_behavior")
+
+
+def as_stored(plain: Any, typed: Any) -> Any:
+    """Return *plain* with sets sorted and secrets as they are; *typed* is a dump of the same data in the same order."""
+    if hasattr(typed, "get_secret_value"):
+        from pydantic_core import to_jsonable_python
+
+        return to_jsonable_python(typed.get_secret_value())
     if isinstance(typed, set | frozenset) and is_list(plain):
         try:
             return sorted(plain)
@@ -139,7 +232,7 @@ def with_sorted_sets(plain: Any, typed: Any) -> Any:
             return sorted(plain, key=msgspec.json.encode)
     if is_dict(plain) and is_dict(typed):
         pairs = zip(plain.items(), typed.values(), strict=False)
-        return {key: with_sorted_sets(left, right) for (key, left), right in pairs}
+        return {key: as_stored(left, right) for (key, left), right in pairs}
     if is_list(plain) and is_list(typed):
-        return list(map(with_sorted_sets, plain, typed))
+        return list(map(as_stored, plain, typed))
     return plain

@@ -1,29 +1,59 @@
 """What the manager knows of the application's model: how to make, encode, decode, compare and merge it.
 
-Fields of the stored data that this node's model does not know are carried through every write.
+What is stored comes back equal, or is refused by name. What another model wrote goes through `migrate` first, and fields
+that this node's model does not know are carried through every write, nested ones included.
 """
 
 from __future__ import annotations
 
+import datetime
+import enum
 import hashlib
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+import math
+import re
+import types
+import typing
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin
 
-import msgspec.inspect
+import msgspec
 
 from sojourn.errors import ConfigurationError, SerializationError
-from sojourn.merge import field_values, is_same, merge_models, merge_rules
-from sojourn.serializers import Serializer
+from sojourn.merge import field_types, field_values, merge_models, merge_rules
+from sojourn.serializers import Serializer, builtin_serializer
+from sojourn.session.payload import PAYLOAD_ENCODER, Payload
 
 T = TypeVar("T")
 
 Migrate = Callable[[dict[str, object]], dict[str, object]]
 
+_ID_BYTES: Final = 8
+_CARRIES: Final = b"+"
+"""Follows the fingerprint of the model that wrote data in which it carried fields of another."""
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
+_STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+_pack: Final = PAYLOAD_ENCODER.encode
+
 
 class Model(Generic[T]):
     """A model, its factory, its serializer and its merge rules, bound together."""
 
-    __slots__ = ("_migrate", "_rules", "decode", "encode", "model", "name", "new", "schema_id", "serializer")
+    __slots__ = (
+        "_checks_types",
+        "_others",
+        "_rules",
+        "decode",
+        "encode",
+        "migrate",
+        "model",
+        "name",
+        "new",
+        "schema_id",
+        "serializer",
+    )
 
     def __init__(
         self,
@@ -32,18 +62,23 @@ class Model(Generic[T]):
         new: Callable[[], T],
         serializer: Serializer[T],
         migrate: Migrate | None = None,
+        check_round_trip: bool = False,
     ) -> None:
         self.model = model
         self.name: str = getattr(model, "__name__", repr(model))
         self.new = new
         self.serializer = serializer
         self.encode = serializer.encode
-        self.schema_id = _schema_id(model, serializer.name)
+        self.decode = serializer.decode
+        """Decode data that this model wrote, or that it can read as it is. Raise SerializationError."""
+        self.schema_id = schema_id(model, serializer.name)
         """Tells this model, with this serializer, from every other one."""
-        self.decode: Callable[[bytes], T] = serializer.decode if migrate is None else self._decode_or_migrate
-        """Decode the data; where it no longer fits, let ``migrate`` try once. Raise SerializationError."""
-        self._migrate = migrate
+        self.migrate = migrate
+        """What the application does to fields that another model wrote; None leaves them as they are."""
+        self._checks_types = check_round_trip
+        """Whether every write compares types as well; otherwise only where the data is not equal."""
         self._rules = merge_rules(model)
+        self._others: dict[str, Serializer[T] | None] = {}
         self._refuse_a_model_that_does_not_survive()
 
     def _refuse_a_model_that_does_not_survive(self) -> None:
@@ -56,79 +91,407 @@ class Model(Generic[T]):
         try:
             again = self.serializer.decode(self.encode(fresh))
         except SerializationError as error:
-            msg = f"a new {name} does not survive the serializer {self.serializer.name!r}: {error}"
+            reason = self._refusal(fresh, error)
+            msg = f"a new {name} does not survive the serializer {self.serializer.name!r}: {reason}"
             raise ConfigurationError(msg) from error
-        before, after = field_values(fresh), field_values(again)
-        for field in before:
-            if not is_same(before[field], after.get(field)):
-                msg = (
-                    f"field {field!r} of a new {name} changes when it is encoded and decoded by "
-                    f"{self.serializer.name!r}; choose a type that survives, or another serializer"
-                )
-                raise ConfigurationError(msg)
+        found = difference(fresh, again, self.serializer.known)
+        if found is not None:
+            msg = f"a new {name} does not survive the serializer {self.serializer.name!r}: {self._change(fresh, found)}"
+            raise ConfigurationError(msg)
 
-    def _decode_or_migrate(self, payload: bytes) -> T:
-        try:
-            return self.serializer.decode(payload)
-        except SerializationError:
-            if self._migrate is None:
-                raise
-            try:
-                fields = self._migrate(self.serializer.decode_fields(payload))
-            except SerializationError:
-                raise
-            except Exception as error:
-                msg = f"migrate() failed with {type(error).__name__}"
-                raise SerializationError(msg) from error
-            return self.serializer.decode(self.serializer.encode_fields(fields))
+    # -- from and to a payload ---------------------------------------------------------------------------------
 
-    def settle(self, loaded: bytes, encoded: bytes, written_by: bytes | None) -> tuple[bytes, bytes | None]:
-        """Return *encoded*, or *loaded* itself when nothing but order or added defaults differs (DESIGN 3, step 6).
+    def load(self, payload: Payload) -> T:
+        """Decode the data of a payload; raise SerializationError.
 
-        *written_by* is the id of the model that encoded *loaded*; with the bytes that of what they are is
-        returned. Where this model wrote both, no other node's fields can be in them.
-
-        What was encoded is decoded before it may be stored: serializers need not check types on the way out, and a
-        value of the wrong type would only be found when it is too late (FAILURES F15).
+        Fields that another model wrote go through ``migrate`` before a default fills anything, and so do those that no
+        longer fit.
         """
-        if encoded == loaded:
-            return loaded, written_by
-        if written_by == self.schema_id:
-            self.serializer.decode(encoded)
-            return encoded, written_by
-        plain = self.encode(self.decode(loaded))
-        if plain == encoded:
-            return loaded, written_by
-        self.serializer.decode(encoded)
-        if plain == loaded:
-            return encoded, self.schema_id
-        with_unknown = self._with_unknown(encoded, loaded)
-        return with_unknown, self.schema_id if with_unknown is encoded else None
+        return self._read(payload)[0]
+
+    def _read(self, payload: Payload) -> tuple[T, bytes]:
+        """Return the data, and the bytes that it was decoded from: those stored, or what ``migrate`` made of them."""
+        stored, migrate, by = payload.data, self.migrate, payload.model
+        if migrate is None:
+            return self.decode(stored), stored
+        if by is not None and by[:_ID_BYTES] == self.schema_id:
+            with suppress(SerializationError):
+                return self.decode(stored), stored
+        fields = self.serializer.decode_fields(stored)
+        try:
+            fields = migrate(fields)
+        except Exception as error:
+            msg = f"migrate() failed with {type(error).__name__}"
+            raise SerializationError(msg) from error
+        stored = self.serializer.encode_fields(fields)
+        return self.decode(stored), stored
 
     def first(self, data: T) -> bytes:
         """Encode the data of a new session; raise SerializationError naming a field that would not come back."""
-        encoded = self.encode(data)
-        self.serializer.decode(encoded)
-        return encoded
+        try:
+            encoded = self.encode(data)
+        except SerializationError as error:
+            reason = self._refusal(data, error)
+        else:
+            return self._confirmed(data, encoded)
+        raise SerializationError(reason)
 
-    def merge(self, base: T, ours: T, theirs: bytes) -> bytes:
-        """Merge three ways; the unknown fields of *theirs* are carried through."""
-        merged = merge_models(base, ours, self.decode(theirs), self._rules)
-        return self._with_unknown(self.first(merged), theirs)
+    def settle(self, base: Payload, data: T, encoded: bytes | None = None) -> tuple[bytes, bytes | None]:
+        """Return the bytes to store for *data*, which was loaded from *base*, and the id of the model that they are of.
 
-    def _with_unknown(self, encoded: bytes, loaded: bytes) -> bytes:
+        They are those of *base* when nothing but order or added defaults differs (DESIGN 3, step 6); otherwise what
+        the fields of another model hold beyond this one is carried along. *encoded* spares encoding *data* again.
+
+        What was encoded is decoded before it may be stored: serializers need not check types on the way out, and a
+        value that does not come back would only be found when it is too late (FAILURES F15).
+        """
+        if encoded is None:
+            try:
+                encoded = self.encode(data)
+            except SerializationError as error:
+                reason = self._refusal(data, error)
+            else:
+                reason = ""
+            if encoded is None:
+                raise SerializationError(reason)
+        if encoded == base.data:
+            return encoded, base.model
+        if base.model == self.schema_id:
+            # Every byte of it came from this encoder, so no other node's fields can be in it. The usual case of
+            # `_confirmed` is written out: most writes come by.
+            if not self._checks_types:
+                with suppress(Exception):
+                    if self.decode(encoded) == data:
+                        return encoded, base.model
+            return self._confirmed(data, encoded), base.model
+        before, stored = self._read(base)
+        plain = self.encode(before)
+        if plain == encoded:
+            return base.data, base.model
+        return self._with_others(stored, plain, self._confirmed(data, encoded))
+
+    def merge(self, base: Payload | None, ours: T, theirs: Payload | None) -> tuple[bytes, bytes]:
+        """Merge three ways; return bytes and id as `settle` does. None stands for the payload of a new session."""
+        before = self.new() if base is None else self.load(base)
+        if theirs is None:
+            return self.first(merge_models(before, ours, self.new(), self._rules)), self.schema_id
+        others, stored = self._read(theirs)
+        plain = self.encode(others)
+        merged = self.first(merge_models(before, ours, others, self._rules))
+        return self._with_others(stored, plain, merged)
+
+    def _with_others(self, stored: bytes, plain: bytes, encoded: bytes) -> tuple[bytes, bytes]:
+        """Return *encoded* with what *stored* holds beyond *plain*, its encoding by this model."""
+        if stored == plain:
+            return encoded, self.schema_id
         serializer = self.serializer
-        known = serializer.known
-        unknown = {name: value for name, value in serializer.decode_fields(loaded).items() if name not in known}
-        if not unknown:
-            return encoded
-        return serializer.encode_fields({**serializer.decode_fields(encoded), **unknown})
+        before, after = serializer.decode_fields(plain), serializer.decode_fields(encoded)
+        found: list[str] = []
+        fields = carry(serializer.decode_fields(stored), before, after, found)
+        if not found:
+            # An older node's: nothing in it is unknown here, and the defaults may be stored.
+            return encoded, self.schema_id
+        return serializer.encode_fields(fields), self.schema_id + _CARRIES
+
+    # -- what does not come back -------------------------------------------------------------------------------
+
+    def _confirmed(self, data: T, encoded: bytes) -> bytes:
+        """Return *encoded* once it decodes to equal data; raise SerializationError naming the field otherwise."""
+        try:
+            again = self.decode(encoded)
+        except SerializationError as error:
+            reason = self._refusal(data, error)
+        else:
+            if not self._checks_types and _is_equal(again, data):
+                return encoded
+            found = difference(data, again, self.serializer.known)
+            if found is None:
+                return encoded
+            reason = self._change(data, found)
+        raise SerializationError(reason)
+
+    def _refusal(self, data: T, error: SerializationError) -> str:
+        """Return why *data* cannot be stored, by field and type."""
+        if not error.field:
+            return str(error)
+        declared, value = _at(self.model, data, error.field)
+        what = f"{declared}holds {_a(value)} that {self.serializer.name} cannot keep"
+        return f"field {error.field} of {self.name}{what}{self._advice(data)}"
+
+    def _change(self, data: T, found: tuple[str, object, object]) -> str:
+        path, value, again = found
+        path = path.removeprefix(".")
+        declared, _ = _at(self.model, data, path)
+        back = _a(again) if type(again) is not type(value) else "another value"
+        what = f"{declared}holds {_a(value)} that {self.serializer.name} brings back as {back}"
+        return f"{f'field {path} of ' if path else ''}{self.name}{what}{self._advice(data)}"
+
+    def _advice(self, data: T) -> str:
+        """Return what to do about data that does not come back."""
+        for name in ("msgpack", "pydantic", "json"):
+            other = self._other(name) if name != self.serializer.name else None
+            with suppress(Exception):  # whatever it is, that serializer is no way out
+                if other and difference(data, other.decode(other.encode(data)), self.serializer.known) is None:
+                    return f"; set SOJOURN_SERIALIZER={name}, or store what the field declares"
+        return "; store what the field declares, or declare the type that it holds"
+
+    def _other(self, name: str) -> Serializer[T] | None:
+        """Return the built-in serializer *name*, made once and not before something was refused; None: not for us."""
+        if name not in self._others:
+            self._others[name] = None
+            with suppress(ConfigurationError, ImportError):
+                self._others[name] = builtin_serializer(name, self.model)
+        return self._others[name]
 
 
-def _schema_id(model: type[Any], serializer: str) -> bytes:
-    """Return 8 bytes that change with any field, type or default of the model and of the models inside it."""
+def _is_equal(one: object, other: object) -> bool:
+    """Return whether two models are equal by their own ``==``, which may be anything."""
     try:
-        described = repr(msgspec.inspect.type_info(model))
-    except TypeError:  # a model of pydantic, which describes itself
-        described = repr(getattr(model, "model_json_schema", lambda: model)())
-    return hashlib.sha256(f"{serializer}:{model.__module__}.{model.__qualname__}:{described}".encode()).digest()[:8]
+        return bool(one == other)
+    except Exception:  # noqa: BLE001 - then they are compared field by field
+        return False
+
+
+def difference(value: Any, again: Any, names: Container[str] = ()) -> tuple[str, object, object] | None:
+    """Return the path to the first value that did not come back as it was, that value and what came; None if all did.
+
+    Types count: a list for a tuple is a difference. A subclass of str, int or float may come back as its base, an int
+    as an equal float, and a time with a zone under the offset of that zone (DESIGN 4). A path holds no key of a mapping
+    (SECURITY R6) but those in *names*, the fields of a TypedDict.
+    """
+    base = _base_of(value)
+    if base is not None and type(again) in {base, float, type(value)}:
+        return None if value == again or (_is_nan(value) and _is_nan(again)) else ("", value, again)
+    if type(value) is not type(again):
+        return "", value, again
+    if _are_dicts(value):
+        if value.keys() != again.keys():
+            return "", value, again
+        entries = value.items()
+        pairs = [(f".{key}" if key in names else "[...]", inner, again[key]) for key, inner in entries]
+    elif _are_lists(value) or _is_tuple(value):
+        if len(value) != len(again):
+            return "", value, again
+        pairs = [(f"[{index}]", *pair) for index, pair in enumerate(zip(value, again, strict=True))]
+    elif fields := field_values(value):
+        others = field_values(again)
+        if fields.keys() != others.keys():
+            return "", value, again
+        pairs = [(f".{name}", inner, others[name]) for name, inner in fields.items()]
+    else:
+        return None if _is_same_leaf(value, again) else ("", value, again)
+    for step, inner, other in pairs:
+        found = difference(inner, other)
+        if found is not None:
+            return step + found[0], found[1], found[2]
+    return None
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _base_of(value: object) -> type | None:
+    return next((kind for kind in (str, int, float) if isinstance(value, kind)), None)
+
+
+def _is_same_leaf(value: Any, again: Any) -> bool:
+    try:
+        if isinstance(value, datetime.datetime) and value.tzinfo is not None and again.tzinfo is not None:
+            # An hour that a zone has twice never equals itself under another offset (PEP 495).
+            return bool(value.astimezone(datetime.UTC) == again.astimezone(datetime.UTC))
+        if isinstance(value, Decimal) and value.is_nan():
+            return bool(again.is_nan())
+        return bool(value == again)
+    except Exception:  # noqa: BLE001 - a class of the application may raise anything
+        return False
+
+
+def _a(value: object) -> str:
+    """Return the type of a value with its article."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _at(model: Any, data: Any, path: str) -> tuple[str, object]:
+    """Return ", declared as X, " of the field at the end of *path*, " " when unknown, and the value there."""
+    owner, hint, value = model, None, data
+    with suppress(Exception):  # a step into what is not there ends at what was found
+        for name, index in _STEP.findall(path):
+            if index:
+                value = value[int(index)]
+            elif name == "...":
+                break
+            else:
+                kind = cast("Any", type(value))
+                attribute: Any = _encoded_names(kind).get(name) or name
+                hint = field_types(owner if value is data else kind).get(attribute)
+                value = value[attribute] if _are_dicts(value) else getattr(value, attribute)
+    if hint is None:
+        return " ", value
+    return f", declared as {_written(hint)}, ", value
+
+
+def _encoded_names(model: Any) -> dict[str, str]:
+    """Return the Python name of each field of a Struct by its name in the encoding; nothing for other models."""
+    names: tuple[str, ...] = getattr(model, "__struct_fields__", ())
+    return dict(zip(getattr(model, "__struct_encode_fields__", ()), names, strict=True))
+
+
+def _written(hint: Any) -> str:
+    """Return an annotation as it is written, without the metadata of Annotated and the names of modules."""
+    if get_origin(hint) is typing.Annotated:
+        return _written(hint.__origin__)
+    if isinstance(hint, type) and get_origin(hint) is None:
+        return hint.__qualname__
+    return re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])|<locals>\.", "", repr(hint))
+
+
+# -- fields of other models --------------------------------------------------------------------------------------
+
+
+def carry(stored: Any, plain: Any, now: Any, found: list[str]) -> Any:
+    """Return *now* with what *stored* holds beyond *plain*; all three are plain forms of data.
+
+    *plain* is what this node's model makes of *stored*, *now* what the request made of that. What it did not change is
+    returned as it was stored, so a default that nobody stored stays away. *found* takes the names of what was carried.
+    """
+    kept = now
+    if _are_dicts(stored, plain, now):
+        kept = _carry_fields(stored, plain, now, found)
+    elif _are_lists(stored, plain, now):
+        kept = _carry_items(stored, plain, now, found)
+    return stored if _pack(now) == _pack(plain) else kept
+
+
+def _are_dicts(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
+def _is_tuple(value: Any) -> bool:
+    return isinstance(value, tuple)
+
+
+def _are_lists(*values: Any) -> bool:
+    return all(isinstance(value, list) for value in values)
+
+
+def _carry_fields(
+    stored: dict[str, Any], plain: dict[str, Any], now: dict[str, Any], found: list[str]
+) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in now.items():
+        if name in stored and name in plain:
+            kept[name] = carry(stored[name], plain[name], value, found)
+        elif name in stored or name not in plain or _pack(value) != _pack(plain[name]):
+            kept[name] = value
+    unknown = {name: value for name, value in stored.items() if name not in plain and name not in now}
+    found += unknown
+    return {**kept, **unknown}
+
+
+def _carry_items(stored: list[Any], plain: list[Any], now: list[Any], found: list[str]) -> list[Any]:
+    """Return *now* with the unknown fields of items: of equal items wherever they stand now, of changed ones in place."""
+    if len(stored) != len(plain):
+        return now
+    before, after = [_pack(item) for item in plain], [_pack(item) for item in now]
+    places: defaultdict[bytes, list[int]] = defaultdict(list)
+    for index, packed in enumerate(before):
+        places[packed].append(index)
+    sources = [places[packed].pop(0) if places[packed] else None for packed in after]
+    # Changed items are those at the same place only as long as nothing was moved or taken away.
+    in_place = all(source is None or source == index for index, source in enumerate(sources)) and len(after) >= len(
+        before
+    )
+    kept: list[Any] = []
+    for index, (item, source) in enumerate(zip(now, sources, strict=True)):
+        if source is None and in_place and index < len(before):
+            source = index  # noqa: PLW2901 - the item that was changed
+        kept.append(item if source is None else carry(stored[source], plain[source], item, found))
+    return kept
+
+
+# -- the fingerprint ---------------------------------------------------------------------------------------------
+
+
+def schema_id(model: type[Any], serializer: str) -> bytes:
+    """Return 8 bytes that change with any field, type or simple default of the model and of the models inside it.
+
+    Two processes that run the same code get the same ones.
+    """
+    described = "".join(_described(model, set()))
+    return hashlib.sha256(f"{serializer}:{described}".encode()).digest()[:_ID_BYTES]
+
+
+def _described(hint: Any, seen: set[Any]) -> Iterator[str]:
+    """Yield the text that describes a type: for a model its fields, once."""
+    origin = get_origin(hint)
+    if origin is typing.Annotated:
+        yield from _described(hint.__origin__, seen)
+        yield _plain(hint.__metadata__)
+    elif origin is typing.Literal:
+        yield repr(hint)
+    elif origin is typing.Union or origin is types.UnionType:
+        yield "|"
+        for inner in get_args(hint):
+            yield from _described(inner, seen)
+            yield ","
+    elif origin is not None:
+        yield from _described(origin, seen)
+        yield "["
+        for inner in get_args(hint):
+            yield from _described(inner, seen)
+            yield ","
+        yield "]"
+    elif hasattr(hint, "__supertype__"):
+        yield from _described(hint.__supertype__, seen)
+    elif hasattr(hint, "__value__"):
+        yield _plain(hint)
+        if hint not in seen:
+            seen.add(hint)
+            yield from _described(hint.__value__, seen)
+    elif isinstance(hint, type):
+        yield f"{hint.__module__}.{hint.__qualname__}"
+        if hint in seen:
+            return
+        seen.add(hint)
+        kind: Any = hint
+        if issubclass(kind, enum.Enum):
+            yield _plain([(member.name, member.value) for member in kind])
+        else:
+            yield from _described_fields(kind, seen)
+    else:
+        yield _plain(hint)
+
+
+def _described_fields(model: type[Any], seen: set[Any]) -> Iterator[str]:
+    hints: dict[str, Any] = {}
+    with suppress(Exception):  # of a class that is no model nobody knows the annotations
+        hints = field_types(model)
+    encoded = {name: encoded for encoded, name in _encoded_names(model).items()}
+    defaults = _defaults(model)
+    yield f"{_plain(getattr(getattr(model, '__struct_config__', None), 'tag', None))}{{"
+    for name, hint in hints.items():
+        yield f"{encoded.get(name, name)}:"
+        yield from _described(hint, seen)
+        default = defaults.get(name, ...)
+        yield f"={default!r};" if default is None or isinstance(default, bool | int | float | str) else ";"
+    yield "}"
+
+
+def _defaults(model: Any) -> dict[str, object]:
+    """Return the default of each field, in the form that the model's library has it."""
+    if issubclass(model, msgspec.Struct):
+        return {found.name: found.default for found in msgspec.structs.fields(model)}
+    attributes: tuple[Any, ...] = getattr(model, "__attrs_attrs__", ())
+    fields: dict[str, Any] = {
+        **{attribute.name: attribute for attribute in attributes},
+        **getattr(model, "__dataclass_fields__", {}),
+        **getattr(model, "__pydantic_fields__", {}),
+    }
+    return {name: found.default for name, found in fields.items()}
+
+
+def _plain(value: object) -> str:
+    """Return the text of a value without its place in memory, which differs in every process."""
+    return _ADDRESS.sub("", repr(value))

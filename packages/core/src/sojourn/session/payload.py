@@ -39,7 +39,7 @@ class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     outlives: Moment | None = None
     """The moment of the latest `revoke_all` that does not concern this session; kept in cookies alone (SECURITY R39)."""
     model: bytes | None = None
-    """The fingerprint of the model whose encoding `data` is, to the last byte; None when fields of another were kept."""
+    """The fingerprint of the model that wrote `data`, followed by ``+`` where it carried fields of another along."""
     follows: str | None = None
     """The id that a rotation or renewal moved the session from: until the trail there stands, who lists the session of a
     principal can tell by this alone that two ids are one session (SECURITY R40, R41)."""

@@ -146,7 +146,7 @@ class RequestState(Struct, Generic[T], eq=False):
         if data is UNSET:
             model, base = self.rules.model, self.base
             if base is not None:
-                data = model.decode(base.data)
+                data = model.load(base)
             else:
                 data = model.new()
                 self._blank = model.encode(data)
@@ -204,11 +204,10 @@ class RequestState(Struct, Generic[T], eq=False):
             return self.base.flash if self.base is not None else EMPTY
         return pack_map(self.opened_flash.pending(), "flash message")
 
-    def merge_content(self, theirs: Payload | None) -> tuple[bytes, bytes, bytes]:
+    def merge_content(self, theirs: Payload | None) -> tuple[tuple[bytes, bytes], bytes, bytes]:
         """Return data, extras and flash of *theirs* with this request's changes; None stands for a new session."""
-        model, base, other = self.rules.model, self.base or _NOTHING, theirs or _NOTHING
-        before = model.decode(base.data) if base is not _NOTHING else model.new()
-        data = model.merge(before, self.data, theirs.data if theirs else model.encode(model.new()))
+        base, other = self.base or _NOTHING, theirs or _NOTHING
+        data = self.rules.model.merge(self.base, self.data, theirs)
         ours = unpack_map(self.encode_extras())
         extras = merge_values(unpack_map(base.extras), ours, unpack_map(other.extras), {})
         flash = merge_messages(unpack_map(base.flash), unpack_map(self.encode_flash()), unpack_map(other.flash))
@@ -227,16 +226,16 @@ class RequestState(Struct, Generic[T], eq=False):
             encoded, by = base.data, base.model
         else:
             seen, self.seen = self.seen, None
-            encoded, by = model.settle(base.data, model.encode(data) if seen is None else seen, base.model)
+            encoded, by = model.settle(base, data, seen)
         if base is None or self.opened_extras is not UNSET or self.opened_flash is not UNSET:
             extras, flash = self.encode_extras(), self.encode_flash()
         else:
             extras, flash = base.extras, base.flash
         return replace(self.payload, data=encoded, model=by, extras=extras, flash=flash)
 
-    def around(self, data: bytes, extras: bytes, flash: bytes) -> Payload:
+    def around(self, data: tuple[bytes, bytes], extras: bytes, flash: bytes) -> Payload:
         """Return this session's payload around content that came from several requests."""
-        return replace(self.payload, data=data, extras=extras, flash=flash, model=None)
+        return replace(self.payload, data=data[0], model=data[1], extras=extras, flash=flash)
 
     def holds_anything(self) -> bool:
         """Tell whether a new session is worth a record; one that was touched is, however empty."""

@@ -44,6 +44,7 @@ SESSION_PRESETS: Final[Presets] = MappingProxyType(
                 "compress": False,
                 "breaker": False,
                 "retry_attempts": 0,
+                "check_round_trip": True,
             }
         ),
         "testing": MappingProxyType(
@@ -55,6 +56,7 @@ SESSION_PRESETS: Final[Presets] = MappingProxyType(
                 "compress": False,
                 "breaker": False,
                 "retry_attempts": 0,
+                "check_round_trip": True,
             }
         ),
         "production": _PRODUCTION,

@@ -81,6 +81,9 @@ class SessionSettings(LayeredSettings):
     preset: str = Field("production", description="The set of defaults to start from")
     store: Name = Field("memory", description="The store, by name; other than `memory` it comes from a plugin")
     serializer: Name = Field("json", description="How data becomes bytes: `json`, `msgpack`, `pydantic` or a plugin's")
+    check_round_trip: bool = Field(
+        False, description="Compare types as well as values with what was stored, after every commit"
+    )
     cipher: Name = Field(
         "aes-256-gcm", description="The suite that seals: `aes-256-gcm`, `aes-256-cbc-hmac-sha256` or a plugin's"
     )
