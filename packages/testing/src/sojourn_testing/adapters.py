@@ -615,6 +615,9 @@ class AdapterSuite:
             site.store.follow(lambda _: Fault.BEFORE)
             reply = site.browser.get("/read")
             assert (reply.status, reply.header("retry-after")) == (503, "1")
+            site.store.follow(lambda method: Fault.NONE if method == "load" else Fault.BEFORE)
+            reply = site.browser.post("/logout")
+            assert (reply.status, reply.header("retry-after"), site.own_lines(reply)) == (503, "1", [])
             site.store.follow(())
             assert site.browser.post("/logout").status == HTTPStatus.OK
             assert site.browser.token is None

@@ -95,17 +95,21 @@ class SessionMiddleware:
         if self._loads and not (self._exclude and self._is_excluded(scope)):
             await request.load()
         placed = scope["session"]
+        commits = False
 
         def send_wrapped(message: Message) -> Awaitable[None]:
+            nonlocal commits
             if request.has_begun:
                 ending = request.ending
-                return send(message) if ending is None or ending.error is None else _nothing()
+                # Only the layer that answers discards what the application sends; to those outside it is the response.
+                return _nothing() if commits and ending is not None and ending.error is not None else send(message)
             if message["type"] != "http.response.start":
                 return send(message)
             if scope.get("session") is not placed:
                 _take_replacement(request, placed, scope)
             ending = request.finish_unchanged(message["status"])
             if ending is None:
+                commits = True
                 return self._commit_and_send(request, scope, receive, message, send)
             if ending is not NOTHING:
                 apply(message, ending)
