@@ -19,6 +19,7 @@ WITH_AN_EXAMPLE = {
     "contrib-django",
     "contrib-fastapi",
     "contrib-flask",
+    "contrib-litestar",
     "store-redis",
     "testing",
 }
@@ -59,6 +60,16 @@ def test_the_example_of_fastapi_keeps_a_cart_and_guards_an_account(monkeypatch: 
         assert browser.get("/account").status == 401
         assert browser.post("/login?name=ada").status == 200
         assert browser.get("/account").json() == "ada"
+        assert browser.post("/cart/persuasion").json() == ["emma", "persuasion"]
+
+
+def test_the_example_of_litestar_keeps_a_cart_and_guards_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = run(monkeypatch, "shop", *blocks(page("packages/contrib-litestar/README.md")))
+    with client(shop.app, shop.sessions) as browser:
+        assert browser.post("/cart/emma").json() == ["emma"]
+        assert browser.get("/account").status == 401
+        assert browser.post("/login?name=ada").status == 201
+        assert browser.get("/account").text == "ada"
         assert browser.post("/cart/persuasion").json() == ["emma", "persuasion"]
 
 

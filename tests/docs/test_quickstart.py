@@ -17,7 +17,7 @@ from tests.servers import RedisServer
 
 PAGE = page("docs/quickstart.md")
 DECLARED = blocks(section(PAGE, "Declare the session"))
-FRAMEWORKS = {name: blocks(section(PAGE, name)) for name in ("FastAPI", "Starlette", "Flask", "Django")}
+FRAMEWORKS = {name: blocks(section(PAGE, name)) for name in ("FastAPI", "Litestar", "Starlette", "Flask", "Django")}
 CHAPTERS = (
     "Log in and out",
     "Tell something on the next page",
@@ -83,7 +83,7 @@ def test_every_block_of_the_page_is_run_by_a_test() -> None:
     assert PAGE.count("```") == 2 * (len(blocks(PAGE)) + len(blocks(PAGE, "sh")))
 
 
-@pytest.mark.parametrize("framework", ["FastAPI", "Starlette"])
+@pytest.mark.parametrize("framework", ["FastAPI", "Litestar", "Starlette"])
 def test_a_book_put_into_the_cart_under_asgi_is_found_there(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = declared(monkeypatch)
     shop = run(monkeypatch, "shop", *FRAMEWORKS[framework])

@@ -24,6 +24,7 @@ def test_all_distributions_carry_one_version():
         "sojourn-contrib-django",
         "sojourn-contrib-fastapi",
         "sojourn-contrib-flask",
+        "sojourn-contrib-litestar",
         "sojourn-metrics-statsd",
         "sojourn-store-cookie",
         "sojourn-store-redis",

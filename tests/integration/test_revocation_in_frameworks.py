@@ -11,12 +11,15 @@ import pytest
 from fastapi import Depends, FastAPI
 from flask import Flask
 from flask_login import LoginManager, UserMixin, current_user, login_user
+from litestar import Litestar, get
 
 from sojourn import Session, SessionManager, new_secret
 from sojourn.settings import SessionSettings
 from sojourn.testing import Browser, client
 from sojourn_contrib_fastapi import SessionDependency, install, require_login
 from sojourn_contrib_flask import Sojourn
+from sojourn_contrib_litestar import CurrentSession, SojournPlugin
+from sojourn_contrib_litestar import require_login as login_guard
 from tests.contrib_django.project import configure
 from tests.core.models import Visit
 from tests.servers import RedisServer
@@ -99,6 +102,22 @@ def django(sessions: SessionManager[Visit], monkeypatch: pytest.MonkeyPatch) -> 
     user.delete()
 
 
+def in_litestar(sessions: SessionManager[Visit]) -> Any:
+    @get("/login")
+    async def login(session: CurrentSession[Visit]) -> None:
+        session.login("7")
+
+    @get("/")
+    async def page(session: CurrentSession[Visit]) -> str:
+        return "nobody" if session.principal is None else f"user {session.principal}"
+
+    @get("/inside", guards=[login_guard(sessions)])
+    async def inside(session: CurrentSession[Visit]) -> str:
+        return str(session.principal)
+
+    return Litestar([login, page, inside], plugins=[SojournPlugin(sessions)], logging_config=None)
+
+
 @pytest.fixture(params=["memory", "cookie", pytest.param("redis", marks=pytest.mark.server)])
 def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionManager[Visit]]:
     if request.param == "redis":
@@ -115,7 +134,7 @@ def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("django")
 def test_after_revoke_all_no_page_of_any_framework_shows_the_user_logged_in(sessions: SessionManager[Visit]) -> None:
-    applications: list[Callable[[SessionManager[Visit]], Any]] = [in_flask, in_django, in_fastapi]
+    applications: list[Callable[[SessionManager[Visit]], Any]] = [in_flask, in_django, in_litestar, in_fastapi]
     sites = [client(make(sessions), sessions) for make in applications]
     try:
         visitors: list[Browser[Visit]] = []

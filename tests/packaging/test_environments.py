@@ -30,6 +30,7 @@ NEEDS = {
     "contrib-django": {"django"},
     "contrib-fastapi": {"fastapi"},
     "contrib-flask": {"flask"},
+    "contrib-litestar": {"litestar"},
     "core": {"cryptography", "msgspec", "pluggy", "pydantic-settings"},
     "metrics-statsd": {"datadog"},
     "store-cookie": set(),

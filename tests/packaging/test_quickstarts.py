@@ -27,7 +27,7 @@ print(json.dumps(answers))
 """
 
 
-@pytest.mark.parametrize("framework", ["FastAPI", "Flask"])
+@pytest.mark.parametrize("framework", ["FastAPI", "Flask", "Litestar"])
 def test_the_quickstart_works_with_wheels_alone(framework: str, wheels: dict[str, Path], tmp_path: Path) -> None:
     package = f"contrib-{framework.lower()}"
     environment = make_environment(

@@ -36,6 +36,7 @@ PACKAGES = (
     "sojourn_contrib_django",
     "sojourn_contrib_fastapi",
     "sojourn_contrib_flask",
+    "sojourn_contrib_litestar",
     "sojourn_metrics_statsd",
     "sojourn_store_cookie",
     "sojourn_store_redis",
