@@ -38,9 +38,13 @@ from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.serializers import builtin_serializer
 from sojourn.session import Model
 from sojourn.session.model import difference
+from sojourn.stores import MemoryStore
+from sojourn.testing import FakeClock
+from tests.core.models import make_manager
 
 PAGE = Path(__file__).parents[2] / "docs" / "serializers.md"
 T = TypeVar("T")
+KEY = "d2hhdCBhIHRlc3Qgc2VhbHMgd2l0aCBpcyBubyBzZWM"
 
 
 class Colour(enum.Enum):
@@ -191,7 +195,7 @@ ROWS: Final = (
     Row("`int | None`", int | None, (None, 0), st.none() | st.integers(0, 9)),
     Row("`int | str`", int | str, (1, "1", ""), st.integers(0, 9) | texts),
     Row("`date | str`", datetime.date | str, (TODAY, "2026-01-02", "x"), st.dates() | texts),
-    Row("`Literal`", Literal["a", 1], ("a", 1)),
+    Row("`Literal`", Literal["a", "b"], ("a", "b")),
     Row("`Enum`, `IntEnum` of `str` or `int`", Colour | None, (Colour.RED, None)),
     Row("`Enum` of other values", Ratio, (Ratio.HALF, Ratio.PAIR)),
     Row("`Flag`", Right, (Right.READ, Right.READ | Right.WRITE)),
@@ -264,6 +268,7 @@ ROWS: Final = (
         st.dictionaries(texts, st.sets(st.integers(0, 9)), max_size=3),
     ),
     Row("`dict` that holds a subclass (`Counter`)", dict[str, int], (Counter("aab"), OrderedDict(a=1))),
+    Row("`dict` with other keys (`tuple`)", dict[tuple[int, int], str], ({(1, 2): "a"},)),
     Row("`Mapping` that holds a `dict`", Mapping[str, int], ({"a": 1},)),
     Row("`Sequence` that holds a `list`", Sequence[int], ([1, 2],)),
     Row("`Sequence` that holds a `tuple`", Sequence[int], ((1, 2),)),
@@ -444,6 +449,331 @@ def test_a_value_comes_back_equal_and_of_its_type_or_is_refused_by_name(row: Row
     if stored is not None:
         before, again = make(cls, value), model.decode(stored)
         assert again == before or difference(before, again, {"value"}) is None
+
+
+# -- one by one, through a manager ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Visit:
+    count: int = 0
+    score: float = 0.0
+    name: str = ""
+    prefs: dict[str, Any] = field(default_factory=dict)
+    items: list[Item] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    facts: Facts = field(default_factory=Facts)
+
+
+class CamelVisit(msgspec.Struct, rename="camel"):
+    user_name: str = ""
+
+
+class Dated(TypedDict, total=False):
+    when: datetime.date
+    prefs: dict[str, Any]
+
+
+class Token(pydantic.BaseModel):
+    token: pydantic.SecretStr | None = None
+    raw: pydantic.SecretBytes | None = None
+    inner: list[pydantic.SecretStr] = []
+
+
+def keep(data: Any, *, preset: str = "testing", **parts: Any) -> Any:
+    """Store *data* with one manager and return what another session of it finds."""
+    clock = FakeClock()
+    manager = make_manager(
+        MemoryStore(clock=clock), clock=clock, new=lambda: data, settings={"preset": preset, "secret": KEY}, **parts
+    ).blocking
+    session = manager.open(None)
+    session.login("7")
+    return manager.open(manager.commit(session).token).data
+
+
+@pytest.mark.parametrize("preset", ["testing", "production"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            {"count": "5"},
+            "field count of Visit, declared as int, holds a str that json cannot keep; store what the field declares, "
+            "or declare the type that it holds",
+        ),
+        (
+            {"count": True},
+            "field count of Visit, declared as int, holds a bool that json cannot keep; "
+            "set SOJOURN_SERIALIZER=pydantic, or store what the field declares",
+        ),
+        (
+            {"prefs": {"hunter2": [TODAY]}},
+            "field prefs[...][0] of Visit, declared as dict[str, Any], holds a date that json brings back as a str; "
+            "store what the field declares, or declare the type that it holds",
+        ),
+        (
+            {"prefs": {"a": b"x"}},
+            "field prefs[...] of Visit, declared as dict[str, Any], holds a bytes that json brings back as a str; "
+            "set SOJOURN_SERIALIZER=msgpack, or store what the field declares",
+        ),
+        (
+            {"items": [Item(), Item(seen="hunter2")]},  # type: ignore[arg-type]
+            "field items[1].seen of Visit, declared as date | None, holds a str that json cannot keep; store what the "
+            "field declares, or declare the type that it holds",
+        ),
+        (
+            {"name": TODAY},
+            "field name of Visit, declared as str, holds a date that json brings back as a str; store what the field "
+            "declares, or declare the type that it holds",
+        ),
+        (
+            {"facts": {"n": 1, "hunter2": 2}},
+            "field facts of Visit, declared as Facts, holds a dict that json brings back as another value; store what "
+            "the field declares, or declare the type that it holds",
+        ),
+        (
+            {"score": float("nan")},
+            "field score of Visit, declared as float, holds a float that json cannot keep; "
+            "set SOJOURN_SERIALIZER=msgpack, or store what the field declares",
+        ),
+    ],
+    ids=["wrong type", "bool", "date in Any", "bytes in Any", "nested", "date in str", "undeclared key", "nan"],
+)
+def test_what_a_commit_refuses_is_named_with_its_type_and_what_to_do(
+    preset: str, value: dict[str, Any], message: str
+) -> None:
+    clock = FakeClock()
+    settings = {"preset": preset, "secret": KEY}
+    manager = make_manager(MemoryStore(clock=clock), clock=clock, model=Visit, settings=settings).blocking
+    session = manager.open(None)
+    session.data = Visit(**value)
+    for attempt in (session, None):
+        if attempt is None:
+            # A session that is stored already, which is written by another way.
+            attempt = manager.open(None)  # noqa: PLW2901
+            attempt.login("7")
+            attempt = manager.open(manager.commit(attempt).token)  # noqa: PLW2901
+            attempt.data = Visit(**value)
+        with pytest.raises(SerializationError) as refused:
+            manager.commit(attempt)
+        assert str(refused.value) == message
+
+
+def test_a_field_of_a_struct_is_named_as_python_has_it_and_that_of_a_typed_dict_by_its_key() -> None:
+    with pytest.raises(
+        ConfigurationError, match="field user_?[nN]ame of CamelVisit, declared as str, holds an int that"
+    ):
+        keep(CamelVisit(user_name=7), model=CamelVisit)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="field when of Dated, declared as date, holds a str that json cannot"):
+        keep({"when": "hunter2"}, model=Dated)
+    with pytest.raises(ConfigurationError, match=r"field prefs\[...\] of Dated, .* holds a date that json brings back"):
+        keep({"prefs": {"hunter2": TODAY}}, model=Dated)
+
+
+@pytest.mark.parametrize("preset", ["testing", "production"])
+def test_a_subclass_of_str_is_kept_as_its_base_under_every_serializer(preset: str) -> None:
+    for serializer in SERIALIZERS:
+        found = keep(Visit(name=Markup("<b>"), count=Cents(3)), preset=preset, model=Visit, serializer=serializer)
+        assert (found.name, type(found.name), type(found.count)) == ("<b>", str, int)
+
+
+@pytest.mark.parametrize("preset", ["testing", "production"])
+def test_secrets_come_back_as_they_were(preset: str) -> None:
+    data = Token(token="hunter2", raw=b"hunter3", inner=["a", "b"])  # type: ignore[arg-type, list-item]
+    found = keep(data, preset=preset, model=Token)
+    assert (found.token.get_secret_value(), found.raw.get_secret_value()) == ("hunter2", b"hunter3")
+    assert found == data
+    with pytest.raises(
+        ConfigurationError, match="field raw of Token, declared as SecretBytes . None, holds a SecretBytes that"
+    ):
+        keep(Token(raw=b"\xff"), preset=preset, model=Token)  # type: ignore[arg-type]
+
+
+def test_types_are_compared_in_development_and_testing_and_values_everywhere() -> None:
+    for preset in ("development", "testing"):
+        with pytest.raises(
+            ConfigurationError, match="field prefs of Visit, .* holds a Counter that json brings back as a dict"
+        ):
+            keep(Visit(prefs=Counter("a")), preset=preset, model=Visit)
+    clock = FakeClock()
+    settings = {"preset": "production", "secret": KEY}
+    manager = make_manager(MemoryStore(clock=clock), clock=clock, model=Visit, settings=settings).blocking
+    session = manager.open(None)
+    session.data.prefs = Counter("a")
+    manager.commit(session)
+    session.data.numbers = (1, 2)
+    with pytest.raises(
+        SerializationError, match=r"field numbers of Visit, declared as list\[int\], holds a tuple that"
+    ):
+        manager.commit(session)
+
+
+@attrs.define
+class Private:
+    _token: str = ""
+
+
+@dataclass
+class HoldsPrivate:
+    inner: list[Private] = field(default_factory=list)
+
+
+@dataclass
+class Excluding:
+    value: int = field(default=0, init=False)
+
+
+class Excluded(pydantic.BaseModel):
+    value: int = pydantic.Field(default=0, exclude=True)
+
+
+class Tokens(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    inner: dict[str, list[Custom]] = {}
+
+
+@dataclass
+class Homes:
+    homes: list[ipaddress.IPv4Address | None] = field(default_factory=list)
+
+
+@dataclass
+class Customs:
+    inner: dict[str, list[Custom]] = field(default_factory=dict)
+
+
+@dataclass
+class Ratios:
+    ratio: Ratio = Ratio.HALF
+
+
+@dataclass
+class Either:
+    either: Item | Other = field(default_factory=Item)
+
+
+@pytest.mark.parametrize(
+    ("model", "serializer", "message"),
+    [
+        (Private, "json", "field _token of the session model Private would be lost: json leaves the private names"),
+        (HoldsPrivate, "msgpack", "field inner[...]._token of the session model HoldsPrivate would be lost: msgpack"),
+        (Excluding, "pydantic", "field value of the session model Excluding would be lost: pydantic does not read fields with init=False; set SOJOURN_SERIALIZER=msgpack"),
+        (Excluded, "json", "field value of the session model Excluded would be lost: it has exclude=True"),
+        (Tokens, "json", "field inner[...][...] of the session model Tokens has the type tests.core.test_fidelity.Custom, which pydantic cannot keep; no built-in serializer does; declare another type"),
+        (Homes, "json", "field homes[...] of the session model Homes has the type ipaddress.IPv4Address, which json cannot keep; set SOJOURN_SERIALIZER=pydantic"),
+        (Customs, "msgpack", "field inner[...][...] of the session model Customs has the type tests.core.test_fidelity.Custom, which msgpack cannot keep; no built-in"),
+        (Ratios, "json", "field ratio of the session model Ratios has the type tests.core.test_fidelity.Ratio, which json cannot keep ("),
+        (Either, "json", "field either of the session model Either has the type "),
+        (Either, "json", "; set SOJOURN_SERIALIZER=pydantic"),
+        (Bag, "pydantic", "the session model Bag is of a kind (attrs class) that pydantic does not know; set SOJOURN_SERIALIZER=json"),
+    ],
+)  # fmt: skip
+def test_what_start_up_refuses_is_named_with_its_type_and_the_serializer_that_keeps_it(
+    model: Any, serializer: str, message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        make_manager(model=model, serializer=serializer)
+    assert message in str(refused.value)
+
+
+def validated(value: object) -> Custom:
+    return value if isinstance(value, Custom) else Custom()
+
+
+class Validated(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    value: Annotated[
+        Custom | None, pydantic.BeforeValidator(validated), pydantic.PlainSerializer(lambda value: "custom")
+    ] = None
+
+
+def test_a_class_that_the_model_itself_writes_and_reads_is_compared_by_value() -> None:
+    with pytest.raises(
+        ConfigurationError, match="field value of Validated, declared as Custom . None, holds a Custom that"
+    ):
+        keep(Validated(value=Custom()), model=Validated)
+
+
+class Open(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+
+
+class Odd:
+    """Compares as badly as a class can."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("value", "again", "path"),
+    [
+        ({"a": 1}, {"b": 1}, ""),
+        ([1], [1, 2], ""),
+        ([(1, [2.0])], [(1, [3.0])], "[0][1][0]"),
+        (1, True, ""),
+        (True, 1, None),
+        (3, 3.0, None),
+        (3, 4.0, ""),
+        (Odd(), Odd(), ""),
+        (Item("a"), Item("b"), ".name"),
+        (float("nan"), float("nan"), None),
+        (float("nan"), 1.0, ""),
+        ("1", 1, ""),
+        (NOON, NOON.replace(tzinfo=None), ""),
+        (Open(a=1), Open(b=1), ""),  # type: ignore[call-arg]
+        (Open(a=1), Open(a=2), ".a"),  # type: ignore[call-arg]
+    ],
+)
+def test_a_difference_is_found_where_it_is(value: object, again: object, path: str | None) -> None:
+    found = difference(value, again)
+    assert (found if found is None else found[0]) == path
+
+
+def test_without_types_what_is_equal_is_no_difference_and_what_cannot_be_compared_is_one() -> None:
+    assert difference({"a": Counter("a")}, {"a": {"a": 1}}, types=False) is None
+    found = difference([Counter("a"), Odd()], [{"a": 1}, Odd()], types=False)
+    assert found is not None
+    assert found[0] == "[1]"
+
+
+class Sloppy:
+    """A serializer of a plugin, which writes the name of a field in lower case and names no field in its errors."""
+
+    name = "sloppy"
+    known = frozenset({"name"})
+
+    def encode(self, data: Other) -> bytes:
+        if data.size < 0:
+            raise SerializationError("too small", field="nowhere" if data.size < -1 else "")
+        return str(data.size).encode()
+
+    def decode(self, payload: bytes) -> Other:
+        return Other(min(100, int(payload)))
+
+    def encode_fields(self, fields: Mapping[str, object]) -> bytes:
+        return str(fields["size"]).encode()
+
+    def decode_fields(self, payload: bytes) -> dict[str, object]:
+        return {"size": int(payload)}
+
+
+def test_what_a_serializer_of_a_plugin_changes_is_refused_as_well() -> None:
+    manager = make_manager(model=Other, new=lambda: Other(1), serializer=Sloppy()).blocking
+    session = manager.open(None)
+    session.data.size = 101
+    with pytest.raises(
+        SerializationError,
+        match="field size of Other, declared as int, holds an int that sloppy brings back as another value; set SOJOURN_SERIALIZER=msgpack",
+    ):
+        manager.commit(session)
+    session.data.size = -1
+    with pytest.raises(SerializationError, match="too small"):
+        manager.commit(session)
+    session.data.size = -2
+    with pytest.raises(SerializationError, match="field nowhere of Other holds an Other that sloppy cannot keep; set"):
+        manager.commit(session)
 
 
 if __name__ == "__main__":

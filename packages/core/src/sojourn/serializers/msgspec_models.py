@@ -119,10 +119,7 @@ class StructuredSerializer(Generic[T]):
             self._encode = self._encode_with_sorted_sets if shape.holds_dicts else self._encode_sorted
         self._sure = not (self._is_dict or self._finite_only)
         """Whether what msgspec has encoded needs no further check."""
-        try:
-            self._decode: Callable[[bytes], T] = self._format.decoder(model)
-        except Exception as error:  # what cannot be decoded at all, such as an Enum of mixed values
-            raise refusal(model, self.name, error, _decodable) from error
+        self._decode: Callable[[bytes], T] = self._format.decoder(model)
 
     def encode(self, data: T) -> bytes:
         """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed."""
@@ -276,7 +273,7 @@ def inspect_model(model: type[Any], format_name: str) -> Shape:
     try:
         found = inspect.type_info(model)
     except Exception as error:  # a model's annotations may be anything, and raise anything
-        raise refusal(model, format_name, error, _decodable) from error
+        raise refusal(model, format_name, error, inspect.type_info) from error
     if not isinstance(found, inspect.DataclassType | inspect.StructType | inspect.TypedDictType):
         raise ConfigurationError(f"{model_name(model)} is no session model; {_DECLARE}")
     known = {field.encode_name for field in found.fields}
@@ -336,12 +333,6 @@ def _refuse_what_is_lost(model: str, path: str, node: msgspec.Struct, format_nam
                     )
         case _:
             pass
-
-
-def _decodable(hint: Any) -> None:
-    """Raise what msgspec raises of a type that it does not know."""
-    inspect.type_info(hint)
-    msgspec.json.Decoder(hint)
 
 
 def refusal(model: type[Any], serializer: str, error: Exception, check: Callable[[Any], object]) -> ConfigurationError:

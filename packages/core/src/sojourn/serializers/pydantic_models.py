@@ -5,6 +5,7 @@ Pydantic is imported here alone, and only when a model of its kind is used.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
@@ -82,11 +83,7 @@ class PydanticSerializer(Generic[T]):
         self._finite_only = config.get("ser_json_inf_nan", "null") == "null" and bool(kinds & {"float", "any"})
         self._is_dict = self._class is dict
         self._holds_sets = bool(kinds & {"set", "frozenset"})
-        self._holds_secrets = any(
-            isinstance(value, type) and hasattr(value, "get_secret_value")
-            for _, node in nodes
-            for value in node.values()
-        )
+        self._holds_secrets = _holds_secrets(schema)
         self._plain = PlainFields(JSON)
         # What a newer node has added is carried around such a model, which would refuse to be decoded with it.
         extras = {_extra_of(node) for _, node in nodes}
@@ -96,6 +93,11 @@ class PydanticSerializer(Generic[T]):
                 raise ConfigurationError(
                     f"the session model {self._model} mixes extra='forbid' and extra='allow': this node could not read "
                     "the session any more once a newer one adds a field; use one of them, or 'ignore'"
+                )
+            if "extra" not in inspect.signature(self._adapter.validate_json).parameters:
+                raise ConfigurationError(
+                    f"the session model {self._model} has extra='forbid', which only pydantic 2.12 and later can read "
+                    "past where a newer node has added a field; upgrade it, or use extra='ignore'"
                 )
             self._decoding["extra"] = "ignore"
 
@@ -210,6 +212,16 @@ def _refuse_what_is_lost(model: str, path: str, node: Mapping[str, Any]) -> None
         raise TypeLostError(f"{place} would be lost: it has exclude=True; store it, or take it out of the model")
     if kind == "dataclass-field" and node.get("init") is False:
         raise TypeLostError(f"{place} would be lost: pydantic does not read fields with init=False")
+
+
+def _holds_secrets(schema: object) -> bool:
+    """Return whether a core schema has what writes pydantic's secrets as asterisks, anywhere."""
+    if isinstance(schema, dict):
+        return any(map(_holds_secrets, cast("dict[str, object]", schema).values()))
+    if isinstance(schema, list | tuple):
+        return any(map(_holds_secrets, cast("list[object]", schema)))
+    name: str = getattr(schema, "__name__", "")
+    return "secret" in name.lower() and getattr(schema, "__module__", "") == "pydantic.types"
 
 
 def _extra_of(node: Mapping[str, Any]) -> object:

@@ -34,7 +34,7 @@ _ID_BYTES: Final = 8
 _CARRIES: Final = b"+"
 """Follows the fingerprint of the model that wrote data in which it carried fields of another."""
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
-_STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+_STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _pack: Final = PAYLOAD_ENCODER.encode
 
 
@@ -107,6 +107,9 @@ class Model(Generic[T]):
         Fields that another model wrote go through ``migrate`` before a default fills anything, and so do those that no
         longer fit.
         """
+        if payload.model == self.schema_id:
+            with suppress(SerializationError):
+                return self.decode(payload.data)
         return self._read(payload)[0]
 
     def _read(self, payload: Payload) -> tuple[T, bytes]:
@@ -128,13 +131,7 @@ class Model(Generic[T]):
 
     def first(self, data: T) -> bytes:
         """Encode the data of a new session; raise SerializationError naming a field that would not come back."""
-        try:
-            encoded = self.encode(data)
-        except SerializationError as error:
-            reason = self._refusal(data, error)
-        else:
-            return self._confirmed(data, encoded)
-        raise SerializationError(reason)
+        return self._confirmed(data, self._encoded(data))
 
     def settle(self, base: Payload, data: T, encoded: bytes | None = None) -> tuple[bytes, bytes | None]:
         """Return the bytes to store for *data*, which was loaded from *base*, and the id of the model that they are of.
@@ -146,14 +143,7 @@ class Model(Generic[T]):
         value that does not come back would only be found when it is too late (FAILURES F15).
         """
         if encoded is None:
-            try:
-                encoded = self.encode(data)
-            except SerializationError as error:
-                reason = self._refusal(data, error)
-            else:
-                reason = ""
-            if encoded is None:
-                raise SerializationError(reason)
+            encoded = self._encoded(data)
         if encoded == base.data:
             return encoded, base.model
         if base.model == self.schema_id:
@@ -195,6 +185,14 @@ class Model(Generic[T]):
 
     # -- what does not come back -------------------------------------------------------------------------------
 
+    def _encoded(self, data: T) -> bytes:
+        """Encode *data*; raise SerializationError naming field, type and what to do."""
+        try:
+            return self.encode(data)
+        except SerializationError as error:
+            reason = self._refusal(data, error)
+        raise SerializationError(reason)
+
     def _confirmed(self, data: T, encoded: bytes) -> bytes:
         """Return *encoded* once it decodes to equal data; raise SerializationError naming the field otherwise."""
         try:
@@ -204,7 +202,7 @@ class Model(Generic[T]):
         else:
             if not self._checks_types and _is_equal(again, data):
                 return encoded
-            found = difference(data, again, self.serializer.known)
+            found = difference(data, again, self.serializer.known, types=self._checks_types)
             if found is None:
                 return encoded
             reason = self._change(data, found)
@@ -252,13 +250,18 @@ def _is_equal(one: object, other: object) -> bool:
         return False
 
 
-def difference(value: Any, again: Any, names: Container[str] = ()) -> tuple[str, object, object] | None:
+def difference(
+    value: Any, again: Any, names: Container[str] = (), *, types: bool = True
+) -> tuple[str, object, object] | None:
     """Return the path to the first value that did not come back as it was, that value and what came; None if all did.
 
     Types count: a list for a tuple is a difference. A subclass of str, int or float may come back as its base, an int
-    as an equal float, and a time with a zone under the offset of that zone (DESIGN 4). A path holds no key of a mapping
+    as an equal float, and a time with a zone under the offset of that zone (DESIGN 4). Without *types* what is equal by its
+    own ``==`` is no difference either. A path holds no key of a mapping
     (SECURITY R6) but those in *names*, the fields of a TypedDict.
     """
+    if not types and _is_equal(value, again):
+        return None
     base = _base_of(value)
     if base is not None and type(again) in {base, float, type(value)}:
         return None if value == again or (_is_nan(value) and _is_nan(again)) else ("", value, again)
@@ -281,7 +284,7 @@ def difference(value: Any, again: Any, names: Container[str] = ()) -> tuple[str,
     else:
         return None if _is_same_leaf(value, again) else ("", value, again)
     for step, inner, other in pairs:
-        found = difference(inner, other)
+        found = difference(inner, other, types=types)
         if found is not None:
             return step + found[0], found[1], found[2]
     return None
@@ -318,10 +321,10 @@ def _at(model: Any, data: Any, path: str) -> tuple[str, object]:
     owner, hint, value = model, None, data
     with suppress(Exception):  # a step into what is not there ends at what was found
         for name, index in _STEP.findall(path):
+            if index == "...":
+                break
             if index:
                 value = value[int(index)]
-            elif name == "...":
-                break
             else:
                 kind = cast("Any", type(value))
                 attribute: Any = _encoded_names(kind).get(name) or name

@@ -186,8 +186,12 @@ class RequestState(Struct, Generic[T], eq=False):
     def is_blank(self) -> bool:
         """Tell whether a new session has no content worth a record."""
         data = self.model_data
-        if data is not UNSET and self.rules.model.encode(data) != self._blank:
-            return False
+        if data is not UNSET:
+            try:
+                if self.rules.model.encode(data) != self._blank:
+                    return False
+            except SerializationError:
+                return False  # the commit will say why
         if self.opened_extras is not UNSET and self.opened_extras:
             return False
         return self.opened_flash is UNSET or not self.opened_flash.pending()
