@@ -390,14 +390,14 @@ def test_a_model_that_forbids_extra_fields_is_refused_under_a_pydantic_that_cann
         """As pydantic 2.11 has it."""
 
         def __init__(self, model: Any) -> None:
-            self.adapter: Any = TypeAdapter(model)
+            self.adapter: Any = adapter_of(model)
             self.rebuild, self.dump_json = self.adapter.rebuild, self.adapter.dump_json
             self.core_schema = self.adapter.core_schema
 
         def validate_json(self, data: Any, *, by_alias: bool, by_name: bool) -> Any:
             return self.adapter.validate_json(data, by_alias=by_alias, by_name=by_name)
 
-    TypeAdapter = pydantic.TypeAdapter
+    adapter_of = pydantic.TypeAdapter
     monkeypatch.setattr(pydantic, "TypeAdapter", OldAdapter)
     with pytest.raises(
         ConfigurationError, match="Data has extra='forbid', which only pydantic 2.12 and later can read"
