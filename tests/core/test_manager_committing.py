@@ -21,6 +21,7 @@ from sojourn.errors import (
     TooManySessionsError,
 )
 from sojourn.manager.committing import is_unchanged
+from sojourn.manager.conflicts import MOST_TRIES
 from sojourn.session import SessionState
 from sojourn.stores import Created, Record
 from sojourn.testing import Fault
@@ -274,18 +275,18 @@ def test_f7_a_session_that_is_ended_while_a_conflict_is_merged_is_dropped() -> N
 
 
 @pytest.mark.parametrize("policy", ["merge", "overwrite"])
-def test_f8_a_conflict_is_merged_three_times_and_then_given_up(policy: str) -> None:
+def test_f8_a_conflict_is_merged_a_hundred_times_and_then_given_up(policy: str) -> None:
     rivals = Rivals(on_conflict=policy)
     token = rivals.begin()
     session = rivals.accessed(token)
     session.data.note = "ours"
-    rivals.before("replace", *[lambda n=n: rivals.change(token, user_id=n) for n in range(10)])
+    rivals.before("replace", *[lambda n=n: rivals.change(token, user_id=n) for n in range(120)])
     with pytest.raises(SessionConflictError, match="at the same time"):
         rivals.ours.commit(session)
-    assert rivals.store.calls.count("replace") == 4
-    assert rivals.observer.names.count("conflict") == 4
+    assert rivals.store.calls.count("replace") == MOST_TRIES
+    assert rivals.observer.names.count("conflict") == MOST_TRIES
     opened = rivals.ours.open(token)
-    assert (opened.data.user_id, opened.data.note) == (3, "")
+    assert (opened.data.user_id, opened.data.note) == (MOST_TRIES - 1, "")
 
 
 @given(rounds=st.integers(0, 3))

@@ -6,8 +6,9 @@ A version that was not seen is never overwritten unseen, and what is gone is not
 from __future__ import annotations
 
 import random
+from collections import deque
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from msgspec import structs
 
@@ -22,12 +23,14 @@ from sojourn.errors import (
 from sojourn.manager import opening
 from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
+from sojourn.manager.shielding import runs_in_a_loop
+from sojourn.manager.turns import Turn
 from sojourn.session import CookieAction, CookieChange, Payload, RequestState
-from sojourn.stores import STUB, Record, Replaced, new_write_id
+from sojourn.stores import CURRENT_DEADLINE, STUB, Record, Replaced, new_write_id
 
 T = TypeVar("T")
-MOST_TRIES: Final = 3
-"""How often a conflict is merged before the request gives up (FAILURES F8)."""
+MOST_TRIES: Final = 100
+"""How often a conflict is merged at most; the deadline of the request comes before, where calls take time (FAILURES F8)."""
 _NEVER_MERGED: Final = (
     "principal",
     "csrf",
@@ -54,12 +57,56 @@ class Theirs:
 
 
 async def replace(engine: Engine[T], state: RequestState[T], payload: Payload, /) -> None:
-    """Store *payload* over the state's record; on CONFLICT merge and try again, on GONE drop the changes."""
+    """Store *payload* over the state's record; on CONFLICT merge and try again, on GONE drop the changes.
+
+    Other commits of this process that write the session wait meanwhile, and are handed what was stored (FAILURES F29).
+    """
     record = state.record
     if record is None or state.id is None:
         return
-    token, merged = state.token, False
-    for tried in range(MOST_TRIES + 1):
+    turns, id = engine.turns, record.id
+    if turns is None or engine.on_conflict == "raise" or (engine.blocks and runs_in_a_loop()):
+        await _replace(engine, state, payload, None)
+        return
+    turn, stored = None, None
+    with turns.lock:
+        line = turns.lines.get(id)
+        if line is None:
+            line = turns.lines[id] = deque()
+        else:
+            turn = turns.stand(id, line, blocks=engine.blocks)
+    try:
+        if turn is not None and not await _waited(engine, state, id, turn):
+            raise _conflict(state)
+        stored = await _replace(engine, state, payload, None if turn is None else turn.written)
+    finally:
+        if turn is None or turn.is_given:
+            with turns.lock:
+                if line:
+                    turns.pass_on(line, stored)
+                else:
+                    del turns.lines[id]
+
+
+async def _waited(engine: Engine[T], state: RequestState[T], id: str, turn: Turn) -> bool:
+    """Wait for the *turn* as long as the request may wait for its stores; tell whether it came."""
+    deadline = state.deadline or CURRENT_DEADLINE.get()
+    began = engine.clock.monotonic()
+    await turn.wait(engine.request_deadline if deadline is None else max(0.0, deadline.left))
+    if deadline is not None:
+        deadline.spend(engine.clock.monotonic() - began)
+    assert engine.turns is not None  # noqa: S101 - for the type alone
+    return turn.is_given or not engine.turns.give_up(id, turn)
+
+
+async def _replace(engine: Engine[T], state: RequestState[T], payload: Payload, theirs: Theirs | None) -> Theirs | None:
+    """Store *payload* over what is stored, which is *theirs* if that is known; return what was stored."""
+    record, token, merged = cast("Record", state.record), state.token, False
+    deadline = state.deadline or CURRENT_DEADLINE.get()
+    for tried in range(MOST_TRIES):
+        if theirs is not None:
+            payload, merged = merge(engine, state, theirs), True
+            record, token = theirs.record, theirs.token
         if token != state.token and state.head_sent:
             break
         state.record = record
@@ -70,22 +117,27 @@ async def replace(engine: Engine[T], state: RequestState[T], payload: Payload, /
             state.adopt(written, payload, token, written="merged" if merged else "replaced", keep=not merged)
             if moved:
                 state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written, payload))
-            return
+            return Theirs(written, payload, token)
         if answer is Replaced.GONE:
             mark_gone(engine, state)
-            return
+            return None
         engine.events.event("conflict", record.id, principal=state.payload.principal, client=state.payload.client)
-        if engine.on_conflict == "raise" or tried == MOST_TRIES:
+        if engine.on_conflict == "raise":
             break
         await engine.store.sleep(pause(tried))
+        if deadline is not None and deadline.left <= 0.0:
+            break
         theirs = await reload(engine, record.id, token, follows_rotations=state.is_administered)
         if theirs is None:
             mark_gone(engine, state)
-            return
-        payload, merged = merge(engine, state, theirs), True
-        record, token = theirs.record, theirs.token
-    msg = f"session {state.id} was changed by another request at the same time; load it again and repeat"
-    raise SessionConflictError(msg)
+            return None
+    raise _conflict(state)
+
+
+def _conflict(state: RequestState[T]) -> SessionConflictError:
+    return SessionConflictError(
+        f"session {state.id} was changed by another request at the same time; load it again and repeat"
+    )
 
 
 async def reload(engine: Engine[T], id: str, token: str | None, *, follows_rotations: bool = False) -> Theirs | None:

@@ -28,6 +28,7 @@ from sojourn.events import EventDispatcher
 from sojourn.manager.guarded_store import Drive, GuardedStore
 from sojourn.manager.revocations import Revocations
 from sojourn.manager.shielding import in_a_task, in_steps
+from sojourn.manager.turns import Turns
 from sojourn.session import PAYLOAD_ENCODER, Lifetimes, LoadOutcome, Model, Payload, RequestState, Session
 from sojourn.stores import (
     CURRENT_DEADLINE,
@@ -205,6 +206,8 @@ class Engine(Generic[T]):
         self._proxies = settings.make_trusted_proxies()
         self.request_deadline = settings.request_deadline.total_seconds()
         """Seconds that one request may wait for its stores."""
+        self.turns = None if client_side or store.never_waits else Turns()
+        """Who writes which session now; None where a commit never waits, or nobody can meet."""
         self._use(store, revocations)
 
     def _use(self, store: GuardedStore, revocations: Revocations | None) -> None:
@@ -214,7 +217,9 @@ class Engine(Generic[T]):
         self.io = max((one.io for one in stores), key=_SLOWNESS.index)
         """How opening a session waits: as the slower of its stores does."""
         self.never_waits = self.io is StoreIO.NONE
-        self.opens_on_access = self.never_waits or (self.io is StoreIO.BLOCKING and store.offload is None)
+        self.blocks = self.io is StoreIO.BLOCKING and store.offload is None
+        """Whether calls block the thread that makes them."""
+        self.opens_on_access = self.never_waits or self.blocks
         """Whether a session may be opened where it is first used, without awaiting."""
         spares_tasks = all(isinstance(one, TaskSparingStore) and one.spares_tasks for one in stores)
         # Those stores end their calls in time without cancelling the task that makes them.
@@ -256,6 +261,7 @@ class Engine(Generic[T]):
             if store.store.io is StoreIO.BLOCKING:
                 store.offload = offload
         self.opens_on_access = self.never_waits
+        self.blocks = False
 
     def reset_breakers(self) -> None:
         """Close the circuit breakers of all stores, and forget what failed."""

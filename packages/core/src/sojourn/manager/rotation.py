@@ -20,13 +20,15 @@ from sojourn.errors import (
     StoreUnavailableError,
 )
 from sojourn.manager import admission, conflicts
-from sojourn.manager.conflicts import MOST_TRIES, pause
+from sojourn.manager.conflicts import pause
 from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
 from sojourn.session import CookieAction, CookieChange, Payload, RequestState
 from sojourn.stores import Created, Record, Replaced, new_write_id
 
 T = TypeVar("T")
+MOST_TRIES: Final = 3
+"""How often a rotation that others overtake is tried again before the request gives up (FAILURES F8)."""
 
 _log: Final = logging.getLogger("sojourn.manager")
 _ORPHAN_AFTER: Final = 60.0

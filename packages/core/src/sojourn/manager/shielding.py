@@ -1,4 +1,4 @@
-"""What needs asyncio: work that outlives the cancellation of its task, and blocking stores in worker threads.
+"""What needs asyncio: work that outlives the cancellation of its task, waiting for a turn, stores in worker threads.
 
 A commit is never left half-way because the client disconnects (FAILURES F17); the time-outs of the store bound the wait.
 asyncio is imported inside the functions, so that WSGI applications never load it.
@@ -83,8 +83,42 @@ async def in_a_thread(work: Coroutine[Any, Any, R]) -> R:
     return await asyncio.to_thread(run_blocking, work)
 
 
+class TaskTurn:
+    """The turn of a task, which waits in its event loop."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self.is_given = False
+        self.written: Any = None
+        self._loop = asyncio.get_running_loop()
+        self._woken: asyncio.Future[None] = self._loop.create_future()
+
+    def give(self) -> None:
+        """Wake the task, from any thread."""
+        self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if not self._woken.done():
+            self._woken.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the turn was given, or after so many seconds; the task is not cancelled for that."""
+        import asyncio
+
+        await asyncio.wait({self._woken}, timeout=seconds)
+
+
 def is_cancellation(error: BaseException) -> bool:
     """Tell whether *error* cancels a task."""
     from asyncio import CancelledError
 
     return isinstance(error, CancelledError)
+
+
+def runs_in_a_loop() -> bool:
+    """Tell whether this thread drives an event loop, which must not block."""
+    from sys import modules
+
+    asyncio: Any = modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - the public one raises

@@ -6,7 +6,7 @@ What a preset does not mention it takes from the one that it extends, and what n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -83,8 +83,8 @@ EXTENDS: Final = "extends"
 class Preset:
     """The values of a preset and of those that it extends, and the one of the five at the end of that row."""
 
-    base: PresetName
-    values: Mapping[str, object]
+    base: PresetName = field(repr=False)
+    values: Mapping[str, object] = field(repr=False)
 
 
 def resolve_preset(name: str, known: Presets) -> Preset | None:

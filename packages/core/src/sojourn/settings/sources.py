@@ -71,7 +71,7 @@ class Surroundings:
     preset: str | None = None
     variables: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     framework: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
-    presets: Presets = field(default_factory=dict[str, Mapping[str, object]])
+    presets: Presets = field(default_factory=dict[str, Mapping[str, object]], repr=False)
 
 
 class LayeredSettings(BaseSettings):

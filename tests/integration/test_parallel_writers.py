@@ -1,0 +1,195 @@
+"""Many writers of one session at the same time: every write counts, and nobody is told of a conflict (FAILURES F29)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from sojourn import MemoryStore, SessionManager, new_secret
+from sojourn.errors import SessionConflictError, StoreUnavailableError
+from sojourn.settings import SessionSettings
+from sojourn.stores import StoreIO
+from sojourn.testing import Fault, FaultyStore, RecordingObserver
+from sojourn_store_redis import ClusteredRedisStore, RedisStore
+from tests.core.models import Visit, make_manager
+from tests.servers import RedisServer
+
+WRITERS = 20
+SECRET = new_secret()
+KINDS: dict[str, Any] = {"redis": RedisStore, "clustered-redis": ClusteredRedisStore}
+
+
+def manager(kind: str, server: RedisServer, observer: RecordingObserver, **settings: Any) -> SessionManager[Visit]:
+    store: Any = KINDS[kind].from_url(server.url, timeout=20.0, connect_timeout=20.0)
+    values = {"preset": "testing", "secret": SECRET, "request_deadline": "60s", **settings}
+    return SessionManager(Visit, store, settings=SessionSettings(_env_file=None, **values), observers=[observer])
+
+
+def names(observer: RecordingObserver) -> Counter[str]:
+    return Counter(event.name for event in observer.events)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_f29_twenty_tasks_that_write_one_session_all_count(
+    kind: str, processes: int, redis_server: RedisServer
+) -> None:
+    redis_server.flush()
+
+    async def main() -> None:
+        observer = RecordingObserver()
+        nodes = [manager(kind, redis_server, observer) for _ in range(processes)]
+        session = await nodes[0].open(None)
+        session.data.note = "begun"
+        token = (await nodes[0].commit(session)).token
+        opened = [(node, await node.open(token)) for node in nodes for _ in range(WRITERS // processes)]
+        for number, (_, each) in enumerate(opened):
+            each.data.count += 1
+            each.data.log.append(f"{number}")
+        await asyncio.gather(*(node.commit(each) for node, each in opened))
+        kept = (await nodes[0].open(token, fresh=True)).data
+        assert kept.count == WRITERS
+        assert sorted(kept.log, key=int) == [f"{number}" for number in range(WRITERS)]
+        if processes == 1:
+            # each got what the one before it had stored: in the order in which they came, and without a conflict
+            assert kept.log == [f"{number}" for number in range(WRITERS)]
+            assert names(observer)["conflict"] == 0
+        for node in nodes:
+            await node.aclose()
+            turns = node.engine.turns
+            assert turns is not None
+            assert turns.lines == {}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["memory", *KINDS])
+def test_f29_threads_that_write_one_session_all_count(kind: str, redis_server: RedisServer) -> None:
+    redis_server.flush()
+    observer = RecordingObserver()
+    if kind == "memory":
+        node = make_manager(MemoryStore(), settings={"request_deadline": "60s"}, observers=[observer])
+    else:
+        node = manager(kind, redis_server, observer)
+    session = node.blocking.open(None)
+    session.data.note = "begun"
+    token = node.blocking.commit(session).token
+    writers = 12
+    start = threading.Barrier(writers)
+
+    def write(_: int) -> None:
+        mine = node.blocking.open(token)
+        mine.data.count += 1
+        start.wait()
+        node.blocking.commit(mine)
+
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(write, range(writers)))
+    assert node.blocking.open(token).data.count == writers
+    assert kind == "memory" or names(observer)["conflict"] == 0
+    node.blocking.close()
+
+
+def gated(observer: RecordingObserver, **settings: Any) -> tuple[SessionManager[Any], Any, asyncio.Event]:
+    """Return a manager over a store that suspends, whose writes wait for an event."""
+    gate = asyncio.Event()
+
+    class Gated(FaultyStore):
+        async def replace(self, *arguments: Any, **options: Any) -> Any:
+            await gate.wait()
+            return await super().replace(*arguments, **options)
+
+    store = Gated(MemoryStore())
+    store.io = StoreIO.ASYNC
+    return make_manager(store, observers=[observer], settings=settings), store, gate
+
+
+def test_f29_readers_do_not_wait_and_a_crowd_is_told_to_come_back() -> None:
+    async def main() -> None:
+        observer = RecordingObserver()
+        node, _, gate = gated(observer, request_deadline="60s")
+        token = (await node.commit(await begun(node))).token
+        sessions = [await node.open(token) for _ in range(40)]
+        for each in sessions:
+            each.data.count += 1
+        commits = [asyncio.create_task(node.commit(each)) for each in sessions]
+        await asyncio.sleep(0)
+        assert (await node.open(token)).data.count == 0
+        gate.set()
+        answers = await asyncio.gather(*commits, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, StoreUnavailableError)]
+        assert len(refused) == 40 - 33  # one writes and 32 wait
+        assert all(answer.retry_after > 0 for answer in refused)
+        assert (await node.open(token)).data.count == 33
+
+    asyncio.run(main())
+
+
+async def begun(node: SessionManager[Any]) -> Any:
+    session = await node.open(None)
+    session.data.note = "begun"
+    return session
+
+
+def test_f29_who_waits_too_long_is_told_of_a_conflict_and_holds_nobody_up() -> None:
+    async def main() -> None:
+        observer = RecordingObserver()
+        node, _, gate = gated(observer, request_deadline="50ms")
+        token = (await node.commit(await begun(node))).token
+        sessions = [await node.open(token) for _ in range(3)]
+        for each in sessions:
+            each.data.count += 1
+        writing, *waiting = [asyncio.create_task(node.commit(each)) for each in sessions]
+        for commit in waiting:
+            with pytest.raises(SessionConflictError):
+                await commit
+        gate.set()
+        await writing
+        assert (await node.open(token)).data.count == 1
+        assert node.engine.turns is not None
+        assert node.engine.turns.lines == {}
+
+    asyncio.run(main())
+
+
+def test_f29_a_write_that_fails_hands_the_turn_on() -> None:
+    async def main() -> None:
+        observer = RecordingObserver()
+        node, store, gate = gated(observer, request_deadline="60s", retry_attempts=0)
+        token = (await node.commit(await begun(node))).token
+        sessions = [await node.open(token) for _ in range(3)]
+        for each in sessions:
+            each.data.count += 1
+        commits = [asyncio.create_task(node.commit(each)) for each in sessions]
+        await asyncio.sleep(0)
+        store.follow([Fault.BEFORE])
+        gate.set()
+        answers = await asyncio.gather(*commits, return_exceptions=True)
+        assert isinstance(answers[0], StoreUnavailableError)
+        assert not any(isinstance(answer, Exception) for answer in answers[1:])
+        assert (await node.open(token)).data.count == 2
+        assert node.engine.turns is not None
+        assert node.engine.turns.lines == {}
+
+    asyncio.run(main())
+
+
+def test_f29_raise_still_raises_at_once() -> None:
+    async def main() -> None:
+        observer = RecordingObserver()
+        node, _, gate = gated(observer, request_deadline="60s", on_conflict="raise")
+        gate.set()
+        token = (await node.commit(await begun(node))).token
+        first, second = await node.open(token), await node.open(token)
+        first.data.count += 1
+        second.data.count += 1
+        await node.commit(first)
+        with pytest.raises(SessionConflictError):
+            await node.commit(second)
+
+    asyncio.run(main())
