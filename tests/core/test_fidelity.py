@@ -569,6 +569,74 @@ def test_a_field_of_a_struct_is_named_as_python_has_it_and_that_of_a_typed_dict_
         keep({"prefs": {"hunter2": TODAY}}, model=Dated)
 
 
+class Sloppy:
+    """A serializer of a plugin, which changes what is too large and names no field in its errors."""
+
+    name = "sloppy"
+    known = frozenset({"name"})
+
+    def encode(self, data: Other) -> bytes:
+        if -100 < data.size < 0:
+            raise SerializationError("too small", field="nowhere" if data.size < -1 else "")
+        return str(data.size).encode()
+
+    def decode(self, payload: bytes) -> Other:
+        if int(payload) < 0:
+            raise SerializationError("the session data does not fit")
+        return Other(min(100, int(payload)))
+
+    def encode_fields(self, fields: Mapping[str, object]) -> bytes:
+        return str(fields["size"]).encode()
+
+    def decode_fields(self, payload: bytes) -> dict[str, object]:
+        raise SerializationError("it is no mapping")
+
+
+def lists_of_depth(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+class Nested(pydantic.BaseModel):
+    name: str = ""
+    value: Any = None
+
+
+class Even(pydantic.BaseModel):
+    left: int = 0
+    right: int = 0
+
+    @pydantic.model_validator(mode="after")
+    def check(self) -> Even:
+        if self.left and self.right:
+            raise ValueError
+        return self
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "message"),
+    [
+        (Nested, {"value": lists_of_depth(250)}, "field value of Nested, declared as Any, holds a list that pydantic"),
+        # No field alone is wrong.
+        (Even, {"left": 1, "right": 1}, "the stored session does not fit Even"),
+        (Other, {"size": 101}, "field size of Other, declared as int, holds an int that sloppy brings back as"),
+        (Other, {"size": -101}, "the session data does not fit"),
+    ],
+)
+def test_a_field_is_named_also_where_the_error_of_a_library_names_none(
+    model: Any, values: dict[str, Any], message: str
+) -> None:
+    new = (lambda: Other(1)) if model is Other else model
+    manager = make_manager(model=model, new=new, serializer=Sloppy() if model is Other else "pydantic").blocking
+    session = manager.open(None)
+    for name, value in values.items():
+        setattr(session.data, name, value)
+    with pytest.raises(SerializationError, match=message):
+        manager.commit(session)
+
+
 @pytest.mark.parametrize("preset", ["testing", "production"])
 def test_a_subclass_of_str_is_kept_as_its_base_under_every_serializer(preset: str) -> None:
     for serializer in SERIALIZERS:
@@ -736,27 +804,6 @@ def test_without_types_what_is_equal_is_no_difference_and_what_cannot_be_compare
     found = difference([Counter("a"), Odd()], [{"a": 1}, Odd()], types=False)
     assert found is not None
     assert found[0] == "[1]"
-
-
-class Sloppy:
-    """A serializer of a plugin, which writes the name of a field in lower case and names no field in its errors."""
-
-    name = "sloppy"
-    known = frozenset({"name"})
-
-    def encode(self, data: Other) -> bytes:
-        if data.size < 0:
-            raise SerializationError("too small", field="nowhere" if data.size < -1 else "")
-        return str(data.size).encode()
-
-    def decode(self, payload: bytes) -> Other:
-        return Other(min(100, int(payload)))
-
-    def encode_fields(self, fields: Mapping[str, object]) -> bytes:
-        return str(fields["size"]).encode()
-
-    def decode_fields(self, payload: bytes) -> dict[str, object]:
-        return {"size": int(payload)}
 
 
 def test_what_a_serializer_of_a_plugin_changes_is_refused_as_well() -> None:

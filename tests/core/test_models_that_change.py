@@ -202,6 +202,11 @@ class NewItem:
     colour: str = ""
 
 
+@dataclass
+class Sized:
+    size: int = 0
+
+
 def nodes_with_items() -> Nodes:
     nodes = Nodes("dataclass", "json", {"items": (list[OldItem], [])}, {"items": (list[NewItem], [])})
     nodes.write("new", items=[NewItem("a", "red"), NewItem("b", "blue"), NewItem("c", "green")])
@@ -226,6 +231,35 @@ def test_items_keep_the_fields_of_newer_nodes_wherever_an_older_one_moves_them(n
     nodes = nodes_with_items()
     nodes.write("old", items=[OldItem(name) for name in names])
     assert nodes.data("new").items == [NewItem(*pair) for pair in zip(names, colours, strict=True)]
+
+
+@dataclass
+class OldEither:
+    held: OldItem | Sized = field(default_factory=OldItem)
+    items: list[OldItem | Sized] = field(default_factory=list)
+
+
+@dataclass
+class NewEither:
+    held: NewItem | Sized = field(default_factory=NewItem)
+    items: list[NewItem | Sized] = field(default_factory=list)
+
+
+def test_what_an_object_held_is_not_carried_into_one_of_another_class() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    old, new = (
+        make_manager(store, clock=clock, model=model, serializer="pydantic").blocking
+        for model in (OldEither, NewEither)
+    )
+    session = new.open(None)
+    session.data = NewEither(NewItem("ball", "red"), [NewItem("bowl", "blue")])
+    token = new.commit(session).token
+    session = old.open(token)
+    session.data = OldEither(Sized(3), [Sized(4)])
+    old.commit(session)
+    # With the colour beside it the size would be read as an item without a name.
+    assert new.open(token).data == NewEither(Sized(3), [Sized(4)])
 
 
 def test_a_default_that_nobody_stored_is_not_stored_by_a_node_that_does_not_know_the_rest() -> None:

@@ -198,7 +198,8 @@ class Model(Generic[T]):
         try:
             again = self.decode(encoded)
         except SerializationError as error:
-            reason = self._refusal(data, error)
+            field = error.field or self._misfit(encoded)
+            reason = self._refusal(data, SerializationError(str(error), field=field))
         else:
             if not self._checks_types and _is_equal(again, data):
                 return encoded
@@ -207,6 +208,18 @@ class Model(Generic[T]):
                 return encoded
             reason = self._change(data, found)
         raise SerializationError(reason)
+
+    def _misfit(self, encoded: bytes) -> str:
+        """Return the field that a new session cannot be decoded with; "" where none alone is the cause."""
+        serializer = self.serializer
+        with suppress(Exception):  # of plugins and new() as well; then nobody knows
+            plain, fields = serializer.decode_fields(self.encode(self.new())), serializer.decode_fields(encoded)
+            for name, value in fields.items():
+                try:
+                    serializer.decode(serializer.encode_fields({**plain, name: value}))
+                except SerializationError:
+                    return name
+        return ""
 
     def _refusal(self, data: T, error: SerializationError) -> str:
         """Return why *data* cannot be stored, by field and type."""
@@ -385,12 +398,18 @@ def _carry_fields(
     kept: dict[str, Any] = {}
     for name, value in now.items():
         if name in stored and name in plain:
-            kept[name] = carry(stored[name], plain[name], value, found)
+            is_another = _is_of_another_class(plain[name], value)
+            kept[name] = value if is_another else carry(stored[name], plain[name], value, found)
         elif name in stored or name not in plain or _pack(value) != _pack(plain[name]):
             kept[name] = value
     unknown = {name: value for name, value in stored.items() if name not in plain and name not in now}
     found += unknown
     return {**kept, **unknown}
+
+
+def _is_of_another_class(plain: Any, now: Any) -> bool:
+    """Return whether another member of a union stands there now, which what was carried might turn into the former."""
+    return _are_dicts(plain, now) and bool(plain) and bool(now) and plain.keys().isdisjoint(now)
 
 
 def _carry_items(stored: list[Any], plain: list[Any], now: list[Any], found: list[str]) -> list[Any]:
@@ -410,7 +429,8 @@ def _carry_items(stored: list[Any], plain: list[Any], now: list[Any], found: lis
     for index, (item, source) in enumerate(zip(now, sources, strict=True)):
         if source is None and in_place and index < len(before):
             source = index  # noqa: PLW2901 - the item that was changed
-        kept.append(item if source is None else carry(stored[source], plain[source], item, found))
+        is_new = source is None or _is_of_another_class(plain[source], item)
+        kept.append(item if is_new or source is None else carry(stored[source], plain[source], item, found))
     return kept
 
 
