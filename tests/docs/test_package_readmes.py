@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from aiohttp import CookieJar
+from aiohttp.test_utils import TestClient, TestServer
 
 from sojourn.testing import client
 from tests.docs.pages import ROOT, blocks, page, run
@@ -15,6 +17,7 @@ from tests.docs.pages import ROOT, blocks, page, run
 PACKAGES = sorted(file.parent.name for file in ROOT.glob("packages/*/pyproject.toml"))
 WITH_AN_EXAMPLE = {
     "core",
+    "contrib-aiohttp",
     "contrib-azu-like",
     "contrib-django",
     "contrib-fastapi",
@@ -71,6 +74,21 @@ def test_the_example_of_litestar_keeps_a_cart_and_guards_an_account(monkeypatch:
         assert browser.post("/login?name=ada").status == 201
         assert browser.get("/account").text == "ada"
         assert browser.post("/cart/persuasion").json() == ["emma", "persuasion"]
+
+
+@pytest.mark.anyio
+async def test_the_example_of_aiohttp_keeps_a_cart(monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        return  # aiohttp runs on nothing else
+    shop = run(monkeypatch, "shop", *blocks(page("packages/contrib-aiohttp/README.md")))
+    async with TestClient(TestServer(shop.app), cookie_jar=CookieJar(unsafe=True)) as browser:
+        for path, expected in (
+            ("/cart/emma", ["emma"]),
+            ("/login/ada", "ada"),
+            ("/cart/persuasion", ["emma", "persuasion"]),
+        ):
+            async with browser.post(path) as answer:
+                assert await answer.json() == expected
 
 
 def test_the_example_of_flask_keeps_a_cart(monkeypatch: pytest.MonkeyPatch) -> None:

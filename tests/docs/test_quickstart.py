@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import CookieJar
+from aiohttp.test_utils import TestClient, TestServer
 
 from sojourn import SessionManager
 from sojourn.testing import Browser, client
@@ -17,7 +19,9 @@ from tests.servers import RedisServer
 
 PAGE = page("docs/quickstart.md")
 DECLARED = blocks(section(PAGE, "Declare the session"))
-FRAMEWORKS = {name: blocks(section(PAGE, name)) for name in ("FastAPI", "Litestar", "Starlette", "Flask", "Django")}
+FRAMEWORKS = {
+    name: blocks(section(PAGE, name)) for name in ("FastAPI", "Litestar", "aiohttp", "Starlette", "Flask", "Django")
+}
 CHAPTERS = (
     "Log in and out",
     "Tell something on the next page",
@@ -93,6 +97,20 @@ def test_a_book_put_into_the_cart_under_asgi_is_found_there(framework: str, monk
         assert browser.post("/cart?book=emma").json() == ["emma"]
         assert browser.get("/").json() == ["emma"]
         assert browser.another().get("/").json() == []
+
+
+@pytest.mark.anyio
+async def test_a_book_put_into_the_cart_under_aiohttp_is_found_there(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str
+) -> None:
+    if anyio_backend_name != "asyncio":
+        return  # aiohttp runs on nothing else
+    declared(monkeypatch)
+    app = run(monkeypatch, "shop", *FRAMEWORKS["aiohttp"]).app
+    async with TestClient(TestServer(app), cookie_jar=CookieJar(unsafe=True)) as browser:
+        for method, path, expected in (("GET", "/", []), ("POST", "/cart?book=emma", ["emma"]), ("GET", "/", ["emma"])):
+            async with browser.request(method, path) as answer:
+                assert await answer.json() == expected
 
 
 def test_a_book_put_into_the_cart_under_flask_is_found_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ def test_all_distributions_carry_one_version():
     names = [
         "sojourn",
         "sojourn-cli",
+        "sojourn-contrib-aiohttp",
         "sojourn-contrib-azu-like",
         "sojourn-contrib-django",
         "sojourn-contrib-fastapi",

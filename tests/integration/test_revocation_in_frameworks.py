@@ -3,16 +3,19 @@
 # FastAPI reads annotations that name what is local to a function, so they are no strings here.
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from types import ModuleType
 from typing import Annotated, Any
 
 import flask
 import pytest
+from aiohttp import web
 from fastapi import Depends, FastAPI
 from flask import Flask
 from flask_login import LoginManager, UserMixin, current_user, login_user
 from litestar import Litestar, get
 
+import sojourn_contrib_aiohttp
 from sojourn import Session, SessionManager, new_secret
 from sojourn.settings import SessionSettings
 from sojourn.testing import Browser, client
@@ -20,6 +23,7 @@ from sojourn_contrib_fastapi import SessionDependency, install, require_login
 from sojourn_contrib_flask import Sojourn
 from sojourn_contrib_litestar import CurrentSession, SojournPlugin
 from sojourn_contrib_litestar import require_login as login_guard
+from tests.contrib_aiohttp.bridge import Bridge
 from tests.contrib_django.project import configure
 from tests.core.models import Visit
 from tests.servers import RedisServer
@@ -118,6 +122,24 @@ def in_litestar(sessions: SessionManager[Visit]) -> Any:
     return Litestar([login, page, inside], plugins=[SojournPlugin(sessions)], logging_config=None)
 
 
+def in_aiohttp(sessions: SessionManager[Visit]) -> Any:
+    async def login(request: web.Request) -> web.Response:
+        sessions.of(request).login("7")
+        return web.Response()
+
+    async def page(request: web.Request) -> web.Response:
+        session = await sojourn_contrib_aiohttp.get_session(request)
+        return web.Response(text="nobody" if session.principal is None else f"user {session.principal}")
+
+    def make() -> web.Application:
+        app = web.Application()
+        sojourn_contrib_aiohttp.setup(app, sessions)
+        app.add_routes([web.get("/login", login), web.get("/", page)])
+        return app
+
+    return Bridge(make)
+
+
 @pytest.fixture(params=["memory", "cookie", pytest.param("redis", marks=pytest.mark.server)])
 def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionManager[Visit]]:
     if request.param == "redis":
@@ -134,9 +156,15 @@ def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("django")
 def test_after_revoke_all_no_page_of_any_framework_shows_the_user_logged_in(sessions: SessionManager[Visit]) -> None:
-    applications: list[Callable[[SessionManager[Visit]], Any]] = [in_flask, in_django, in_litestar, in_fastapi]
-    sites = [client(make(sessions), sessions) for make in applications]
-    try:
+    applications: list[Callable[[SessionManager[Visit]], Any]] = [
+        in_flask,
+        in_django,
+        in_aiohttp,
+        in_litestar,
+        in_fastapi,
+    ]
+    with ExitStack() as stack:
+        sites = [stack.enter_context(client(make(sessions), sessions)) for make in applications]
         visitors: list[Browser[Visit]] = []
         for site in sites:
             for path in ("/login", "/login?remember"):
@@ -150,9 +178,6 @@ def test_after_revoke_all_no_page_of_any_framework_shows_the_user_logged_in(sess
             assert "nobody" in visitor.get("/").text
         assert visitors[2].get("/admin/").header("location") == "/admin/login/?next=/admin/"
         assert visitors[-1].get("/inside").status == 401
-    finally:
-        for site in sites:
-            site.close()
 
 
 @pytest.mark.usefixtures("django")

@@ -26,6 +26,7 @@ KITS = ["sojourn_cli", "sojourn_testing", "click", "rich"]
 # What each package brings along when nothing else is asked for, beside the core.
 NEEDS = {
     "cli": {"click", "rich"},
+    "contrib-aiohttp": {"aiohttp"},
     "contrib-azu-like": {"msgspec", "starlette"},
     "contrib-django": {"django"},
     "contrib-fastapi": {"fastapi"},

@@ -25,9 +25,29 @@ with client(app, sessions) as browser:
     answers += [browser.another().get("/").json()]
 print(json.dumps(answers))
 """
+AIOHTTP = """
+import asyncio, json, sys
+sys.path.insert(0, ".")
+from aiohttp import CookieJar
+from aiohttp.test_utils import TestClient, TestServer
+from shop import app
+
+async def main():
+    answers = []
+    async with TestClient(TestServer(app), cookie_jar=CookieJar(unsafe=True)) as browser:
+        for method, path in (("GET", "/"), ("POST", "/cart?book=emma"), ("GET", "/"), ("CLEAR", ""), ("GET", "/")):
+            if method == "CLEAR":
+                browser.session.cookie_jar.clear()
+                continue
+            async with browser.request(method, path) as answer:
+                answers.append(await answer.json())
+    return answers
+
+print(json.dumps(asyncio.run(main())))
+"""
 
 
-@pytest.mark.parametrize("framework", ["FastAPI", "Flask", "Litestar"])
+@pytest.mark.parametrize("framework", ["FastAPI", "Flask", "Litestar", "aiohttp"])
 def test_the_quickstart_works_with_wheels_alone(framework: str, wheels: dict[str, Path], tmp_path: Path) -> None:
     package = f"contrib-{framework.lower()}"
     environment = make_environment(
@@ -37,7 +57,8 @@ def test_the_quickstart_works_with_wheels_alone(framework: str, wheels: dict[str
     )
     (environment.folder / "visitors.py").write_text(blocks(section(PAGE, "Declare the session"))[0])
     (environment.folder / "shop.py").write_text(blocks(section(PAGE, framework))[0])
-    assert environment.answer(DRIVE, SOJOURN_PRESET="testing") == [[], ["emma"], ["emma"], []]
+    drive = AIOHTTP if framework == "aiohttp" else DRIVE
+    assert environment.answer(drive, SOJOURN_PRESET="testing") == [[], ["emma"], ["emma"], []]
 
 
 def test_the_quickstart_of_django_works_with_wheels_alone(wheels: dict[str, Path], tmp_path: Path) -> None:

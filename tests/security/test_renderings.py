@@ -32,6 +32,7 @@ from tests.core.models import make_manager
 PACKAGES = (
     "sojourn",
     "sojourn_cli",
+    "sojourn_contrib_aiohttp",
     "sojourn_contrib_azu_like",
     "sojourn_contrib_django",
     "sojourn_contrib_fastapi",

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import sojourn
+import sojourn_contrib_aiohttp
 import sojourn_contrib_azu_like
 import sojourn_contrib_django
 import sojourn_contrib_fastapi
@@ -32,6 +33,7 @@ from tests.security.houses import House, begin, outcome
 
 PACKAGES = (
     sojourn,
+    sojourn_contrib_aiohttp,
     sojourn_contrib_azu_like,
     sojourn_contrib_django,
     sojourn_contrib_fastapi,

@@ -1,0 +1,95 @@
+"""aiohttp passes the scenarios that every adapter passes, on each kind of store and behind a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from sojourn import ClientSideStore, SessionManager, Store
+from sojourn.testing import AdapterSuite
+from sojourn_contrib_aiohttp import setup
+from sojourn_store_cookie import CookieStore
+from sojourn_store_redis import RedisStore
+from sojourn_testing.adapters import Page, Site, Visit
+from tests.contrib_aiohttp.bridge import Bridge
+from tests.servers import RedisServer
+
+
+class InAiohttp(AdapterSuite):
+    layers = 1
+    streams_itself = True
+
+    def make_application(self, sessions: SessionManager[Visit], pages: Sequence[Page]) -> Any:
+        def handler_of(page: Page) -> Any:
+            async def handle(request: web.Request) -> web.StreamResponse:
+                answer = page(lambda: sessions.of(request))
+                headers = {"Content-Type": "application/json", **dict(answer.headers)}
+                body = answer.body
+                if isinstance(body, bytes):
+                    return web.Response(body=body, status=int(answer.status), headers=headers)
+                if not self.streams_itself:
+
+                    async def chunks() -> AsyncIterator[bytes]:
+                        for chunk in body:
+                            yield chunk
+
+                    return web.Response(body=chunks(), status=int(answer.status), headers=headers)
+                response = web.StreamResponse(status=int(answer.status), headers=headers)
+                await response.prepare(request)
+                for chunk in body:
+                    await response.write(chunk)
+                return response
+
+            return handle
+
+        def make() -> web.Application:
+            app = web.Application()
+            for _ in range(self.layers):
+                setup(app, sessions)
+            for page in pages:
+                if not page.is_socket:
+                    app.router.add_get(page.path, handler_of(page))
+                    app.router.add_post(page.path, handler_of(page))
+            return app
+
+        return Bridge(make)
+
+    @contextmanager
+    def site(self, *, layered: bool = False, **settings: Any) -> Generator[Site]:
+        self.layers = 2 if layered else 1
+        with super().site(**settings) as site:
+            yield site
+
+
+class TestInMemory(InAiohttp):
+    pass
+
+
+class TestOnAStoreThatSuspends(InAiohttp):
+    store_suspends = True
+
+
+class TestBodiesThatAiohttpStreams(InAiohttp):
+    store_suspends = True
+    streams_itself = False
+
+
+class TestInCookies(InAiohttp):
+    def make_store(self) -> ClientSideStore:
+        return CookieStore()
+
+
+@pytest.mark.server
+class TestOnRedis(InAiohttp):
+    @pytest.fixture(autouse=True)
+    def _server(self, redis_server: RedisServer) -> None:
+        redis_server.start_if_stopped()
+        redis_server.flush()
+        self.url = redis_server.url
+
+    def make_store(self) -> Store:
+        return RedisStore.from_url(self.url, timeout=10.0, connect_timeout=10.0)
