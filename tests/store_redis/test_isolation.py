@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from sojourn.errors import StoreTimeoutError, StoreUnavailableError
+from sojourn.errors import ConfigurationError, StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import Created, Record, Replaced, StoreIO
 from sojourn.testing import FakeClock, make_id, make_record, make_write_id
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
@@ -69,6 +69,13 @@ def test_f25_large_loads_over_a_slow_line_fail_nobody_else_and_have_connections_
     assert len(own) == 8
     # the beginning of each large record, the small ones, and what the line carries beside
     assert shared <= 8 * MOST_SHARED + 50 * 1_000 + 20_000
+
+
+def test_under_another_event_loop_than_asyncio_the_store_says_what_it_needs() -> None:
+    store = RedisStore.from_url("redis://localhost:1/0")
+    for call in (store.load(make_id("one")), store.touch(make_id("one"), 0.0)):
+        with pytest.raises(ConfigurationError, match="needs the event loop of asyncio, and none runs here"):
+            call.send(None)
 
 
 def test_f25_of_records_around_the_limit_every_byte_is_read_and_written(redis_server: RedisServer) -> None:

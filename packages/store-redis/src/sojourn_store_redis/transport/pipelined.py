@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sojourn.errors import StoreUnavailableError
+from sojourn.errors import ConfigurationError, StoreUnavailableError
 from sojourn.stores import CURRENT_DEADLINE, StoreIO
 from sojourn_store_redis.errors import QueueFullError, StrayReplyError, is_refusal
 from sojourn_store_redis.transport.commands import Commands
@@ -139,7 +139,13 @@ class PipelinedTransport(Commands):
             # the parent still reads from these sockets: they must be neither closed nor collected here
             self._inherited.append(self._connections)
             self._connections, self._process = {}, os.getpid()
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigurationError(
+                f"the suspending store of redis at {self.address} needs the event loop of asyncio, and none runs here: run "
+                "the application on asyncio (with anyio: backend='asyncio'), or use `sessions.blocking`"
+            ) from None
         for other in [each for each in list(self._connections) if each.is_closed()]:
             self._connections.pop(other, None)
         connection = self._connections.get(loop)
