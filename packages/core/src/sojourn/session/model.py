@@ -108,8 +108,10 @@ class Model(Generic[T]):
         longer fit.
         """
         if payload.model == self.schema_id:
-            with suppress(SerializationError):
+            try:
                 return self.decode(payload.data)
+            except SerializationError:
+                pass
         return self._read(payload)[0]
 
     def _read(self, payload: Payload) -> tuple[T, bytes]:
@@ -150,9 +152,11 @@ class Model(Generic[T]):
             # Every byte of it came from this encoder, so no other node's fields can be in it. The usual case of
             # `_confirmed` is written out: most writes come by.
             if not self._checks_types:
-                with suppress(Exception):
+                try:
                     if self.decode(encoded) == data:
                         return encoded, base.model
+                except Exception:  # noqa: BLE001, S110 - of a `==` as well; `_confirmed` says why
+                    pass
             return self._confirmed(data, encoded), base.model
         before, stored = self._read(base)
         plain = self.encode(before)
