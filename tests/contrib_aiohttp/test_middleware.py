@@ -145,6 +145,11 @@ async def test_a_redirect_that_is_raised_is_a_response() -> None:
         async with client.get("/leave", allow_redirects=False) as response:
             assert (response.status, len(response.headers.getall("Set-Cookie"))) == (303, 1)
         assert await text_of(client, "/read") == '["ada", 0]'
+        client.session.cookie_jar.clear()
+        site.away("create")
+        async with client.get("/leave", allow_redirects=False) as response:
+            assert (response.status, response.headers.getall("Set-Cookie", [])) == (503, [])
+            assert "Location" not in response.headers
 
 
 async def test_shutting_down_closes_the_manager() -> None:

@@ -363,6 +363,8 @@ def test_openapi_keeps_what_the_application_says_itself(sessions: SessionManager
             operation = schema["paths"][path]["get"]
             assert operation["security"] == [{"key": []}, {"visit": []}]
             assert operation["responses"]["401"]["description"] == "Who are you?"
+    assert isinstance(own.components, Components)
+    assert set(own.components.security_schemes or ()) == {"key"}
 
 
 def test_an_application_without_openapi_takes_the_plugin(sessions: SessionManager[User]) -> None:
