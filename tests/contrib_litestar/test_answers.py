@@ -204,6 +204,25 @@ def test_an_outage_closes_a_socket_with_try_again_later_as_long_as_it_is_not_ope
     assert site.logged == []
 
 
+def test_clear_session_logs_out_under_our_middleware_alone() -> None:
+    sessions = Site().sessions
+
+    @get("/login")
+    async def login(request: AnyRequest) -> None:
+        sessions.of(request).login("ada")
+
+    @get("/clear")
+    async def clear(request: AnyRequest) -> None:
+        request.clear_session()
+
+    app = Litestar([login, clear], logging_config=None)
+    outside: Any = asgi.SessionMiddleware(app, sessions)  # type: ignore[arg-type]
+    with TestClient(outside) as client:
+        client.get("/login")
+        response = client.get("/clear")
+        assert (response.status_code, "Max-Age=0" in response.headers["set-cookie"]) == (200, True)
+
+
 def test_our_middleware_around_the_application_is_the_same_session() -> None:
     site = Site()
     outside: Any = asgi.SessionMiddleware(site.app, site.sessions)  # type: ignore[arg-type]

@@ -171,9 +171,7 @@ class _Inside:
             if message["type"] not in _HEADS:
                 return send(message)
             value: Any = cast("dict[str, Any]", scope).get("session")
-            if value is Empty:
-                scope["session"] = None
-            elif value is not None and not isinstance(value, Mapping):
+            if value is not None and value is not Empty and not isinstance(value, Mapping):
                 scope["session"] = _as_dict(value, scope)
             # Its own headers: the response cache keeps the message, and would send the cookie to everybody.
             return send(cast("Message", {**message}))

@@ -365,7 +365,8 @@ def _replace_extras(request: AsyncRequestSession[Any], value: object) -> None:
     An empty dict, None or Litestar's ``Empty`` is how applications and frameworks log out that way. A mapping of another
     class is the session of another library inside this middleware, and none of ours.
     """
-    if value is None or (isinstance(value, type) and value.__name__ == "Empty"):
+    kind = value if isinstance(value, type) else type(value)
+    if value is None or kind.__name__ in {"Empty", "_EmptyEnum"}:  # a class, in newer releases the member of an enum
         request.session.logout()
     elif type(value) is dict:
         session, extras = request.session, cast("dict[str, Any]", value)
