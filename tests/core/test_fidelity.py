@@ -192,9 +192,9 @@ ROWS: Final = (
         "other `bytes`", bytes, (b"\xff\0", b"\x80"), st.binary(min_size=1, max_size=4).map(lambda some: b"\xff" + some)
     ),
     Row("`bytearray`", bytearray, (bytearray(b"\xffa"),), st.binary(max_size=5).map(bytearray)),
-    Row("`int | None`", int | None, (None, 0), st.none() | st.integers(0, 9)),
-    Row("`int | str`", int | str, (1, "1", ""), st.integers(0, 9) | texts),
-    Row("`date | str`", datetime.date | str, (TODAY, "2026-01-02", "x"), st.dates() | texts),
+    Row(r"`int \| None`", int | None, (None, 0), st.none() | st.integers(0, 9)),
+    Row(r"`int \| str`", int | str, (1, "1", ""), st.integers(0, 9) | texts),
+    Row(r"`date \| str`", datetime.date | str, (TODAY, "2026-01-02", "x"), st.dates() | texts),
     Row("`Literal`", Literal["a", "b"], ("a", "b")),
     Row("`Enum`, `IntEnum` of `str` or `int`", Colour | None, (Colour.RED, None)),
     Row("`Enum` of other values", Ratio, (Ratio.HALF, Ratio.PAIR)),
@@ -232,7 +232,7 @@ ROWS: Final = (
     Row("`Fraction`, `complex`", fractions.Fraction, (fractions.Fraction(1, 3),), st.fractions()),
     Row("`Path`", pathlib.Path | None, (pathlib.Path("/a/b"), None)),
     Row("`IPv4Address`", ipaddress.IPv4Address, (ipaddress.IPv4Address("10.0.0.1"),), st.ip_addresses(v=4)),
-    Row("`IPv4Address | None`", ipaddress.IPv4Address | None, (None, ipaddress.IPv4Address("10.0.0.1"))),
+    Row(r"`IPv4Address \| None`", ipaddress.IPv4Address | None, (None, ipaddress.IPv4Address("10.0.0.1"))),
     Row("`re.Pattern` without flags", re.Pattern[str], (re.compile("a+"),)),
     Row("`re.Pattern` with flags", re.Pattern[str], (re.compile("a+", re.IGNORECASE),)),
     Row(
