@@ -76,27 +76,28 @@ async def replace(engine: Engine[T], state: RequestState[T], payload: Payload, /
         else:
             turn = turns.stand(id, line, blocks=engine.blocks)
     try:
-        if turn is not None and not await _waited(engine, state, id, turn):
+        if turn is not None and not await _waited(engine, state, turn):
             raise _conflict(state)
         stored = await _replace(engine, state, payload, None if turn is None else turn.written)
     finally:
-        if turn is None or turn.is_given:
-            with turns.lock:
-                if line:
-                    turns.pass_on(line, stored)
-                else:
-                    del turns.lines[id]
+        with turns.lock:
+            if turn is not None and not turn.is_given:
+                # it has waited in vain, or was cancelled: nobody may be made to wait for it
+                line.remove(turn)
+            elif line:
+                turns.pass_on(line, stored)
+            else:
+                del turns.lines[id]
 
 
-async def _waited(engine: Engine[T], state: RequestState[T], id: str, turn: Turn) -> bool:
+async def _waited(engine: Engine[T], state: RequestState[T], turn: Turn) -> bool:
     """Wait for the *turn* as long as the request may wait for its stores; tell whether it came."""
     deadline = state.deadline or CURRENT_DEADLINE.get()
     began = engine.clock.monotonic()
     await turn.wait(engine.request_deadline if deadline is None else max(0.0, deadline.left))
     if deadline is not None:
         deadline.spend(engine.clock.monotonic() - began)
-    assert engine.turns is not None  # noqa: S101 - for the type alone
-    return turn.is_given or not engine.turns.give_up(id, turn)
+    return turn.is_given
 
 
 async def _replace(engine: Engine[T], state: RequestState[T], payload: Payload, theirs: Theirs | None) -> Theirs | None:

@@ -74,11 +74,3 @@ class Turns:
         turn = line.popleft()
         turn.is_given, turn.written = True, written
         turn.give()
-
-    def give_up(self, id: str, turn: Turn) -> bool:
-        """Leave the line after waiting in vain; return False when the turn came in the last moment."""
-        with self.lock:
-            if turn.is_given:
-                return False
-            self.lines[id].remove(turn)
-            return True
