@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import pytest
-import redis
-
-from sojourn import ClientSideStore, SessionManager, Store, asgi, wsgi
+from sojourn import SessionManager, asgi, wsgi
 from sojourn.testing import AdapterSuite
-from sojourn_store_cookie import CookieStore
-from sojourn_store_redis import RedisStore
 from sojourn_testing.adapters import Page, Visit
-from tests.servers import RedisServer
+from tests.adapters.stores import InCookies, OnBlockingRedis, OnRedis
 
 
 class Asgi(AdapterSuite):
@@ -73,11 +68,6 @@ class TestWsgiInMemory(Wsgi):
     pass
 
 
-class InCookies:
-    def make_store(self) -> ClientSideStore:
-        return CookieStore()
-
-
 class TestAsgiInCookies(InCookies, Asgi):
     pass
 
@@ -86,20 +76,9 @@ class TestWsgiInCookies(InCookies, Wsgi):
     pass
 
 
-@pytest.mark.server
-class OnRedis:
-    @pytest.fixture(autouse=True)
-    def _server(self, redis_server: RedisServer) -> None:
-        redis_server.start_if_stopped()
-        redis_server.flush()
-        self.url = redis_server.url
-
-
 class TestAsgiOnRedis(OnRedis, Asgi):
-    def make_store(self) -> Store:
-        return RedisStore.from_url(self.url, timeout=10.0, connect_timeout=10.0)
+    pass
 
 
-class TestWsgiOnRedis(OnRedis, Wsgi):
-    def make_store(self) -> Store:
-        return RedisStore(redis.Redis.from_url(self.url))
+class TestWsgiOnRedis(OnBlockingRedis, Wsgi):
+    pass

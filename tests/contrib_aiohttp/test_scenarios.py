@@ -6,17 +6,14 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from aiohttp import web
 
-from sojourn import ClientSideStore, SessionManager, Store
+from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_aiohttp import setup
-from sojourn_store_cookie import CookieStore
-from sojourn_store_redis import RedisStore
 from sojourn_testing.adapters import Page, Site, Visit
+from tests.adapters.stores import InCookies, OnRedis
 from tests.contrib_aiohttp.bridge import Bridge
-from tests.servers import RedisServer
 
 
 class InAiohttp(AdapterSuite):
@@ -78,18 +75,9 @@ class TestBodiesThatAiohttpStreams(InAiohttp):
     streams_itself = False
 
 
-class TestInCookies(InAiohttp):
-    def make_store(self) -> ClientSideStore:
-        return CookieStore()
+class TestInCookies(InCookies, InAiohttp):
+    pass
 
 
-@pytest.mark.server
-class TestOnRedis(InAiohttp):
-    @pytest.fixture(autouse=True)
-    def _server(self, redis_server: RedisServer) -> None:
-        redis_server.start_if_stopped()
-        redis_server.flush()
-        self.url = redis_server.url
-
-    def make_store(self) -> Store:
-        return RedisStore.from_url(self.url, timeout=10.0, connect_timeout=10.0)
+class TestOnRedis(OnRedis, InAiohttp):
+    pass

@@ -8,19 +8,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import redis
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.test.utils import override_settings
 from django.urls import path
 
-from sojourn import ClientSideStore, SessionManager, Store
+from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
-from sojourn_store_cookie import CookieStore
-from sojourn_store_redis import RedisStore
 from sojourn_testing.adapters import Answer, Page, Visit
-from tests.servers import RedisServer
+from tests.adapters.stores import InCookies, OnBlockingRedis, OnRedis
 
 URLS = "tests_of_the_scenarios_urls"
 
@@ -125,11 +122,6 @@ class TestAsgiWithSyncViews(Asgi, OfDjango):
     pass
 
 
-class InCookies:
-    def make_store(self) -> ClientSideStore:
-        return CookieStore()
-
-
 class TestWsgiInCookies(InCookies, OfDjango):
     pass
 
@@ -138,22 +130,9 @@ class TestAsgiInCookies(Asgi, InCookies, OfDjango):
     is_async = True
 
 
-@pytest.mark.server
-class OnRedis:
-    @pytest.fixture(autouse=True)
-    def _server(self, redis_server: RedisServer) -> None:
-        redis_server.start_if_stopped()
-        redis_server.flush()
-        self.url = redis_server.url
-
-
-class TestWsgiOnRedis(OnRedis, OfDjango):
-    def make_store(self) -> Store:
-        return RedisStore(redis.Redis.from_url(self.url))
+class TestWsgiOnRedis(OnBlockingRedis, OfDjango):
+    pass
 
 
 class TestAsgiOnRedis(Asgi, OnRedis, OfDjango):
     is_async = True
-
-    def make_store(self) -> Store:
-        return RedisStore.from_url(self.url)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from fastapi import Depends, FastAPI, WebSocket
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request
 
-from sojourn import ClientSideStore, Session, SessionManager, Store
+from sojourn import Session, SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_fastapi import SessionDependency, install
-from sojourn_store_cookie import CookieStore
-from sojourn_store_redis import RedisStore
 from sojourn_testing.adapters import Answer, Page, Visit
-from tests.servers import RedisServer
+from tests.adapters.stores import InCookies, OnRedis
 
 
 def response_of(answer: Answer) -> Response:
@@ -113,18 +110,9 @@ class TestByDependencyOnAStoreThatSuspends(ByDependency):
     store_suspends = True
 
 
-class TestInCookies(InFastAPI):
-    def make_store(self) -> ClientSideStore:
-        return CookieStore()
+class TestInCookies(InCookies, InFastAPI):
+    pass
 
 
-@pytest.mark.server
-class TestOnRedis(InFastAPI):
-    @pytest.fixture(autouse=True)
-    def _server(self, redis_server: RedisServer) -> None:
-        redis_server.start_if_stopped()
-        redis_server.flush()
-        self.url = redis_server.url
-
-    def make_store(self) -> Store:
-        return RedisStore.from_url(self.url, timeout=10.0, connect_timeout=10.0)
+class TestOnRedis(OnRedis, InFastAPI):
+    pass

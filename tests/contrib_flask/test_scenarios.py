@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
-import redis
 from flask import Flask, Response, request
 
-from sojourn import ClientSideStore, SessionManager, Store
+from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_flask import Sojourn
-from sojourn_store_cookie import CookieStore
-from sojourn_store_redis import RedisStore
 from sojourn_testing.adapters import Page, Visit
-from tests.servers import RedisServer
+from tests.adapters.stores import InCookies, OnBlockingRedis
 
 
 class InFlask(AdapterSuite):
@@ -41,18 +37,9 @@ class TestInMemory(InFlask):
     pass
 
 
-class TestInCookies(InFlask):
-    def make_store(self) -> ClientSideStore:
-        return CookieStore()
+class TestInCookies(InCookies, InFlask):
+    pass
 
 
-@pytest.mark.server
-class TestOnRedis(InFlask):
-    @pytest.fixture(autouse=True)
-    def _server(self, redis_server: RedisServer) -> None:
-        redis_server.start_if_stopped()
-        redis_server.flush()
-        self.url = redis_server.url
-
-    def make_store(self) -> Store:
-        return RedisStore(redis.Redis.from_url(self.url))
+class TestOnRedis(OnBlockingRedis, InFlask):
+    pass

@@ -4,18 +4,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from litestar import Litestar, Request, Response, WebSocket
 from litestar.handlers import HTTPRouteHandler, WebsocketRouteHandler
 from litestar.response import Stream
 
-from sojourn import ClientSideStore, SessionManager, Store
+from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_litestar import CurrentSession, SojournPlugin
-from sojourn_store_cookie import CookieStore
-from sojourn_store_redis import RedisStore
 from sojourn_testing.adapters import Answer, Page, Visit
-from tests.servers import RedisServer
+from tests.adapters.stores import InCookies, OnRedis
 
 
 def response_of(answer: Answer) -> Response[Any]:
@@ -97,18 +94,9 @@ class TestByDependencyOnAStoreThatSuspends(ByDependency):
     store_suspends = True
 
 
-class TestInCookies(InLitestar):
-    def make_store(self) -> ClientSideStore:
-        return CookieStore()
+class TestInCookies(InCookies, InLitestar):
+    pass
 
 
-@pytest.mark.server
-class TestOnRedis(InLitestar):
-    @pytest.fixture(autouse=True)
-    def _server(self, redis_server: RedisServer) -> None:
-        redis_server.start_if_stopped()
-        redis_server.flush()
-        self.url = redis_server.url
-
-    def make_store(self) -> Store:
-        return RedisStore.from_url(self.url, timeout=10.0, connect_timeout=10.0)
+class TestOnRedis(OnRedis, InLitestar):
+    pass

@@ -23,9 +23,10 @@ from typing_extensions import TypedDict
 
 from sojourn import LoadOutcome
 from sojourn.errors import ConfigurationError
+from sojourn.merge import carry
 from sojourn.serializers import JsonSerializer
 from sojourn.session import Model
-from sojourn.session.model import carry, schema_id
+from sojourn.session.model import schema_id
 from sojourn.stores import MemoryStore
 from sojourn.testing import FakeClock
 from tests.core.models import make_manager
