@@ -1,7 +1,8 @@
 """Three-way merge of two changes to the same session, field by field.
 
 What one side changed and the other did not is kept. Where both changed a field, ours wins unless the annotation of the
-field has a rule. Rules are pure functions of one field's values and never see the whole session.
+field has a rule. Rules are pure functions of one field's values and never see the whole session. Fields that the model
+of this node does not know are carried through a change by `carry`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import inspect
 import types
 import typing
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, TypeGuard, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -35,6 +37,7 @@ class Missing(Enum):
 MISSING: Final = Missing.MISSING
 """Stands for a key that one side does not have: extras, flash, and TypedDict with ``total=False``."""
 
+_encode: Final = msgspec.msgpack.Encoder().encode
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
 
 
@@ -277,3 +280,69 @@ def _is_list(value: Any) -> TypeGuard[list[Any]]:
 
 
 def _nothing() -> None: ...
+
+
+def carry(stored: Any, plain: Any, now: Any, found: list[str]) -> Any:
+    """Return *now* with what *stored* holds beyond *plain*; all three are plain forms of data.
+
+    *plain* is what this node's model makes of *stored*, *now* what the request made of that. What it did not change is
+    returned as it was stored, so a default that nobody stored stays away. *found* takes the names of what was carried.
+    """
+    kept = now
+    if are_dicts(stored, plain, now):
+        kept = _carry_fields(stored, plain, now, found)
+    elif are_lists(stored, plain, now):
+        kept = _carry_items(stored, plain, now, found)
+    return stored if _encode(now) == _encode(plain) else kept
+
+
+def are_dicts(*values: Any) -> bool:
+    """Return whether all values are dicts."""
+    return all(isinstance(value, dict) for value in values)
+
+
+def are_lists(*values: Any) -> bool:
+    """Return whether all values are lists."""
+    return all(isinstance(value, list) for value in values)
+
+
+def _carry_fields(
+    stored: dict[str, Any], plain: dict[str, Any], now: dict[str, Any], found: list[str]
+) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in now.items():
+        if name in stored and name in plain:
+            is_another = _is_of_another_class(plain[name], value)
+            kept[name] = value if is_another else carry(stored[name], plain[name], value, found)
+        elif name in stored or name not in plain or _encode(value) != _encode(plain[name]):
+            kept[name] = value
+    unknown = {name: value for name, value in stored.items() if name not in plain and name not in now}
+    found += unknown
+    return {**kept, **unknown}
+
+
+def _is_of_another_class(plain: Any, now: Any) -> bool:
+    """Return whether another member of a union stands there now, which what was carried might turn into the former."""
+    return are_dicts(plain, now) and bool(plain) and bool(now) and plain.keys().isdisjoint(now)
+
+
+def _carry_items(stored: list[Any], plain: list[Any], now: list[Any], found: list[str]) -> list[Any]:
+    """Return *now* with the unknown fields of items: of equal items wherever they stand now, of changed ones in place."""
+    if len(stored) != len(plain):
+        return now
+    before, after = [_encode(item) for item in plain], [_encode(item) for item in now]
+    places: defaultdict[bytes, list[int]] = defaultdict(list)
+    for index, packed in enumerate(before):
+        places[packed].append(index)
+    sources = [places[packed].pop(0) if places[packed] else None for packed in after]
+    # Changed items are those at the same place only as long as nothing was moved or taken away.
+    in_place = all(source is None or source == index for index, source in enumerate(sources)) and len(after) >= len(
+        before
+    )
+    kept: list[Any] = []
+    for index, (item, source) in enumerate(zip(now, sources, strict=True)):
+        if source is None and in_place and index < len(before):
+            source = index  # noqa: PLW2901 - the item that was changed
+        is_new = source is None or _is_of_another_class(plain[source], item)
+        kept.append(item if is_new or source is None else carry(stored[source], plain[source], item, found))
+    return kept

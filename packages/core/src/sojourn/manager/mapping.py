@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta
+from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
@@ -20,9 +20,9 @@ class ExtrasMapping:
     __hash__ = None  # type: ignore[assignment]  # compared by content, as a dict
 
     @property
+    @abstractmethod
     def session(self) -> Session[Any]:
         """The session, opened on first use."""
-        raise NotImplementedError
 
     def __getitem__(self, key: str) -> Any:  # a JSON value
         return self.session[key]
@@ -89,4 +89,4 @@ class ExtrasMapping:
         def __getattr__(self, name: str) -> Any: ...  # of the session
 
 
-cast("ABCMeta", MutableMapping).register(ExtrasMapping)
+cast("ABCMeta", MutableMapping).register(cast("type[object]", ExtrasMapping))

@@ -13,7 +13,6 @@ import math
 import re
 import types
 import typing
-from collections import defaultdict
 from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from decimal import Decimal
@@ -22,9 +21,9 @@ from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin
 import msgspec
 
 from sojourn.errors import ConfigurationError, SerializationError
-from sojourn.merge import field_types, field_values, merge_models, merge_rules
+from sojourn.merge import are_dicts, are_lists, carry, field_types, field_values, merge_models, merge_rules
 from sojourn.serializers import Serializer, builtin_serializer
-from sojourn.session.payload import PAYLOAD_ENCODER, Payload
+from sojourn.session.payload import Payload
 
 T = TypeVar("T")
 
@@ -35,7 +34,6 @@ _CARRIES: Final = b"+"
 """Follows the fingerprint of the model that wrote data in which it carried fields of another."""
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")
-_pack: Final = PAYLOAD_ENCODER.encode
 
 
 class Model(Generic[T]):
@@ -284,12 +282,12 @@ def difference(
         return None if value == again or (_is_nan(value) and _is_nan(again)) else ("", value, again)
     if type(value) is not type(again):
         return "", value, again
-    if _are_dicts(value):
+    if are_dicts(value):
         if value.keys() != again.keys():
             return "", value, again
         entries = value.items()
         pairs = [(f".{key}" if key in names else "[...]", inner, again[key]) for key, inner in entries]
-    elif _are_lists(value) or _is_tuple(value):
+    elif are_lists(value) or _is_tuple(value):
         if len(value) != len(again):
             return "", value, again
         pairs = [(f"[{index}]", *pair) for index, pair in enumerate(zip(value, again, strict=True))]
@@ -305,6 +303,10 @@ def difference(
         if found is not None:
             return step + found[0], found[1], found[2]
     return None
+
+
+def _is_tuple(value: Any) -> bool:
+    return isinstance(value, tuple)
 
 
 def _is_nan(value: object) -> bool:
@@ -346,7 +348,7 @@ def _at(model: Any, data: Any, path: str) -> tuple[str, object]:
                 kind = cast("Any", type(value))
                 attribute: Any = _encoded_names(kind).get(name) or name
                 hint = field_types(owner if value is data else kind).get(attribute)
-                value = value[attribute] if _are_dicts(value) else getattr(value, attribute)
+                value = value[attribute] if are_dicts(value) else getattr(value, attribute)
     if hint is None:
         return " ", value
     return f", declared as {_written(hint)}, ", value
@@ -365,77 +367,6 @@ def _written(hint: Any) -> str:
     if isinstance(hint, type) and get_origin(hint) is None:
         return hint.__qualname__
     return re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])|<locals>\.", "", repr(hint))
-
-
-# -- fields of other models --------------------------------------------------------------------------------------
-
-
-def carry(stored: Any, plain: Any, now: Any, found: list[str]) -> Any:
-    """Return *now* with what *stored* holds beyond *plain*; all three are plain forms of data.
-
-    *plain* is what this node's model makes of *stored*, *now* what the request made of that. What it did not change is
-    returned as it was stored, so a default that nobody stored stays away. *found* takes the names of what was carried.
-    """
-    kept = now
-    if _are_dicts(stored, plain, now):
-        kept = _carry_fields(stored, plain, now, found)
-    elif _are_lists(stored, plain, now):
-        kept = _carry_items(stored, plain, now, found)
-    return stored if _pack(now) == _pack(plain) else kept
-
-
-def _are_dicts(*values: Any) -> bool:
-    return all(isinstance(value, dict) for value in values)
-
-
-def _is_tuple(value: Any) -> bool:
-    return isinstance(value, tuple)
-
-
-def _are_lists(*values: Any) -> bool:
-    return all(isinstance(value, list) for value in values)
-
-
-def _carry_fields(
-    stored: dict[str, Any], plain: dict[str, Any], now: dict[str, Any], found: list[str]
-) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for name, value in now.items():
-        if name in stored and name in plain:
-            is_another = _is_of_another_class(plain[name], value)
-            kept[name] = value if is_another else carry(stored[name], plain[name], value, found)
-        elif name in stored or name not in plain or _pack(value) != _pack(plain[name]):
-            kept[name] = value
-    unknown = {name: value for name, value in stored.items() if name not in plain and name not in now}
-    found += unknown
-    return {**kept, **unknown}
-
-
-def _is_of_another_class(plain: Any, now: Any) -> bool:
-    """Return whether another member of a union stands there now, which what was carried might turn into the former."""
-    return _are_dicts(plain, now) and bool(plain) and bool(now) and plain.keys().isdisjoint(now)
-
-
-def _carry_items(stored: list[Any], plain: list[Any], now: list[Any], found: list[str]) -> list[Any]:
-    """Return *now* with the unknown fields of items: of equal items wherever they stand now, of changed ones in place."""
-    if len(stored) != len(plain):
-        return now
-    before, after = [_pack(item) for item in plain], [_pack(item) for item in now]
-    places: defaultdict[bytes, list[int]] = defaultdict(list)
-    for index, packed in enumerate(before):
-        places[packed].append(index)
-    sources = [places[packed].pop(0) if places[packed] else None for packed in after]
-    # Changed items are those at the same place only as long as nothing was moved or taken away.
-    in_place = all(source is None or source == index for index, source in enumerate(sources)) and len(after) >= len(
-        before
-    )
-    kept: list[Any] = []
-    for index, (item, source) in enumerate(zip(now, sources, strict=True)):
-        if source is None and in_place and index < len(before):
-            source = index  # noqa: PLW2901 - the item that was changed
-        is_new = source is None or _is_of_another_class(plain[source], item)
-        kept.append(item if is_new or source is None else carry(stored[source], plain[source], item, found))
-    return kept
 
 
 # -- the fingerprint ---------------------------------------------------------------------------------------------
