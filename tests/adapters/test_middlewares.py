@@ -7,7 +7,7 @@ from typing import Any
 
 from sojourn import SessionManager, asgi, wsgi
 from sojourn.testing import AdapterSuite
-from sojourn_testing.adapters import Page, Visit
+from sojourn_testing.pages import Page, Visit
 from tests.adapters.stores import InCookies, OnBlockingRedis, OnRedis
 
 

@@ -11,7 +11,8 @@ from aiohttp import web
 from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_aiohttp import setup
-from sojourn_testing.adapters import Page, Site, Visit
+from sojourn_testing.adapters import Site
+from sojourn_testing.pages import Page, Visit
 from tests.adapters.stores import InCookies, OnRedis
 from tests.contrib_aiohttp.bridge import Bridge
 

@@ -16,7 +16,7 @@ from django.urls import path
 
 from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
-from sojourn_testing.adapters import Answer, Page, Visit
+from sojourn_testing.pages import Answer, Page, Visit
 from tests.adapters.stores import InCookies, OnBlockingRedis, OnRedis
 
 URLS = "tests_of_the_scenarios_urls"

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from sojourn import Session, SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_fastapi import SessionDependency, install
-from sojourn_testing.adapters import Answer, Page, Visit
+from sojourn_testing.pages import Answer, Page, Visit
 from tests.adapters.stores import InCookies, OnRedis
 
 

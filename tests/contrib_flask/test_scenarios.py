@@ -10,7 +10,7 @@ from flask import Flask, Response, request
 from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_flask import Sojourn
-from sojourn_testing.adapters import Page, Visit
+from sojourn_testing.pages import Page, Visit
 from tests.adapters.stores import InCookies, OnBlockingRedis
 
 

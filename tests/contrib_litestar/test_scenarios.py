@@ -11,7 +11,7 @@ from litestar.response import Stream
 from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_litestar import CurrentSession, SojournPlugin
-from sojourn_testing.adapters import Answer, Page, Visit
+from sojourn_testing.pages import Answer, Page, Visit
 from tests.adapters.stores import InCookies, OnRedis
 
 

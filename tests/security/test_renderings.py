@@ -87,7 +87,7 @@ HARMLESS = {
     "sojourn_store_redis.transport.client._Place": {"loop", "link"},
     "sojourn_store_redis.urls.ClusterGroup": {"nodes"},
     "sojourn_store_redis.urls.SentinelGroup": {"name", "nodes"},
-    "sojourn_testing.adapters.Page": {"path", "handle"},
+    "sojourn_testing.pages.Page": {"path", "handle"},
     "sojourn_testing.browser.Request": {"method", "path", "scheme"},
     "sojourn_testing.model.Case": {"call", "before", "used", "expected"},
     "sojourn_testing.model.Create": {"record", "write_id"},
