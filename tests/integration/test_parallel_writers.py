@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,12 +12,13 @@ import pytest
 
 from sojourn import MemoryStore, SessionManager, new_secret
 from sojourn.errors import SessionConflictError, StoreUnavailableError
+from sojourn.manager.turns import MOST_THREADS
 from sojourn.settings import SessionSettings
 from sojourn.stores import StoreIO
 from sojourn.testing import Fault, FaultyStore, RecordingObserver
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
 from tests.core.models import Visit, make_manager
-from tests.servers import RedisServer
+from tests.servers import RedisServer, wait_until
 
 WRITERS = 20
 SECRET = new_secret()
@@ -218,3 +219,58 @@ def test_f29_raise_still_raises_at_once() -> None:
             await node.commit(second)
 
     asyncio.run(main())
+
+
+def test_f29_a_visitor_does_not_hold_every_thread() -> None:
+    gate, begun_writing = threading.Event(), threading.Event()
+
+    class Gated(FaultyStore):
+        async def replace(self, *arguments: Any, **options: Any) -> Any:
+            begun_writing.set()
+            gate.wait(30)
+            return await super().replace(*arguments, **options)
+
+    store = Gated(MemoryStore())
+    store.io = StoreIO.BLOCKING
+    node = make_manager(store, settings={"request_deadline": "60s"})
+    session = node.blocking.open(None)
+    session.data.note = "begun"
+    token = node.blocking.commit(session).token
+    sessions = [node.blocking.open(token) for _ in range(1 + MOST_THREADS + 1)]
+    for each in sessions:
+        each.data.count += 1
+    turns = node.engine.turns
+    assert turns is not None
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        commits = [pool.submit(node.blocking.commit, sessions[0])]
+        assert begun_writing.wait(30)
+        commits += [pool.submit(node.blocking.commit, each) for each in sessions[1:-1]]
+        wait_until(lambda: [len(line) for line in turns.lines.values()] == [MOST_THREADS], "the threads do not wait")
+        with pytest.raises(StoreUnavailableError, match="16 requests wait to write the session"):
+            node.blocking.commit(sessions[-1])
+        gate.set()
+        for commit in commits:
+            commit.result(30)
+    assert node.blocking.open(token).data.count == 1 + MOST_THREADS
+    assert turns.lines == {}
+
+
+def test_f29_code_that_blocks_inside_a_loop_does_not_wait_for_a_task_of_that_loop() -> None:
+    store = FaultyStore(MemoryStore())
+    store.io = StoreIO.BLOCKING
+    node = make_manager(store, settings={"request_deadline": "1s"})
+    session = node.blocking.open(None)
+    session.data.note = "begun"
+    token = node.blocking.commit(session).token
+    turns = node.engine.turns
+    assert turns is not None
+
+    async def main() -> None:
+        mine = node.blocking.open(token)
+        mine.data.count += 1
+        held = turns.lines[mine.id or ""] = deque()  # as if a task of this loop were writing
+        node.blocking.commit(mine)
+        assert held == deque()
+
+    asyncio.run(main())
+    assert node.blocking.open(token).data.count == 1
