@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -274,3 +276,41 @@ def test_f29_code_that_blocks_inside_a_loop_does_not_wait_for_a_task_of_that_loo
 
     asyncio.run(main())
     assert node.blocking.open(token).data.count == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_f21_f29_a_forked_child_waits_for_nobody_who_writes_in_its_parent() -> None:
+    store = FaultyStore(MemoryStore())
+    store.io = StoreIO.BLOCKING
+    node = make_manager(store, settings={"request_deadline": "1s"})
+    session = node.blocking.open(None)
+    session.data.note = "begun"
+    token = node.blocking.commit(session).token
+    turns = node.engine.turns
+    assert turns is not None
+    mine = node.blocking.open(token)
+    mine.data.count += 1
+    turns.lines[mine.id or ""] = deque()  # another thread writes it
+    with turns.lock:
+        child = os.fork()
+        if child == 0:
+            try:
+                node.blocking.commit(mine)
+                os._exit(int(node.blocking.open(token).data.count != 1))
+            except BaseException:
+                os._exit(2)
+    ended: list[int] = []
+
+    def has_ended() -> bool:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        ended.extend([status] * (pid == child))
+        return pid == child
+
+    try:
+        wait_until(has_ended, "the child waits for its parent's writer")
+    finally:
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(ended[0]) == 0
+    assert len(turns.lines) == 1

@@ -6,9 +6,11 @@ conflict.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from typing import Any, Final, Protocol
+from weakref import WeakSet
 
 from sojourn.errors import StoreUnavailableError
 from sojourn.manager.shielding import TaskTurn
@@ -55,9 +57,15 @@ class Turns:
     """Who writes which session in this process. *lock* guards *lines*; nothing waits or calls out while it is held."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.lines: dict[str, deque[Turn]] = {}
         """By the id of a session that is being written: who waits for it."""
+        self.start_over()
+        _everybody.add(self)
+
+    def start_over(self) -> None:
+        """Forget everybody: who writes in the parent of a process does not write here (FAILURES F21)."""
+        self.lock = threading.Lock()
+        self.lines.clear()
 
     def stand(self, id: str, line: deque[Turn], *, blocks: bool) -> Turn:
         """Stand at the end of a *line*, under the lock. Raise StoreUnavailableError when it is too long."""
@@ -74,3 +82,15 @@ class Turns:
         turn = line.popleft()
         turn.is_given, turn.written = True, written
         turn.give()
+
+
+_everybody: Final[WeakSet[Turns]] = WeakSet()
+
+
+def _start_over_in_a_child() -> None:
+    for turns in list(_everybody):
+        turns.start_over()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_in_a_child)
