@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -447,6 +448,41 @@ def test_f17_a_client_that_leaves_does_not_keep_the_body_from_being_closed_and_s
     assert bench.send(app, token, take=2).body == [b"1", b"2"]
     assert closed == [True]
     assert bench.read(token).data.count == 2
+
+
+def read_without_closing(bench: Bench, app: Any, token: str | None, chunks: int | None = None) -> Iterable[bytes]:
+    """Read the body, or its first *chunks*, as test clients do that never close one."""
+    body = SessionMiddleware(app, bench.sessions)(make_environ(token), lambda *_: lambda _: None)
+    for _ in itertools.islice(body, chunks):
+        pass
+    return body
+
+
+def test_f20_a_body_that_is_read_to_its_end_is_saved_although_nobody_closes_it(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = bench.begin()
+    body = read_without_closing(bench, streaming(bench.sessions, bump), token)
+    assert bench.read(token).data.count == 2
+    del body
+    assert caplog.messages == []
+
+
+def test_f20_a_body_that_is_dropped_half_read_says_what_is_lost(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    token = bench.begin()
+    read_without_closing(bench, streaming(bench.sessions, bump), token, 2)
+    assert bench.read(token).data.count == 1
+    assert [text for text in caplog.messages if "nor closed" in text] == [
+        "the response to '/' was neither read to its end nor closed, so what its session changed meanwhile was not stored: "
+        "call response.close()"
+    ]
+
+
+def test_f20_what_fails_after_the_last_chunk_does_not_cut_the_body_off(bench: Bench) -> None:
+    body = read_without_closing(bench, streaming(bench.sessions, bump), None)
+    with pytest.raises(ResponseStartedError):
+        body.close()  # type: ignore[attr-defined]
+    body.close()  # type: ignore[attr-defined]
 
 
 def test_f5_an_outage_in_the_middle_of_the_body_is_raised_as_it_is(bench: Bench) -> None:

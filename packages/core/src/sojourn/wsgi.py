@@ -7,10 +7,11 @@ or begins to send it; then the commit decides what leaves. ``start_response`` ne
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import Struct
 
@@ -36,6 +37,7 @@ __all__ = ["AuthenticationMiddleware", "SessionMiddleware"]
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 _Headers = list[tuple[str, str]]
+_log: Final = logging.getLogger("sojourn.wsgi")
 
 
 class SessionMiddleware:
@@ -164,16 +166,27 @@ class _Response(Struct, eq=False):
             note_late_use(self._late, self._environ.get("PATH_INFO") or "/")
         return ending
 
+    def forget(self) -> None:
+        """Log that what changed while the body was sent is lost."""
+        if self._request.has_late_changes():
+            _log.warning(
+                "the response to %a was neither read to its end nor closed, so what its session changed meanwhile was not "
+                "stored: call response.close()",
+                self._environ.get("PATH_INFO") or "/",
+            )
+
 
 class _Body:
     """The application's body, or an answer in its place; the head leaves before its first chunk."""
 
-    __slots__ = ("_body", "_is_failed", "_response")
+    __slots__ = ("_body", "_failure", "_is_over", "_response")
 
     def __init__(self, body: Iterable[bytes], response: _Response) -> None:
         self._body = body
         self._response = response
-        self._is_failed = False
+        self._is_over = False
+        """Whether what the body changed is stored, or need not be."""
+        self._failure: Exception | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         response = self._response
@@ -191,7 +204,7 @@ class _Body:
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._is_failed = True
+            self._is_over = True
             ending = response.close(error)
             if ending.error is None or response.has_left:
                 raise
@@ -202,16 +215,35 @@ class _Body:
             response.send_head()
         if response.body is not None and not is_answered:
             yield from response.body
+        # Test clients read a body to its end and do not close it. It is complete, so what fails now must not cut it off:
+        # that is for close() to raise.
+        try:
+            self._end()
+        except Exception as error:  # noqa: BLE001
+            self._failure = error
 
     def close(self) -> None:
         """Close the application's body, then save what it changed (FAILURES F20)."""
+        self._end()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _end(self) -> None:
+        body, self._body = self._body, ()
         try:
-            closing = getattr(self._body, "close", None)
+            closing = getattr(body, "close", None)
             if closing is not None:
                 closing()
         finally:
-            if not self._is_failed:
+            if not self._is_over:
+                self._is_over = True
                 self._response.close()
+
+    def __del__(self) -> None:
+        """Say what is lost when nobody closes a body that was not read to its end."""
+        if not self._is_over:
+            self._response.forget()
 
 
 def _peer(address: str | None, agent: str | None, x_forwarded_for: str | None, forwarded: str | None) -> Peer:

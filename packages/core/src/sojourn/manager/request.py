@@ -313,6 +313,14 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
             state is None or (not self._flushes and is_unchanged(self.engine, state))
         )
 
+    def has_late_changes(self) -> bool:
+        """Tell, without I/O, whether `close` would store something that the head came too early for."""
+        if self.ending is None or self._is_refused:
+            return False
+        for flush in self._flushes:
+            flush()
+        return self._state is not None and not is_unchanged(self.engine, self._state)
+
     async def close_steps(self, engine: Engine[T], error: BaseException | None = None) -> Ending:
         """Store what changed since the head, or with an *error* only what logout() and destroy() ended.
 
