@@ -285,22 +285,6 @@ def test_a_user_agent_that_is_no_valid_unicode_is_hashed_all_the_same() -> None:
     assert Binding(policy="reject").fingerprint(Client(None, "\udcff"), KEY)
 
 
-@pytest.mark.parametrize(
-    ("values", "setting"),
-    [
-        ({"policy": "strict"}, "SOJOURN_BINDING "),
-        ({"policy": "reject", "ip": False, "user_agent": False}, "SOJOURN_BINDING "),
-        ({"ipv4_prefix": 23}, "SOJOURN_BINDING_IPV4_PREFIX "),
-        ({"ipv4_prefix": 33}, "SOJOURN_BINDING_IPV4_PREFIX "),
-        ({"ipv6_prefix": 47}, "SOJOURN_BINDING_IPV6_PREFIX "),
-        ({"ipv6_prefix": 129}, "SOJOURN_BINDING_IPV6_PREFIX "),
-    ],
-)
-def test_r31_a_binding_that_compares_nothing_or_too_little_is_refused(values: dict[str, Any], setting: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{setting}"):
-        Binding(**values)
-
-
 @given(user_agent=st.none() | st.text(max_size=200))
 def test_r14_any_client_has_a_short_printable_label(user_agent: str | None) -> None:
     label = Client(None, user_agent).label

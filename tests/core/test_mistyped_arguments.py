@@ -88,6 +88,9 @@ def test_r51_a_number_is_not_taken_for_a_network(network: Any) -> None:
         ("trusted_proxies", ["10.0.0.1/8"], "host bits"),
         ("trusted_proxies", ["::ffff:10.0.0.0/104"], "IPv4 network"),
         ("binding_ipv6_prefix", 47, "greater than or equal to 48"),
+        ("binding_ipv6_prefix", 129, "less than or equal to 128"),
+        ("binding_ipv4_prefix", 23, "greater than or equal to 24"),
+        ("binding_ipv4_prefix", 33, "less than or equal to 32"),
     ],
 )
 def test_r51_settings_refuse_what_only_their_use_refused(name: str, value: Any, fault: str) -> None:

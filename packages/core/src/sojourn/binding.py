@@ -119,23 +119,6 @@ class Binding:
     ipv6_prefix: int = 64
     """How many leading bits of an IPv6 address are compared, 48 to 128; privacy addresses change below 64."""
 
-    def __post_init__(self) -> None:
-        if self.policy not in {"off", "observe", "reject"}:
-            msg = f"SOJOURN_BINDING is {self.policy!r}; use 'off', 'observe' or 'reject'"
-            raise ConfigurationError(msg)
-        if not 24 <= self.ipv4_prefix <= 32:
-            msg = f"SOJOURN_BINDING_IPV4_PREFIX is {self.ipv4_prefix}; use 24 to 32"
-            raise ConfigurationError(msg)
-        if not 48 <= self.ipv6_prefix <= 128:
-            msg = f"SOJOURN_BINDING_IPV6_PREFIX is {self.ipv6_prefix}; use 48 to 128"
-            raise ConfigurationError(msg)
-        if self.policy != "off" and not self.ip and not self.user_agent:
-            msg = (
-                f"SOJOURN_BINDING is {self.policy!r} but compares nothing; set SOJOURN_BINDING_IP or "
-                "SOJOURN_BINDING_USER_AGENT to true, or SOJOURN_BINDING to 'off'"
-            )
-            raise ConfigurationError(msg)
-
     def fingerprint(self, client: Client | None, key: bytes) -> bytes | None:
         """Return the keyed hash of what the session is bound to, 16 bytes; None when the policy is off.
 
