@@ -18,7 +18,7 @@ from pydantic_settings import SettingsConfigDict
 from sojourn.crypto import new_secret
 from sojourn.errors import ConfigurationError
 from sojourn.settings import PluginSettings, Presets, SessionSettings
-from sojourn.settings.secrets import development_secret
+from sojourn.settings.development import development_secret
 from sojourn.settings.types import parse_duration, write_duration
 
 SECRET = "kq8Zt1Xw3vYb5Nc7Md9Lf2Hg4Js6Pa0RrTtUuVvWwEE"

@@ -170,7 +170,7 @@ def test_production_without_a_secret_refuses_to_start(core_alone: Environment) -
 def test_workers_in_development_agree_on_the_secret_they_make(core_alone: Environment, tmp_path: Path) -> None:
     code = (
         "import json, os\nfrom concurrent.futures import ProcessPoolExecutor\nfrom pathlib import Path\n"
-        "from sojourn.settings.secrets import development_secret\n"
+        "from sojourn.settings.development import development_secret\n"
         f"with ProcessPoolExecutor(4) as pool:\n"
         f"    made = list(pool.map(development_secret, [Path({str(tmp_path / 'kept')!r})] * 16))\n"
         "print(json.dumps(len(set(made))))"

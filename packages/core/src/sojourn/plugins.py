@@ -353,9 +353,13 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def _built_in_store(name: str, settings: SessionSettings) -> Store | None:
-    """Return a new ``MemoryStore`` for ``memory``."""
+    """Return a new ``MemoryStore`` for ``memory``; that of ``development`` outlives a reload (SECURITY R56)."""
     if name != "memory":
         return None
+    if settings.base_preset == "development":
+        from sojourn.settings.development import development_store
+
+        return development_store(settings.namespace, settings.key_ring(), settings.memory_max_sessions)
     from sojourn.stores import MemoryStore
 
     return MemoryStore(max_sessions=settings.memory_max_sessions)
