@@ -21,8 +21,6 @@ from sojourn.testing import Fault, FaultyStore
 from sojourn_contrib_litestar import CurrentSession, SojournPlugin
 from tests.core.models import Visit
 
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")  # of Litestar's test client
-
 AnyRequest = Request[Any, Any, Any]
 ORIGIN = {"origin": "https://app.example"}
 

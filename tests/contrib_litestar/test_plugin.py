@@ -25,8 +25,6 @@ from sojourn.testing import FakeClock, session_of
 from sojourn_contrib_litestar import CurrentSession, SojournPlugin, require_fresh, require_login, require_role
 from tests.servers import RedisServer
 
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")  # of Litestar's test client
-
 AnyRequest = Request[Any, Any, Any]
 AnySocket = WebSocket[Any, Any, Any]
 ORIGIN = {"origin": "http://testserver.local"}
