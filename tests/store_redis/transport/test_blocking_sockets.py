@@ -238,7 +238,7 @@ def test_a_connection_that_was_quiet_is_used_again_unless_something_happened_on_
     del look
     pair.serve(lambda far: far.sendall(OK if far.recv(100) else b""))
     assert pair.ask(b"PING", GENEROUS) == b"OK"
-    pair.held._used -= 1.0
+    pair.held.used -= 1.0
     assert pair.held.is_usable()
     pair.serve(lambda far: far.sendall(OK))
     assert _waits(pair.near), "the reply that nobody asked for came"
@@ -247,7 +247,7 @@ def test_a_connection_that_was_quiet_is_used_again_unless_something_happened_on_
 
 def test_a_connection_whose_server_left_is_not_used_again(pair: Pair, look: str) -> None:
     del look
-    pair.held._used -= 1.0
+    pair.held.used -= 1.0
     pair.serve(lambda far: far.close())
     assert _waits(pair.near), "the end came"
     assert not pair.held.is_usable()
@@ -258,7 +258,7 @@ def test_a_connection_beyond_what_select_can_look_at_is_replaced_and_poll_sees_i
     with near, far, _many_descriptors(), socket.socket(fileno=fcntl.fcntl(near.fileno(), fcntl.F_DUPFD, 1024)) as high:
         held = BlockingConnection(Peer(high), 0)
         assert held.is_usable(), "it was used just now"
-        held._used -= 1.0
+        held.used -= 1.0
         assert held.is_usable() is (look == "poll")
 
 
@@ -267,12 +267,12 @@ def test_a_transport_leaves_connections_that_the_server_closed(clean_redis: Redi
     with _transport(clean_redis.url) as transport:
         first = _ask(transport, "CLIENT", "ID")
         for held in transport._idle:
-            held._used -= 1.0
+            held.used -= 1.0
         assert _ask(transport, "CLIENT", "ID") == first
         _ask(transport, "CLIENT", "KILL", "ID", first, "SKIPME", "no")  # it ends after this reply
         for held in transport._idle:
             assert _waits(held._socket), "the end came"
-            held._used -= 1.0
+            held.used -= 1.0
         assert _ask(transport, "CLIENT", "ID") != first
 
 

@@ -1,7 +1,8 @@
 """The blocking transport: a connection serves one thread for the time of a call, and is kept for the next call.
 
 The deadline covers the whole call, the wait for a free connection included; opening one has a time of its own before
-(FAILURES F30). A connection on which anything went wrong is closed.
+(FAILURES F30). A connection on which anything went wrong is closed, and when the server ended it, those that were used
+before are closed as well: what ended one has ended the others, and each would cost a call one of its tries.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import math
 import os
 import select
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sojourn.stores import StoreIO
 from sojourn_store_redis.deadlines import BlockingBounds, within_deadline
@@ -28,8 +31,8 @@ from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, re
 class BlockingTransport(Commands):
     """Carry the commands of each thread over a connection of its own, opened on first use.
 
-    *make_bounds* returns the deadline and the slots of this process; *connect_seconds* bounds opening a connection. With *asks_elsewhere* the route is asked for another
-    server when one refuses; without, the caller gets the refusal.
+    *make_bounds* returns the deadline and the slots of this process; *connect_seconds* bounds opening a connection. With
+    *asks_elsewhere* the route is asked for another server when one refuses; without, the caller gets the refusal.
     """
 
     io = StoreIO.BLOCKING
@@ -49,6 +52,9 @@ class BlockingTransport(Commands):
         self._make_bounds = make_bounds
         self._bounds = make_bounds()
         self._idle: deque[BlockingConnection] = deque()
+        self._lost_at = -math.inf
+        """When the server last ended a connection in the middle of a call, by ``time.monotonic``."""
+        self._openings = Openings()
         self._process = os.getpid()
         self._inherited: list[Any] = []
 
@@ -74,6 +80,7 @@ class BlockingTransport(Commands):
         if self._process != os.getpid():
             self._start_over_after_fork()
         bounds = self._bounds
+        held: BlockingConnection | None = None
         try:
             until = bounds.enter()
             try:
@@ -96,19 +103,29 @@ class BlockingTransport(Commands):
             finally:
                 bounds.leave()
         except CLIENT_ERRORS as error:
+            if held is not None:
+                self._note(error)
             raise mapped(error, operation=operation, address=self.address) from error
+
+    def _note(self, error: Exception) -> None:
+        """Note what the failure of a call says of the other connections."""
+        if not isinstance(error, TimeoutError) or error.errno is not None:
+            self._lost_at = time.monotonic()
+        else:
+            self._openings.is_silent = True
 
     def _kept(self) -> BlockingConnection | None:
         """Return the connection that was used last and can still be used, if there is one."""
         while (held := self._pop()) is not None:
-            if held.generation == self._route.generation and held.is_usable():
+            if held.generation == self._route.generation and held.used > self._lost_at and held.is_usable():
                 return held
             held.close()
         return None
 
     async def _opened(self) -> BlockingConnection:
         generation = self._route.generation
-        with self._bounds.opening(time.monotonic() + within_deadline(self._connect_seconds)):
+        until = time.monotonic() + within_deadline(self._connect_seconds)
+        with self._openings.turn(until), self._bounds.opening(until):
             return BlockingConnection(await self._route.connect(), generation)
 
     def _pop(self) -> BlockingConnection | None:
@@ -122,6 +139,49 @@ class BlockingTransport(Commands):
         # the parent still reads from these sockets; its threads, which hold slots, do not exist here
         self._inherited.append(self._idle)
         self._idle, self._bounds, self._process = deque(), self._make_bounds(), os.getpid()
+        self._openings = Openings()
+
+
+class Openings:
+    """Lets threads open connections all at once, and one after the other while the server does not answer.
+
+    A frozen server accepts whatever connects, so every try of every thread would leave it a connection to look after when
+    it is back.
+    """
+
+    def __init__(self) -> None:
+        self.is_silent = False
+        """Whether the last call or opening got no answer in time."""
+        self._failures = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def turn(self, until: float) -> Generator[None, None, None]:
+        """Open a connection inside, before *until*. TimeoutError when the one that was waited for could not be opened."""
+        failures = self._failures
+        is_alone = self.is_silent
+        if is_alone:
+            if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
+                raise TimeoutError("another thread waits for the server to accept a connection")
+            if failures != self._failures or not self.is_silent:
+                self._lock.release()
+                if self.is_silent:
+                    raise TimeoutError("another thread could not open a connection in time")
+                is_alone = False
+        try:
+            yield
+        except (TimeoutError, RedisTimeoutError):
+            self.is_silent = True
+            self._failures += 1
+            raise
+        except (RedisError, OSError):
+            self.is_silent = False  # a refusal is an answer
+            raise
+        else:
+            self.is_silent = False
+        finally:
+            if is_alone:
+                self._lock.release()
 
 
 _CHUNK = 65_536
@@ -138,7 +198,7 @@ class BlockingConnection:
     from an earlier call, ends a wait too early; then it is set again and the wait goes on.
     """
 
-    __slots__ = ("_connection", "_reader", "_socket", "_timeout", "_used", "generation")
+    __slots__ = ("_connection", "_reader", "_socket", "_timeout", "generation", "used")
 
     def __init__(self, connection: Any, generation: int) -> None:
         self.generation = generation
@@ -146,7 +206,8 @@ class BlockingConnection:
         self._socket = socket_of(connection)
         self._reader = reader()
         self._timeout = math.inf
-        self._used = time.monotonic()
+        self.used = time.monotonic()
+        """When it was last used."""
 
     def ask(self, packed: bytes, batch: int | None, until: float) -> Any:
         """Return the reply, or the list of *batch* replies, before *until* by ``time.monotonic``.
@@ -164,7 +225,7 @@ class BlockingConnection:
 
     def is_usable(self) -> bool:
         """Tell whether the connection can be used again: one that is readable has ended, or has bytes that none asked for."""
-        if time.monotonic() - self._used < _QUIET:
+        if time.monotonic() - self.used < _QUIET:
             return True
         return not _is_readable(self._socket)
 
@@ -210,7 +271,7 @@ class BlockingConnection:
 
     def _bound(self, until: float) -> None:
         """Set the time-out of the socket so that it waits no longer than *until*; TimeoutError when that has passed."""
-        self._used = now = time.monotonic()
+        self.used = now = time.monotonic()
         left = until - now
         if left < self._timeout:
             if left <= 0.0:
