@@ -37,7 +37,8 @@ class SuspendingMemory(ClosedMemory):
         self.twin = ClosedMemory()
 
     def blocking_twin(self) -> Store:
-        self.twin._blobs, self.twin._index, self.twin._deadlines = self._blobs, self._index, self._deadlines
+        self.twin._blobs, self.twin._index = self._blobs, self._index
+        self.twin._deadlines, self.twin._anonymous = self._deadlines, self._anonymous
         return self.twin
 
 

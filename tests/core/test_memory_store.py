@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import tracemalloc
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -42,6 +43,62 @@ def test_when_full_the_session_nearest_to_its_deadline_makes_room_and_is_reporte
     assert evicted == [f"{3:043d}"]
     assert store.evictions == 1
     assert run(store.count()) == 3
+
+
+Steps = list[tuple[str, int, int, bool]]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["create", "create", "replace", "touch", "delete", "wait"]),
+            st.integers(0, 9),
+            st.integers(1, 30),
+            st.booleans(),
+        ),
+        min_size=10,
+        max_size=60,
+    )
+)
+def test_f14_no_login_is_evicted_while_an_anonymous_session_is_there(steps: Steps) -> None:
+    """Whatever was begun, logged into in place, touched, ended or left to expire before."""
+    clock, evicted = FakeClock(), list[str]()
+    store = MemoryStore(max_sessions=2, clock=clock, on_evict=evicted.append)
+    is_login: dict[str, bool] = {}
+    for step, number, seconds, logs_in in steps:
+        own = dataclasses.replace(
+            record(number, clock, idle=seconds), index_label="ada" if logs_in else None, absolute_deadline=10e9
+        )
+        present = run(store.load(own.id))
+        before = {id for id in is_login if run(store.load(id)) is not None}
+        evicted.clear()
+        match step:
+            case "create":
+                if run(store.create(own, write_id=b"w" * 8)) is Created.OK and present is None:
+                    is_login[own.id] = logs_in
+            case "replace" if present is not None:
+                run(
+                    store.replace(
+                        dataclasses.replace(own, version=present.version + 1),
+                        expected=present.version,
+                        write_id=bytes([number]) * 8,
+                    )
+                )
+                is_login[own.id] = logs_in
+            case "touch":
+                run(store.touch(own.id, own.idle_deadline))
+            case "delete":
+                run(store.delete(own.id))
+            case _:
+                clock.advance(seconds)
+        assert len(evicted) <= 1
+        if any(is_login[id] for id in evicted):
+            assert all(is_login[id] for id in before)
+        live = {id for id in before if run(store.load(id)) is not None}
+        assert set(evicted) <= before - live
+    clock.advance(1_000)
+    run(store.create(record(10, clock), write_id=b"w" * 8))
+    assert len(store._blobs) == 1, "no record has left the queues"
 
 
 def test_expired_sessions_make_room_before_live_ones() -> None:
@@ -146,7 +203,7 @@ def test_no_deletion_looks_at_more_than_a_few_other_sessions(monkeypatch: pytest
         run(store.create(record(number, clock, idle=1000), write_id=b"w" * 8))
         looks.clear()
         assert run(store.delete(f"{number:043d}")) is Deleted.OK
-        most, waiting = max(most, len(looks)), max(waiting, store._deadlines.waiting)
+        most, waiting = max(most, len(looks)), max(waiting, store._anonymous.waiting)
         clock.advance(0.01 if number % 3 else 0)
     assert most <= 32
     assert waiting < 3 * 5_000
@@ -161,7 +218,7 @@ def test_ids_that_are_used_again_and_again_leave_nothing_behind() -> None:
         again = record(turn % 200, clock)
         run(store.delete(again.id))
         assert run(store.create(again, write_id=b"w" * 8)) is Created.OK
-    assert store._deadlines.waiting < 3_000
+    assert store._anonymous.waiting < 3_000
     assert run(store.count()) == 200
 
 

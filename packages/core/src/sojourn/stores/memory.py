@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from operator import attrgetter
 from struct import Struct
 from threading import Lock
 from typing import Generic, TypeVar
@@ -43,8 +45,8 @@ _SWEPT_PER_DELETE = 16
 class MemoryStore:
     """Sessions in the memory of one process: at most *max_sessions*, thread-safe.
 
-    When it is full, the record nearest to its deadline is evicted; *on_evict* is called with the id of each live record
-    that was (FAILURES F14). With ``evicts`` false what is new is refused instead (SECURITY R44). Nothing survives a restart
+    When it is full, the record nearest to its deadline is evicted, those of nobody before those of a principal, so that
+    visitors without a login end no login; *on_evict* is called with the id of each live record that was (FAILURES F14). With ``evicts`` false what is new is refused instead (SECURITY R44). Nothing survives a restart
     and no other process sees it.
     """
 
@@ -71,6 +73,9 @@ class MemoryStore:
         """By id, as bytes, which take 16 bytes less than text."""
         self._index = LabelIndex()
         self._deadlines: DeadlineQueue[bytes] = DeadlineQueue()
+        """The records with an index label."""
+        self._anonymous: DeadlineQueue[bytes] = DeadlineQueue()
+        """Those without."""
 
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent or expired."""
@@ -108,9 +113,9 @@ class MemoryStore:
                 elif not self._free(now, None):
                     msg = f"the store in memory holds {self.max_sessions} records, all that it may, and evicts none"
                     raise StoreUnavailableError(msg)
-            self._blobs[id_] = pack(record, record.idle_deadline, write_id)
+            self._blobs[id_] = blob = pack(record, record.idle_deadline, write_id)
             self._index.add(record.index_label, id_)
-            self._deadlines.add(id_, record.deadline)
+            self._queue_of(blob).add(id_, record.deadline)
             self.evictions += len(evicted)
         if self.on_evict is not None:
             for gone in evicted:
@@ -140,11 +145,11 @@ class MemoryStore:
             if label != (record.index_label or ""):
                 self._index.remove(label, id_)
                 self._index.add(record.index_label, id_)
-            self._blobs[id_] = pack(record, record.idle_deadline, (kept + write_id)[-KEPT_BYTES:])
+            self._blobs[id_] = blob = pack(record, record.idle_deadline, (kept + write_id)[-KEPT_BYTES:])
             deadline = min(record.idle_deadline, record.absolute_deadline)
             # A later deadline needs no entry: the id is looked at again when the present one has passed.
-            if deadline < idle and deadline < absolute:
-                self._deadlines.add(id_, deadline)
+            if (deadline < idle and deadline < absolute) or (length == 0) is not (blob[25] == 0):
+                self._queue_of(blob).add(id_, deadline)
             return Replaced.OK
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
@@ -209,6 +214,7 @@ class MemoryStore:
             self._blobs.clear()
             self._index.clear()
             self._deadlines.clear()
+            self._anonymous.clear()
 
     async def aclose(self) -> None:
         """Keep everything: there is no connection to release."""
@@ -240,50 +246,58 @@ class MemoryStore:
     def _remove(self, id_: bytes, blob: bytes) -> None:
         del self._blobs[id_]
         self._index.remove(label_of(blob), id_)
-        waiting, live = self._deadlines.waiting, len(self._blobs)
+        waiting, live = self._deadlines.waiting + self._anonymous.waiting, len(self._blobs)
         if waiting > 4 * live + _SLACK:
-            # Sweeping does not drop the entries of ids that are in use again: build the queue anew.
+            # Sweeping does not drop the entries of ids that are in use again: build the queues anew.
             self._deadlines.clear()
+            self._anonymous.clear()
             for held, kept in self._blobs.items():
-                self._deadlines.add(held, deadline_of(kept))
+                self._queue_of(kept).add(held, deadline_of(kept))
         elif waiting > 2 * live + _SLACK:
             # Most entries are of records that were deleted before their deadline.
-            self._deadlines.sweep(self._is_stale, _SWEPT_PER_DELETE)
+            queue = max(self._deadlines, self._anonymous, key=attrgetter("waiting"))
+            queue.sweep(partial(self._is_stale, queue), _SWEPT_PER_DELETE)
 
-    def _is_stale(self, id_: bytes, second: int) -> bool:
-        """Return whether the entry is of no use: its record is gone, or has an earlier entry."""
+    def _queue_of(self, blob: bytes) -> DeadlineQueue[bytes]:
+        """Return the queue that the record waits in: byte 25 is the length of its label."""
+        return self._deadlines if blob[25] else self._anonymous
+
+    def _is_stale(self, queue: DeadlineQueue[bytes], id_: bytes, second: int) -> bool:
+        """Return whether an entry of *queue* is of no use: its record is gone, or has an earlier entry, or one elsewhere."""
         blob = self._blobs.get(id_)
-        return blob is None or int(deadline_of(blob)) + 1 < second
+        return blob is None or self._queue_of(blob) is not queue or int(deadline_of(blob)) + 1 < second
 
     def _free(self, now: float, most: int | None) -> bool:
         """Remove expired records, looking at no more than *most* entries; tell whether that made room."""
         held = len(self._blobs)
-        while (most is None or most > 0) and (id_ := self._deadlines.take(now)) is not None:
-            most = None if most is None else most - 1
-            self._settle(id_, now)
+        for queue in (self._anonymous, self._deadlines):
+            while (most is None or most > 0) and (id_ := queue.take(now)) is not None:
+                most = None if most is None else most - 1
+                self._settle(queue, id_, now)
         return len(self._blobs) < held
 
-    def _settle(self, id_: bytes, now: float) -> None:
-        """Remove the record if it is expired, else add it to the queue again under its present deadline."""
+    def _settle(self, queue: DeadlineQueue[bytes], id_: bytes, now: float) -> None:
+        """Remove the record if it is expired, else add it to its *queue* again under its present deadline."""
         blob = self._blobs.get(id_)
-        if blob is not None:
+        if blob is not None and self._queue_of(blob) is queue:
             if self._is_past(blob, now):
                 self._remove(id_, blob)
             else:
-                self._deadlines.add(id_, deadline_of(blob))
+                queue.add(id_, deadline_of(blob))
 
     def _evict(self, now: float) -> list[bytes]:
         """Take the next entry; return the id if a live record was evicted for it."""
-        second = self._deadlines.first or 0
-        id_ = self._deadlines.take(second)
+        queue = self._deadlines if self._anonymous.first is None else self._anonymous
+        second = queue.first or 0
+        id_ = queue.take(second)
         blob = self._blobs.get(id_) if id_ is not None else None
-        if id_ is None or blob is None:
+        if id_ is None or blob is None or self._queue_of(blob) is not queue:
             return []
         if not self._is_past(blob, now):
             deadline = deadline_of(blob)
             if int(deadline) + 1 > second:
                 # It was touched since: it goes back into the queue, and the caller tries the next one.
-                self._deadlines.add(id_, deadline)
+                queue.add(id_, deadline)
                 return []
             self._remove(id_, blob)
             return [id_]
