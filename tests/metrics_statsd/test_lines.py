@@ -54,10 +54,18 @@ def test_counts_durations_and_levels_are_lines_of_statsd(agent: Agent) -> None:
     metrics.close()
 
 
-def test_plain_statsd_gets_no_tags(agent: Agent) -> None:
+def test_plain_statsd_gets_what_tags_say_as_part_of_the_name(agent: Agent) -> None:
     metrics = sink(agent)
     metrics.increment("session.rejected", tags={"reason": "unknown"})
-    assert agent.datagram() == "session.rejected:1|c\n"
+    metrics.timing("session.failure_time", 0.5, {"operation": "load", "kind": "breaker open"})
+    metrics.gauge("session.circuit_breaker.state", 1, {"calls": "read", "server": "10.0.0.1:6379"})
+    metrics.gauge("session.circuit_breaker.state", 1, {})
+    assert [agent.datagram() for _ in range(4)] == [
+        "session.rejected.unknown:1|c\n",
+        "session.failure_time.load.breaker_open:500|ms\n",
+        "session.circuit_breaker.state.read.10_0_0_1_6379:1|g\n",
+        "session.circuit_breaker.state:1|g\n",
+    ]
     metrics.close()
 
 
@@ -155,12 +163,17 @@ tag_texts = st.text(max_size=20)
 @example(name="count:1|c\nother", tags={"reason": "a|b\nother:1|c", "x": "y,z#|@0.1"})
 def test_no_name_or_tag_can_forge_a_line_or_a_field(name: str, tags: dict[str, str]) -> None:
     with Agent.udp() as agent:
-        metrics = sink(agent, dialect="dogstatsd")
-        metrics.increment(name, tags=tags)
+        tagged, plain = sink(agent, dialect="dogstatsd"), sink(agent)
+        tagged.increment(name, tags=tags)
         line = agent.datagram()
         assert LINE.fullmatch(line)
         assert line.count(",") == max(len(tags) - 1, 0)
-        metrics.close()
+        plain.increment(name, tags=tags)
+        line = agent.datagram()
+        assert LINE.fullmatch(line)
+        assert line.count(".") == name.count(".") + len(tags)
+        tagged.close()
+        plain.close()
 
 
 def test_buffered_figures_share_a_datagram_of_bounded_size(agent: Agent) -> None:

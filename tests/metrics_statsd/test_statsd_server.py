@@ -24,7 +24,7 @@ def server(tmp_path: Path) -> Iterator[StatsdServer]:
 def test_the_server_counts_every_figure_once(server: StatsdServer, buffer: bool) -> None:
     metrics = StatsdMetrics(host=LOOPBACK, port=server.port, prefix="shop", buffer=buffer)
     for number, name in enumerate(METRIC_NAMES, start=1):
-        metrics.increment(name, number, {"reason": "left out"})
+        metrics.increment(name, number, {"reason": "in the name"})
     metrics.timing("session.load_time", 0.0125)
     metrics.timing("session.load_time", 1.5)
     metrics.gauge("session.active_count", 7)
@@ -33,7 +33,7 @@ def test_the_server_counts_every_figure_once(server: StatsdServer, buffer: bool)
     metrics.close()
     server.wait_for(lambda: server.counters()["shop.last"] == 1)
     counters = server.counters()
-    assert {name: counters[f"shop.{name}"] for name in METRIC_NAMES} == {
+    assert {name: counters[f"shop.{name}.in_the_name"] for name in METRIC_NAMES} == {
         name: number for number, name in enumerate(METRIC_NAMES, start=1)
     }
     assert counters["statsd.bad_lines_seen"] == 0

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import os
 import secrets
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Final, TypeAlias
 
 from sojourn import metrics as names
 from sojourn.metrics import Metrics, NullMetrics
-from sojourn.resilience import BreakerState
-from sojourn.stores import AnnouncingStore, Clock
+from sojourn.resilience import BreakerState, CircuitBreaker, ServerBreakers
+from sojourn.stores import AnnouncingStore, CachingStore, Clock, SizedStore
 
 OnRevoked: TypeAlias = Callable[[str], object]
 OnDoubt: TypeAlias = Callable[[], object]
@@ -51,6 +52,9 @@ _BREAKER_MOVED: Final = {
     BreakerState.CLOSED: names.BREAKER_CLOSED,
 }
 _BREAKER_LEVELS: Final = {state: level for level, state in enumerate(BreakerState)}
+LEVELS_EVERY: Final = 10.0
+"""Seconds after which how things stand is sent again, while there are calls."""
+_SIZES: Final = ((1 << 10, "1k"), (1 << 12, "4k"), (1 << 14, "16k"), (1 << 16, "64k"), (1 << 18, "256k"))
 # Reasons for which the former id remains valid for a while.
 _GOES_ON: Final = frozenset({"renewal"})
 
@@ -85,12 +89,68 @@ Observer: TypeAlias = Callable[[Event], None]
 """Called with each event; what it raises is counted and ignored (FAILURES F22)."""
 
 
+class Levels:
+    """Sends how things stand in this process, while there are calls: *breakers*, and local copies and size of *store*.
+
+    There is no timer: whoever makes a call comes by, and sends when ten seconds are over.
+    """
+
+    __slots__ = ("_breakers", "_due", "_events", "_hits", "_misses", "_store")
+
+    def __init__(
+        self,
+        events: EventDispatcher,
+        store: object,
+        breakers: Mapping[str, CircuitBreaker | ServerBreakers | None],
+    ) -> None:
+        self._events = events
+        self._store = store
+        self._breakers = breakers
+        self._due = -math.inf
+        self._hits = self._misses = 0
+
+    def come_by(self, now: float) -> None:
+        """Send everything if it is time to; *now* is of the monotonic clock."""
+        if now < self._due:
+            return
+        self._due = now + LEVELS_EVERY
+        try:
+            self._send_breakers()
+            if isinstance(self._store, SizedStore):
+                self._events.level(names.ACTIVE_COUNT, self._store.records_held)
+            if isinstance(self._store, CachingStore):
+                self._send_copies(self._store.cache_stats())
+        except Exception:  # noqa: BLE001
+            self._events.drop("store that was asked for its figures")
+
+    def _send_breakers(self) -> None:
+        events = self._events
+        for calls, breaker in self._breakers.items():
+            if isinstance(breaker, ServerBreakers):
+                for server, state in breaker.states.items():
+                    if server:
+                        events.level(names.BREAKER_STATE, _BREAKER_LEVELS[state], {"calls": calls, "server": server})
+                events.level(names.BREAKER_STATE, _BREAKER_LEVELS[breaker.worst], {"calls": calls})
+            elif breaker is not None:
+                events.level(names.BREAKER_STATE, _BREAKER_LEVELS[breaker.state], {"calls": calls})
+
+    def _send_copies(self, figures: Mapping[str, float]) -> None:
+        hits = int(figures.get("hits", 0))
+        misses = int(figures.get("misses", 0) + figures.get("bypasses", 0))
+        self._events.increment(names.CACHE_HITS, hits - self._hits)
+        self._events.increment(names.CACHE_MISSES, misses - self._misses)
+        self._hits, self._misses = hits, misses
+        self._events.level(names.CACHE_SIZE, figures.get("size", 0))
+        self._events.level(names.CACHE_BYTES, figures.get("bytes", 0))
+
+
 class EventDispatcher:
     """Passes the events and figures of one manager to metrics, the log, observers and listeners of revocations."""
 
     __slots__ = (
         "_clock",
         "_hash",
+        "_is_named",
         "_metrics",
         "_node",
         "_observers",
@@ -119,8 +179,9 @@ class EventDispatcher:
         self.dropped = 0
         """The number of calls of a sink, an observer or a listener that raised."""
         self._node = node
+        self._is_named = node is not None
         self._process = os.getpid() if node is None else 0
-        self.revocations = RevocationListeners(lambda: self._drop("subscriber"))
+        self.revocations = RevocationListeners(lambda: self.drop("subscriber"))
         """The listeners for sessions that end before their time."""
 
     def event(
@@ -152,7 +213,7 @@ class EventDispatcher:
             try:
                 observer(event)
             except Exception:  # noqa: BLE001 - FAILURES F22: isolate, count, go on
-                self._drop("observer")
+                self.drop("observer")
 
     def principal_hash(self, principal: str) -> str:
         """Return the keyed hash under which events name a principal."""
@@ -174,14 +235,14 @@ class EventDispatcher:
         tags = {**whole, "server": server} if server else whole
         self.increment(_BREAKER_MOVED[after], tags=tags)
         if server:
-            self.gauge(names.BREAKER_STATE, _BREAKER_LEVELS[after], tags)
-        self.gauge(names.BREAKER_STATE, _BREAKER_LEVELS[worst], whole)
+            self.level(names.BREAKER_STATE, _BREAKER_LEVELS[after], tags)
+        self.level(names.BREAKER_STATE, _BREAKER_LEVELS[worst], whole)
         self.event("breaker", "", reason=f"{calls}: {before.value} -> {after.value}", server=server)
 
     def link(self, is_up: bool, down: int) -> None:  # noqa: FBT001 - as the store reports it
         """Report that a link of the store was lost or restored; *down* of its links are lost (FAILURES F12)."""
         self.increment(names.LINK_RESTORED if is_up else names.LINK_LOST)
-        self.gauge(names.LINKS_DOWN, down)
+        self.level(names.LINKS_DOWN, down)
         self.event("link", "", reason="up" if is_up else "down")
 
     def unconfirmed(self, id: str, replicas: int) -> None:
@@ -194,7 +255,7 @@ class EventDispatcher:
             try:
                 self._metrics.increment(name, value, tags)
             except Exception:  # noqa: BLE001
-                self._drop("metrics sink")
+                self.drop("metrics sink")
 
     def timing(self, name: str, seconds: float, tags: dict[str, str] | None = None) -> None:
         """Record a duration in seconds."""
@@ -202,7 +263,7 @@ class EventDispatcher:
             try:
                 self._metrics.timing(name, seconds, tags)
             except Exception:  # noqa: BLE001
-                self._drop("metrics sink")
+                self.drop("metrics sink")
 
     def gauge(self, name: str, value: float, tags: dict[str, str] | None = None) -> None:
         """Set a level."""
@@ -210,7 +271,21 @@ class EventDispatcher:
             try:
                 self._metrics.gauge(name, value, tags)
             except Exception:  # noqa: BLE001
-                self._drop("metrics sink")
+                self.drop("metrics sink")
+
+    def level(self, name: str, value: float, tags: dict[str, str] | None = None) -> None:
+        """Set a level of this process alone: it has the tag ``node`` where SOJOURN_NODE_ID gives the process a name.
+
+        A random name would be a new series of the agent for each process that ever ran.
+        """
+        if self.has_metrics:
+            self.gauge(name, value, {**(tags or {}), "node": self.node()} if self._is_named else tags)
+
+    def payload(self, plain: int, stored: int) -> None:
+        """Report that a session of *plain* bytes was made into *stored* ones, to be written."""
+        self.increment(names.PAYLOADS, tags={"size": next((name for most, name in _SIZES if plain <= most), "more")})
+        self.increment(names.PAYLOAD_BYTES, plain)
+        self.increment(names.PAYLOAD_STORED, stored)
 
     def close(self) -> None:
         """Close the metrics sink, if it can be closed, so that it sends what it holds."""
@@ -219,9 +294,10 @@ class EventDispatcher:
             try:
                 closing()
             except Exception:  # noqa: BLE001
-                self._drop("metrics sink")
+                self.drop("metrics sink")
 
-    def _drop(self, what: str) -> None:
+    def drop(self, what: str) -> None:
+        """Count a call of *what* that raised, and log the first one (FAILURES F22)."""
         self.dropped += 1
         if self.dropped == 1:
             _log.warning("a session %s raised; this and all later ones are ignored and counted", what, exc_info=True)

@@ -21,6 +21,7 @@ GONE: Final = "session.gone"
 ERROR: Final = "session.error"
 LOAD_TIME: Final = "session.load_time"
 STORE_TIME: Final = "session.store_time"
+FAILURE_TIME: Final = "session.failure_time"
 ACTIVE_COUNT: Final = "session.active_count"
 BREAKER_OPEN: Final = "session.circuit_breaker.open"
 BREAKER_HALF_OPEN: Final = "session.circuit_breaker.half_open"
@@ -32,6 +33,13 @@ LINK_RESTORED: Final = "session.link.restored"
 LINKS_DOWN: Final = "session.link.down"
 UNCONFIRMED: Final = "session.unconfirmed"
 REVOCATIONS_FULL: Final = "session.revocations.fullness"
+CACHE_HITS: Final = "session.cache.hits"
+CACHE_MISSES: Final = "session.cache.misses"
+CACHE_SIZE: Final = "session.cache.size"
+CACHE_BYTES: Final = "session.cache.bytes"
+PAYLOADS: Final = "session.payload.written"
+PAYLOAD_BYTES: Final = "session.payload.bytes"
+PAYLOAD_STORED: Final = "session.payload.stored_bytes"
 
 METRIC_NAMES: Final = (
     CREATED,
@@ -46,6 +54,7 @@ METRIC_NAMES: Final = (
     ERROR,
     LOAD_TIME,
     STORE_TIME,
+    FAILURE_TIME,
     ACTIVE_COUNT,
     BREAKER_OPEN,
     BREAKER_HALF_OPEN,
@@ -57,6 +66,13 @@ METRIC_NAMES: Final = (
     LINKS_DOWN,
     UNCONFIRMED,
     REVOCATIONS_FULL,
+    CACHE_HITS,
+    CACHE_MISSES,
+    CACHE_SIZE,
+    CACHE_BYTES,
+    PAYLOADS,
+    PAYLOAD_BYTES,
+    PAYLOAD_STORED,
 )
 
 Tags = Mapping[str, str]

@@ -30,6 +30,7 @@ _logger = logging.getLogger(__name__)
 
 # Anything else could end the line or the field: ':', '|', '@', '#', newline.
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9_.\-]")
+_FOREIGN_IN_PART: Final = re.compile(r"[^A-Za-z0-9_\-]")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
 
 Dialect: TypeAlias = Literal["plain", "dogstatsd"]
@@ -48,7 +49,7 @@ LOOKUP_WAIT: Final = 1.0
 class StatsdMetrics:
     """Send every figure as one datagram, or gathered when buffering.
 
-    *dialect* ``plain`` leaves all tags out; ``dogstatsd`` sends them. *sample_rate* concerns counts and durations,
+    *dialect* ``plain`` knows no tags: their values follow the name, each after a dot; ``dogstatsd`` sends them as tags. *sample_rate* concerns counts and durations,
     never levels. Raises ``ConfigurationError`` for what no agent would understand. Durations travel in milliseconds.
     """
 
@@ -113,7 +114,9 @@ class StatsdMetrics:
         if not self._finalizer.alive:
             return
         try:
-            self._write(kind, _FOREIGN.sub("_", name), value, tags if self._tagged else None)
+            if tags and not self._tagged:
+                name, tags = ".".join((name, *(_FOREIGN_IN_PART.sub("_", text) for text in tags.values()))), None
+            self._write(kind, _FOREIGN.sub("_", name), value, tags)
         except Exception:
             _logger.debug("a figure of %r was dropped", name, exc_info=True)
 

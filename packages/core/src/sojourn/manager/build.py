@@ -11,7 +11,7 @@ from sojourn import metrics as names
 from sojourn.codec import Codec
 from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
 from sojourn.errors import ConfigurationError
-from sojourn.events import EventDispatcher
+from sojourn.events import EventDispatcher, Levels
 from sojourn.hookspecs import Observer
 from sojourn.manager import opening
 from sojourn.manager.client_side import ClientSide
@@ -129,7 +129,7 @@ def build_engine(
         binding=settings.make_binding(),
         revocations=(
             Revocations(
-                guard(revocation_store, settings, events, clock),
+                guard(revocation_store, settings, events, clock, of="revocations_"),
                 _index_codec(settings, ring, cipher, longest),
                 ring,
                 clock,
@@ -150,24 +150,36 @@ def _has_principal(session: Session[Any]) -> bool:
 
 
 def guard(
-    store: Store | ClientSideStore, settings: SessionSettings, events: EventDispatcher, clock: Clock
+    store: Store | ClientSideStore, settings: SessionSettings, events: EventDispatcher, clock: Clock, *, of: str = ""
 ) -> GuardedStore:
-    """Return the store behind breakers of its own, retries and metrics."""
+    """Return the store behind breakers of its own, retries and metrics, whose tag ``calls`` begins with *of*."""
     if isinstance(store, TimedStore):
         settings.require_time_for_retries(store.call_timeout)
     kind = DirectStore if store.io is StoreIO.NONE and not events.has_metrics else GuardedStore
+    reads = _lane("read", f"{of}read", names.LOAD_TIME, store, settings, events)
+    writes = _lane("write", f"{of}write", names.STORE_TIME, store, settings, events)
+    levels = None
+    if events.has_metrics:
+        breakers = {f"{of}read": reads.servers or reads.breaker, f"{of}write": writes.servers or writes.breaker}
+        levels = Levels(events, None if of else store, breakers)
     return kind(
         store,
-        reads=_lane("read", names.LOAD_TIME, store, settings, events),
-        writes=_lane("write", names.STORE_TIME, store, settings, events),
+        reads=reads,
+        writes=writes,
         retry=settings.make_retry_policy(),
         events=events,
         clock=clock,
+        levels=levels,
     )
 
 
 def _lane(
-    calls: str, timed: str, store: Store | ClientSideStore, settings: SessionSettings, events: EventDispatcher
+    verb: str,
+    calls: str,
+    timed: str,
+    store: Store | ClientSideStore,
+    settings: SessionSettings,
+    events: EventDispatcher,
 ) -> Lane:
     breaker: CircuitBreaker | ServerBreakers | None = None
     if store.io is not StoreIO.NONE:
@@ -179,7 +191,7 @@ def _lane(
         if breaker is not None and isinstance(store, PartitionedStore) and store.partition is not None:
             breaker = ServerBreakers(breaker, store.partition, on_change=partial(events.breaker, calls))
     budget = RetryBudget(share=settings.retry_budget, floor=_FAULTS_MET_AT_ONCE * settings.retry_attempts)
-    return Lane(calls, timed, breaker, budget)
+    return Lane(verb, timed, breaker, budget)
 
 
 def _serializer(serializer: str | Serializer[T] | SerializerFactory | None, model: type[T]) -> Serializer[T]:

@@ -333,6 +333,8 @@ class Engine(Generic[T]):
         if state is not None and len(plain) > self._always_small:
             self._refuse_growth(len(plain), payload, state)
         envelope = self.codec.seal(plain, bound, self.clock.time())
+        if self.events.has_metrics:
+            self.events.payload(len(plain), len(envelope))
         principal = payload.principal
         label = None if principal is None or self.client_side else self.label_of(PRINCIPAL, principal)
         return Record(id, version, envelope, idle, absolute, label)

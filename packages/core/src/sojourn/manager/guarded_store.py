@@ -23,7 +23,7 @@ from sojourn.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
-from sojourn.events import EventDispatcher
+from sojourn.events import EventDispatcher, Levels
 from sojourn.resilience import CircuitBreaker, Permit, RetryBudget, RetryPolicy, ServerBreakers
 from sojourn.stores import (
     CURRENT_DEADLINE,
@@ -185,6 +185,7 @@ class GuardedStore:
         "_caching",
         "_clock",
         "_events",
+        "_levels",
         "_longest_load",
         "_retry",
         "never_waits",
@@ -204,6 +205,7 @@ class GuardedStore:
         retry: RetryPolicy,
         events: EventDispatcher,
         clock: Clock,
+        levels: Levels | None = None,
     ) -> None:
         self.store = store
         """The store as it is; `server` is the same one where the manager has checked that it is no client-side store."""
@@ -219,6 +221,8 @@ class GuardedStore:
         self.writes = writes
         self._retry = retry
         self._events = events
+        self._levels = levels
+        """Sends how the store and its breakers stand; None without a sink."""
         self._clock = clock
 
     def over(self, store: Store) -> GuardedStore:
@@ -230,6 +234,7 @@ class GuardedStore:
             retry=self._retry,
             events=self._events,
             clock=self._clock,
+            levels=self._levels,
         )
 
     def reset_breakers(self) -> None:
@@ -382,6 +387,8 @@ class GuardedStore:
                     permit = breaker.acquire(tried)
                 except BreakerOpenError as refusal:
                     lane.note_failure(refusal, tried)
+                    self._count_failure(operation, refusal)
+                    self._note_end(operation, refusal, begun, tried)
                     raise
             try:
                 running = work(*arguments, **options)
@@ -406,8 +413,9 @@ class GuardedStore:
                     breaker.succeed(permit, now)
                 if lane.outage is not None:
                     lane.note_recovery(now)
-                if self._events.has_metrics:
+                if self._levels is not None:
                     self._events.timing(lane.timed, now - begun, {"operation": operation})
+                    self._levels.come_by(now)
                 if attempt == 0 or after_retry is None:
                     return result
                 return await after_retry(result, id, options["expected"])
@@ -426,15 +434,25 @@ class GuardedStore:
                     breaker.fail(permit, now)
                 else:
                     servers.fail(breaker, permit, failure.server if id or label else "", now)
-            kind = failure.kind.partition(":")[0]
-            self._events.increment(names.ERROR, tags={"operation": operation, "kind": kind})
+            self._count_failure(operation, failure)
             delay = None if attempt + 1 == tries else self._retry.delay(attempt, now - begun, random.random)
             if delay is None or not lane.budget.try_spend(now):
+                self._note_end(operation, failure, begun, now)
                 raise failure
             self._events.increment(names.RETRY_ATTEMPT, tags={"operation": operation})
             attempt += 1
             # The breaker may have opened meanwhile; its refusal says when to come back.
             await self.sleep(delay, deadline)
+
+    def _count_failure(self, operation: str, failure: SessionUnavailableError) -> None:
+        self._events.increment(names.ERROR, tags={"operation": operation, "kind": failure.kind.partition(":")[0]})
+
+    def _note_end(self, operation: str, failure: SessionUnavailableError, begun: float, now: float) -> None:
+        """Report how long a call took that failed for good."""
+        if self._levels is not None:
+            kind = failure.kind.partition(":")[0]
+            self._events.timing(names.FAILURE_TIME, now - begun, {"operation": operation, "kind": kind})
+            self._levels.come_by(now)
 
     async def _drive(self, work: Coroutine[Any, Any, R]) -> R:
         if self.offload is not None and self.store.io is StoreIO.BLOCKING:

@@ -347,6 +347,11 @@ class ServerBreakers:
         return len(self._known) - 1
 
     @property
+    def states(self) -> dict[str, BreakerState]:
+        """The state of the breaker of each server; that of the store as a whole has an empty name."""
+        return {server: breaker.state for server, breaker in list(self._known.items())}
+
+    @property
     def worst(self) -> BreakerState:
         """The state of the breaker that lets through the least."""
         states = {breaker.state for breaker in list(self._troubled.values())}

@@ -390,6 +390,16 @@ class RefusingStore(Protocol):
 
 
 @runtime_checkable
+class SizedStore(Protocol):
+    """A store that knows how many records it holds without counting them; that becomes ``session.active_count``."""
+
+    @property
+    def records_held(self) -> int:
+        """Return that number, with what rotations left and what has expired and is not freed yet."""
+        ...
+
+
+@runtime_checkable
 class TaskSparingStore(Protocol):
     """A store with ``io`` ASYNC that may end its calls in time without cancelling the task that awaits them.
 

@@ -220,6 +220,11 @@ class MemoryStore:
         """Keep everything: there is no connection to release."""
 
     @property
+    def records_held(self) -> int:
+        """The number of records, with what rotations left and what has expired and is not freed yet."""
+        return len(self._blobs)
+
+    @property
     def fullness(self) -> float:
         """The share of the room that is taken, from 0 to 1; what has expired counts until it is freed."""
         return len(self._blobs) / self.max_sessions
