@@ -40,7 +40,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 SERVER_FIXTURES = {"redis_server", "valkey_server", "any_redis_server"}
 BROWSER_FIXTURES = {"playwright"}
-STARTERS = {"RedisServer", "SentinelSetup", "ClusterSetup", "StatsdServer", "Shop"}
+STARTERS = {"RedisServer", "SentinelSetup", "ClusterSetup", "StatsdServer", "Shop", "WebServer"}
 """What starts a process that listens on a port."""
 
 
