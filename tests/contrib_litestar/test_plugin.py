@@ -4,17 +4,18 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from litestar import Litestar, Request, Response, Router, WebSocket, get, post, websocket
+from litestar import Litestar, Request, Response, Router, WebSocket, get, post, route, websocket
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
+from litestar.enums import RequestEncodingType
 from litestar.exceptions import WebSocketDisconnect
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.params import FromPath, FromQuery
+from litestar.params import Body, FromPath, FromQuery
 from litestar.security.session_auth import SessionAuth
 from litestar.testing import AsyncTestClient, TestClient
 
@@ -22,7 +23,14 @@ from sojourn import MemoryStore, SessionManager, new_secret
 from sojourn.errors import ConfigurationError
 from sojourn.settings import SessionSettings
 from sojourn.testing import FakeClock, session_of
-from sojourn_contrib_litestar import CurrentSession, SojournPlugin, require_fresh, require_login, require_role
+from sojourn_contrib_litestar import (
+    CurrentSession,
+    SojournPlugin,
+    require_csrf,
+    require_fresh,
+    require_login,
+    require_role,
+)
 from tests.servers import RedisServer
 
 AnyRequest = Request[Any, Any, Any]
@@ -67,9 +75,10 @@ def make_app(sessions: SessionManager[User], **keywords: Any) -> Litestar:
         return "plain"
 
     @post("/login/{name:str}")
-    async def login(session: CurrentSession[User], name: FromPath[str], role: FromQuery[str] = "") -> None:
+    async def login(session: CurrentSession[User], name: FromPath[str], role: FromQuery[str] = "") -> str:
         session.login(name)
         session.data.roles = [role]
+        return session.csrf_token()
 
     @get("/account", guards=[require_login(sessions)])
     async def account(session: CurrentSession[User]) -> str:
@@ -94,6 +103,22 @@ def make_app(sessions: SessionManager[User], **keywords: Any) -> Litestar:
     @get("/page")
     async def page() -> str:
         return "inside"
+
+    @route("/form", http_method=["GET", "POST", "PUT"], guards=[require_csrf(sessions)])
+    async def form() -> str:
+        return "taken"
+
+    @post("/fields", guards=[require_csrf(sessions)])
+    async def fields(data: Annotated[dict[str, Any], Body(media_type=RequestEncodingType.MULTI_PART)]) -> str:
+        return str(data["name"])
+
+    @post("/raw", guards=[require_csrf(sessions)])
+    async def raw(request: AnyRequest) -> bytes:
+        return await request.body()
+
+    @websocket("/socket/form", guards=[require_csrf(sessions)])
+    async def at_form(socket: AnySocket, session: CurrentSession[User]) -> None:
+        await speak(socket, session)
 
     async def who(session: CurrentSession[User]) -> str:
         return str(session.principal)
@@ -147,7 +172,7 @@ def make_app(sessions: SessionManager[User], **keywords: Any) -> Litestar:
     inside = Router("/inside", route_handlers=[page], guards=[require_login(sessions)])
     handlers: list[Any] = [
         show, in_thread, plain, login, account, fresh, old, admin, named, nested, at_socket, at_account, at_admin, extras,
-        set_extras, replace, replace_wrong, clear, cached, inside,
+        set_extras, replace, replace_wrong, clear, cached, inside, form, fields, raw, at_form,
     ]  # fmt: skip
     # Litestar's own logging would set up the root logger of the whole test run.
     return Litestar(handlers, plugins=[SojournPlugin(sessions)], **{"logging_config": None, **keywords})
@@ -234,9 +259,29 @@ def test_a_model_without_roles_is_told_what_to_do() -> None:
         assert "Other has no field called roles" in client.get("/").text
 
 
+def test_r34_a_request_that_changes_something_needs_the_token(client: TestClient[Litestar]) -> None:
+    token = client.post("/login/ada").text
+    assert client.get("/form").text == "taken"
+    assert client.post("/form").status_code == 403
+    assert client.put("/form", headers={"X-CSRF-Token": token[::-1]}).status_code == 403
+    assert client.put("/form", headers={"X-CSRF-Token": token}).text == "taken"
+    assert client.post("/form", data={"csrf_token": token}).text == "taken"
+    assert client.post("/form", files={"csrf_token": ("x", token)}).status_code == 403
+    assert client.post("/form", json={"csrf_token": token}).status_code == 403
+    assert client.post("/fields", data={"csrf_token": token, "name": "emma"}, files={"f": b"x"}).text == "emma"
+    assert client.post("/raw", data={"csrf_token": token}).text == f"csrf_token={token}"
+    with TestClient(client.app) as stranger:
+        assert stranger.post("/form", data={"csrf_token": token}).status_code == 403
+
+
 @pytest.mark.parametrize(
     ("path", "anonymous", "reader", "admin"),
-    [("/socket", "None", "ada", "ada"), ("/socket/account", 1008, "ada", "ada"), ("/socket/admin", 1008, 1008, "ada")],
+    [
+        ("/socket", "None", "ada", "ada"),
+        ("/socket/account", 1008, "ada", "ada"),
+        ("/socket/admin", 1008, 1008, "ada"),
+        ("/socket/form", "None", "ada", "ada"),
+    ],
 )
 def test_sockets_have_the_same_dependency_and_guards(
     client: TestClient[Litestar], path: str, anonymous: object, reader: object, admin: object
@@ -338,6 +383,7 @@ def test_openapi_shows_the_cookie_and_what_guards_answer(client: TestClient[Lite
         assert found[path] == ({"401", "503"}, ours)
     for path in ("/admin", "/named"):
         assert found[path] == ({"401", "403", "503"}, ours)
+    assert found["/form"] == ({"403", "503"}, ours)
 
 
 def test_openapi_keeps_what_the_application_says_itself(sessions: SessionManager[User]) -> None:

@@ -6,7 +6,7 @@ app = Litestar([show], plugins=[SojournPlugin(sessions)])
 from __future__ import annotations
 
 from sojourn_contrib_litestar.backend import SojournConfig
-from sojourn_contrib_litestar.guards import Guard, require_fresh, require_login, require_role
+from sojourn_contrib_litestar.guards import Guard, require_csrf, require_fresh, require_login, require_role
 from sojourn_contrib_litestar.plugin import CurrentSession, SojournPlugin
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Guard",
     "SojournConfig",
     "SojournPlugin",
+    "require_csrf",
     "require_fresh",
     "require_login",
     "require_role",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
-from litestar.connection import ASGIConnection
-from litestar.enums import ScopeType
+from litestar.connection import ASGIConnection, Request
+from litestar.enums import RequestEncodingType, ScopeType
 from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException, WebSocketException
 from litestar.handlers import BaseRouteHandler
 
@@ -17,6 +17,9 @@ from sojourn.errors import ConfigurationError, FreshLoginRequiredError
 T = TypeVar("T")
 Connection = ASGIConnection[Any, Any, Any, Any]
 
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Methods that change nothing (RFC 9110 9.2.1)."""
+_FORMS: Final = frozenset({RequestEncodingType.URL_ENCODED, RequestEncodingType.MULTI_PART})
 _POLICY_VIOLATION: Final = 1008
 
 
@@ -26,7 +29,7 @@ class Guard(Generic[T]):
     def __init__(
         self,
         sessions: SessionManager[T],
-        check: Callable[[Connection, Session[T]], None],
+        check: Callable[[Connection, Session[T]], Awaitable[None]],
         raises: tuple[type[HTTPException], ...],
     ) -> None:
         require_manager(sessions)
@@ -36,7 +39,7 @@ class Guard(Generic[T]):
 
     async def __call__(self, connection: Connection, _: BaseRouteHandler) -> None:
         """Let *connection*, a request or a WebSocket, pass, or raise."""
-        self._check(connection, await self.sessions.get(connection))
+        await self._check(connection, await self.sessions.get(connection))
 
     def __deepcopy__(self, memo: object) -> Self:
         """Return itself: Litestar copies routers with all they hold, and there is one manager."""
@@ -45,13 +48,17 @@ class Guard(Generic[T]):
 
 def require_login(sessions: SessionManager[T]) -> Guard[T]:
     """Return the guard that answers 401 to whoever is not logged in."""
-    return Guard(sessions, _require_login, (NotAuthorizedException,))
+
+    async def check(connection: Connection, session: Session[T]) -> None:
+        _require_login(connection, session)
+
+    return Guard(sessions, check, (NotAuthorizedException,))
 
 
 def require_fresh(sessions: SessionManager[T], seconds: float) -> Guard[T]:
     """Return the guard that answers 401 unless the last login is at most *seconds* ago."""
 
-    def check(connection: Connection, session: Session[T]) -> None:
+    async def check(connection: Connection, session: Session[T]) -> None:
         _require_login(connection, session)
         try:
             session.require_fresh(seconds)
@@ -69,13 +76,37 @@ def require_role(
     *roles_of* returns the roles of a session; by default they are ``session.data.roles``.
     """
 
-    def check(connection: Connection, session: Session[T]) -> None:
+    async def check(connection: Connection, session: Session[T]) -> None:
         _require_login(connection, session)
         roles = (roles_of or _roles_of)(session)
         if role not in ((roles,) if isinstance(roles, str) else roles):
             _refuse(connection, PermissionDeniedException(detail=f"This needs the role {role}."))
 
     return Guard(sessions, check, (NotAuthorizedException, PermissionDeniedException))
+
+
+def require_csrf(sessions: SessionManager[T], *, header: str = "x-csrf-token", field: str = "csrf_token") -> Guard[T]:
+    """Return the guard that answers 403 to a request that may change something without ``session.csrf_token()``.
+
+    The token is looked for in *header*, then in the *field* of a form. A WebSocket has had its origin checked instead.
+    """
+
+    async def check(connection: Connection, session: Session[T]) -> None:
+        if not isinstance(connection, Request) or connection.method in _SAFE:
+            return
+        request: Request[Any, Any, Any] = connection
+        value: object = request.headers.get(header)
+        form: Any = None
+        if value is None and request.content_type[0] in _FORMS:
+            form = await request.form()  # kept, so that the handler may read it again
+            value = form.get(field)
+        if not session.verify_csrf(value):
+            if form is not None:
+                await form.close()  # Litestar does it once a handler has been called
+            detail = "The token of this form is missing or too old; load it again."
+            _refuse(connection, PermissionDeniedException(detail=detail))
+
+    return Guard(sessions, check, (PermissionDeniedException,))
 
 
 def too_old() -> NotAuthorizedException:
