@@ -77,6 +77,24 @@ def test_r56_a_login_outlives_a_reload() -> None:
         sessions.blocking.close()
 
 
+def begin(sessions: SessionManager[Visit]) -> None:
+    session = sessions.blocking.open(None)
+    session.data.note = "a visitor"
+    sessions.blocking.commit(session)
+
+
+def test_f14_after_a_reload_anonymous_sessions_make_room_before_logins_as_well() -> None:
+    sessions = start(memory_max_sessions=2)
+    begin(sessions)
+    sessions.blocking.close()
+    sessions = start(memory_max_sessions=2)
+    token = log_in(sessions)
+    for _ in range(3):
+        begin(sessions)
+        assert outcome(sessions, token) is LoadOutcome.LOADED
+    sessions.blocking.close()
+
+
 def test_r56_a_manager_that_is_closed_and_used_again_has_its_sessions() -> None:
     sessions = start()
     token = log_in(sessions)

@@ -195,7 +195,7 @@ class DevelopmentStore(MemoryStore):
             _log.warning("%s is damaged or was written under another secret: no session of it is left", self._path)
         for id_, blob in blobs.items():
             self._index.add(label_of(blob), id_)
-            self._deadlines.add(id_, deadline_of(blob))
+            self._queue_of(blob).add(id_, deadline_of(blob))
         return blobs
 
     def _opened(self, sealed: bytes) -> _Blobs:
@@ -243,6 +243,7 @@ class DevelopmentStore(MemoryStore):
                 return
             self._index.clear()
             self._deadlines.clear()
+            self._anonymous.clear()
             del self._blobs
             self._release()
 
