@@ -152,6 +152,22 @@ async def test_a_redirect_that_is_raised_is_a_response() -> None:
             assert "Location" not in response.headers
 
 
+@pytest.mark.parametrize("returned", [None, "text"])
+async def test_a_handler_that_returns_no_response_is_named(returned: object, caplog: pytest.LogCaptureFixture) -> None:
+    site = Site().with_pages()
+
+    async def forget(request: web.Request) -> Any:
+        site.sessions.of(request).data.count += 1
+        return returned
+
+    site.route("/forget", forget)
+    async with client_of(site.app) as client:
+        async with client.get("/forget") as response:
+            assert response.status == 500
+        assert f"the handler of GET /forget returned {returned!r} instead of a response" in caplog.text
+        assert await text_of(client, "/read") == "[null, 0]"
+
+
 async def test_shutting_down_closes_the_manager() -> None:
     closed: list[bool] = []
     site = Site()

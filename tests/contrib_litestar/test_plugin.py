@@ -319,6 +319,21 @@ def test_a_dependency_of_the_same_name_is_refused_with_the_line_to_write(session
 # -- request.session, set_session, clear_session --------------------------------------------------------------------
 
 
+def test_r48_a_handler_that_returns_request_session_answers_with_the_extras_alone(
+    sessions: SessionManager[User],
+) -> None:
+    @get("/session")
+    async def whole(request: AnyRequest) -> dict[str, Any]:
+        request.session["theme"] = "dark"
+        return {"session": request.session}
+
+    for encoders in ({}, {object: repr}):
+        app = Litestar([whole], plugins=[SojournPlugin(sessions)], type_encoders=encoders, logging_config=None)
+        with TestClient(app) as client:
+            for _ in range(2):
+                assert client.get("/session").json() == {"session": {"theme": "dark"}}
+
+
 def test_request_session_is_the_mapping_of_the_extras(client: TestClient[Litestar]) -> None:
     assert client.get("/extras").json() == {}
     client.post("/extras?theme=dark")

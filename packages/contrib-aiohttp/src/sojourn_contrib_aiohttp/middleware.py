@@ -85,7 +85,7 @@ class _Layer:
         if not path_matches(request.path, self._exclude):
             await current.load()
         try:
-            response = await handler(request)
+            response = _require_response(request, await handler(request))
             await self._finish(request, current, response)
             if current.accessed and _is_stream(response) and not response.prepared:
                 # aiohttp sends the body after the last middleware has returned; what it changes would be lost.
@@ -180,6 +180,13 @@ class _Layer:
             ", ".join(origins)[:100],
         )
         raise web.HTTPForbidden(text="origin not allowed")
+
+
+def _require_response(request: web.Request, returned: object) -> web.StreamResponse:
+    if isinstance(returned, web.StreamResponse):
+        return returned
+    msg = f"the handler of {request.method} {request.path} returned {returned!r} instead of a response"
+    raise RuntimeError(msg)
 
 
 def _is_stream(response: web.StreamResponse) -> bool:

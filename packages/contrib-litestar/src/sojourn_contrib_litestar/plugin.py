@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
@@ -24,7 +24,7 @@ from litestar.serialization import decode_json, encode_json, get_serializer
 from litestar.types import ASGIApp, Empty, Message, Receive, Scope, Send
 
 from sojourn import Session, SessionManager
-from sojourn.adapters import Ending, require_manager
+from sojourn.adapters import AsyncRequestSession, Ending, require_manager
 from sojourn.asgi import SessionMiddleware
 from sojourn.errors import (
     ConfigurationError,
@@ -100,6 +100,7 @@ class SojournPlugin(InitPlugin, ReceiveRoutePlugin, Generic[T]):
         for kind in _RAISED:
             untyped.exception_handlers.setdefault(kind, _raised)
         untyped.exception_handlers.setdefault(FreshLoginRequiredError, _too_old)
+        app_config.type_encoders = {_Extras: dict, **(app_config.type_encoders or {})}
         if app_config.logging_config:
             # The log of an outage is sojourn's; a copy, because the application may share what it handed over.
             untyped.logging_config = copy(untyped.logging_config)
@@ -160,6 +161,36 @@ class SojournPlugin(InitPlugin, ReceiveRoutePlugin, Generic[T]):
         )
 
 
+class _Extras(MutableMapping[str, Any]):
+    """``request.session`` as Litestar's encoders take it: what the middleware places is a struct to them, with all its fields.
+
+    Other attributes are those of what it stands for.
+    """
+
+    __slots__ = ("_placed",)
+
+    def __init__(self, placed: AsyncRequestSession[Any]) -> None:
+        self._placed = placed
+
+    def __getitem__(self, key: str) -> Any:
+        return self._placed[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._placed[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._placed[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._placed)
+
+    def __len__(self) -> int:
+        return len(self._placed)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._placed, name)
+
+
 class _Inside:
     """Stands inside of the session's middleware and hands it what it may change and store."""
 
@@ -167,16 +198,26 @@ class _Inside:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        placed: Any = cast("dict[str, Any]", scope).get("session")
+        extras: Any = _Extras(cast("Any", placed)) if isinstance(placed, AsyncRequestSession) else placed
+        scope["session"] = extras
+
         def send_head(message: Message) -> Awaitable[None]:
             if message["type"] not in _HEADS:
                 return send(message)
             value: Any = cast("dict[str, Any]", scope).get("session")
-            if value is not None and value is not Empty and not isinstance(value, Mapping):
+            if value is extras:
+                scope["session"] = placed
+            elif value is not None and value is not Empty and not isinstance(value, Mapping):
                 scope["session"] = _as_dict(value, scope)
             # Its own headers: the response cache keeps the message, and would send the cookie to everybody.
             return send(cast("Message", {**message}))
 
-        await self.app(scope, receive, send_head)
+        try:
+            await self.app(scope, receive, send_head)
+        finally:
+            if scope["session"] is extras:
+                scope["session"] = placed
 
 
 def _as_dict(value: Any, scope: Scope) -> Any:
