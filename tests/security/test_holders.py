@@ -1,25 +1,31 @@
 """Requests that hold one session at the same time: whatever they do to it, and in whatever order (R39).
 
 Two holders meet in every pair of moves, in both orders and with the second commit before each call of the first one;
-three of them do anything at all in a state machine.
+three of them do anything at all in a state machine. Where one of the rules is taken out of the code, it notices.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from copy import copy
 from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from sojourn import MemoryStore
-from sojourn.stores import Store
+from sojourn.codec import peek_flags
+from sojourn.manager import admission
+from sojourn.manager.client_side import ClientSide
+from sojourn.manager.engine import Engine
+from sojourn.manager.revocations import Revocations
+from sojourn.stores import MOVED, STUB, Deleted, Record, Replaced, Store
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
-from tests.security.holders import ENDS, HOLDERS, MOVES, Deployment, Site
+from tests.security.holders import ENDS, HOLDERS, MOVES, Deployment, Interrupted, Site
 from tests.servers import RedisServer
 
 REVOCATIONS = ("revoke", "revoke all", "revoke all others")
@@ -209,8 +215,8 @@ class Holders(RuleBasedStateMachine):
         self.site.check()
 
 
-def run_machine(deployment: Deployment, steps: int) -> None:
-    """Let three holders do anything, in so many steps."""
+def run_machine(deployment: Deployment, steps: int, **options: Any) -> None:
+    """Let three holders do anything, in so many steps; *options* are further settings of hypothesis."""
 
     class Bound(Holders):
         def __init__(self) -> None:
@@ -224,6 +230,7 @@ def run_machine(deployment: Deployment, steps: int) -> None:
             stateful_step_count=at_once,
             suppress_health_check=list(HealthCheck),
             deadline=None,
+            **options,
         ),
     )
 
@@ -236,3 +243,111 @@ def test_r39_whatever_three_holders_do_what_ended_has_ended_and_nothing_else(dep
 @pytest.mark.long
 def test_r39_in_very_many_steps_what_ended_has_ended_and_nothing_else(deployment: Deployment) -> None:
     run_machine(deployment, 20_000 if isinstance(deployment.server, MemoryStore) else 7_000)
+
+
+# -- what the machine finds when a rule is taken out -------------------------------------------------------------
+
+Patch = pytest.MonkeyPatch
+
+
+def ask_and_then_issue(patch: Patch) -> None:
+    """R39: a rotation asks the index whether the session ended, and enters nothing."""
+
+    async def move(self: Revocations, id: str, until: float, successor: str) -> bool:
+        del successor
+        return await self.store.load(self._entry(id, until).id, fresh=True) is None
+
+    patch.setattr(Revocations, "move", move)
+
+
+def end_only_the_id_that_was_named(patch: Patch) -> None:
+    """R39: a revocation that meets the entry of a rotation does not follow it."""
+    patch.setattr(Revocations, "_successor", lambda _self, _entry: None)
+
+
+def spare_no_successor(patch: Patch) -> None:
+    """R39: `revoke_all(except_id=)` spares the id that it is given, and not where its session moves."""
+
+    async def trail(self: Revocations, id: str) -> list[str]:
+        del self
+        return [id]
+
+    patch.setattr(Revocations, "_trail", trail)
+
+
+def issue_without_a_last_look(patch: Patch) -> None:
+    """R39: a slow write of a session that ended meanwhile sends its cookie."""
+    replace = ClientSide.replace
+
+    async def blind(self: ClientSide, engine: Engine[Any], *rest: Any) -> None:
+        engine = copy(engine)
+        engine.revocations = None
+        await replace(self, engine, *rest)
+
+    patch.setattr(ClientSide, "replace", blind)
+
+
+def leave_no_trail(patch: Patch) -> None:
+    """R40: a rotation leaves nothing that leads on, as a login does."""
+    patch.setattr(Engine, "trail", lambda self, old, _new_id: self.end_of(old))
+
+
+def end_what_was_opened(patch: Patch) -> None:
+    """R40: who ends a session that changed or moved meanwhile does not look where it is."""
+
+    async def end(engine: Engine[Any], record: Record) -> list[str]:
+        return [record.id] if await engine.store.delete(record.id, expected=record.version) is Deleted.OK else []
+
+    patch.setattr(Engine, "end", end)
+    patch.setattr("sojourn.manager.committing.ServerSide.end", staticmethod(end))
+
+
+def write_the_roll_unseen(patch: Patch) -> None:
+    """R41: who enters writes the roll over that of somebody else."""
+    write = admission._write
+
+    async def over(engine: Engine[Any], key: str, present: Record | None, roll: Any) -> bool:
+        return await write(engine, key, await engine.store.load(key, fresh=True), roll)
+
+    patch.setattr(admission, "_write", over)
+
+
+def redirect_whatever_stands_there(patch: Patch) -> None:
+    """R49: the redirect of a renewal is written over that of another node."""
+    replace = Interrupted.replace
+
+    async def over(self: Interrupted, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        if peek_flags(record.payload) & (STUB | MOVED) == STUB:
+            present = await self.load(record.id)
+            expected = expected if present is None else present.version
+        return await replace(self, record, expected=expected, write_id=write_id)
+
+    patch.setattr(Interrupted, "replace", over)
+
+
+PLANTS = [
+    ("cookie, index in memory", ask_and_then_issue),
+    ("cookie, index in memory", end_only_the_id_that_was_named),
+    ("cookie, index in memory", spare_no_successor),
+    ("cookie, index in memory", issue_without_a_last_look),
+    ("memory", leave_no_trail),
+    ("memory", end_what_was_opened),
+    ("memory, one session", write_the_roll_unseen),
+    ("memory, two sessions", write_the_roll_unseen),
+    ("memory", redirect_whatever_stands_there),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("deployment", "plant"),
+    PLANTS,
+    indirect=["deployment"],
+    ids=[f"{kind}-{plant.__name__}" for kind, plant in PLANTS],
+)
+def test_r39_the_machine_notices_that_a_rule_was_taken_out(
+    deployment: Deployment, plant: Callable[[Patch], None], monkeypatch: Patch
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match="after\n"):
+        run_machine(deployment, 3_000, phases=[Phase.generate], database=None)
