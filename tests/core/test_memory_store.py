@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sojourn.manager import run_blocking
@@ -31,6 +31,15 @@ def record(number: int, clock: Clock, *, idle: float = 60, label: str | None = N
 class TestMemoryStoreKeepsTheContract(StoreSuite):
     def make_store(self, clock: Clock) -> MemoryStore:
         return MemoryStore(clock=clock)
+
+
+class TestMemoryStoreThatKeepsWhatExpired(StoreSuite):
+    machine_settings = settings(max_examples=settings().max_examples // 2)
+
+    def make_store(self, clock: Clock) -> MemoryStore:
+        store = MemoryStore(clock=clock)
+        store.keep_expired = 40.0
+        return store
 
 
 def test_when_full_the_session_nearest_to_its_deadline_makes_room_and_is_reported() -> None:
@@ -110,6 +119,21 @@ def test_expired_sessions_make_room_before_live_ones() -> None:
     run(store.create(record(3, clock, idle=100), write_id=b"w" * 8))
     assert evicted == []
     assert run(store.load(f"{2:043d}")) is not None
+
+
+def test_f33_what_is_kept_although_it_expired_makes_room_before_anything_live_and_nobody_is_told() -> None:
+    clock, evicted = FakeClock(), list[str]()
+    store = MemoryStore(max_sessions=3, clock=clock, on_evict=evicted.append)
+    store.keep_expired = 600.0
+    run(store.create(record(1, clock, idle=10, label="l"), write_id=b"w" * 8))
+    run(store.create(record(2, clock, idle=100), write_id=b"w" * 8))
+    run(store.create(record(3, clock, idle=10), write_id=b"w" * 8))
+    clock.advance(12)
+    assert run(store.load(f"{1:043d}")) is not None
+    for number in (4, 5):
+        run(store.create(record(number, clock, idle=100), write_id=b"w" * 8))
+    assert evicted == []
+    assert [number for number in range(1, 6) if run(store.load(f"{number:043d}")) is not None] == [2, 4, 5]
 
 
 def test_deleted_sessions_leave_nothing_behind_however_many_there_were() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import force_setattr
 
 from sojourn.stores.contract import Clock, Created, Deleted, Record, Replaced, Store, StoreIO
-from tests.testing.plain_stores import PlainStore, TokenStore
+from tests.testing.plain_stores import PlainStore, RetainingPlainStore, TokenStore
 
 
 class OverwritingCreate(PlainStore):
@@ -213,6 +213,31 @@ class ScanOfTheExpired(PlainStore):
     async def scan(self) -> AsyncIterator[str]:
         for id in list(self.records):
             yield id
+
+
+class ExpiredRecordsAreKeptTooLong(RetainingPlainStore):
+    rule = "S12"
+
+    async def load(self, id: str) -> Record | None:
+        return self.records.get(id) if self.keep_expired else await super().load(id)
+
+
+class ExpiredRecordsAreNotKept(RetainingPlainStore):
+    rule = "S12"
+
+    async def load(self, id: str) -> Record | None:
+        return await PlainStore.load(self, id)
+
+
+class ExpiredRecordsThatAreKeptAreTouched(RetainingPlainStore):
+    rule = "S6"
+    also = "S12"
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        record = await self.load(id)
+        if record is not None:
+            self.records[id] = replace(record, idle_deadline=self.moved(record, idle_deadline))
+        return record is not None
 
 
 class ExpiredRecordsBlockTheirId(PlainStore):
@@ -580,7 +605,7 @@ class TwinThatSuspends(PlainStore):
 BROKEN_STORES: list[Any] = [
     store
     for store in list(globals().values())
-    if isinstance(store, type) and issubclass(store, PlainStore) and store is not PlainStore
+    if isinstance(store, type) and issubclass(store, PlainStore) and hasattr(store, "rule")
 ]
 
 

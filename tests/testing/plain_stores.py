@@ -1,4 +1,4 @@
-"""Two plain stores that keep every rule; tests/testing/broken_stores.py breaks them, one rule at a time."""
+"""Plain stores that keep every rule; tests/testing/broken_stores.py breaks them, one rule at a time."""
 
 from __future__ import annotations
 
@@ -149,3 +149,13 @@ class TokenStore:
 
     async def aclose(self) -> None:
         """Do nothing."""
+
+
+class RetainingPlainStore(PlainStore):
+    """A store that keeps for load what has expired."""
+
+    keep_expired: float | None = None
+
+    async def load(self, id: str) -> Record | None:
+        record, kept = self.records.get(id), self.keep_expired or 0.0
+        return None if record is None or self.clock.time() >= record.deadline + kept else record

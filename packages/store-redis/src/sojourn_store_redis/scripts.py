@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sojourn_store_redis.records import FORMAT, SLACK
+from sojourn_store_redis.records import FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +193,17 @@ TOUCH = Script(
     _NOW
     + _READ
     + """
--- KEYS: record; ARGV: now, idle deadline
+-- KEYS: record; ARGV: now, idle deadline, seconds for which it is kept after that
 local head = redis.pcall('GETRANGE', KEYS[1], '0', '58')
 """
     + _DAMAGE
-    + f"""
+    + """
 if not is_live(head) then return 0 end
 local idle, absolute = struct.unpack('>dd', head, 10)
 local wanted = math.min(struct.unpack('>d', ARGV[2]), absolute)
 if wanted > idle then
   redis.call('SETRANGE', KEYS[1], 9, struct.pack('>d', wanted))
-  local milliseconds = math.min(math.ceil((wanted - now + {SLACK:.0f}) * 1000), 9007199254740992)
+  local milliseconds = math.min(math.ceil((wanted - now + ARGV[3]) * 1000), 9007199254740992)
   redis.call('PEXPIRE', KEYS[1], string.format('%.0f', milliseconds))
 end
 return 1

@@ -95,6 +95,8 @@ class RedisStore:
         self._keys = KeyNames.of(namespace)
         self.namespace = namespace
         """The beginning of every key, bound into every sealed record."""
+        self.keep_expired: float | None = None
+        """Seconds after its deadline for which ``load`` still returns a session, None for 0 (FAILURES F33)."""
         self._clock = clock
         self._max_bytes = max_bytes
         self._channel = channel
@@ -124,7 +126,7 @@ class RedisStore:
         return f"<{type(self).__name__} {self._transport.address} namespace={self.namespace!r} io={self.io.value}>"
 
     async def load(self, id: str) -> Record | None:
-        """Return the record, or None when it is absent, expired or in the format of a newer node."""
+        """Return the record, or None when it is absent, in the format of a newer node, or expired and not to be kept."""
         key = self._keys.session_key(id)
         try:
             if self._large is None:
@@ -142,7 +144,15 @@ class RedisStore:
             _log.warning("the session %s is stored in an unknown format; it is left as it is", id)
             return None
         now = self._clock.time()  # `Record.is_expired` without its frame
-        return None if now >= record.idle_deadline or now >= record.absolute_deadline else record
+        if (now >= record.idle_deadline or now >= record.absolute_deadline) and now >= record.deadline + self._kept(
+            record
+        ):
+            return None
+        return record
+
+    def _kept(self, record: Record) -> float:
+        """Return for how many seconds after its deadline a record is kept: what rotations left of a session is not."""
+        return (self.keep_expired or 0.0) if record.is_session else 0.0
 
     async def _load_large(self, key: bytes) -> bytes | None:
         """Return a whole value that is or was large, over a connection of its own.
@@ -165,7 +175,7 @@ class RedisStore:
         if len(value) > self._max_bytes:
             raise too_large(record, len(value), self._max_bytes)
         keys = [self._keys.session_key(record.id)]
-        arguments: list[Argument] = [pack_time(now), write_id, value, milliseconds_to_live(record.deadline, now)]
+        arguments: list[Argument] = [pack_time(now), write_id, value, self._milliseconds_to_live(record, now)]
         if self._remote_index is not None:
             await self._remote_index.add(record, now)
         self._add_index(record, now, keys, arguments)
@@ -191,7 +201,7 @@ class RedisStore:
             pack_condition(expected, now, write_id),
             before,
             after,
-            milliseconds_to_live(min(record.idle_deadline, record.absolute_deadline), now),
+            self._milliseconds_to_live(record, now),
         ]
         # What is left of a session that ended is in no index.
         is_end = record.index_label is None and record.is_end
@@ -219,7 +229,8 @@ class RedisStore:
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline forward, at most to the absolute deadline; tell whether the record is present."""
-        arguments = (pack_time(self._clock.time()), pack_time(idle_deadline))
+        kept = repr(SLACK + (self.keep_expired or 0.0))
+        arguments = (pack_time(self._clock.time()), pack_time(idle_deadline), kept)
         return bool(await self._transport.eval(scripts.TOUCH, [self._keys.session_key(id)], arguments) == 1)
 
     async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
@@ -307,6 +318,9 @@ class RedisStore:
         finally:
             large.give_back(own)
 
+    def _milliseconds_to_live(self, record: Record, now: float) -> int:
+        return milliseconds_to_live(min(record.idle_deadline, record.absolute_deadline) + self._kept(record), now)
+
     def _add_index(self, record: Record, now: float, keys: list[bytes], arguments: list[Argument]) -> None:
         if record.index_label is None or self._remote_index is not None:
             return
@@ -349,6 +363,7 @@ class TwinnedRedisStore(RedisStore):
         """Return the blocking store on the same data, the same one each time."""
         if self._twin is None:
             self._twin = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
+        self._twin.keep_expired = self.keep_expired
         return self._twin
 
     async def aclose(self) -> None:

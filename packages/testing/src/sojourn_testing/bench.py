@@ -14,7 +14,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sojourn import Clock, IndexedStore, Record, ScannableStore, SessionScanningStore, Store, StoreIO
+from sojourn import (
+    Clock,
+    IndexedStore,
+    Record,
+    RetainingStore,
+    ScannableStore,
+    SessionScanningStore,
+    Store,
+    StoreIO,
+)
 from sojourn.errors import StoreTimeoutError
 from sojourn_testing.fakes import FakeClock, Fault, FaultyStore, make_id
 from sojourn_testing.model import (
@@ -306,6 +315,7 @@ class CheckedStore:
         expected = self.model.load(id, self.now)
         if loaded is not None:
             self._kept.append((loaded, _values(loaded)))
+            expected = expected or self._retained(id)
         if expected is None or loaded is None:
             if loaded is not expected:
                 state = "is there and must not be" if expected is None else "is not there and must be"
@@ -318,6 +328,13 @@ class CheckedStore:
         if loaded.write_ids not in ((), expected.write_ids):
             violated("S5", f"the write ids of {id[:6]} are {loaded.write_ids!r}", self.history)
         self._seen[id] = self.now
+
+    def _retained(self, id: str) -> Record | None:
+        """Return the expired record that ``load`` may return now, None where there is none (FAILURES F33)."""
+        record, seconds = self.model.records.get(id), 0.0
+        if isinstance(self.store, RetainingStore):
+            seconds = self.store.keep_expired or 0.0
+        return None if record is None or self.now >= record.deadline + seconds else record
 
     def _is_same(self, right: object, found: object) -> bool:
         if isinstance(right, float) and isinstance(found, float):

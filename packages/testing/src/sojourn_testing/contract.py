@@ -14,6 +14,7 @@ from sojourn import (
     IndexedStore,
     Partition,
     PartitionedStore,
+    RetainingStore,
     ScannableStore,
     SessionScanningStore,
     StoreIO,
@@ -245,7 +246,40 @@ class DeadlineRules(StoreBench):
 
     def test_s12_an_expired_record_is_absent_in_every_method(self) -> None:
         """A deadline that equals now has passed, whichever method looks first."""
-        looks: list[Callable[[CheckedStore], object]] = [
+        with_absolute = 2 if not self.real_time else 1
+        for look in self._looks():
+            for absolute in (1_000.0, 1.0)[:with_absolute]:
+                with self.bench() as checked:
+                    checked.create(self.record(checked, idle=1.0, absolute=absolute, label=make_label()), _W[0])
+                    checked.create(self.record(checked, "b"), _W[0])
+                    checked.wait(self.tick)
+                    look(checked)
+                    checked.check_ids_of(make_label())
+                    checked.check_scan()
+                    checked.load(make_id("b"))
+
+    def test_s12_what_expired_is_kept_for_load_alone(self) -> None:
+        """A ``RetainingStore`` loads an expired record for its time; no other method sees it, and a new one takes its place."""
+        for look in self._looks():
+            with self.bench() as checked:
+                if not isinstance(checked.store, RetainingStore):
+                    return
+                checked.store.keep_expired = 2 * self.tick
+                checked.create(self.record(checked, idle=0.5, label=make_label()), _W[0])
+                checked.touch(make_id("a"), self.record(checked, idle=1.0).idle_deadline)
+                checked.wait(self.tick)
+                if checked.run(checked.store.load(make_id("a"))) is None:
+                    violated("S12", "load does not return an expired record that is to be kept", checked.history)
+                look(checked)
+                checked.check_ids_of(make_label())
+                checked.check_scan()
+                checked.load(make_id("a"))
+                checked.wait(3 * self.tick)
+                checked.load(make_id("a"))
+
+    def _looks(self) -> list[Callable[[CheckedStore], object]]:
+        """Return calls of each method on the record *a*."""
+        return [
             lambda checked: checked.load(make_id("a")),
             lambda checked: checked.check_scan(),
             lambda checked: checked.touch(make_id("a"), self.record(checked, idle=900.0).idle_deadline),
@@ -256,17 +290,6 @@ class DeadlineRules(StoreBench):
             lambda checked: checked.create(self.record(checked, payload=b"new"), _W[1]),
             lambda checked: checked.create(self.record(checked, payload=b"new"), _W[0]),
         ]
-        with_absolute = 2 if not self.real_time else 1
-        for look in looks:
-            for absolute in (1_000.0, 1.0)[:with_absolute]:
-                with self.bench() as checked:
-                    checked.create(self.record(checked, idle=1.0, absolute=absolute, label=make_label()), _W[0])
-                    checked.create(self.record(checked, "b"), _W[0])
-                    checked.wait(self.tick)
-                    look(checked)
-                    checked.check_ids_of(make_label())
-                    checked.check_scan()
-                    checked.load(make_id("b"))
 
     def test_s12_a_record_is_there_until_its_deadline(self) -> None:
         """Just before its deadline a record is there in every method."""

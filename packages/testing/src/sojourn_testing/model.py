@@ -26,7 +26,7 @@ STORE_RULES: Final[Mapping[str, str]] = MappingProxyType(
         "S9": "touch changes nothing but the idle deadline",
         "S10": "delete with an expected version spares every other version",
         "S11": "a deleted record is gone, and deleting it again says so",
-        "S12": "a record is absent in every method from its deadline on, and not before",
+        "S12": "a record is absent in every method but a load that is to keep it, from its deadline on, and not before",
         "S13": "a record is read back as it was written",
         "S14": "what a store hands out or was handed never changes afterwards",
         "S15": "ids_of names every live record of its label, each once",

@@ -59,7 +59,7 @@ async def enter(engine: Engine[T], state: RequestState[T], record: Record) -> No
     key = encode_bytes(hashlib.sha256(f"roll:{min(labels)}".encode()).digest())
     former = state.record.id if state.record is not None else None
     for tried in range(_MOST_TRIES):
-        present = await engine.store.load(key, fresh=True)
+        present = await engine.store.load_live(key)
         roll = _read(present)
         if former is not None:
             roll.leaving.append(former)  # the login ends it
@@ -75,7 +75,7 @@ async def enter(engine: Engine[T], state: RequestState[T], record: Record) -> No
         changed = Roll([*(one.id for one in staying), record.id], [*leaving, *(one.id for one in evicted)])
         if await _write(engine, key, present, changed):
             break
-        if present is None and await engine.store.load(key, fresh=True) is None:
+        if present is None and await engine.store.load_live(key) is None:
             # It exists and is no record: damage, and nobody could log in before it is gone (SECURITY R50).
             await engine.store.delete(key)
         await engine.store.sleep(pause(tried))

@@ -37,6 +37,7 @@ from sojourn.stores import (
     NamespacedStore,
     PartitionedStore,
     RefusingStore,
+    RetainingStore,
     Store,
     StoreIO,
     TimedStore,
@@ -98,6 +99,8 @@ def build_engine(
         node=settings.node_id,
     )
     _listen_to(store, events)
+    if isinstance(store, RetainingStore) and store.keep_expired is None:
+        store.keep_expired = min(settings.keep_expired, settings.idle_timeout).total_seconds()
     longest = _longest(settings)
     return Engine(
         settings=settings,

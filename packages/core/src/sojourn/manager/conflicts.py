@@ -146,14 +146,14 @@ async def reload(engine: Engine[T], id: str, token: str | None, *, follows_rotat
 
     A login *follows_rotations* too, and renewals at any time: the session goes on there, and it ends that session.
     """
-    record = await engine.store.load(id, fresh=True)
+    record = await engine.store.load_live(id)
     while record is not None and peek_flags(record.payload) & STUB:
         moved = engine.read_trail(record)
         if moved is None:
             break  # damaged
         token = opening.follow(engine, token, moved) if token is not None else None
         following = moved.id if follows_rotations else None if token is None else token_id(token)
-        record = None if following is None else await engine.store.load(following, fresh=True)
+        record = None if following is None else await engine.store.load_live(following)
     if record is None or not record.payload:
         return None
     try:

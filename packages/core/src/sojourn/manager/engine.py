@@ -400,7 +400,7 @@ class Engine(Generic[T]):
         left: list[Record] = []
         ended: list[str] = []
         tried = 0
-        while (record := await store.load(id, fresh=True)) is not None:
+        while (record := await store.load_live(id)) is not None:
             moved = self.read_trail(record)
             if moved is not None:
                 left.append(record)
@@ -424,7 +424,7 @@ class Engine(Generic[T]):
 
     async def latest(self, id: str) -> Record | None:
         """Return the record of a session under whatever id it has by now; None when it is over."""
-        while (record := await self.store.load(id, fresh=True)) is not None:
+        while (record := await self.store.load_live(id)) is not None:
             moved = self.read_trail(record)
             if moved is None:
                 return None if record.is_end else record
@@ -434,7 +434,7 @@ class Engine(Generic[T]):
     async def moves_of(self, id: str) -> list[str]:
         """Return an id and those under which its session went on, the present one last."""
         ids = [id]
-        while (record := await self.store.load(ids[-1], fresh=True)) is not None:
+        while (record := await self.store.load_live(ids[-1])) is not None:
             moved = self.read_trail(record)
             if moved is None:
                 break

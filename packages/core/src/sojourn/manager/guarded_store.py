@@ -269,6 +269,11 @@ class GuardedStore:
         load = caching.load_fresh if fresh and caching is not None else self.store.load
         return self._call("load", load, (id,), self.reads, id, deadline=deadline)
 
+    async def load_live(self, id: str, *, fresh: bool = True) -> Record | None:
+        """Load a record unless it has expired: for whoever does not open a session (FAILURES F33)."""
+        record = await self.load(id, fresh=fresh)
+        return None if record is None or record.is_expired(self._clock.time()) else record
+
     def create(self, record: Record, *, write_id: bytes) -> Coroutine[Any, Any, Created]:
         """Create a record; safe to repeat under its write id."""
         work, label = self.server.create, record.index_label or ""

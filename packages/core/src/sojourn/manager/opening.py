@@ -115,7 +115,7 @@ async def load(engine: Engine[T], token: str, /, *, fresh: bool = False, deadlin
             return Lookup(_UNKNOWN, token)
         now = engine.clock.time()
         if now >= record.idle_deadline or now >= record.absolute_deadline:
-            return Lookup(LoadOutcome.EXPIRED, token)
+            return _expired(token, record)
         lookup = Lookup(LOADED, token, token, record)
         if record.payload[2:3] in _REDIRECTS:
             with DeadlineScope(deadline):
@@ -131,8 +131,13 @@ def judge(engine: Engine[T], sent: str, current: str, record: Record | None) -> 
         return Lookup(LoadOutcome.UNKNOWN, sent)
     now = engine.clock.time()
     if now >= record.idle_deadline or now >= record.absolute_deadline:
-        return Lookup(LoadOutcome.EXPIRED, sent)
+        return _expired(sent, record)
     return Lookup(LOADED, sent, current, record)
+
+
+def _expired(sent: str, record: Record) -> Lookup:
+    """Say that the session is past its deadline; what a renewal or rotation left of one leads nowhere (FAILURES F33)."""
+    return Lookup(LoadOutcome.EXPIRED if record.is_session else _UNKNOWN, sent)
 
 
 async def _follow_redirects(engine: Engine[T], lookup: Lookup, token: str, *, fresh: bool) -> Lookup:

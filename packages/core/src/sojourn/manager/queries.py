@@ -139,7 +139,7 @@ class Queries(Generic[T]):
         engine = self._engine
         for start in range(0, len(ids), _LOADED_TOGETHER):
             with engine.deadline_scope():
-                records = [await engine.store.load(id_, fresh=True) for id_ in ids[start : start + _LOADED_TOGETHER]]
+                records = [await engine.store.load_live(id_) for id_ in ids[start : start + _LOADED_TOGETHER]]
             for record in records:
                 payload = self._payload(record)
                 if record is not None and payload is not None and payload.principal == principal:
@@ -257,7 +257,7 @@ class Queries(Generic[T]):
             moves = await engine.moves_of(former)
             if id in moves:
                 return True
-            record = await engine.store.load(id, fresh=True)
+            record = await engine.store.load_live(id)
         if record is None:
             return False
         try:
@@ -290,7 +290,7 @@ class Queries(Generic[T]):
                 yield id_
             return
         async for id_ in self._engine.store.scanned(store.scan()):
-            record = await self._engine.store.load(id_, fresh=True)
+            record = await self._engine.store.load_live(id_)
             if record is not None and record.is_session:
                 yield id_
 
@@ -368,7 +368,7 @@ class Queries(Generic[T]):
     async def _reencrypt_one(self, id: str) -> bool:
         engine = self._engine
         for _ in range(_MOST_TRIES):
-            record = await engine.store.load(id, fresh=True)
+            record = await engine.store.load_live(id)
             try:
                 sealed = self._sealed_anew(record) if record is not None else None
             except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError, SessionReadOnlyError):

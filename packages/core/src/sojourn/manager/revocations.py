@@ -124,7 +124,7 @@ class Revocations:
             entry = self._entry(id, until)
             if await self._enter(entry):
                 return [id]
-            present = await self.store.load(entry.id, fresh=True)
+            present = await self.store.load_live(entry.id)
             successor = self._successor(present) if present is not None else None
             if present is None or successor is None:
                 return []
@@ -141,7 +141,7 @@ class Revocations:
             return await self._enter(entry)
         except StoreUnavailableError:
             # the reply may have been lost; the id tells whose entry it is, for nobody else knows it
-            present = await self.store.load(entry.id, fresh=True)
+            present = await self.store.load_live(entry.id)
             if present is None:
                 raise
             return self._successor(present) == successor
@@ -153,7 +153,7 @@ class Revocations:
         family = await self._trail(spared) if spared is not None else []
         at = self._clock.time()
         for key in keys:
-            present = await self.store.load(key, fresh=True)
+            present = await self.store.load_live(key)
             if present is not None:
                 at = max(at, math.nextafter(_rule(present).at, math.inf))
         written = {key: await self._leave(key, at, family) for key in keys}
@@ -168,7 +168,7 @@ class Revocations:
         """Return an id and those under which its session went on, the present one last."""
         trail = [id]
         while True:
-            present = await self.store.load(_key("revoked", trail[-1]), fresh=True)
+            present = await self.store.load_live(_key("revoked", trail[-1]))
             successor = self._successor(present) if present is not None else None
             if successor is None:
                 return trail
@@ -199,7 +199,7 @@ class Revocations:
     async def _change(self, key: str, change: Callable[[NotBefore | None], NotBefore | None]) -> NotBefore | None:
         """Write what *change* makes of the rule; return that, None where nothing is to be written."""
         for _ in range(_TRIES):
-            present = await self.store.load(key, fresh=True)
+            present = await self.store.load_live(key)
             rule = change(_rule(present) if present is not None else None)
             if rule is None:
                 return None

@@ -141,7 +141,7 @@ async def _end_record(engine: Engine[T], old: Record, end: Record) -> Replaced:
 async def _look_up_end(engine: Engine[T], id: str, write_id: bytes, lost: StoreUnavailableError) -> Replaced:
     """Tell what became of the end whose reply was *lost*; raise that when it was not written."""
     try:
-        present = await engine.store.load(id, fresh=True)
+        present = await engine.store.load_live(id)
     except SessionUnavailableError:
         msg = f"it is unknown whether session {id} was ended when its token was rotated; try again later"
         raise _UnknownEndError(msg, retry_after=lost.retry_after) from lost
@@ -249,7 +249,7 @@ async def _join(engine: Engine[T], state: RequestState[T], payload: Payload, new
     It leads to *new_id*, or to what the key of another node derives (SECURITY R49).
     """
     old = state.record
-    orphan = await engine.store.load(new_id, fresh=True)
+    orphan = await engine.store.load_live(new_id)
     theirs = await conflicts.reload(engine, old.id, state.token) if old is not None else None
     if theirs is not None and old is not None and theirs.record.id != old.id:
         if payload == state.loaded:

@@ -127,6 +127,10 @@ class SessionSettings(LayeredSettings):
     )
     renew_after: OptionalDuration = Field(None, description="Replace the token this often; `off` for never")
     renew_grace: DurationOrZero = Field(seconds(30), description="How long a renewed token still works")
+    keep_expired: DurationOrZero = Field(
+        seconds(3600),
+        description="How long a store keeps what expired, to tell its visitor so; at most the idle timeout, 0 for never",
+    )
     max_sessions: OptionalCount = Field(None, description="The most sessions of one principal; `off` for any number")
     max_sessions_policy: Literal["reject", "evict_oldest"] = Field(
         "evict_oldest", description="What happens to one session too many"

@@ -150,7 +150,7 @@ Record.__dataclass_fields__ = {each.name: each for each in fields(_OUTLINE)}
 
 @runtime_checkable
 class Store(Protocol):
-    """Keeps records by id. An expired record is absent in every method, at once.
+    """Keeps records by id. An expired record is absent in every method, at once; a ``RetainingStore`` loads it for a while.
 
     There is no upsert: a record comes into being by ``create`` alone, and what was deleted stays deleted. Whatever a
     store's client raises is mapped onto ``StoreUnavailableError`` (it may be tried again) or ``StoreTimeoutError`` (the
@@ -280,6 +280,17 @@ class SessionScanningStore(Protocol):
     async def count(self) -> int:
         """Return the number of live records that hold a session; one that just expired may be among them."""
         ...
+
+
+@runtime_checkable
+class RetainingStore(Protocol):
+    """A store that keeps a record for a while after its deadline, so that whoever comes back is told that it expired.
+
+    Only ``load`` returns it then. In every other method it is absent from its deadline on (FAILURES F33).
+    """
+
+    keep_expired: float | None
+    """For how many seconds; the manager sets it where it is None, which keeps nothing."""
 
 
 @runtime_checkable

@@ -66,6 +66,8 @@ class MemoryStore:
         self.max_sessions = max_sessions
         self.on_evict = on_evict
         self.evicts = True
+        self.keep_expired: float | None = None
+        """Seconds after its deadline for which ``load`` still returns a record, None for 0 (FAILURES F33)."""
         self.evictions = 0
         self._clock = clock
         self._lock = Lock()
@@ -85,7 +87,7 @@ class MemoryStore:
             return None
         version, idle, absolute, writes, label = _read(blob)
         now = self._clock.time()
-        if now >= idle or now >= absolute:
+        if (now >= idle or now >= absolute) and self._is_past(blob, now - (self.keep_expired or 0.0)):
             return None
         at = _START + writes * WRITE_ID_BYTES
         end = at + label
@@ -102,15 +104,17 @@ class MemoryStore:
         id_ = pack_id(record.id)
         evicted: list[bytes] = []
         with self._lock:
-            present = self._live(id_)
+            present = self._live(id_, keeping=False)
             if present is not None:
                 return Created.OK if was_written_by(present, write_id) else Created.EXISTS
             now = self._clock.time()
-            self._free(now, _FREED_PER_CREATE)
+            self._free(now - (self.keep_expired or 0.0), _FREED_PER_CREATE)
             while len(self._blobs) >= self.max_sessions:
+                if self._free(now, None, enough=1):
+                    continue
                 if self.evicts:
                     evicted.extend(self._evict(now))
-                elif not self._free(now, None):
+                else:
                     msg = f"the store in memory holds {self.max_sessions} records, all that it may, and evicts none"
                     raise StoreUnavailableError(msg)
             self._blobs[id_] = blob = pack(record, record.idle_deadline, write_id)
@@ -133,7 +137,7 @@ class MemoryStore:
             version, idle, absolute, writes, length = _read(present)
             now = self._clock.time()
             if now >= idle or now >= absolute:
-                self._remove(id_, present)
+                self._live(id_)
                 return Replaced.GONE
             end = _START + writes * WRITE_ID_BYTES
             kept = present[_START:end]
@@ -170,7 +174,7 @@ class MemoryStore:
         """Delete the record; GONE when absent, CONFLICT when its version is not *expected*."""
         id_ = pack_id(id)
         with self._lock:
-            present = self._live(id_)
+            present = self._live(id_, keeping=False)
             if present is None:
                 return Deleted.GONE
             if expected is not None and _read(present)[0] != expected:
@@ -240,13 +244,14 @@ class MemoryStore:
         at = _START + writes * WRITE_ID_BYTES + label
         return bool(now < idle and now < absolute) and holds_session(blob[at : at + 3])
 
-    def _live(self, id_: bytes) -> bytes | None:
-        """Return the live packed record, or None; remove an expired one. The lock is held."""
-        blob = self._blobs.get(id_)
-        if blob is not None and self._is_past(blob, self._clock.time()):
+    def _live(self, id_: bytes, *, keeping: bool = True) -> bytes | None:
+        """Return the live packed record, or None; remove an expired one, *keeping* it for its time. The lock is held."""
+        blob, now = self._blobs.get(id_), self._clock.time()
+        if blob is None or not self._is_past(blob, now):
+            return blob
+        if not keeping or self._is_past(blob, now - (self.keep_expired or 0.0)):
             self._remove(id_, blob)
-            return None
-        return blob
+        return None
 
     def _remove(self, id_: bytes, blob: bytes) -> None:
         del self._blobs[id_]
@@ -272,11 +277,14 @@ class MemoryStore:
         blob = self._blobs.get(id_)
         return blob is None or self._queue_of(blob) is not queue or int(deadline_of(blob)) + 1 < second
 
-    def _free(self, now: float, most: int | None) -> bool:
-        """Remove expired records, looking at no more than *most* entries; tell whether that made room."""
+    def _free(self, now: float, most: int | None, *, enough: int | None = None) -> bool:
+        """Remove *enough* expired records, or all, looking at no more than *most* entries; tell whether that made room."""
         held = len(self._blobs)
         for queue in (self._anonymous, self._deadlines):
-            while (most is None or most > 0) and (id_ := queue.take(now)) is not None:
+            while (most is None or most > 0) and (enough is None or held - len(self._blobs) < enough):
+                id_ = queue.take(now)
+                if id_ is None:
+                    break
                 most = None if most is None else most - 1
                 self._settle(queue, id_, now)
         return len(self._blobs) < held

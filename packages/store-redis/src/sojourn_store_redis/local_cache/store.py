@@ -44,6 +44,15 @@ class LocallyCachedStore:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self._store!r}>"
 
+    @property
+    def keep_expired(self) -> float | None:
+        """The seconds after its deadline for which ``load`` still returns a session, None for 0 (FAILURES F33)."""
+        return self._store.keep_expired
+
+    @keep_expired.setter
+    def keep_expired(self, seconds: float | None) -> None:
+        self._store.keep_expired = seconds
+
     async def load(self, id: str) -> Record | None:
         """Return the record, from the local cache while it is certainly fresh enough."""
         local = self._local
@@ -63,8 +72,12 @@ class LocallyCachedStore:
         try:
             record = await self._store.load(id)
         finally:
-            # What somebody else wrote may be put right unannounced, so damage is not kept.
-            kept = record if record is None or record.version > 0 else None
+            # What somebody else wrote may be put right unannounced, so damage is not kept; nor is what has expired.
+            kept = (
+                record
+                if record is not None and record.version > 0 and not record.is_expired(self._clock.time())
+                else None
+            )
             coherence.finish_read(id, reading, kept, self._monotonic())
         return record
 
@@ -243,6 +256,7 @@ class ClusteredRedisStore(LocallyCachedStore):
         if self._twin is None:
             store = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
             self._twin = LocallyCachedStore(store, self._local, clock=self._clock)
+        self._twin.keep_expired = self.keep_expired
         return self._twin
 
     async def aclose(self) -> None:
