@@ -53,6 +53,7 @@ HARMLESS = {
     "sojourn.codec.Bound": {"id"},
     "sojourn.cookies.CookiePolicy": {"name", "path", "domain", "same_site"},
     "sojourn.events.Event": {"name", "id", "old_id", "principal_hash", "reason", "node", "server", "client"},
+    "sojourn.readers.ForeignSession": {"reader"},
     "sojourn.manager.revocations.NotBefore": {"spared"},
     "sojourn.manager.conflicts.Theirs": {"record", "payload"},
     "sojourn.manager.admission.Roll": {"staying", "leaving"},

@@ -80,7 +80,7 @@ class _Layer:
     async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Load the session, let the application answer, and commit before the head leaves."""
         current = self._begin(request)
-        if current.token is not None and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+        if current.may_lead_to_session and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
             self._check_origin(request)
         if not path_matches(request.path, self._exclude):
             await current.load()

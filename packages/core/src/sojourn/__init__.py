@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sojourn.manager import Page, SessionInfo, SessionManager
     from sojourn.merge import Merge
     from sojourn.metrics import Metrics
+    from sojourn.readers import Converted, ForeignSession, Reader
     from sojourn.serializers import Serializer, SerializerFactory
     from sojourn.session import CookieAction, CookieChange, Decisions, LoadOutcome, Session, SessionState
     from sojourn.stores import (
@@ -67,6 +68,7 @@ _HOMES: Final = {
     "ClientSideStore": "sojourn.stores",
     "Clock": "sojourn.stores",
     "ConfirmingStore": "sojourn.stores",
+    "Converted": "sojourn.readers",
     "CookieAction": "sojourn.session",
     "CookieChange": "sojourn.session",
     "Created": "sojourn.stores",
@@ -75,6 +77,7 @@ _HOMES: Final = {
     "Event": "sojourn.events",
     "EvictingStore": "sojourn.stores",
     "Flash": "sojourn.flash",
+    "ForeignSession": "sojourn.readers",
     "InProcessStore": "sojourn.stores",
     "IndexedStore": "sojourn.stores",
     "LinkedStore": "sojourn.stores",
@@ -87,6 +90,7 @@ _HOMES: Final = {
     "Page": "sojourn.manager",
     "Partition": "sojourn.stores",
     "PartitionedStore": "sojourn.stores",
+    "Reader": "sojourn.readers",
     "Record": "sojourn.stores",
     "RefusingStore": "sojourn.stores",
     "RetainingStore": "sojourn.stores",
@@ -123,6 +127,7 @@ __all__ = [
     "ClientSideStore",
     "Clock",
     "ConfirmingStore",
+    "Converted",
     "CookieAction",
     "CookieChange",
     "Created",
@@ -131,6 +136,7 @@ __all__ = [
     "Event",
     "EvictingStore",
     "Flash",
+    "ForeignSession",
     "InProcessStore",
     "IndexedStore",
     "LinkedStore",
@@ -143,6 +149,7 @@ __all__ = [
     "Page",
     "Partition",
     "PartitionedStore",
+    "Reader",
     "Record",
     "RefusingStore",
     "Replaced",

@@ -37,11 +37,24 @@ _COUNTED: Final = {
     "rejected": names.REJECTED,
     "evicted": names.EVICTED,
     "gone": names.GONE,
+    "taken_over": names.TAKEN_OVER,
     "conflict": names.CONFLICT,
     "unconfirmed": names.UNCONFIRMED,
 }
 _LOGGED: Final = frozenset(
-    {"started", "deleted", "regenerated", "expired", "rejected", "edited", "evicted", "gone", "breaker", "link"}
+    {
+        "started",
+        "deleted",
+        "regenerated",
+        "expired",
+        "rejected",
+        "edited",
+        "evicted",
+        "gone",
+        "taken_over",
+        "breaker",
+        "link",
+    }
 )
 _MOST_TOLD: Final = 10_000
 """Ids of ended sessions that are remembered, so that nobody is told of them twice."""
@@ -65,8 +78,8 @@ class Event:
 
     name: str
     """``started``, ``loaded``, ``client`` (the response carries its cookie), ``deleted``, ``regenerated``, ``expired`` or
-    ``rejected``; also ``edited``, ``evicted``, ``conflict``, ``gone``, ``unconfirmed`` and, without an id, ``breaker``
-    and ``link``."""
+    ``rejected``; also ``edited``, ``evicted``, ``conflict``, ``gone``, ``unconfirmed``, ``taken_over`` (from another
+    library) and, without an id, ``breaker`` and ``link``."""
     id: str
     """The session's public id; safe to log."""
     old_id: str | None = None
@@ -74,7 +87,7 @@ class Event:
     principal_hash: str | None = None
     """A keyed hash of the principal; None for an anonymous session."""
     reason: str | None = None
-    """Why, for ``rejected``, ``deleted`` and ``expired``."""
+    """Why, for ``rejected``, ``deleted`` and ``expired``; for ``taken_over`` the name of the reader."""
     at: float = 0.0
     """Wall-clock seconds since the epoch, UTC."""
     node: str = ""

@@ -16,6 +16,7 @@ from sojourn.events import Event, Observer
 if TYPE_CHECKING:
     from sojourn.crypto import Cipher
     from sojourn.metrics import Metrics
+    from sojourn.readers import Reader
     from sojourn.serializers import SerializerFactory
     from sojourn.settings import SessionSettings
     from sojourn.stores import ClientSideStore, Store
@@ -28,6 +29,7 @@ __all__ = [
     "hookspec",
     "sojourn_create_cipher",
     "sojourn_create_metrics",
+    "sojourn_create_reader",
     "sojourn_create_serializer",
     "sojourn_create_store",
     "sojourn_observers",
@@ -74,12 +76,20 @@ def sojourn_create_metrics(name: str, settings: SessionSettings) -> Metrics | No
     """
 
 
+@hookspec(firstresult=True)
+def sojourn_create_reader(name: str, settings: SessionSettings) -> Reader | None:
+    """Return the reader called *name* of another library's sessions, or None when this plugin has none of that name.
+
+    It authenticates by that library's own rules and never reads pickle (SECURITY R37). Connections open on first use.
+    """
+
+
 @hookspec
 def sojourn_observers(settings: SessionSettings) -> Iterable[Observer]:
     """Return the observers, which are called with every event of a session.
 
-    Called for every plugin that the manager loads: the named store, serializer, cipher and metrics, and those named by
-    ``SOJOURN_OBSERVERS`` (entry points ``observer-<name>``). Observers are called in order; an error of one does not
+    Called for every plugin that the manager loads: the named store, serializer, cipher, metrics and readers, and those named
+    by ``SOJOURN_OBSERVERS`` (entry points ``observer-<name>``). Observers are called in order; an error of one does not
     stop the next.
     """
     return ()

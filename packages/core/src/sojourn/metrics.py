@@ -18,6 +18,7 @@ REJECTED: Final = "session.rejected"
 EVICTED: Final = "session.evicted"
 CONFLICT: Final = "session.conflict"
 GONE: Final = "session.gone"
+TAKEN_OVER: Final = "session.taken_over"
 ERROR: Final = "session.error"
 LOAD_TIME: Final = "session.load_time"
 STORE_TIME: Final = "session.store_time"
@@ -51,6 +52,7 @@ METRIC_NAMES: Final = (
     EVICTED,
     CONFLICT,
     GONE,
+    TAKEN_OVER,
     ERROR,
     LOAD_TIME,
     STORE_TIME,

@@ -1,4 +1,4 @@
-"""Find the stores, serializers, ciphers, metrics and observers that settings name.
+"""Find the stores, serializers, ciphers, metrics, readers and observers that settings name.
 
 Only a plugin that is named is imported, and only while a manager is built: nothing here runs during a request.
 """
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sojourn.crypto import Cipher
     from sojourn.events import Observer
     from sojourn.metrics import Metrics
+    from sojourn.readers import Reader
     from sojourn.serializers import Serializer, SerializerFactory
     from sojourn.settings import SessionSettings
     from sojourn.stores import ClientSideStore, Store
@@ -43,7 +44,7 @@ __all__ = [
     "warn_about_unknown_variables",
 ]
 
-Kind: TypeAlias = Literal["store", "serializer", "cipher", "metrics", "observer"]
+Kind: TypeAlias = Literal["store", "serializer", "cipher", "metrics", "reader", "observer"]
 
 BUILT_IN: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
     {
@@ -51,10 +52,26 @@ BUILT_IN: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
         "serializer": ("auto", "json", "msgpack", "pydantic"),
         "cipher": ("aes-256-gcm", "aes-256-cbc-hmac-sha256"),
         "metrics": ("null", "log"),
+        "reader": (),
         "observer": (),
     }
 )
 """What the core brings; looked up before any plugin."""
+
+_KNOWN_READERS: Final = (
+    "aiohttp-session",
+    "azutoolkit-cookie",
+    "azutoolkit-redis",
+    "django-cache",
+    "django-cookie",
+    "django-db",
+    "express-session",
+    "flask-cookie",
+    "flask-session",
+    "litestar",
+    "starlette",
+    "starsessions",
+)
 
 KNOWN_DISTRIBUTIONS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -62,6 +79,7 @@ KNOWN_DISTRIBUTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "store-redis": "sojourn-store-redis",
         "store-clustered-redis": "sojourn-store-redis",
         "metrics-statsd": "sojourn-metrics-statsd",
+        **{f"reader-{name}": "sojourn-contrib-migrate" for name in _KNOWN_READERS},
     }
 )
 """The distributions that messages recommend, and no others: a misspelt name may be a stranger's package."""
@@ -74,6 +92,7 @@ _WORDS: Final[dict[Kind, str]] = {
     "serializer": "serializer is",
     "cipher": "cipher is",
     "metrics": "metrics are",
+    "reader": "reader is",
     "observer": "observer is",
 }
 
@@ -98,7 +117,7 @@ class InstalledPlugin:
     entry_point: str
     """Its name: ``store-redis``."""
     kind: str
-    """``store``, ``serializer``, ``cipher``, ``metrics``, ``observer``, or another word, which is ignored."""
+    """``store``, ``serializer``, ``cipher``, ``metrics``, ``reader``, ``observer``, or another word, which is ignored."""
     name: str
     """The name in a setting: ``redis``."""
     target: str
@@ -201,6 +220,15 @@ class PluginLoader:
         if isinstance(answer, Metrics):
             return answer
         raise _unfit("metrics", name, answer)
+
+    def reader(self, name: str) -> Reader:
+        """Return the reader called *name* of another library's sessions."""
+        answer = self._find("reader", name)
+        from sojourn.readers import Reader
+
+        if isinstance(answer, Reader):
+            return answer
+        raise _unfit("reader", name, answer)
 
     def observers(self) -> tuple[Observer, ...]:
         """Return the observers of every plugin loaded so far and of those that ``SOJOURN_OBSERVERS`` names."""

@@ -192,7 +192,7 @@ class SessionMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._begin(scope)
-        why = self._why_unwelcome(scope) if request.token is not None else None
+        why = self._why_unwelcome(scope) if request.may_lead_to_session else None
         if why is not None:
             _log.warning("a WebSocket handshake with the cookie of a session was refused: %s", why)
             await receive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -16,11 +17,12 @@ from sojourn.hookspecs import Observer
 from sojourn.manager import opening
 from sojourn.manager.client_side import ClientSide
 from sojourn.manager.committing import ServerSide
-from sojourn.manager.engine import Engine
+from sojourn.manager.engine import Engine, Takeover
 from sojourn.manager.guarded_store import DirectStore, GuardedStore, Lane
 from sojourn.manager.revocations import Revocations
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginLoader, warn_about_unknown_variables
+from sojourn.readers import Convert, Reader
 from sojourn.resilience import BreakerState, CircuitBreaker, RetryBudget, ServerBreakers
 from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
 from sojourn.session import Lifetimes, Migrate, Model, Session
@@ -53,6 +55,7 @@ _DAY = 86_400.0
 _LABELS_KEPT = 1024
 _LONGEST = {"high_security": 12 * 3600.0, "development": 400 * _DAY, "testing": 400 * _DAY}
 _LONGEST_ELSEWHERE = 30 * _DAY
+_LONGEST_TAKEOVER = timedelta(days=90)
 _FAULTS_MET_AT_ONCE = 5
 """How many faults within one window a process may meet with all of its retries, however few its calls (FAILURES F35)."""
 
@@ -71,6 +74,8 @@ def build_engine(
     clock: Clock,
     revocation_store: Store | None,
     is_authenticated: Callable[[Session[T]], bool] | None,
+    readers: Sequence[Reader],
+    convert: Convert[T] | None,
 ) -> Engine[T]:
     """Return the parts of a manager. Raise ConfigurationError saying what does not fit and what to do."""
     loader = PluginLoader(settings)
@@ -142,10 +147,48 @@ def build_engine(
             if revocation_store is not None and client_side
             else None
         ),
+        takeover=_takeover(
+            readers, convert, settings, clock, has_store=not client_side or revocation_store is not None
+        ),
         indexed=isinstance(store, IndexedStore) and not client_side,
         reload=opening.reload,
         is_authenticated=is_authenticated or _has_principal,
     )
+
+
+def _takeover(
+    readers: Sequence[Reader], convert: Convert[T] | None, settings: SessionSettings, clock: Clock, *, has_store: bool
+) -> Takeover | None:
+    """Return what takes sessions of other libraries over; None without readers, and after their last day."""
+    if not readers:
+        return None
+    names = ", ".join(reader.name for reader in readers)
+    if len({reader.name for reader in readers}) < len(readers):
+        raise ConfigurationError(f"two readers have the same name ({names}); give one of them another")
+    if convert is None:
+        msg = (
+            f"sessions are read by {names}, and nothing says what becomes of them: give the manager convert=, a function "
+            "that makes a sojourn.Converted of a sojourn.ForeignSession"
+        )
+        raise ConfigurationError(msg)
+    last, today = settings.readers_until, datetime.fromtimestamp(clock.time(), UTC).date()
+    if last is None or last > today + _LONGEST_TAKEOVER:
+        msg = (
+            f"SOJOURN_READERS_UNTIL is {last or 'not set'}: say until which day {names} may read sessions, a date at most "
+            f"90 days ahead, so {today + _LONGEST_TAKEOVER} at the latest"
+        )
+        raise ConfigurationError(msg)
+    if not has_store:
+        msg = (
+            "sessions live in the cookie, and what was taken over has to be noted on a server, or it could be taken over "
+            "again: set SOJOURN_REVOCATION_STORE to redis"
+        )
+        raise ConfigurationError(msg)
+    if today > last:
+        _log.warning("SOJOURN_READERS_UNTIL (%s) is over, and %s read nothing any more; take them out", last, names)
+        return None
+    _log.warning("sessions of other libraries are taken over by %s until %s", names, last)
+    return Takeover(readers, convert, datetime.combine(last + timedelta(days=1), time(), UTC).timestamp())
 
 
 def _has_principal(session: Session[Any]) -> bool:
@@ -356,5 +399,6 @@ def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]
     parts.setdefault("serializer", None if settings.serializer == "json" else loader.serializer(settings.serializer))
     parts.setdefault("cipher", loader.cipher(settings.cipher))
     parts.setdefault("metrics", loader.metrics(settings.metrics))
+    parts["readers"] = (*map(loader.reader, settings.readers), *parts.get("readers", ()))
     parts["observers"] = (*loader.observers(), *parts.get("observers", ()))
     return parts

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -29,6 +30,7 @@ from sojourn.manager.guarded_store import Drive, GuardedStore
 from sojourn.manager.revocations import Revocations
 from sojourn.manager.shielding import in_a_task, in_steps
 from sojourn.manager.turns import Turns
+from sojourn.readers import Convert, Reader
 from sojourn.session import PAYLOAD_ENCODER, Lifetimes, LoadOutcome, Model, Payload, RequestState, Session
 from sojourn.stores import (
     CURRENT_DEADLINE,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
 
 T = TypeVar("T")
+Part = TypeVar("Part", Store, Reader)
 
 PRINCIPAL: Final = "principal"
 RENEWAL: Final = "renewal"
@@ -75,6 +78,16 @@ class Trail(NamedTuple):
     """The key from which a renewal derived the token of that id."""
     until: float
     """The moment until which the old token leads there; 0.0 after a rotation without grace."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Takeover:
+    """What reads the sessions of other libraries, until when, and what the application makes of them."""
+
+    readers: Sequence[Reader]
+    convert: Convert[Any]
+    until: float
+    """From this moment on nothing is taken over."""
 
 
 class Lookup(msgspec.Struct, frozen=True):
@@ -163,6 +176,7 @@ class Engine(Generic[T]):
         cookies: CookiePolicy,
         binding: Binding,
         revocations: Revocations | None,
+        takeover: Takeover | None,
         client_side: bool,
         keeping: Keeping,
         indexed: bool,
@@ -208,14 +222,19 @@ class Engine(Generic[T]):
         """Seconds that one request may wait for its stores."""
         self.turns = None if client_side or store.never_waits else Turns()
         """Who writes which session now; None where a commit never waits, or nobody can meet."""
-        self._use(store, revocations)
+        self._use(store, revocations, takeover)
 
-    def _use(self, store: GuardedStore, revocations: Revocations | None) -> None:
+    def _use(self, store: GuardedStore, revocations: Revocations | None, takeover: Takeover | None) -> None:
         self.store = store
         self.revocations = revocations
+        self.takeover = takeover
+        """None where no sessions of other libraries are read."""
+        self.offload: Drive | None = None
+        """Drives what blocks in a worker thread, where an event loop drives this manager."""
         stores = [store.store, *([revocations.store.store] if revocations is not None else ())]
-        self.io = max((one.io for one in stores), key=_SLOWNESS.index)
-        """How opening a session waits: as the slower of its stores does."""
+        readers = takeover.readers if takeover is not None else ()
+        self.io = max((one.io for one in (*stores, *readers)), key=_SLOWNESS.index)
+        """How opening a session waits: as the slowest of its stores and readers does."""
         self.never_waits = self.io is StoreIO.NONE
         self.blocks = self.io is StoreIO.BLOCKING and store.offload is None
         """Whether calls block the thread that makes them."""
@@ -240,19 +259,24 @@ class Engine(Generic[T]):
 
     # -- how it waits ----------------------------------------------------------------------------------------
 
-    def over(self, store: Store, revocation_store: Store | None = None) -> Engine[T]:
-        """Return the same over other stores on the same data, with the same breakers."""
-        revocations = self.revocations
+    def over(
+        self, store: Store, revocation_store: Store | None = None, readers: Sequence[Reader] | None = None
+    ) -> Engine[T]:
+        """Return the same over other stores and readers on the same data, with the same breakers."""
+        revocations, takeover = self.revocations, self.takeover
         sibling = copy(self)
         if revocations is not None and revocation_store is not None:
             revocations = revocations.over(revocations.store.over(revocation_store))
-        sibling._use(self.store.over(store), revocations)  # noqa: SLF001 - its own class
+        if takeover is not None and readers is not None:
+            takeover = replace(takeover, readers=readers)
+        sibling._use(self.store.over(store), revocations, takeover)  # noqa: SLF001 - its own class
         return sibling
 
     def blocking(self) -> Engine[T]:
         """Return the same over stores that never suspend. Raise ConfigurationError where a store has no twin."""
         second = None if self.revocations is None else blocking_twin(self.revocations.store.server)
-        return self.over(blocking_twin(self.store.server), second)
+        readers = [] if self.takeover is None else [blocking_twin(reader) for reader in self.takeover.readers]
+        return self.over(blocking_twin(self.store.server), second, readers)
 
     def offload_to(self, offload: Drive) -> None:
         """Run the calls of a BLOCKING store in worker threads: an event loop drives this manager."""
@@ -260,6 +284,7 @@ class Engine(Generic[T]):
         for store in (self.store, revocations.store if revocations is not None else self.store):
             if store.store.io is StoreIO.BLOCKING:
                 store.offload = offload
+        self.offload = offload
         self.opens_on_access = self.never_waits
         self.blocks = False
 
@@ -459,14 +484,14 @@ class Engine(Generic[T]):
         return renewed, token_id(renewed), key.id
 
 
-def blocking_twin(store: Store) -> Store:
-    """Return the store itself unless it suspends, else its twin over a blocking client (DESIGN 3)."""
-    if store.io is not StoreIO.ASYNC:
-        return store
-    if isinstance(store, TwinnedStore):
-        return store.blocking_twin()
+def blocking_twin(part: Part) -> Part:
+    """Return the store or reader itself unless it suspends, else its twin over a blocking client (DESIGN 3)."""
+    if part.io is not StoreIO.ASYNC:
+        return part
+    if isinstance(part, TwinnedStore):
+        return cast("Part", cast("object", part.blocking_twin()))
     msg = (
-        f"{type(store).__name__} suspends and brings no blocking twin: under WSGI and in synchronous code build it from "
+        f"{type(part).__name__} suspends and brings no blocking twin: under WSGI and in synchronous code build it from "
         "settings, or over a synchronous client"
     )
     raise ConfigurationError(msg)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from sojourn.binding import Client, Peer
 from sojourn.crypto import Cipher
@@ -32,6 +32,7 @@ from sojourn.manager.queries import Page, Progress, Queries, SessionInfo
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession
 from sojourn.manager.shielding import in_a_thread
 from sojourn.metrics import Metrics
+from sojourn.readers import Convert, Reader
 from sojourn.serializers import Serializer, SerializerFactory
 from sojourn.session import CookieChange, Migrate, Session, state_of
 from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, Store, StoreIO
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-_BLOCKING: Final = StoreIO.BLOCKING
 M = TypeVar("M")
 """The model of a manager being built: pyright binds T to nothing on the bare class."""
 
@@ -52,7 +52,8 @@ class SessionManager(Administration[T]):
 
     *new* makes a fresh model; *migrate* is given the fields of a stored one that no longer fits. *settings* default to
     ``SessionSettings()``, which reads ``SOJOURN_*``. *is_authenticated* says of a session whether somebody is logged in, for
-    whatever lets only those in; by default whoever has a principal is. Raises ConfigurationError naming the setting and
+    whatever lets only those in; by default whoever has a principal is. *convert* makes a session of ours of one that
+    the *readers* found under another library's cookie (docs/coming-from.md). Raises ConfigurationError naming the setting and
     what to do.
     """
 
@@ -71,6 +72,8 @@ class SessionManager(Administration[T]):
         clock: Clock = SYSTEM_CLOCK,
         revocation_store: Store | None = None,
         is_authenticated: Callable[[Session[T]], bool] | None = None,
+        readers: Sequence[Reader] = (),
+        convert: Convert[T] | None = None,
     ) -> None:
         if settings is None:
             from sojourn.settings import SessionSettings
@@ -90,6 +93,8 @@ class SessionManager(Administration[T]):
                 clock=clock,
                 revocation_store=revocation_store,
                 is_authenticated=is_authenticated,
+                readers=readers,
+                convert=convert,
             )
         )
 
@@ -131,7 +136,7 @@ class SessionManager(Administration[T]):
         *cookies* is the Cookie header, or its lines. A second call for the same *where* is another layer of the request.
         """
         engine = self.engine
-        if engine.io is _BLOCKING and engine.store.offload is None:
+        if engine.blocks:
             engine.offload_to(in_a_thread)
         if where is None:
             return AsyncRequestSession(engine, cookies, peer)
@@ -251,6 +256,9 @@ class SessionManager(Administration[T]):
         await self.engine.store.store.aclose()
         if self.engine.revocations is not None:
             await self.engine.revocations.store.store.aclose()
+        if self.engine.takeover is not None:
+            for reader in self.engine.takeover.readers:
+                await reader.aclose()
         if self._blocking is not None and self._blocking.manager is not self:
             self._blocking.close()
         else:

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
-from sojourn.binding import Client, Peer
+from sojourn.binding import Client, ClientOf, Peer
 from sojourn.errors import (
     ConfigurationError,
     ResponseStartedError,
@@ -27,7 +27,7 @@ from sojourn.errors import (
     SojournError,
     TooManySessionsError,
 )
-from sojourn.manager import committing, opening
+from sojourn.manager import committing, opening, takeover
 from sojourn.manager.committing import is_unchanged
 from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.engine import Engine, Lookup
@@ -36,6 +36,7 @@ from sojourn.manager.mapping import ExtrasMapping
 from sojourn.manager.opening import NOTHING as NOTHING_FOUND
 from sojourn.manager.opening import max_age
 from sojourn.manager.shielding import is_cancellation
+from sojourn.manager.takeover import Claim
 from sojourn.session import KEEP, CookieAction, CookieChange, LoadOutcome, RequestState, Session, SessionState, state_of
 from sojourn.stores import Deadline, DeadlineScope
 
@@ -77,6 +78,8 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
     """Whether the response failed: nothing but logout and destroy is stored any more (FAILURES F5, F23)."""
     _was_accessed: bool = False
     _was_changed: bool = False
+    _claim: Claim | None = None
+    """What this request took over of another library, until its response leaves."""
     _flushes: tuple[Callable[[], object], ...] = ()
     layers: int = 1
     """How many layers of the application have begun this request and not closed it."""
@@ -105,20 +108,41 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         tokens = self.tokens
         return tokens[0] if tokens else None
 
+    @property
+    def may_lead_to_session(self) -> bool:
+        """Whether the request carries a well-formed token, or a cookie from which a session may be taken over."""
+        return self.token is not None or takeover.concerns(self.engine, self._header)
+
+    @property
+    def _header(self) -> str:
+        sent = self._cookies
+        return sent if isinstance(sent, str) else "; ".join(sent)
+
     async def load_steps(self, engine: Engine[T]) -> None:
         """Ask the store what the token leads to, once. Never raises for an outage; using the session does."""
         tokens = self.tokens
         if self._lookup is not None:
             return
-        if not tokens:
+        if not tokens and engine.takeover is None:
             self._lookup = NOTHING_FOUND
             return
         if self._deadline is None and not engine.never_waits:
             self._deadline = Deadline(engine.request_deadline)
-        if len(tokens) == 1:
-            self._lookup = await engine.keeping.load(engine, tokens[0], deadline=self._deadline)
+        if not tokens:
+            lookup = NOTHING_FOUND
+        elif len(tokens) == 1:
+            lookup = await engine.keeping.load(engine, tokens[0], deadline=self._deadline)
         else:
-            self._lookup = await opening.load_one_of(engine, tokens, self._deadline)
+            lookup = await opening.load_one_of(engine, tokens, self._deadline)
+        # Once the response has started the cookie could not be sent.
+        if engine.takeover is not None and lookup.outcome in takeover.LEADS_NOWHERE and not self.has_begun:
+            with DeadlineScope(self._deadline):
+                lookup, self._claim = await takeover.look_up(engine, lookup, self._header, self._here)
+        self._lookup = lookup
+
+    @property
+    def _here(self) -> ClientOf:
+        return None if self._peer is None else partial(_client, self.engine, self._peer)
 
     @property
     def session(self) -> Session[T]:
@@ -159,7 +183,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
             tokens, sent = self._tokens, self._cookies
             if tokens is None:  # `tokens` without its frame
                 tokens = self._tokens = engine.find_tokens(sent if isinstance(sent, str) else "; ".join(sent))
-            if not tokens:
+            if not tokens and not takeover.concerns(engine, self._header):
                 lookup = NOTHING_FOUND
             elif self.is_lazy or not engine.opens_on_access:
                 msg = (
@@ -167,12 +191,12 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
                     "`await sessions.get(request)` before sessions.of(request)"
                 )
                 raise ConfigurationError(msg)
-            elif engine.never_waits and len(tokens) == 1:
+            elif engine.never_waits and len(tokens) == 1 and engine.takeover is None:
                 lookup = self._lookup = run_blocking(engine.keeping.load(engine, tokens[0]))
             else:
                 run_blocking(self.load_steps(engine))
                 lookup = self._lookup or NOTHING_FOUND
-        here = None if self._peer is None else partial(_client, engine, self._peer)
+        here = None if self._peer is None else partial(_client, engine, self._peer)  # `_here` without its frame
         session = opening.open_session(engine, lookup, here)
         state = session._state  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
         if self.has_begun:
@@ -204,7 +228,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
     def finish_unchanged(self, status: int, *, resend: bool = False) -> Ending | None:
         """Return the ending of a request that has nothing to store, without awaiting; None where `finish` is needed."""
         state, engine = self._state, self.engine
-        if self.ending is not None or resend or self._flushes:
+        if self.ending is not None or resend or self._flushes or self._claim is not None:
             return None
         if state is None:
             ending = NOTHING
@@ -239,6 +263,8 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
                 for flush in self._flushes:
                     flush()
                 state = self._state
+            if self._claim is not None and state is None:
+                state = state_of(self._open())  # its cookie has to go out, whether or not the handler asked for it
             self.has_begun, self._is_refused = True, state is not None or failing
             if state is None:
                 self.ending = NOTHING
@@ -274,9 +300,19 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
             self.has_begun = True
             if state is not None:
                 state.head_sent = True
+            if self._claim is not None:
+                await self._conclude(engine)
         self._is_refused = True
         self.ending = Ending(error, accessed=True, is_logout=is_logout)
         return self.ending
+
+    async def _conclude(self, engine: Engine[T]) -> None:
+        """Close what was taken over if the response says so to the browser, else undo it: the next request tries again."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            is_sent = self.ending is not None and self.ending.set_cookie is not None
+            with DeadlineScope(self._deadline):
+                await takeover.conclude(engine, claim, is_sent=is_sent)
 
     def _finish_again(self, ending: Ending, status: int) -> Ending:
         """Return the ending once more, for another layer or for a head in the place of the first; store nothing."""
@@ -330,6 +366,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         if self.ending is None:
             # Nothing has left yet: the response failed, or there never was one.
             await self._end_quietly(engine, state)
+            await self._conclude(engine)
             if error is None and state is not None and self.changed:
                 _log.warning("a response never started, so what its session changed was not stored")
             if isinstance(error, SessionUnavailableError):
@@ -393,10 +430,10 @@ class AsyncRequestSession(RequestSession[T]):
         tokens, sent = self._tokens, self._cookies
         if tokens is None:  # `tokens` without its frame
             tokens = self._tokens = engine.find_tokens(sent if isinstance(sent, str) else "; ".join(sent))
-        if len(tokens) == 1:
+        if engine.takeover is None and len(tokens) == 1:
             deadline = self._deadline = Deadline(engine.request_deadline)
             self._lookup = await engine.keeping.load(engine, tokens[0], deadline=deadline)
-        elif tokens:
+        elif tokens or engine.takeover is not None:
             await self.load_steps(engine)
 
     async def finish(self, status: int, persistent: bool | None = None, *, resend: bool = False) -> Ending:  # noqa: FBT001
@@ -419,7 +456,7 @@ class AsyncRequestSession(RequestSession[T]):
         """Do what `finish` does once `finish_unchanged` has returned None."""
         engine = self.engine
         work = self.finish_steps(engine, status, persistent=persistent, resend=resend)
-        if engine.never_waits or self._state is None:
+        if engine.never_waits or (self._state is None and self._claim is None):
             return await work
         return await engine.shield(work)
 
@@ -434,7 +471,7 @@ class AsyncRequestSession(RequestSession[T]):
         if error is None and self.has_begun and not self._flushes and (state is None or is_unchanged(engine, state)):
             return NOTHING
         work = self.close_steps(engine, error)
-        if engine.never_waits or self._state is None:
+        if engine.never_waits or (self._state is None and self._claim is None):
             return await work
         return await engine.shield(work)
 

@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
 
@@ -89,6 +89,12 @@ class SessionSettings(LayeredSettings):
     )
     metrics: Name = Field("null", description="Where figures go: `null`, `log` or a plugin's")
     observers: Names = Field((), description="Plugins whose observers are told of every event, by name")
+    readers: Names = Field(
+        (), description="Plugins that read other libraries' sessions, so that nobody is logged out, by name"
+    )
+    readers_until: date | None = Field(
+        None, description="The last day (UTC) on which they do: a date such as 2027-01-31, at most 90 days ahead"
+    )
     revocation_store: OptionalName = Field(
         None, description="A second store in which a client-side store looks up what was revoked"
     )

@@ -1,0 +1,219 @@
+"""Take over the session of another library, for a request whose own token leads nowhere (decision 26).
+
+First the record of our session is created, under a token that nobody has yet; then the *claim*, which says of the foreign
+session that it was taken over. Of several requests at once only one creates the claim: the others delete their record
+and follow the claim to the winner's session, as one follows a renewal (SECURITY R9). When the winner's response leaves
+with the cookie the claim closes, and the foreign session leads nowhere any more. When no cookie leaves, all is undone.
+
+A claim lies in the store like the redirect of a renewal. No token leads to its id, and what it holds gives the token only
+together with a key of the ring (SECURITY R2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+from sojourn.binding import ClientOf
+from sojourn.cookies import read_cookies
+from sojourn.crypto import encode_bytes, new_token
+from sojourn.errors import SessionReadOnlyError, SessionUnavailableError, StoreUnavailableError, TooManySessionsError
+from sojourn.manager import opening, rotation
+from sojourn.manager.engine import Engine, Lookup, Trail
+from sojourn.manager.guarded_store import GuardedStore
+from sojourn.readers import Converted, ForeignSession, Reader
+from sojourn.session import CLOCK_TOLERANCE, LoadOutcome, RequestState, Session
+from sojourn.stores import STUB, Created, Record, StoreIO, new_write_id
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+LEADS_NOWHERE: Final = frozenset((LoadOutcome.NONE, LoadOutcome.UNKNOWN))
+"""The outcomes after which readers are asked: after any other there is, or may be, a session of ours."""
+_LONGEST_VALUE: Final = 8192
+"""The most characters of a foreign cookie that are read."""
+_log: Final = logging.getLogger("sojourn.manager")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Claim:
+    """What one request has taken over, as long as its response has not left."""
+
+    record: Record
+    reader: Reader
+    foreign: ForeignSession
+    id: str
+    """That of our session."""
+
+
+def concerns(engine: Engine[Any], header: str) -> bool:
+    """Tell, without authenticating anything, whether a Cookie header holds a cookie that a reader knows."""
+    takeover = engine.takeover
+    return takeover is not None and any(read_cookies(header, reader.cookie_name) for reader in takeover.readers)
+
+
+async def look_up(engine: Engine[T], found: Lookup, header: str, here: ClientOf) -> tuple[Lookup, Claim | None]:
+    """Return what the foreign session of a request leads to, or *found*, which is nothing, where there is none."""
+    takeover = engine.takeover
+    if takeover is None or engine.clock.time() >= takeover.until:
+        return found, None
+    try:
+        for reader in takeover.readers:
+            foreign = await _read(engine, reader, header)
+            if foreign is not None:
+                return await _take(engine, reader, foreign, found, here)
+    except SessionUnavailableError as error:
+        return Lookup(LoadOutcome.UNAVAILABLE, found.sent_token, error=error), None
+    return found, None
+
+
+async def conclude(engine: Engine[T], claim: Claim, *, is_sent: bool) -> None:
+    """Close the claim, since the response leaves with the cookie, and end the foreign record; else undo the take-over.
+
+    What fails here is logged: an open claim closes by itself at the end of the grace.
+    """
+    claims, record = _claims(engine), claim.record
+    try:
+        if is_sent:
+            closed = Record(record.id, record.version + 1, b"", record.idle_deadline, record.absolute_deadline)
+            await claims.replace(closed, expected=record.version, write_id=new_write_id())
+            await _call(engine, claim.reader, claim.reader.end(claim.foreign))
+            return
+        await claims.delete(record.id, expected=record.version)
+        if not engine.client_side:
+            await engine.store.delete(claim.id)
+    except SessionUnavailableError as failure:
+        _log.warning("what the reader %r took over was not brought to its end: %s", claim.reader.name, failure)
+
+
+async def _read(engine: Engine[T], reader: Reader, header: str) -> ForeignSession | None:
+    """Return the one session that the cookies of a name lead to; of several none is believed (SECURITY R22)."""
+    values = dict.fromkeys(read_cookies(header, reader.cookie_name))
+    if not values:
+        return None
+    now, found = engine.clock.time(), list[ForeignSession]()
+    if len(values) <= opening.MOST_TOKENS:
+        for value in values:
+            session = await _call(engine, reader, reader.read(value)) if len(value) <= _LONGEST_VALUE else None
+            if session is not None and (session.expires_at is None or now < session.expires_at):
+                found.append(session)
+    if len(found) == 1:
+        return found[0]
+    engine.events.event("rejected", "", reason="foreign")
+    return None
+
+
+async def _take(
+    engine: Engine[T], reader: Reader, foreign: ForeignSession, found: Lookup, here: ClientOf
+) -> tuple[Lookup, Claim | None]:
+    """Create our session and claim the foreign one; follow the claim of whoever was first."""
+    claims = _claims(engine)
+    key = encode_bytes(hashlib.sha256(b"takeover:%b:%b" % (reader.name.encode(), foreign.identity)).digest())
+    present = await claims.load(key, fresh=True)
+    if present is None:
+        nonce = new_token()
+        made = await _create(engine, foreign, here, nonce)
+        if made is None:
+            return found, None
+        record, token, principal = made
+        claim = _claim(engine, key, foreign, nonce)
+        if await claims.create(claim, write_id=new_write_id()) is Created.OK:
+            engine.events.event("started", record.id, principal=principal)
+            engine.events.event("taken_over", record.id, principal=principal, reason=reader.name)
+            taken = Claim(claim, reader, foreign, record.id)
+            return Lookup(opening.LOADED, found.sent_token, token, record), taken
+        if not engine.client_side:
+            await rotation.take_back(engine, record.id)
+        present = await claims.load(key, fresh=True)
+    return await _follow(engine, present, foreign, found, here), None
+
+
+async def _follow(
+    engine: Engine[T], present: Record | None, foreign: ForeignSession, found: Lookup, here: ClientOf
+) -> Lookup:
+    """Return the session that a claim leads to while it is open; else the foreign session was replayed."""
+    try:
+        moved = engine.read_trail(present) if present is not None else None
+    except SessionReadOnlyError:
+        moved = None
+    token = opening.follow(engine, moved.id, moved) if moved is not None else None
+    if moved is not None and token is not None:
+        if engine.client_side:  # the same session in another cookie: its id is the same
+            made = await _create(engine, foreign, here, moved.id, moved.key_id)
+            token = made[1] if made is not None else None
+        lookup = await opening.look_up(engine, token, fresh=True)
+        if lookup.outcome is opening.LOADED or lookup.error is not None:
+            return Lookup(lookup.outcome, found.sent_token, lookup.token, lookup.record, lookup.error)
+    engine.events.event("rejected", "", reason="replayed")
+    return found
+
+
+async def _create(
+    engine: Engine[T], foreign: ForeignSession, here: ClientOf, nonce: str, key_id: bytes | None = None
+) -> tuple[Record, str | None, str | None] | None:
+    """Store what the application makes of a foreign session under the id that *nonce* leads to.
+
+    Return record, token and principal; None where the application wants no session of it, or it cannot be stored: nothing
+    is claimed then. The session counts for no login, as there is no time of one, and ends when the foreign one would.
+    """
+    successor = engine.successor(nonce, key_id)
+    if engine.takeover is None or successor is None:
+        return None
+    state: RequestState[T] = RequestState.of_nobody(engine, LoadOutcome.NONE, None, here)
+    token, state.id, _ = successor
+    state.token = None if engine.client_side else token
+    state.ends_at = None if foreign.slides else foreign.expires_at
+    try:
+        converted = engine.takeover.convert(foreign)
+        if converted is None:
+            return None
+        if not isinstance(cast("object", converted), Converted):
+            raise TypeError(f"convert returned a {type(converted).__name__}; return a sojourn.Converted, or None")  # noqa: TRY301
+        principal = converted.principal
+        if principal is not None and not (isinstance(cast("object", principal), str) and principal):
+            raise TypeError("the principal is a non-empty str, such as str(user_id), or None")  # noqa: TRY301
+        state.change().principal = principal
+        state.data = converted.data
+        Session(state).update(converted.extras)
+        engine.bind(state)
+        record, _, made = await engine.keeping.create(engine, state)
+    except SessionUnavailableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - logged with its traceback
+        # The visitor is anonymous; once the function is mended, or there is room, the foreign session counts again.
+        is_bug = not isinstance(error, TooManySessionsError)
+        _log.warning("what the reader %r read was not taken over: %s", foreign.reader, error, exc_info=is_bug)
+        engine.events.event("rejected", "", reason="unconverted")
+        return None
+    return record, made, principal
+
+
+def _claim(engine: Engine[T], key: str, foreign: ForeignSession, nonce: str) -> Record:
+    """Return the record that claims a foreign session, for as long as that could be shown again."""
+    until = engine.takeover.until if engine.takeover is not None else 0.0
+    if foreign.expires_at is not None and not foreign.slides:  # else use may move it, beyond the moment that was read
+        until = min(until, foreign.expires_at)
+    until += CLOCK_TOLERANCE
+    grace = engine.clock.time() + engine.lifetimes.renew_grace
+    return engine.leave(Record(key, 0, b"", until, until), Trail(nonce, engine.ring.primary.id, grace), STUB)
+
+
+def _claims(engine: Engine[Any]) -> GuardedStore:
+    """Return where claims are kept: with the sessions, or where those live in cookies with what was revoked."""
+    return engine.store if engine.revocations is None else engine.revocations.store
+
+
+async def _call(engine: Engine[Any], reader: Reader, work: Coroutine[Any, Any, R]) -> R:
+    """Return what a reader says, from a worker thread where it blocks; whatever it raises is an outage (SECURITY R33)."""
+    doing: Awaitable[R] = work
+    if reader.io is StoreIO.BLOCKING and engine.offload is not None:
+        doing = engine.offload(work)
+    try:
+        return await doing
+    except SessionUnavailableError:
+        raise
+    except Exception as error:
+        raise StoreUnavailableError(f"the reader {reader.name!r} failed: {type(error).__name__}") from error
