@@ -498,15 +498,22 @@ def warn_about_unknown_variables(
     from sojourn.settings import SessionSettings
     from sojourn.settings.sources import names_in_env_file
 
-    known = [SessionSettings.variable_of(name) for name in SessionSettings.model_fields]
-    prefixes = [plugin.prefix for plugin in installed()]
-    found = unknown_variables(
-        os.environ if environ is None else environ, "the environment", known=known, prefixes=prefixes
-    )
-    found += unknown_variables(configured, "the framework's configuration", known=known, prefixes=prefixes)
+    known = {SessionSettings.variable_of(name) for name in SessionSettings.model_fields}
+    given: list[tuple[str, Iterable[str]]] = [
+        ("the environment", os.environ if environ is None else environ),
+        ("the framework's configuration", configured),
+    ]
     if dotenv_path is not None:
         path = Path(dotenv_path)
-        found += unknown_variables(names_in_env_file(path), str(path), known=known, prefixes=prefixes)
+        given.append((str(path), names_in_env_file(path)))
+    strange = [(origin, [name for name in names if name.upper() not in known]) for origin, names in given]
+    if not any(name.upper().startswith(_PREFIX) for _, names in strange for name in names):
+        # Spares reading the metadata of every distribution.
+        return []
+    prefixes = [plugin.prefix for plugin in installed()]
+    found: list[UnknownVariable] = []
+    for origin, names in strange:
+        found += unknown_variables(names, origin, known=known, prefixes=prefixes)
     for variable in found:
         _log.warning("%s", variable)
     return found

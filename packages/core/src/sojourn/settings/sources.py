@@ -161,7 +161,10 @@ def read_layers(
     configured = {name: surroundings.variables.get(variable_of(model, name)) for name in model.model_fields}
     given = {name: value for name, value in configured.items() if value is not None}
     layers: list[tuple[Origin, dict[str, Any]]] = [("code", {**given, **values})]
-    layers.append(("environment", _read(EnvSettingsSource(model), model, "the environment")))
+    prefix = variable_of(model, "")
+    # The source looks for every field by itself, which takes longer than all the rest.
+    if any(name.upper().startswith(prefix) for name in os.environ):
+        layers.append(("environment", _read(EnvSettingsSource(model), model, "the environment")))
     if surroundings.env_file is not None and Path(surroundings.env_file).is_file():
         path = Path(surroundings.env_file)
         dotenv = DotEnvSettingsSource(model, env_file=path, env_file_encoding=encoding_of(path))
