@@ -9,6 +9,7 @@ WHAT = {
     "races": "many processes on the same few sessions, without faults: nothing acknowledged is lost or comes back",
     "security": "the tests of every rule, the fuzz targets, and an OWASP-style checklist over real HTTP",
     "faults": "the same clients while servers die, freeze and answers get lost",
+    "soak": "processes that live for long with all of that: nothing is lost, comes back or piles up",
     "staleness": "local caches whose links fail: no answer is older than allowed",
     "speed": "the targets of the benchmarks, in runs one after the other",
 }

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 
 from sojourn import Event, LoadOutcome, SessionManager
 from sojourn.crypto import token_id
@@ -26,6 +27,8 @@ from verification.history.reports import Report, Reports, judge_back, load, sess
 from verification.history.switches import joined
 from verification.history.verdict import Violation
 from verification.races import prove as prove_races
+from verification.soak import MOST_NEW, Reading, judge_readings
+from verification.soak import prove as prove_soak
 
 
 class OvertakenStore(MemoryStore):
@@ -157,6 +160,33 @@ def test_processes_lose_nothing_while_the_server_dies_and_replies_get_lost() -> 
     assert [violation.text for violation in result.verdict.violations] == []
     assert {row.result for row in result.rows} >= {"done", "unknown"}
     assert set(result.figures()["recovery_s_after"]) == {"kill", "freeze", "lose reply", "mute"}
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_processes_that_live_on_lose_nothing_and_hold_no_more_than_at_first() -> None:
+    result = prove_soak(seed=1, seconds=0, operations=400, browsers=12, longest=0.3, slack=SLACK)
+    assert [violation.text for violation in result.verdict.violations] == []
+    assert result.more["histories"] == 3
+    assert result.more["all_results"]["given_up"] > 5
+
+
+@pytest.mark.long
+@pytest.mark.server
+def test_processes_lose_nothing_and_hold_no_more_in_twenty_minutes_of_faults() -> None:
+    result = prove_soak(seed=2, seconds=1_200, slack=SLACK)
+    assert [violation.text for violation in result.verdict.violations] == []
+
+
+@pytest.mark.parametrize("name", sorted(MOST_NEW))
+def test_what_a_process_holds_more_of_than_when_it_was_warm_is_found(name: str) -> None:
+    warm = Reading(descriptors=10, threads=1, tasks=0, lines=0, objects=50_000, megabytes=60)
+    allowed, beyond = (
+        {**asdict(warm), name: asdict(warm)[name] + more} for more in (MOST_NEW[name], MOST_NEW[name] + 1)
+    )
+    first = Reading(*[0] * len(MOST_NEW))
+    assert judge_readings([[first], [warm], [Reading(**allowed)]]) == []
+    assert [one.kind for one in judge_readings([[first], [warm], [Reading(**beyond)]])] == ["leak"]
 
 
 @pytest.mark.long

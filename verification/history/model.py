@@ -6,6 +6,7 @@ Every write counts one up, appends its own name and sets one field, so that any 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from random import Random
 from typing import Annotated, Final
 from zlib import crc32
 
@@ -29,6 +30,8 @@ class Basket:
     first: str = ""
     second: str = ""
     third: str = ""
+    ballast: str = ""
+    """What makes the session large, behind its own checksum."""
 
 
 class View(msgspec.Struct, frozen=True, array_like=True):
@@ -74,12 +77,20 @@ def name_of(number: int) -> str:
     return format(number, "x")
 
 
-def write(basket: Basket, number: int, owner: str) -> None:
-    """Do to the data what every writing operation does."""
+def ballast_of(number: int, size: int) -> str:
+    """Return some *size* characters that do not compress, behind their checksum; the same for the same number."""
+    body = Random(number).randbytes(size // 2).hex()
+    return f"{crc32(body.encode())}:{body}"
+
+
+def write(basket: Basket, number: int, owner: str, weight: int = 0) -> None:
+    """Do to the data what every writing operation does; with *weight* make it as large, in bytes."""
     name = name_of(number)
     basket.owner = owner
     basket.count += 1
     basket.log.append(name)
+    if weight:
+        basket.ballast = ballast_of(number, weight)
     if number % 4 < len(FIELDS):
         setattr(basket, FIELDS[number % 4], name)
 
@@ -91,6 +102,9 @@ def _flaw(data: Basket, principal: str) -> str:
     if len(set(log)) != len(log):
         twice = sorted({name for name in log if log.count(name) > 1})
         return f"applied twice: {', '.join(twice)}"
+    told, _, body = data.ballast.partition(":")
+    if data.ballast and told != str(crc32(body.encode())):
+        return f"{len(body)} characters of ballast do not have the checksum {told}"
     if data.account not in ("", principal):
         return f"the data of account {data.account!r} under the principal {principal!r}"
     wanted: dict[str, str] = {}

@@ -120,11 +120,11 @@ def act(session: Session[Basket], step: Step) -> None:
             session.rotate()
         case Kind.WRITE:
             pass
-    write(session.data, step.number, owner_of(step.browser))
+    write(session.data, step.number, owner_of(step.browser), step.weight)
 
 
-def failed(row: Row, error: SessionUnavailableError) -> None:
-    """Note an outage: before the session was open nothing can have been changed."""
+def failed(row: Row, error: BaseException) -> None:
+    """Note an outage, or that the client has gone: before the session was open nothing can have been changed."""
     row.error = type(error).__name__
     opened = row.before is not None and row.before.outcome != LoadOutcome.UNAVAILABLE.value
     row.result = UNKNOWN if opened or row.kind in (Kind.REVOKE.value, Kind.REVOKE_ALL.value) else UNAVAILABLE

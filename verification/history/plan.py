@@ -56,6 +56,10 @@ class Step:
     """Whether it goes through the middleware, else straight to the manager."""
     pause: float
     """Seconds between opening the session and committing it: what a handler takes."""
+    weight: int = 0
+    """How large a write makes the session, in bytes; 0 leaves it as it is."""
+    gives_up_after: float | None = None
+    """Seconds after which the client of an asynchronous operation is gone, and its task is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,12 @@ class Sizes:
     requests: float = 0.2
     """The share of operations that go through the middleware."""
     longest_pause: float = 0.004
+    heavy: float = 0.0
+    """The share of writes that make their session large."""
+    heaviest: int = 200_000
+    """How large at most, in bytes."""
+    impatient: float = 0.0
+    """The share of operations whose client gives up."""
 
     def of_client(self, client: int) -> int:
         """Return how many operations one client does."""
@@ -84,6 +94,8 @@ def owner_of(browser: int) -> str:
 def steps(sizes: Sizes, client: int) -> Iterator[Step]:
     """Yield the operations of one client, one after the other."""
     draw = Random(f"{sizes.seed}/{client}")
+    # Apart, so that a seed has the plan that it always had.
+    more = Random(f"{sizes.seed}/{client}/weights")
     kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
     for turn in range(sizes.of_client(client)):
         browser = draw.randrange(sizes.browsers)
@@ -95,4 +107,6 @@ def steps(sizes: Sizes, client: int) -> Iterator[Step]:
             spares_own=draw.random() < 0.5,
             by_request=draw.random() < sizes.requests,
             pause=draw.random() * sizes.longest_pause if draw.random() < 0.3 else 0.0,
+            weight=int(sizes.heaviest * more.random() ** 2) if more.random() < sizes.heavy else 0,
+            gives_up_after=more.random() * 0.01 if more.random() < sizes.impatient else None,
         )

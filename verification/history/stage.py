@@ -48,13 +48,17 @@ class Stage:
     """Seconds that a client waits after it was told to come back later."""
     rest: float = 0.0
     """Seconds that a client rests between its operations."""
-
+    most_bytes: int = 0
+    """How large a session may be; 0 leaves it to production."""
     wait_replicas: int = 0
     """How many replicas shall confirm what ends a session."""
 
     def settings(self) -> SessionSettings:
         """Return the settings of every process: those of production."""
-        return SessionSettings(_env_file=None, preset="production", secret=SECRET, namespace="history")
+        limits = (
+            {"max_session_bytes": self.most_bytes, "max_anonymous_bytes": self.most_bytes} if self.most_bytes else {}
+        )
+        return SessionSettings(_env_file=None, preset="production", secret=SECRET, namespace="history", **limits)
 
     def manager(
         self, *, plant: bool = True, store: Store | None = None, observers: Sequence[Observer] = ()

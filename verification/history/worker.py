@@ -18,7 +18,7 @@ from sojourn.manager import run_blocking
 from verification.history import requests
 from verification.history.jars import Jars
 from verification.history.model import Basket
-from verification.history.operations import AsyncSide, BlockingSide, asgi_application, do, wsgi_application
+from verification.history.operations import AsyncSide, BlockingSide, asgi_application, do, failed, wsgi_application
 from verification.history.plan import Kind, Step, steps
 from verification.history.plants import clearing_asgi, clearing_wsgi
 from verification.history.pulse import Pulse
@@ -40,19 +40,20 @@ def main(stage: Stage, process: int, shared: Shared) -> None:
 
 def work(stage: Stage, process: int, shared: Shared, sessions: SessionManager[Basket]) -> list[Row]:
     """Run the clients of one process and return their rows."""
-    first = sum(stage.clients[:process])
-    clients = range(first, first + stage.clients[process])
-    group = _Group(stage, process, shared, sessions)
-    shared.ready.wait(START)
-    with group.pulse:
-        if stage.kinds[process] == "async":
-            asyncio.run(group.in_tasks(clients))
-        else:
-            group.in_threads(clients)
-    return group.rows
+    return Group(stage, process, shared, sessions).play().rows
 
 
-class _Group:
+async def _give_up(task: asyncio.Task[None], seconds: float, row: Row) -> None:
+    """Cancel the operation of a client that has gone, and note in *row* what it knows."""
+    await asyncio.wait({task}, timeout=seconds)
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError as error:
+        failed(row, error)
+
+
+class Group:
     """The clients of one process."""
 
     def __init__(self, stage: Stage, process: int, shared: Shared, sessions: SessionManager[Basket]) -> None:
@@ -62,7 +63,22 @@ class _Group:
         self._sessions = sessions
         self._name = sessions.engine.cookies.name
         self.rows: list[Row] = []
+        self.tasks_left = 0
+        """How many tasks are under way when the last client has its answer."""
         self.pulse = Pulse()
+
+    def play(self) -> Group:
+        """Run the clients when all processes are there; return itself."""
+        stage, process = self._stage, self._process
+        first = sum(stage.clients[:process])
+        clients = range(first, first + stage.clients[process])
+        self._shared.ready.wait(START)
+        with self.pulse:
+            if stage.kinds[process] == "async":
+                asyncio.run(self.in_tasks(clients))
+            else:
+                self.in_threads(clients)
+        return self
 
     async def in_tasks(self, clients: range) -> None:
         """Run one task for each client."""
@@ -72,20 +88,27 @@ class _Group:
         if self._stage.plant == "clear-cookie-on-error":
             application = clearing_asgi(application, self._name)
 
+        async def ask(step: Step, row: Row) -> None:
+            if step.by_request:
+                row.way = "asgi"
+                await requests.ask_asgi(application, self._name, step, row)
+            else:
+                await do(side, step, row)
+
         async def run(client: int) -> None:
             for step, row in self._rows(client):
                 try:
-                    if step.by_request:
-                        row.way = "asgi"
-                        await requests.ask_asgi(application, self._name, step, row)
+                    if step.gives_up_after is None:
+                        await ask(step, row)
                     else:
-                        await do(side, step, row)
+                        await _give_up(asyncio.create_task(ask(step, row)), step.gives_up_after, row)
                 except Exception as error:  # noqa: BLE001 - the checker wants to hear of it
                     row.result, row.error = ERROR, repr(error)
                 self._note(row)
                 await asyncio.sleep(self._wait(row))
 
         await asyncio.gather(*map(run, clients))
+        self.tasks_left = len(asyncio.all_tasks()) - 1
         await sessions.aclose()
 
     def in_threads(self, clients: range) -> None:
