@@ -200,7 +200,7 @@ def _leftovers(stage: Stage, server: RedisServer) -> list[Violation]:
     sessions.clear()
     sessions.close()
     with server.client() as client:
-        keys: int = client.dbsize()  # type: ignore[assignment]
+        keys: int = client.dbsize()
         clients = len([one for one in client.client_list() if one["name"] == "sojourn"])
     found: list[Violation] = []
     if keys:

@@ -55,9 +55,9 @@ class Stage:
 
     def settings(self) -> SessionSettings:
         """Return the settings of every process: those of production."""
-        limits = (
-            {"max_session_bytes": self.most_bytes, "max_anonymous_bytes": self.most_bytes} if self.most_bytes else {}
-        )
+        limits: dict[str, Any] = {}
+        if self.most_bytes:
+            limits = {"max_session_bytes": self.most_bytes, "max_anonymous_bytes": self.most_bytes}
         return SessionSettings(_env_file=None, preset="production", secret=SECRET, namespace="history", **limits)
 
     def manager(

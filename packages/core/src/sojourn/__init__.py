@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sojourn.stores import (
         AnnouncingStore,
         AtRestStore,
+        BatchingStore,
         BoundedStore,
         CachingStore,
         ClientSideStore,
@@ -61,6 +62,7 @@ __version__ = "0.1.0"
 _HOMES: Final = {
     "AnnouncingStore": "sojourn.stores",
     "AtRestStore": "sojourn.stores",
+    "BatchingStore": "sojourn.stores",
     "BoundedStore": "sojourn.stores",
     "CachingStore": "sojourn.stores",
     "Cipher": "sojourn.crypto",
@@ -120,6 +122,7 @@ _HOMES: Final = {
 __all__ = [
     "AnnouncingStore",
     "AtRestStore",
+    "BatchingStore",
     "BoundedStore",
     "CachingStore",
     "Cipher",

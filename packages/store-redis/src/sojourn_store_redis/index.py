@@ -93,12 +93,17 @@ class Keyspace:
 
     async def _live_records(self) -> AsyncIterator[Record]:
         """Yield every live record once, with the beginning of its payload alone."""
+        async for ids in self.id_batches():
+            for record in await self._summaries(ids):
+                yield record
+
+    async def id_batches(self) -> AsyncIterator[list[str]]:
+        """Yield the id of every record, whether live or not, once."""
         seen: set[str] = set()
         async for keys in self._key_batches(self._keys.patterns()[0]):
             ids = {id for id in map(self._keys.id_of, keys) if id is not None} - seen
             seen |= ids
-            for record in await self._summaries(list(ids)):
-                yield record
+            yield list(ids)
 
     async def clear(self) -> None:
         """Delete every key of the namespace."""

@@ -55,6 +55,9 @@ _MOST_LARGE: Final = 32
 OnWritten: TypeAlias = Callable[[Record], object]
 
 _NOT_REPLACED = {0: Replaced.GONE, -1: Replaced.CONFLICT}
+_NOT_DELETED: Mapping[object, Deleted] = {0: Deleted.GONE, -1: Deleted.CONFLICT}
+_READ_TOGETHER: Final = 64
+"""Records that are read in one step."""
 
 _log = logging.getLogger("sojourn_store_redis")
 
@@ -165,6 +168,23 @@ class RedisStore:
             error.is_alone = True
             raise
 
+    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        """Return the live record of each of *ids*, or None, over a connection on which nobody waits."""
+        commands = [("GETRANGE", self._keys.session_key(id), 0, MOST_SHARED - 1) for id in ids]
+        values = await self._execute_apart(commands)
+        now = self._clock.time()
+        records: list[Record | None] = []
+        for id, value in zip(ids, values, strict=True):
+            if isinstance(value, WrongTypeError):
+                records.append(damaged(id))
+            elif len(value) == MOST_SHARED:
+                found = await self.load(id)
+                records.append(None if found is None or found.is_expired(now) else found)
+            else:
+                found = unpack(id, value) if value else None
+                records.append(None if found is None or found.is_expired(now) else found)
+        return records
+
     async def create(self, record: Record, *, write_id: bytes, on_written: OnWritten | None = None) -> Created:
         """Store a record that is absent so far; OK again for the same *write_id*.
 
@@ -238,16 +258,31 @@ class RedisStore:
         arguments: list[Argument] = [pack_time(self._clock.time())]
         if expected is not None:
             arguments.append(pack_version(expected))
-        match await self._write(scripts.DELETE, id, [self._keys.session_key(id)], arguments, ends=True):
-            case 0:
-                return Deleted.GONE
-            case -1:
-                return Deleted.CONFLICT
-            case bytes() as label:
-                await self._keyspace.leave_index(label.decode("utf-8", "replace"), [id])
-                return Deleted.OK
-            case _:
-                return Deleted.OK
+        reply = await self._write(scripts.DELETE, id, [self._keys.session_key(id)], arguments, ends=True)
+        if isinstance(reply, bytes):
+            await self._keyspace.leave_index(reply.decode("utf-8", "replace"), [id])
+        return _NOT_DELETED.get(reply, Deleted.OK)
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
+        """Return what ``delete`` would return for each id and its expected version; one step, and one for each index."""
+        if self._confirmed is not None:
+            return [await self.delete(id, expected=version) for id, version in versions]
+        script = scripts.DELETE.silent if self._channel is None else scripts.DELETE.announcing
+        now = pack_time(self._clock.time())
+        # whole, because it goes to any number of servers, of which each may not know it yet
+        commands: list[tuple[Argument, ...]] = [
+            ("EVAL", script.source, 1, self._keys.session_key(id), now, pack_version(version), *self._announced(id))
+            for id, version in versions
+        ]
+        labels: dict[str, list[str]] = {}
+        results: list[Deleted] = []
+        for (id, _), reply in zip(versions, await self._execute_apart(commands), strict=True):
+            if isinstance(reply, bytes):
+                labels.setdefault(reply.decode("utf-8", "replace"), []).append(id)
+            results.append(_NOT_DELETED.get(reply, Deleted.OK))
+        for label, ids in labels.items():
+            await self._keyspace.leave_index(label, ids)
+        return results
 
     async def ids_of(self, label: str) -> Sequence[str]:
         """Return the ids of the live records with that index label."""
@@ -260,6 +295,14 @@ class RedisStore:
     def scan_sessions(self) -> AsyncIterator[str]:
         """Yield the ids that ``scan`` yields, but only those of sessions; costs the same."""
         return self._keyspace.scan_sessions()
+
+    async def scan_records(self) -> AsyncIterator[Record]:
+        """Yield every live record once."""
+        async for ids in self._keyspace.id_batches():
+            for start in range(0, len(ids), _READ_TOGETHER):
+                for record in await self.load_many(ids[start : start + _READ_TOGETHER]):
+                    if record is not None:
+                        yield record
 
     async def count(self) -> int:
         """Return the number of sessions by going through all records."""
@@ -300,12 +343,22 @@ class RedisStore:
     ) -> Awaitable[Any]:
         script = pair.silent if self._channel is None else pair.announcing
         if self._channel is not None:
-            arguments = [*arguments, self._channel, pack_name(id)]
+            arguments = [*arguments, *self._announced(id)]
         if ends and self._confirmed is not None:
             return self._confirmed.eval(id, script, keys, arguments)
         if size > MOST_SHARED and self._large is not None:
             return self._over_own_connection(lambda own: own.eval(script, keys, arguments))
         return self._transport.eval(script, keys, arguments)
+
+    def _announced(self, id: str) -> tuple[Argument, ...]:
+        """Return what an announcing script is told beside its arguments; nothing for a silent one."""
+        return () if self._channel is None else (self._channel, pack_name(id))
+
+    async def _execute_apart(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Return the replies to commands that take long together, over a connection on which no other call waits."""
+        if self._large is None or not commands:
+            return await self._transport.execute_many(commands)
+        return cast("list[Any]", await self._over_own_connection(lambda own: own.execute_many(commands)))
 
     async def _over_own_connection(self, call: Callable[[Transport], Awaitable[Any]]) -> Any:
         """Return what *call* returns, over a connection on which no other call waits."""

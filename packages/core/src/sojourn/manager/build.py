@@ -18,7 +18,8 @@ from sojourn.manager import opening
 from sojourn.manager.client_side import ClientSide
 from sojourn.manager.committing import ServerSide
 from sojourn.manager.engine import Engine, Takeover
-from sojourn.manager.guarded_store import DirectStore, GuardedStore, Lane
+from sojourn.manager.guarded_store import DirectStore, GuardedStore
+from sojourn.manager.lane import Lane
 from sojourn.manager.revocations import Revocations
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginLoader, warn_about_unknown_variables

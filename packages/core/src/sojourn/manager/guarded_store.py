@@ -6,12 +6,9 @@ R33).
 
 from __future__ import annotations
 
-import logging
 import math
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from threading import Lock
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from sojourn import metrics as names
@@ -24,10 +21,12 @@ from sojourn.errors import (
     StoreUnavailableError,
 )
 from sojourn.events import EventDispatcher, Levels
-from sojourn.resilience import CircuitBreaker, Permit, RetryBudget, RetryPolicy, ServerBreakers
+from sojourn.manager.lane import Lane
+from sojourn.resilience import Permit, RetryPolicy
 from sojourn.stores import (
     CURRENT_DEADLINE,
     WRITE_IDS_KEPT,
+    BatchingStore,
     BoundedStore,
     CachingStore,
     ClientSideStore,
@@ -58,9 +57,6 @@ OVERTAKEN: Final = (
     "the reply to a write was lost, and others wrote the session so often since that the record no longer tells whether "
     "it took effect; try again later"
 )
-SUMMARY_SECONDS: Final = 30.0
-"""How long the log says nothing of an outage after it has said something."""
-_log = logging.getLogger("sojourn.store")
 NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
@@ -89,90 +85,18 @@ class Drive(Protocol):
 
 
 def run_blocking(work: Coroutine[Any, Any, R]) -> R:
-    """Return the result of a coroutine that never suspends: one ``send(None)`` drives it (DESIGN 3).
+    """Return the result of a coroutine that never waits: ``send(None)`` drives it, once for each time it gives way (DESIGN 3).
 
-    Raises ConfigurationError when it suspends: then its store needs an event loop.
+    Raises ConfigurationError when it waits for something: then its store needs an event loop.
     """
     try:
-        work.send(None)
+        while work.send(None) is None:
+            pass
     except StopIteration as done:
         result: R = done.value
         return result
     work.close()
     raise ConfigurationError(SUSPENDED)
-
-
-class Lane:
-    """The calls that read, or those that write, with a breaker and a retry budget of their own.
-
-    A server that is out of memory or read-only refuses writes and answers reads, which must go on (FAILURES F27).
-    """
-
-    __slots__ = (
-        "_failures",
-        "_is_told",
-        "_lock",
-        "_silent_until",
-        "_verb",
-        "breaker",
-        "budget",
-        "outage",
-        "servers",
-        "timed",
-    )
-
-    def __init__(
-        self, verb: str, timed: str, breaker: CircuitBreaker | ServerBreakers | None, budget: RetryBudget
-    ) -> None:
-        self._verb = verb
-        self.outage: float | None = None
-        """When the outage began that goes on, by the monotonic clock; None while calls succeed."""
-        self._is_told = False
-        self._silent_until = -math.inf
-        self._failures: Counter[str] = Counter()
-        self._lock = Lock()
-        self.timed = timed
-        """The metric of their durations."""
-        self.servers = breaker if isinstance(breaker, ServerBreakers) else None
-        """The circuit breakers of the store's servers, None where there is one server or no breaker."""
-        self.breaker = breaker.whole if isinstance(breaker, ServerBreakers) else breaker
-        """The circuit breaker of the store as a whole, None when it is turned off."""
-        self.budget = budget
-
-    def reset(self, now: float) -> None:
-        """Close the circuit breakers, and forget what failed."""
-        breakers = self.servers or self.breaker
-        if breakers is not None:
-            breakers.reset(now)
-
-    def note_failure(self, failure: SessionUnavailableError, now: float) -> None:
-        """Log the beginning of an outage with its cause, then every 30 s how many calls failed (FAILURES F26)."""
-        with self._lock:
-            began = self.outage
-            if began is None:
-                self.outage, self._is_told = now, False
-            self._failures[failure.kind] += 1
-            if now < self._silent_until:
-                return
-            if began is None:
-                _log.warning("the session store cannot %s (%s): %s", self._verb, failure.kind, failure)
-            else:
-                _log.warning(
-                    "the session store cannot %s for %.0f s now; failed since it was last said: %s",
-                    self._verb,
-                    now - began,
-                    ", ".join(f"{count} {kind}" for kind, count in self._failures.most_common()),
-                )
-            self._failures.clear()
-            self._is_told = True
-            self._silent_until = now + SUMMARY_SECONDS
-
-    def note_recovery(self, now: float) -> None:
-        """Log that calls succeed again, if it was logged that they fail."""
-        with self._lock:
-            began, self.outage = self.outage, None
-            if began is not None and self._is_told:
-                _log.info("the session store can %s again, after %.0f s", self._verb, now - began)
 
 
 class GuardedStore:
@@ -327,6 +251,40 @@ class GuardedStore:
             revocations.notify(id, alive_at=None if is_over else before)
         return result
 
+    @property
+    def reads_many(self) -> bool:
+        """Whether several records are read, or deleted, in one step."""
+        return isinstance(self.store, BatchingStore)
+
+    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        """Load several live records, past a local cache; one after the other where the store cannot do better."""
+        store = self.store
+        if isinstance(store, BatchingStore):
+            return await self._call("load_many", store.load_many, (ids,), self.reads)
+        return [await self.load_live(id) for id in ids]
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
+        """Delete several records by id and expected version, as ``delete`` does. The store is a BatchingStore."""
+        store = cast("BatchingStore", self.store)
+        revocations = self._events.revocations
+        before = revocations.moment()
+        unknown = False
+
+        async def work() -> Sequence[Deleted]:
+            nonlocal unknown
+            try:
+                results = await store.delete_many(versions)
+            except BaseException:
+                unknown = True
+                raise
+            return [Deleted.OK if unknown and result is Deleted.GONE else result for result in results]
+
+        results = await self._call("delete_many", work, (), self.writes)
+        for (id, _), result in zip(versions, results, strict=True):
+            if result is Deleted.OK:
+                revocations.notify(id, alive_at=before)
+        return results
+
     def ids_of(self, label: str) -> Coroutine[Any, Any, Sequence[str]]:
         """Return the ids of the index label. The store is an IndexedStore: the manager has checked it."""
         store = cast("IndexedStore", self.store)
@@ -340,11 +298,11 @@ class GuardedStore:
         """Delete every record. The store is a ScannableStore: the manager has checked it."""
         return self._call("clear", cast("ScannableStore", self.store).clear, (), self.writes)
 
-    async def scanned(self, ids: AsyncIterator[str]) -> AsyncIterator[str]:
+    async def scanned(self, found: AsyncIterator[R]) -> AsyncIterator[R]:
         """Yield what a scan of the store yields; whatever it raises is an outage, as of any call (SECURITY R33)."""
         try:
-            async for id in ids:
-                yield id
+            async for one in found:
+                yield one
         except Exception as error:
             failure = outage_in("scan", error)
             if failure is None or failure is error:

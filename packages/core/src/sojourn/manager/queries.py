@@ -22,13 +22,25 @@ from sojourn.errors import (
 from sojourn.manager import conflicts, opening
 from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.manager.revocations import Revocations
+from sojourn.manager.shielding import give_way
 from sojourn.metrics import ACTIVE_COUNT
 from sojourn.session import LoadOutcome, Move, Payload, RequestState, Session, SessionState, state_of
-from sojourn.stores import MOVED, STUB, Record, Replaced, ScannableStore, SessionScanningStore, new_write_id
+from sojourn.stores import (
+    MOVED,
+    STUB,
+    BatchingStore,
+    Deleted,
+    Record,
+    Replaced,
+    ScannableStore,
+    SessionScanningStore,
+    new_write_id,
+)
 
 T = TypeVar("T")
-_LOADED_TOGETHER = 64
-"""How many records of a list are loaded within one deadline."""
+Item = TypeVar("Item")
+_TOGETHER = 64
+"""How many records are read or ended in one step, which has a deadline of its own; then other tasks have a turn."""
 Progress: TypeAlias = Callable[[int], object] | None
 """Is called with the number so far, after each session."""
 _MOST_TRIES = 8
@@ -137,9 +149,10 @@ class Queries(Generic[T]):
     async def _infos(self, principal: str, ids: Sequence[str]) -> AsyncIterator[SessionInfo]:
         """Yield what there is to show of those *ids* that are live sessions of the principal."""
         engine = self._engine
-        for start in range(0, len(ids), _LOADED_TOGETHER):
+        for start in range(0, len(ids), _TOGETHER):
             with engine.deadline_scope():
-                records = [await engine.store.load_live(id_) for id_ in ids[start : start + _LOADED_TOGETHER]]
+                records = await engine.store.load_many(ids[start : start + _TOGETHER])
+            await give_way()
             for record in records:
                 payload = self._payload(record)
                 if record is not None and payload is not None and payload.principal == principal:
@@ -242,28 +255,46 @@ class Queries(Generic[T]):
         # until nothing new is found: a rotation or renewal may have moved a session to an id that was not listed yet
         while fresh := [id_ for id_ in await self._ids_of(principal) if id_ not in seen]:
             seen.update(fresh)
-            for id_ in fresh:
-                if except_id is not None and await self._is_same_session(id_, except_id):
-                    continue
-                ended += await self.revoke(id_)
-                if progress is not None:
-                    progress(ended)
+            for start in range(0, len(fresh), _TOGETHER):
+                async for is_ended in self._revoke_together(fresh[start : start + _TOGETHER], except_id):
+                    ended += is_ended
+                    if progress is not None:
+                        progress(ended)
+                await give_way()
         return ended
 
-    async def _is_same_session(self, id: str, former: str) -> bool:
-        """Tell whether the session of *former* goes on under *id*, or is just about to."""
+    async def _revoke_together(self, ids: Sequence[str], except_id: str | None) -> AsyncIterator[bool]:
+        """End sessions in one step, as far as the store can; yield for each but the spared one whether it was there."""
         engine = self._engine
         with engine.deadline_scope():
-            moves = await engine.moves_of(former)
-            if id in moves:
-                return True
-            record = await engine.store.load_live(id)
-        if record is None:
-            return False
-        try:
-            return opening.read(engine, record).follows in moves
-        except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
-            return False
+            records = dict(zip(ids, await engine.store.load_many(ids), strict=True))
+            # After they were read: what a move has stored by then is in the one or in the other.
+            spared: frozenset[str] = frozenset() if except_id is None else frozenset(await engine.moves_of(except_id))
+        ids = [id_ for id_ in ids if id_ not in spared and not self._follows(records[id_], spared)]
+        plain = {
+            record.id: record.version
+            for record in map(records.__getitem__, ids)
+            if record is not None and not peek_flags(record.payload) & STUB and not record.is_end
+        }
+        ends: dict[str, Deleted] = {}
+        if plain and engine.store.reads_many:
+            with engine.deadline_scope():
+                ends = dict(zip(plain, await engine.store.delete_many([*plain.items()]), strict=True))
+        for id_ in ids:
+            record, end = records[id_], ends.get(id_)
+            ended = [id_] if end is Deleted.OK else []
+            if record is not None and end not in {Deleted.OK, Deleted.GONE}:
+                with engine.deadline_scope():
+                    # What has moved, or others wrote meanwhile, is looked at again.
+                    ended = await (engine.end(record) if id_ in plain and end is None else engine.end_id(id_))
+            for one in ended:
+                engine.events.event("deleted", one, reason="revoked")
+            yield bool(ended)
+
+    def _follows(self, record: Record | None, moves: frozenset[str]) -> bool:
+        """Tell whether a session is what one of *moves* became, or is just about to."""
+        payload = self._payload(record) if moves else None
+        return payload is not None and payload.follows in moves
 
     async def _ids_of(self, principal: str) -> Sequence[str]:
         """Ask under every key of the ring: the index may date from before the secrets were rotated (SECURITY R25).
@@ -286,7 +317,7 @@ class Queries(Generic[T]):
         """Yield the ids of sessions; a store that cannot tell them from trails is asked for each record."""
         store = self._scannable(what)
         if isinstance(store, SessionScanningStore):
-            async for id_ in self._engine.store.scanned(store.scan_sessions()):
+            async for id_ in self._in_turns(self._engine.store.scanned(store.scan_sessions())):
                 yield id_
             return
         async for id_ in self._engine.store.scanned(store.scan()):
@@ -296,14 +327,32 @@ class Queries(Generic[T]):
 
     async def each(self) -> AsyncIterator[Session[T]]:
         """Yield every readable session; what cannot be read is left out and left alone."""
-        store = self._scannable("each_session")
-        # Each record is loaded here in any case, so a store that cannot tell sessions from trails is not asked before.
-        ids = store.scan_sessions() if isinstance(store, SessionScanningStore) else store.scan()
-        async for id_ in self._engine.store.scanned(ids):
-            record = await self._engine.store.load(id_)
-            session = self._session(record) if record is not None else None
+        async for record in self._in_turns(self._records(self._scannable("each_session"))):
+            session = self._session(record)
             if session is not None:
                 yield session
+
+    async def _records(self, store: ScannableStore) -> AsyncIterator[Record]:
+        guarded = self._engine.store
+        if isinstance(store, BatchingStore):
+            async for record in guarded.scanned(store.scan_records()):
+                yield record
+            return
+        # Each record is loaded here in any case, so a store that cannot tell sessions from trails is not asked before.
+        ids = store.scan_sessions() if isinstance(store, SessionScanningStore) else store.scan()
+        async for id_ in guarded.scanned(ids):
+            found = await guarded.load_live(id_)
+            if found is not None:
+                yield found
+
+    async def _in_turns(self, items: AsyncIterator[Item]) -> AsyncIterator[Item]:
+        """Yield *items*, and let other tasks have a turn in between: a store that never waits gives them none."""
+        passed = 0
+        async for item in items:
+            yield item
+            passed += 1
+            if passed % _TOGETHER == 0:
+                await give_way()
 
     async def matching(self, predicate: Callable[[Session[T]], bool]) -> AsyncIterator[Session[T]]:
         """Yield the sessions for which *predicate* says yes."""
@@ -322,8 +371,9 @@ class Queries(Generic[T]):
 
     async def count(self, progress: Progress = None) -> int:
         """Return the number of sessions, and set the gauge."""
-        if progress is None and isinstance(self._scannable("count"), SessionScanningStore):
-            number = await self._engine.store.count()
+        guarded = self._engine.store
+        if progress is None and not guarded.never_waits and isinstance(self._scannable("count"), SessionScanningStore):
+            number = await guarded.count()
         else:
             number = 0
             async for _ in self._session_ids("count"):
@@ -358,7 +408,7 @@ class Queries(Generic[T]):
             msg = f"reseal() needs a store that can go through its records, and {type(store).__name__} cannot"
             raise ConfigurationError(msg)
         done = 0
-        async for id in self._engine.store.scanned(store.scan()):
+        async for id in self._in_turns(self._engine.store.scanned(store.scan())):
             if await self._reencrypt_one(id):
                 done += 1
                 if progress is not None:

@@ -116,6 +116,17 @@ def is_cancellation(error: BaseException) -> bool:
     return isinstance(error, CancelledError)
 
 
+async def give_way() -> None:
+    """Let the other tasks of an event loop have a turn; elsewhere do nothing."""
+    if runs_in_a_loop():
+        await _one_turn()
+
+
+@types.coroutine
+def _one_turn() -> Generator[None, None, None]:
+    yield
+
+
 def runs_in_a_loop() -> bool:
     """Tell whether this thread drives an event loop, which must not block."""
     from sys import modules

@@ -294,6 +294,26 @@ class RetainingStore(Protocol):
 
 
 @runtime_checkable
+class BatchingStore(Protocol):
+    """A store that reads and deletes several records in one step, for whoever goes through many.
+
+    A step holds up no other call; the caller hands over some 64 ids at most.
+    """
+
+    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        """Return for each of *ids*, in their order, the live record or None, past a local cache."""
+        ...
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
+        """Return what ``delete`` would return for each id and its expected version, in their order."""
+        ...
+
+    def scan_records(self) -> AsyncIterator[Record]:
+        """Yield every record that is live from before the call until after it, in no order, each once."""
+        ...
+
+
+@runtime_checkable
 class CachingStore(Protocol):
     """A store that serves some loads from a local cache (docs/stores.md)."""
 

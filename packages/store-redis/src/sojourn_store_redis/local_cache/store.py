@@ -122,6 +122,17 @@ class LocallyCachedStore:
         self._listening().coherence.begin_delete(id, self._monotonic())
         return await self._store.delete(id, expected=expected)
 
+    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        """Return the live record of each of *ids*, or None, from the server; nothing is kept as a copy."""
+        return await self._store.load_many(ids)
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
+        """Return what ``delete`` would return for each id and its expected version."""
+        coherence = self._listening().coherence
+        for id, _ in versions:
+            coherence.begin_delete(id, self._monotonic())
+        return await self._store.delete_many(versions)
+
     async def ids_of(self, label: str) -> Sequence[str]:
         """Return the ids of the live records with that index label, from the server."""
         return await self._store.ids_of(label)
@@ -129,6 +140,10 @@ class LocallyCachedStore:
     def scan(self) -> AsyncIterator[str]:
         """Yield the id of every live record once, from the server."""
         return self._store.scan()
+
+    def scan_records(self) -> AsyncIterator[Record]:
+        """Yield every live record once, from the server; nothing is kept as a copy."""
+        return self._store.scan_records()
 
     def scan_sessions(self) -> AsyncIterator[str]:
         """Yield the id of every session once, from the server."""

@@ -1,0 +1,200 @@
+"""Going through many sessions: in batches where the store can, and never in the way of others (FAILURES F34)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from sojourn import BatchingStore, SessionManager
+from sojourn.stores import Deleted, MemoryStore, Record, StoreIO
+from sojourn.testing import FakeClock, RecordingObserver
+from tests.core.models import make_manager
+
+MANY = 200
+BATCHES = 4
+"""Of 64 at most."""
+
+
+class Batching(MemoryStore):
+    """Counts its calls, and lets something happen between one of them and the next."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.io = StoreIO.BLOCKING
+        self.calls: Counter[str] = Counter()
+        self.after_load: Callable[[], Awaitable[object]] | None = None
+
+    async def load(self, id: str) -> Record | None:
+        self.calls["load"] += 1
+        return await super().load(id)
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        self.calls["delete"] += 1
+        return await super().delete(id, expected=expected)
+
+    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        self.calls["load_many"] += 1
+        records = [await super(Batching, self).load(id) for id in ids]
+        if self.after_load is not None:
+            after, self.after_load = self.after_load, None
+            await after()
+        return records
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
+        self.calls["delete_many"] += 1
+        return [await super(Batching, self).delete(id, expected=version) for id, version in versions]
+
+    async def scan_records(self) -> AsyncIterator[Record]:
+        self.calls["scan_records"] += 1
+        async for id in super().scan():
+            record = await super().load(id)
+            if record is not None:
+                yield record
+
+
+class Bench:
+    """A manager over such a store, in which ada has many sessions."""
+
+    def __init__(self, sessions_of_ada: int = MANY, **settings: Any) -> None:
+        self.clock = FakeClock()
+        self.store = Batching(self.clock)
+        self.observer = RecordingObserver()
+        self.sessions: SessionManager[Any] = make_manager(
+            self.store, clock=self.clock, observers=[self.observer], settings=settings
+        )
+        self.tokens = [self.log_in("ada") for _ in range(sessions_of_ada)]
+        self.store.calls.clear()
+
+    def log_in(self, name: str) -> str:
+        session = self.sessions.blocking.open(None)
+        session.login(name)
+        return self.sessions.blocking.commit(session).token or ""
+
+    def is_there(self, token: str) -> bool:
+        return self.sessions.blocking.open(token).principal is not None
+
+
+def test_the_bench_has_a_batching_store() -> None:
+    assert isinstance(Batching(FakeClock()), BatchingStore)
+    assert not isinstance(MemoryStore(), BatchingStore)
+
+
+def test_f34_a_list_and_a_page_are_read_in_batches() -> None:
+    bench = Bench()
+    assert len(bench.sessions.blocking.list("ada")) == MANY
+    assert bench.store.calls == {"load_many": BATCHES}
+    bench.store.calls.clear()
+    page = bench.sessions.blocking.list("ada", limit=10)
+    assert (len(page.items), bench.store.calls) == (10, {"load_many": 1})
+
+
+def test_f34_revoke_all_reads_and_ends_in_batches_and_tells_of_each() -> None:
+    bench = Bench()
+    stranger = bench.log_in("bob")
+    told: list[int] = []
+    ended: list[str] = []
+    bench.sessions.on_revoked(ended.append)
+    bench.observer.clear()
+    bench.store.calls.clear()
+    assert bench.sessions.blocking.revoke_all("ada", progress=told.append) == MANY
+    assert bench.store.calls == {"load_many": BATCHES, "delete_many": BATCHES}
+    assert told == [*range(1, MANY + 1)]
+    assert [event.name for event in bench.observer.events] == ["deleted"] * MANY
+    assert len(set(ended)) == MANY
+    assert not any(map(bench.is_there, bench.tokens))
+    assert bench.is_there(stranger)
+
+
+@pytest.mark.parametrize("change", ["write", "rotate", "renew"])
+def test_r40_f34_a_session_that_changes_between_the_reading_and_the_ending_of_its_batch_ends(change: str) -> None:
+    bench = Bench(3, **({"renew_after": 60} if change == "renew" else {}))
+    opened: list[Any] = []
+
+    async def happen() -> None:
+        session = bench.sessions.blocking.open(bench.tokens[1])
+        if change == "write":
+            session.data.note = "written"
+        elif change == "rotate":
+            session.rotate()
+        else:
+            bench.clock.advance(100)
+        opened.append(bench.sessions.blocking.commit(session).token)
+
+    bench.store.after_load = happen
+    assert bench.sessions.blocking.revoke_all("ada") == 3
+    assert not any(map(bench.is_there, [*bench.tokens, *filter(None, opened)]))
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_f34_revoke_all_in_batches_spares_one_session_whatever_becomes_of_it(moves: bool) -> None:
+    bench = Bench(5)
+    own = bench.sessions.blocking.open(bench.tokens[2]).id
+    opened: list[str | None] = []
+
+    async def happen() -> None:
+        session = bench.sessions.blocking.open(bench.tokens[2])
+        session.rotate()
+        opened.append(bench.sessions.blocking.commit(session).token)
+
+    if moves:
+        bench.store.after_load = happen
+    assert bench.sessions.blocking.revoke_all("ada", except_id=own) == 4
+    living = [token for token in [*bench.tokens, *filter(None, opened)] if bench.is_there(token)]
+    assert living == (opened if moves else [bench.tokens[2]])
+
+
+def test_each_session_reads_every_record_once_and_none_by_itself() -> None:
+    bench = Bench()
+    assert bench.sessions.blocking.count_by(lambda session: session.principal == "ada") == MANY
+    assert bench.store.calls == {"scan_records": 1}
+
+
+@pytest.mark.parametrize(
+    "go", ["count", "count_by", "all_session_ids", "list", "revoke_all", "reseal"], ids=lambda name: name
+)
+def test_going_through_a_store_that_never_waits_gives_other_tasks_their_turns(go: str) -> None:
+    clock = FakeClock()
+    sessions = make_manager(MemoryStore(clock=clock), clock=clock)
+    for _ in range(MANY):
+        session = sessions.blocking.open(None)
+        session.login("ada")
+        sessions.blocking.commit(session)
+    ways: dict[str, Callable[[Any], Any]] = {
+        "count": lambda face: face.count(),
+        "count_by": lambda face: face.count_by(lambda _: True),
+        "all_session_ids": lambda face: face.all_session_ids(),
+        "list": lambda face: face.list("ada"),
+        "revoke_all": lambda face: face.revoke_all("ada"),
+        "reseal": lambda face: face.reseal(),
+    }
+
+    async def main() -> tuple[object, int]:
+        turns, is_over = 0, False
+
+        async def others() -> None:
+            nonlocal turns
+            while not is_over:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        await asyncio.sleep(0)
+        before = turns
+        if go != "revoke_all":
+            # Code that blocks goes on alone, also inside of a loop.
+            assert ways[go](sessions.blocking) is not None
+            assert turns == before
+        answer = await ways[go](sessions)
+        given = turns - before
+        is_over = True
+        await task
+        return answer, given
+
+    answer, given = asyncio.run(main())
+    assert answer in {MANY, 0} if isinstance(answer, int) else len(answer) == MANY  # type: ignore[arg-type]
+    assert given >= BATCHES - 1
