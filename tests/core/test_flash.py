@@ -340,7 +340,7 @@ Cyclic.append(Cyclic)
         object(),
         b"x",
         {SECRET},
-        (SECRET,),
+        (SECRET, object()),
         [SECRET, [object()]],
         {SECRET: {1: 2}},
         float("nan"),

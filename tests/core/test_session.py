@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import json
+import math
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -195,6 +199,108 @@ def test_what_a_handler_holds_stays_in_use_after_a_commit(store: Any, move: str 
     assert session.data is held
     opened = manager.blocking.open(manager.blocking.commit(session).token or token)
     assert (opened.data.note, opened["extra"]) == ("changed since", [1])
+
+
+class Name(str):
+    """A subclass of text, as libraries have them."""
+
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-9, 9),
+    st.text(max_size=3),
+    st.just(0.5),
+    st.just(Name("n")),
+    st.just(Number(7)),
+)
+JSON_AND_TUPLES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+@given(value=JSON_AND_TUPLES, way=st.sampled_from(["assigned", "by default", "updated"]))
+def test_an_extra_is_read_at_once_as_it_is_after_the_round_trip(value: Any, way: str) -> None:
+    manager, session, _ = opened()
+    match way:
+        case "assigned":
+            session["extra"] = value
+        case "by default":
+            assert session.setdefault("extra", value) is session["extra"]
+        case _:
+            session.update(extra=value)
+    at_once = session["extra"]
+    found = manager.blocking.open(manager.blocking.commit(session).token)["extra"]
+    # By its text, which tells a tuple from a list.
+    assert (type(at_once), repr(at_once)) == (type(found), repr(found))
+    assert json.dumps(found) == json.dumps(value)
+
+
+def test_a_value_without_a_tuple_is_held_itself_so_that_changes_in_place_are_seen() -> None:
+    manager, session, _ = opened()
+    members = {"names": ["ada"], "pairs": [(1, 2)]}
+    session["extra"] = members
+    assert session["extra"]["names"] is members["names"]
+    assert members["pairs"] == [(1, 2)]  # what the application holds is not changed
+    members["names"].append("eve")
+    token = manager.blocking.commit(session).token
+    assert manager.blocking.open(token)["extra"] == {"names": ["ada", "eve"], "pairs": [[1, 2]]}
+
+
+@given(inside=JSON_AND_TUPLES)
+def test_what_is_put_inside_an_extra_is_stored_as_if_it_was_assigned(inside: Any) -> None:
+    manager, session, _ = opened()
+    session["list"] = []
+    session["list"].append(inside)
+    found = manager.blocking.open(manager.blocking.commit(session).token)["list"][0]
+    session["assigned"] = inside
+    assert repr(found) == repr(session["assigned"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.fromisoformat("2026-01-01"),
+        datetime(2026, 1, 1, tzinfo=UTC),
+        date(2026, 1, 1),
+        timedelta(1),
+        Decimal("1.5"),
+        UUID(int=1),
+        {1},
+        frozenset({1}),
+        b"x",
+        bytearray(b"x"),
+        {1: 2},
+        math.nan,
+        math.inf,
+        2**70,
+        LoadOutcome.NONE,
+        Visit(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_f15_what_is_put_inside_an_extra_and_is_no_json_is_refused_and_not_changed(value: Any) -> None:
+    manager, session, _ = opened()
+    session.touch()
+    token = manager.blocking.commit(session).token
+    session = manager.blocking.open(token)
+    session["extra"] = {"list": []}
+    session["extra"]["list"].append(value)
+    with pytest.raises(SerializationError, match=f"extra 'extra' holds a {type(value).__name__} that is no JSON value"):
+        manager.blocking.commit(session)
+    assert "extra" not in manager.blocking.open(token)
 
 
 def test_f15_an_extra_made_unstorable_in_place_is_named_at_commit() -> None:

@@ -6,7 +6,8 @@ Reading a message consumes it, exactly once; a request that reads none changes n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from operator import is_
 from typing import Any, Final, TypeGuard, cast
 
 from sojourn.errors import SerializationError, SessionTooLargeError
@@ -20,9 +21,14 @@ _DEEPEST: Final = 64
 def json_copy(value: object, what: str) -> Any:
     """Return a deep copy of a JSON value: str, int of 64 bits, finite float, bool, None, list, dict with str keys.
 
-    Anything else raises SerializationError, which names *what* and never the value (FAILURES F15).
+    A tuple becomes a list. Anything else raises SerializationError, which names *what* and never the value (FAILURES F15).
     """
     return _copy(value, what, 0)
+
+
+def json_value(value: object, what: str) -> Any:
+    """Return *value* as it is read after a round trip: itself where nothing changes, so that changes in place are seen."""
+    return _copy(value, what, 0, keeps=True)
 
 
 class FlashNow(MutableMapping[str, Any]):
@@ -207,7 +213,8 @@ def _checked_key(key: object) -> str:
     return cast("str", _copy(key, f"flash message {key!a}", 0))
 
 
-def _copy(value: object, what: str, level: int) -> Any:
+def _copy(value: object, what: str, level: int, *, keeps: bool = False) -> Any:
+    """Return a copy; with *keeps* lists and dicts whose content is as it will be are not copied."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str) and _is_text(value):
@@ -216,12 +223,13 @@ def _copy(value: object, what: str, level: int) -> Any:
         return int.__int__(value)
     if isinstance(value, float) and math.isfinite(value):
         return float.__float__(value)
-    if level < _DEEPEST and isinstance(value, list):
-        return [_copy(inner, what, level + 1) for inner in cast("list[object]", value)]
-    if level < _DEEPEST and _is_dict(value):
-        items = value.items()
-        if all(isinstance(key, str) for key, _ in items):
-            return {_copy(key, what, level): _copy(inner, what, level + 1) for key, inner in items}
+    if level < _DEEPEST and isinstance(value, list | tuple):
+        held = cast("Sequence[object]", value)
+        copied = [_copy(inner, what, level + 1, keeps=keeps) for inner in held]
+        return value if keeps and isinstance(value, list) and all(map(is_, copied, held)) else copied
+    if level < _DEEPEST and _is_dict(value) and all(isinstance(key, str) for key in value):
+        made = {_copy(key, what, level): _copy(inner, what, level + 1, keeps=keeps) for key, inner in value.items()}
+        return value if keeps and all(map(is_, made.values(), value.values())) else made
     raise SerializationError(
         f"{what} holds a {type(value).__name__} that is no JSON value; use str, int of 64 bits, finite float, bool, None, "
         "list and dict with str keys"

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.errors import FreshLoginRequiredError, SerializationError
-from sojourn.flash import Flash, json_copy
+from sojourn.flash import Flash, json_value
 from sojourn.session.payload import CSRF_BYTES
 from sojourn.session.state import UNSET, RequestState
 from sojourn.session.transitions import CookieAction, LoadOutcome, SessionState
@@ -297,7 +297,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
         if not isinstance(cast("object", key), str):
             msg = f"an extra's key must be a str, not {type(key).__name__}"
             raise SerializationError(msg)
-        json_copy(value, f"extra {key!r}")  # only checks: like any dict, extras hold the object itself
+        value = json_value(value, f"extra {key!r}")
         state = self._read()
         state.write()
         state.extras[key] = value
@@ -343,6 +343,12 @@ class Session(MutableMapping[str, Any], Generic[T]):
             raise KeyError("popitem(): the session has no extras")
         key = next(reversed(extras))
         return key, self.pop(key)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the extra, which is *default* as it is read from then on where there was none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
 
     def clear(self) -> None:
         """End the session as `logout` does; what is assigned from here on begins a new one (SECURITY R46)."""

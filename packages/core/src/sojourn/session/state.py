@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from copy import copy
 from datetime import timedelta
 from enum import Enum
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 from sojourn.binding import ClientOf
 from sojourn.crypto import new_token, token_id
 from sojourn.errors import ResponseStartedError, SerializationError, SessionUnavailableError
-from sojourn.flash import Flash
+from sojourn.flash import Flash, json_copy
 from sojourn.merge import merge_messages, merge_values
 from sojourn.session.lifetimes import Lifetimes, require_choice
 from sojourn.session.model import Model
@@ -200,7 +201,11 @@ class RequestState(Struct, Generic[T], eq=False):
         """Return the bytes of the extras. Raise SerializationError naming the key."""
         if self.opened_extras is UNSET:
             return self.base.extras if self.base is not None else EMPTY
-        return pack_map(self.opened_extras, "extra")
+        with suppress(SerializationError):
+            if self.base is not None and pack_map(self.opened_extras, "extra") == self.base.extras:
+                return self.base.extras
+        # What was assigned has been looked through; what was put inside of it since has not.
+        return pack_map({key: json_copy(value, f"extra {key!r}") for key, value in self.opened_extras.items()}, "extra")
 
     def encode_flash(self) -> bytes:
         """Return the bytes of the messages for the next request."""
