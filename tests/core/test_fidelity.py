@@ -21,9 +21,9 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, NewType, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, NamedTuple, NewType, TypeVar
 
 import attrs
 import msgspec
@@ -673,6 +673,75 @@ def test_types_are_compared_in_development_and_testing_and_values_everywhere() -
         SerializationError, match=r"field numbers of Visit, declared as list\[int\], holds a tuple that"
     ):
         manager.commit(session)
+
+
+@attrs.define(slots=False)
+class Address:
+    street: str = ""
+
+    @cached_property
+    def line(self) -> str:
+        return self.street.upper()
+
+
+@dataclass
+class NoFields:
+    pass
+
+
+@dataclass
+class Misspelt:
+    currency: ClassVar[str] = "EUR"
+    home: Address = field(default_factory=Address)
+    homes: dict[str, list[Address]] = field(default_factory=lambda: {"all": [Address()]})
+
+    def __post_init__(self) -> None:
+        self.memo = len(self.homes)
+        self._cache: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(
+    ("assign", "path"),
+    [
+        (lambda data: setattr(data, "hme", 1), "hme"),
+        (lambda data: setattr(data, "currency", "USD"), "currency"),
+        (lambda data: setattr(data.home, "stret", "Main St"), "home.stret"),
+        (lambda data: setattr(data.homes["all"][0], "stret", "Main St"), r"homes\[...\]\[...\].stret"),
+    ],
+    ids=["at the top", "of the class", "nested", "in a list"],
+)
+def test_what_is_assigned_to_no_field_is_named_in_development_instead_of_lost(
+    assign: Callable[[Any], None], path: str
+) -> None:
+    manager = make_manager(model=Misspelt).blocking
+    session = manager.open(None)
+    session.touch()
+    token = manager.commit(session).token
+    session = manager.open(token)
+    assign(session.data)
+    with pytest.raises(
+        SerializationError, match=f"Misspelt has no field {path}, so what was assigned to it is not stored"
+    ):
+        manager.commit(session)
+
+
+def test_a_model_without_fields_names_what_is_assigned_to_it_too() -> None:
+    manager = make_manager(model=NoFields).blocking
+    session = manager.open(None)
+    session.touch()
+    session.data.user_id = 7
+    with pytest.raises(SerializationError, match="NoFields has no field user_id"):
+        manager.commit(session)
+
+
+def test_what_an_object_works_out_for_itself_is_no_misspelt_field() -> None:
+    manager = make_manager(model=Misspelt).blocking
+    session = manager.open(None)
+    session.data.home.street = "Main St"
+    assert session.data.home.line == "MAIN ST"
+    session.data._cache["a"] = "b"
+    session = manager.open(manager.commit(session).token)
+    assert (session.data.home.street, session.data.memo) == ("Main St", 1)
 
 
 @attrs.define

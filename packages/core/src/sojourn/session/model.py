@@ -9,11 +9,12 @@ from __future__ import annotations
 import datetime
 import enum
 import hashlib
+import inspect
 import math
 import re
 import types
 import typing
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin
@@ -66,7 +67,7 @@ class Model(Generic[T]):
         self.name: str = getattr(model, "__name__", repr(model))
         self.new = new
         self.serializer = serializer
-        self.encode = serializer.encode
+        self.encode = self._encode_declared if check_round_trip else serializer.encode
         self.decode = serializer.decode
         """Decode data that this model wrote, or that it can read as it is. Raise SerializationError."""
         self.schema_id = schema_id(model, serializer.name)
@@ -187,6 +188,19 @@ class Model(Generic[T]):
 
     # -- what does not come back -------------------------------------------------------------------------------
 
+    def _encode_declared(self, data: T) -> bytes:
+        """Encode *data*; raise SerializationError for an attribute that is no field, since nothing would be stored of it."""
+        encoded = self.serializer.encode(data)
+        found = [*_undeclared(data)]
+        # What `__post_init__` sets is there again.
+        lost = [name for name in found if name not in {*_undeclared(self.decode(encoded))}] if found else []
+        if lost:
+            raise SerializationError(
+                f"{self.name} has no field {lost[0]}, so what was assigned to it is not stored: declare the field, or begin "
+                "the name with an underscore if it shall not be"
+            )
+        return encoded
+
     def _encoded(self, data: T) -> bytes:
         """Encode *data*; raise SerializationError naming field, type and what to do."""
         try:
@@ -303,6 +317,20 @@ def difference(
         if found is not None:
             return step + found[0], found[1], found[2]
     return None
+
+
+def _undeclared(value: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of each attribute that is no field and was assigned to an object; private and cached ones are not."""
+    if isinstance(value, list | tuple | set | frozenset):
+        for inner in cast("Collection[object]", value):
+            yield from _undeclared(inner, f"{path}[...]")
+    elif (fields := field_values(value)) or not path:
+        for name in getattr(value, "__dict__", ()):
+            is_cached = hasattr(inspect.getattr_static(type(value), name, None), "__get__")
+            if not (name in fields or name.startswith("_") or is_cached):
+                yield f"{path}.{name}".removeprefix(".")
+        for name, inner in fields.items():
+            yield from _undeclared(inner, f"{path}[...]" if are_dicts(value) else f"{path}.{name}")
 
 
 def _is_tuple(value: Any) -> bool:
