@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -140,6 +140,47 @@ def test_what_goes_through_many_sessions_tells_how_far_it_is() -> None:
     assert manager.reseal(told.append) == len(told)
     assert manager.count() == 2
     manager.close()
+
+
+@pytest.mark.parametrize(
+    "walk",
+    [
+        lambda manager: manager.find_by(lambda _: False),
+        lambda manager: manager.count(progress=lambda _: None),
+        lambda manager: manager.all_session_ids(),
+        lambda manager: manager.reseal(),
+    ],
+    ids=["find_by", "count", "all_session_ids", "reseal"],
+)
+def test_a_walk_over_all_sessions_lets_other_tasks_run_also_where_the_store_never_waits(
+    walk: Callable[[Any], Any],
+) -> None:
+    import asyncio
+
+    manager = make_manager()
+    for number in range(200):
+        session = manager.blocking.open(None)
+        session.data.count = number + 1
+        manager.blocking.commit(session)
+    turns: list[int] = []
+
+    async def other() -> None:
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        task = asyncio.ensure_future(other())
+        await asyncio.sleep(0)
+        turns.clear()
+        await walk(manager)
+        task.cancel()
+        # Code that blocks inside a loop has nobody to let run, and goes through them all the same.
+        walk(manager.blocking)
+
+    asyncio.run(run())
+    assert len(turns) >= 3
+    walk(manager.blocking)
 
 
 def test_the_iterator_of_a_store_is_closed_when_the_caller_stops_early() -> None:

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from sojourn import SessionManager
 from sojourn.errors import StoreUnavailableError
+from sojourn.settings import SessionSettings
 from sojourn.stores import MOVED, CachingStore, Deleted, IndexedStore, Replaced, ScannableStore, TwinnedStore
 from sojourn.testing import make_id, make_label, make_write_id
 from sojourn_store_redis.local_cache.cache import ENTRY_BYTES
 from sojourn_testing.bench import Driver
+from tests.core.models import Visit
 from tests.servers import RedisServer
 from tests.store_redis.local_cache.conftest import Cluster, Node
 from tests.store_redis.local_cache.proxy import Proxy
@@ -159,6 +162,25 @@ def test_load_fresh_and_evict_go_past_the_cache(cluster: Cluster) -> None:
     assert one.figure("hits") == hits
     one.run(one.store.evict(record.id))
     assert one.figure("size") == 0
+
+
+def test_a_walk_over_all_sessions_neither_fills_the_cache_nor_evicts_from_it(cluster: Cluster) -> None:
+    one, two = cluster.pair(limits=_limits(max_size=4, max_staleness=20.0))
+    held = [one.create(f"held {number}") for number in range(4)]
+    for number in range(12):
+        two.create(f"other {number}")
+    cluster.wait_until(lambda: one.figure("lease") and all(one.load(record.id) for record in held))
+    before = one.figure("size"), one.figure("evictions")
+    settings = SessionSettings(_env_file=None, preset="testing")
+    sessions = SessionManager(Visit, one.store, settings=settings)
+    one.run(sessions.find_by(lambda _: True))
+    one.run(sessions.list("42"))
+    for record in held:
+        one.run(sessions.read(record.id))
+    assert (one.figure("size"), one.figure("evictions")) == before
+    hits = one.figure("hits")
+    assert all(one.load(record.id) for record in held)
+    assert one.figure("hits") == hits + 4
 
 
 def test_a_repeated_write_is_ok_and_keeps_nothing(cluster: Cluster) -> None:

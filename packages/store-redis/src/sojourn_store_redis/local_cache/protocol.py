@@ -97,6 +97,11 @@ class Coherence:
         link = self._links.get(self._primary_of(id))
         return link is not None and now <= link.fresh + self.max_staleness
 
+    def has_copy(self, id: str) -> bool:
+        """Tell whether there is a copy, fresh or not."""
+        with self._lock:
+            return self._copies.cache.peek(id) is not None
+
     def begin_read(self, id: str, now: float) -> Reading | None:
         """Note a read from the primary; return None when its answer will not be kept."""
         with self._lock:

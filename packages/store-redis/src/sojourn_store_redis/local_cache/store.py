@@ -62,10 +62,15 @@ class LocallyCachedStore:
         record = coherence.serve(id, self._monotonic(), self._clock.time())
         if record is not None and coherence.is_leased(id, self._monotonic()):
             return record
-        return await self.load_fresh(id)
+        return await self._load_and_keep(id)
 
     async def load_fresh(self, id: str) -> Record | None:
-        """Return the record from the server."""
+        """Return the record from the server; a copy is renewed, and none made: a walk would evict those in use."""
+        if self._listening().coherence.has_copy(id):
+            return await self._load_and_keep(id)
+        return await self._store.load(id)
+
+    async def _load_and_keep(self, id: str) -> Record | None:
         coherence = self._listening().coherence
         reading = coherence.begin_read(id, self._monotonic())
         record = None
