@@ -318,7 +318,7 @@ class CachingStore(Protocol):
     """A store that serves some loads from a local cache (docs/stores.md)."""
 
     async def load_fresh(self, id: str) -> Record | None:
-        """Load from the server, not from the local cache."""
+        """Load from the server, and make no local copy where there is none."""
         ...
 
     def cache_stats(self) -> Mapping[str, float]:
