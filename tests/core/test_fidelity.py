@@ -676,7 +676,7 @@ def test_types_are_compared_in_development_and_testing_and_values_everywhere() -
 
 
 @attrs.define(slots=False)
-class Address:
+class Residence:
     street: str = ""
 
     @cached_property
@@ -692,8 +692,8 @@ class NoFields:
 @dataclass
 class Misspelt:
     currency: ClassVar[str] = "EUR"
-    home: Address = field(default_factory=Address)
-    homes: dict[str, list[Address]] = field(default_factory=lambda: {"all": [Address()]})
+    home: Residence = field(default_factory=Residence)
+    homes: dict[str, list[Residence]] = field(default_factory=lambda: {"all": [Residence()]})
 
     def __post_init__(self) -> None:
         self.memo = len(self.homes)
