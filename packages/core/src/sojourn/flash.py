@@ -226,7 +226,7 @@ def _copy(value: object, what: str, level: int, *, keeps: bool = False) -> Any:
     if level < _DEEPEST and isinstance(value, list | tuple):
         held = cast("Sequence[object]", value)
         copied = [_copy(inner, what, level + 1, keeps=keeps) for inner in held]
-        return value if keeps and isinstance(value, list) and all(map(is_, copied, held)) else copied
+        return held if keeps and isinstance(value, list) and all(map(is_, copied, held)) else copied
     if level < _DEEPEST and _is_dict(value) and all(isinstance(key, str) for key in value):
         made = {_copy(key, what, level): _copy(inner, what, level + 1, keeps=keeps) for key, inner in value.items()}
         return value if keeps and all(map(is_, made.values(), value.values())) else made
