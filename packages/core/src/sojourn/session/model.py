@@ -325,7 +325,7 @@ def _undeclared(value: Any, path: str = "") -> Iterator[str]:
         for inner in cast("Collection[object]", value):
             yield from _undeclared(inner, f"{path}[...]")
     elif (fields := field_values(value)) or not path:
-        kind: type[Any] = type(value)
+        kind: Any = type(value)
         for name in getattr(value, "__dict__", ()):
             is_cached = hasattr(inspect.getattr_static(kind, name, None), "__get__")
             if not (name in fields or name.startswith("_") or is_cached):
