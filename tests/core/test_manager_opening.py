@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
 import pytest
@@ -80,11 +80,13 @@ def test_f1_an_outage_is_the_same_in_the_short_way_and_in_the_long_one() -> None
 
 
 def test_a_store_that_suspends_although_it_says_that_it_never_waits_is_named() -> None:
+    class Waits:
+        def __await__(self) -> Generator[object, None, None]:
+            yield "a reply"
+
     class Suspending(MemoryStore):
         async def load(self, id: str) -> Record | None:
-            import asyncio
-
-            await asyncio.sleep(0)
+            await Waits()
             return None
 
     manager = make_manager(Suspending())

@@ -325,13 +325,16 @@ def _undeclared(value: Any, path: str = "") -> Iterator[str]:
         for inner in cast("Collection[object]", value):
             yield from _undeclared(inner, f"{path}[...]")
     elif (fields := field_values(value)) or not path:
-        kind: Any = type(value)
         for name in getattr(value, "__dict__", ()):
-            is_cached = hasattr(inspect.getattr_static(kind, name, None), "__get__")
-            if not (name in fields or name.startswith("_") or is_cached):
+            if not (name in fields or name.startswith("_") or _works_out(value, name)):
                 yield f"{path}.{name}".removeprefix(".")
         for name, inner in fields.items():
             yield from _undeclared(inner, f"{path}[...]" if are_dicts(value) else f"{path}.{name}")
+
+
+def _works_out(value: object, name: str) -> bool:
+    """Return whether a class has something of that name that works a value out, as a cached property does."""
+    return hasattr(inspect.getattr_static(type(value), name, None), "__get__")
 
 
 def _is_tuple(value: Any) -> bool:
