@@ -14,6 +14,9 @@ from tests.servers import UNMARKED, RedisServer, engines
 
 furnish()
 
+# Thousands of tests are made, and none of them is garbage.
+gc.disable()
+
 settings.register_profile(
     "ci",
     derandomize=True,
@@ -110,6 +113,7 @@ def pytest_collection_finish() -> None:
     """Let no collection of garbage go through all tests again: on a busy machine that outlasts tested time-outs."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
+from packaging.version import Version
 
-from tests.harness.locks import LOCKS, METADATA, ROOT, THIRD_PARTY, read_requirements
+from tests.harness.locks import LOCKS, METADATA, ROOT, THIRD_PARTY, Lock, read_requirements
 
 PIPS = Path(os.environ.get("SOJOURN_TEST_PIPS", ROOT / ".cache" / "pips"))
 # Releases of pip before 23.2 do not start on Python 3.12 and later.
@@ -25,6 +26,11 @@ RELEASES = [
     for pin in read_requirements(path)
     if sys.version_info < (3, 12) or not pin.specifier.contains("23.0.1")
 ]
+# A lock that stands beside another one is installed with that.
+BESIDE = {lock.beside for lock in LOCKS}
+INSTALLED = {lock.file: lock for lock in LOCKS if lock.file not in BESIDE and not lock.file.startswith("pips/")}
+OF_DEVELOPERS = "python/tools-lock.txt"
+NEWEST = max(RELEASES, key=lambda pin: max(Version(each.version) for each in pin.specifier))
 NEWER = "99999"
 
 
@@ -123,18 +129,30 @@ def run_pip(command: list[str | Path], pip: Path, index: Index, folder: Path) ->
     return {found.name: found.version for found in distributions(path=[str(site)])}
 
 
+def expect_the_pins(lock: Lock, pip: Path, index: Index, folder: Path) -> None:
+    folder.mkdir()
+    files = [lock.beside, lock.file] if lock.beside else [lock.file]
+    locks = [index.lock_for(file, folder) for file in files]
+    found = run_pip([ROOT / "dev", "install", folder / "venv" / "bin" / "python", *locks], pip, index, folder)
+    pins = [pin for pin in lock.pins() if pin.marker is None or pin.marker.evaluate()]
+    assert found == {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}, lock.file
+
+
 @pytest.mark.slow
-def test_newer_releases_do_not_change_what_the_locks_install(pip: Path, index: Index, tmp_path: Path):
-    # A lock that stands beside another one is installed with that.
-    covered = {lock.beside for lock in LOCKS} | {lock.file for lock in LOCKS if lock.file.startswith("pips/")}
-    for lock in [lock for lock in LOCKS if lock.file not in covered]:
-        folder = tmp_path / lock.file.replace("/", "-")
-        folder.mkdir()
-        files = [lock.beside, lock.file] if lock.beside else [lock.file]
-        locks = [index.lock_for(file, folder) for file in files]
-        found = run_pip([ROOT / "dev", "install", folder / "venv" / "bin" / "python", *locks], pip, index, folder)
-        pins = [pin for pin in lock.pins() if pin.marker is None or pin.marker.evaluate()]
-        assert found == {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}, lock.file
+def test_newer_releases_do_not_change_what_developers_install(pip: Path, index: Index, tmp_path: Path):
+    expect_the_pins(INSTALLED[OF_DEVELOPERS], pip, index, tmp_path / "tools")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pip",
+    [pytest.param(pin, marks=[] if pin is NEWEST else pytest.mark.long) for pin in RELEASES],
+    ids=str,
+    indirect=True,
+)
+def test_newer_releases_do_not_change_what_any_other_lock_installs(pip: Path, index: Index, tmp_path: Path):
+    for file in INSTALLED.keys() - {OF_DEVELOPERS}:
+        expect_the_pins(INSTALLED[file], pip, index, tmp_path / file.replace("/", "-"))
 
 
 @pytest.mark.slow
