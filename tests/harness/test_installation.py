@@ -26,6 +26,7 @@ def test_all_distributions_carry_one_version():
         "sojourn-contrib-fastapi",
         "sojourn-contrib-flask",
         "sojourn-contrib-litestar",
+        "sojourn-contrib-migrate",
         "sojourn-metrics-statsd",
         "sojourn-store-cookie",
         "sojourn-store-redis",

@@ -32,6 +32,7 @@ NEEDS = {
     "contrib-fastapi": {"fastapi"},
     "contrib-flask": {"flask"},
     "contrib-litestar": {"litestar"},
+    "contrib-migrate": {"cryptography", "msgspec"},
     "core": {"cryptography", "msgspec", "pluggy", "pydantic-settings"},
     "metrics-statsd": {"datadog"},
     "store-cookie": set(),

@@ -38,6 +38,7 @@ PACKAGES = (
     "sojourn_contrib_fastapi",
     "sojourn_contrib_flask",
     "sojourn_contrib_litestar",
+    "sojourn_contrib_migrate",
     "sojourn_metrics_statsd",
     "sojourn_store_cookie",
     "sojourn_store_redis",

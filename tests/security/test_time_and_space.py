@@ -22,6 +22,7 @@ import sojourn_contrib_django
 import sojourn_contrib_fastapi
 import sojourn_contrib_flask
 import sojourn_contrib_litestar
+import sojourn_contrib_migrate
 import sojourn_metrics_statsd
 import sojourn_store_cookie
 import sojourn_store_redis
@@ -39,6 +40,7 @@ PACKAGES = (
     sojourn_contrib_fastapi,
     sojourn_contrib_flask,
     sojourn_contrib_litestar,
+    sojourn_contrib_migrate,
     sojourn_metrics_statsd,
     sojourn_store_cookie,
     sojourn_store_redis,

@@ -26,6 +26,8 @@ T = TypeVar("T")
 _EXPIRY: Final = "_session_expiry"
 _OF_DJANGO: Final = frozenset({SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY, CSRF_SESSION_KEY})
 """What a login carries over although the session was another user's: Django has just written it."""
+_OF_ANOTHER: Final = "of another library"
+"""Stands for the key until it is known whether a session comes without one of ours, to be taken over."""
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
@@ -42,6 +44,8 @@ class SessionStore(SessionBase, Generic[T]):
 
     def __init__(self, session_key: str | None = None, request: Any = None) -> None:
         self._is_moving = self._is_bound = False
+        if session_key is None and request is not None and request.may_lead_to_session:
+            session_key = _OF_ANOTHER
         super().__init__(session_key)
         self.in_request = request is not None
         """Whether the middleware stores it when the request ends."""
@@ -77,7 +81,7 @@ class SessionStore(SessionBase, Generic[T]):
         """Return what is stored; a key that leads nowhere is dropped. Once it is open: what the store holds by now."""
         if self._frozen is not None:
             return SessionStore[T](self._session_key).load()
-        if self.typed.is_new:
+        if self.typed.is_new or self._session_key == _OF_ANOTHER:
             self._session_key = None
         values = {key: self._thaw(value) for key, value in self.typed.items()}
         self._frozen = {key: self._freeze(value) for key, value in values.items()}

@@ -59,16 +59,18 @@ BUILT_IN: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
 """What the core brings; looked up before any plugin."""
 
 _KNOWN_READERS: Final = (
-    "aiohttp-session",
+    "aiohttp-cookie",
+    "aiohttp-redis",
     "azutoolkit-cookie",
     "azutoolkit-redis",
     "django-cache",
     "django-cookie",
     "django-db",
     "express-session",
-    "flask-cookie",
+    "flask",
     "flask-session",
-    "litestar",
+    "litestar-cookie",
+    "litestar-redis",
     "starlette",
     "starsessions",
 )

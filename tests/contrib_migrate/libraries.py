@@ -1,0 +1,289 @@
+"""Applications on real instances of other libraries: they log in, say who it is, and keep the cookies of one browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import httpx
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from aiohttp_session import get_session, setup
+from aiohttp_session.cookie_storage import EncryptedCookieStorage
+from aiohttp_session.redis_storage import RedisStorage
+from flask import Flask, session
+from flask_session import Session as FlaskSession
+from litestar import Litestar, Request, get
+from litestar.middleware.session.client_side import CookieBackendConfig
+from litestar.middleware.session.server_side import ServerSideSessionConfig
+from litestar.stores.redis import RedisStore as LitestarStore
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from starlette.applications import Starlette
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starsessions import SessionAutoloadMiddleware
+from starsessions import SessionMiddleware as StarsessionsMiddleware
+from starsessions.stores.redis import RedisStore
+
+from sojourn import Reader
+from sojourn_contrib_migrate import (
+    AiohttpCookie,
+    AiohttpRedis,
+    ExpressRedis,
+    FlaskCookie,
+    FlaskSessionRedis,
+    LitestarCookie,
+    LitestarRedis,
+    StarletteCookie,
+    StarsessionsRedis,
+)
+
+SECRET = "the former application's secret, 43 letters"
+KEY = bytes(range(32))
+
+
+class Site(Protocol):
+    """An application and its one visitor."""
+
+    async def get(self, path: str) -> str:
+        """Return the answer to a request with the cookies that were set so far."""
+        ...
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies, as a browser would send them."""
+        ...
+
+
+class AsgiSite:
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def get(self, path: str) -> str:
+        return (await self._client.get(path)).text
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        return dict(self._client.cookies)
+
+
+@asynccontextmanager
+async def serve(app: Any) -> AsyncIterator[AsgiSite]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+        yield AsgiSite(client)
+
+
+async def starlette_login(request: Any) -> PlainTextResponse:
+    request.session["user_id"] = 7
+    return PlainTextResponse("")
+
+
+async def starlette_whoami(request: Any) -> PlainTextResponse:
+    return PlainTextResponse(str(request.session.get("user_id")))
+
+
+def starlette_app() -> Starlette:
+    return Starlette(routes=[Route("/login", starlette_login), Route("/whoami", starlette_whoami)])
+
+
+@asynccontextmanager
+async def starlette(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
+    async with serve(SessionMiddleware(starlette_app(), SECRET)) as site:
+        yield site, lambda _: StarletteCookie(SECRET)
+
+
+@asynccontextmanager
+async def starsessions(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
+    async with AsyncRedis.from_url(url) as client:
+        app = SessionAutoloadMiddleware(starlette_app())
+        app = StarsessionsMiddleware(app, RedisStore(connection=client), lifetime=3600, cookie_https_only=False)  # type: ignore[assignment]
+        async with serve(app) as site:
+            yield site, lambda end: StarsessionsRedis(client, end=end)
+
+
+class FlaskSite:
+    def __init__(self, app: Flask) -> None:
+        self._client = app.test_client()
+        self._name = str(app.config["SESSION_COOKIE_NAME"])
+
+    async def get(self, path: str) -> str:
+        return self._client.get(path).text
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        cookie = self._client.get_cookie(self._name)
+        return {} if cookie is None else {self._name: cookie.value}
+
+
+def flask_app(**config: Any) -> Flask:
+    app = Flask("former")
+    app.config.update(SECRET_KEY=SECRET, **config)
+
+    @app.get("/login")
+    def login() -> str:
+        session["user_id"] = 7
+        session.permanent = True
+        return ""
+
+    @app.get("/whoami")
+    def whoami() -> str:
+        return str(session.get("user_id"))
+
+    return app
+
+
+@asynccontextmanager
+async def flask(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
+    yield FlaskSite(flask_app()), lambda _: FlaskCookie(SECRET)
+
+
+def flask_session(serialization: Any, *, signed: bool = False) -> Old:
+    @asynccontextmanager
+    async def make(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
+        with Redis.from_url(url) as client:
+            app = flask_app(
+                SESSION_TYPE="redis",
+                SESSION_REDIS=client,
+                SESSION_SERIALIZATION_FORMAT=serialization,
+                SESSION_USE_SIGNER=signed,
+            )
+            FlaskSession(app)
+            yield (
+                FlaskSite(app),
+                lambda end: FlaskSessionRedis(
+                    client, serialization=serialization, secret_key=SECRET if signed else None, end=end
+                ),
+            )
+
+    return make
+
+
+@get("/login")
+async def litestar_login(request: Request[Any, Any, Any]) -> str:
+    request.set_session({"user_id": 7})
+    return ""
+
+
+@get("/whoami")
+async def litestar_whoami(request: Request[Any, Any, Any]) -> str:
+    return str(request.session.get("user_id"))
+
+
+@asynccontextmanager
+async def litestar_cookie(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
+    config = CookieBackendConfig(secret=KEY)
+    async with serve(Litestar([litestar_login, litestar_whoami], middleware=[config.middleware])) as site:
+        yield site, lambda _: LitestarCookie(KEY)
+
+
+@asynccontextmanager
+async def litestar_redis(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
+    async with AsyncRedis.from_url(url) as client:
+        stores = {"sessions": LitestarStore(client)}
+        middleware = [ServerSideSessionConfig().middleware]
+        async with serve(Litestar([litestar_login, litestar_whoami], middleware=middleware, stores=stores)) as site:  # type: ignore[arg-type]
+            yield site, lambda end: LitestarRedis(client, end=end)
+
+
+class AiohttpSite:
+    def __init__(self, client: TestClient[Any, Any]) -> None:
+        self._client = client
+
+    async def get(self, path: str) -> str:
+        return await (await self._client.get(path)).text()
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        return {cookie.key: cookie.value for cookie in self._client.session.cookie_jar}
+
+
+async def aiohttp_login(request: web.Request) -> web.Response:
+    (await get_session(request))["user_id"] = 7
+    return web.Response()
+
+
+async def aiohttp_whoami(request: web.Request) -> web.Response:
+    return web.Response(text=str((await get_session(request)).get("user_id")))
+
+
+@asynccontextmanager
+async def serve_aiohttp(storage: Any) -> AsyncIterator[AiohttpSite]:
+    app = web.Application()
+    setup(app, storage)
+    app.router.add_get("/login", aiohttp_login)
+    app.router.add_get("/whoami", aiohttp_whoami)
+    async with TestClient(TestServer(app)) as client:
+        yield AiohttpSite(client)
+
+
+@asynccontextmanager
+async def aiohttp_cookie(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
+    async with serve_aiohttp(EncryptedCookieStorage(KEY, max_age=3600)) as site:
+        yield site, lambda _: AiohttpCookie(KEY, max_age=3600)
+
+
+@asynccontextmanager
+async def aiohttp_redis(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
+    async with AsyncRedis.from_url(url) as client, serve_aiohttp(RedisStorage(client, max_age=3600)) as site:
+        yield site, lambda end: AiohttpRedis(client, max_age=3600, end=end)
+
+
+_SIGN = """
+const crypto = require('crypto')
+const [sid, secret] = process.argv.slice(1)
+const mac = crypto.createHmac('sha256', secret).update(sid).digest('base64').replace(/=+$/, '')
+process.stdout.write(encodeURIComponent('s:' + sid + '.' + mac))
+"""
+
+
+class ExpressSite:
+    """What express-session and connect-redis write, by Node's own crypto; they are on npm alone."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._sid = secrets.token_urlsafe(24)
+        self.cookies: dict[str, str] = {}
+
+    async def get(self, path: str) -> str:
+        key = f"sess:{self._sid}"
+        if path == "/login":
+            cookie = {"originalMaxAge": None, "expires": None, "httpOnly": True, "path": "/"}
+            await self._client.set(key, json.dumps({"cookie": cookie, "user_id": 7}), ex=86_400)
+            command = ["node", "-e", _SIGN, self._sid, SECRET]
+            done = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True)
+            made = done.stdout
+            assert quote(made, safe="%") == made
+            self.cookies = {"connect.sid": made}
+        kept = await self._client.get(key)
+        return str(json.loads(kept)["user_id"] if kept else None)
+
+
+@asynccontextmanager
+async def express(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
+    async with AsyncRedis.from_url(url) as client:
+        yield ExpressSite(client), lambda end: ExpressRedis(client, ["a newer secret", SECRET], end=end)
+
+
+Old = Callable[[str], AbstractAsyncContextManager[tuple[Site, Callable[[bool], Reader]]]]
+
+LIBRARIES: dict[str, Old] = {
+    "starlette": starlette,
+    "flask": flask,
+    "litestar-cookie": litestar_cookie,
+    "aiohttp-cookie": aiohttp_cookie,
+    "starsessions": starsessions,
+    "flask-session-msgpack": flask_session("msgpack"),
+    "flask-session-json": flask_session("json"),
+    "litestar-redis": litestar_redis,
+    "aiohttp-redis": aiohttp_redis,
+    "express-session": express,
+}
+IN_COOKIES = {"starlette", "flask", "litestar-cookie", "aiohttp-cookie"}
