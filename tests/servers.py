@@ -25,7 +25,8 @@ from redis.retry import Retry
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(10_240, 22_767)  # below the ephemeral ports, and the cluster bus (port + 10,000) as well
-UNMARKED = "SOJOURN_TEST_UNMARKED"
+# Not under the prefix of the settings, where every manager would look for one of this name.
+UNMARKED = "UNMARKED_TEST"
 """The environment variable that names the running test while it is not marked as one that needs a server."""
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
