@@ -744,6 +744,60 @@ def test_what_an_object_works_out_for_itself_is_no_misspelt_field() -> None:
     assert (session.data.home.street, session.data.memo) == ("Main St", 1)
 
 
+@dataclass
+class Clamped:
+    value: int = 0
+
+    def __post_init__(self) -> None:
+        self.value = min(self.value, 10)
+
+
+class Shout:
+    """A field that keeps another value than it was given."""
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return 0 if owner is None else owner.__dict__["value"]
+
+    def __set__(self, owner: Any, value: Any) -> None:
+        owner.__dict__["value"] = min(value, 10)
+
+
+@dataclass
+class Described:
+    value: int = Shout()  # type: ignore[assignment]
+
+
+@dataclass
+class Limited:
+    value: Annotated[int, msgspec.Meta(le=10)] = 0
+
+
+@dataclass
+class Around:
+    inner: list[Clamped] = field(default_factory=list)
+
+
+@pytest.mark.parametrize("serializer", ["json", "msgpack"])
+@pytest.mark.parametrize("kind", [Clamped, Described, Limited])
+def test_a_class_that_has_a_hand_in_its_values_is_compared_at_each_write(kind: Any, serializer: str) -> None:
+    made = builtin_serializer(serializer, kind)
+    assert made is not None
+    data = kind()
+    data.__dict__["value"] = 11  # as a library may do it
+    model = Model(kind, new=kind, serializer=made)
+    with pytest.raises(SerializationError, match="field value of"):
+        model.first(data)
+
+
+def test_a_class_with_a_hand_in_its_values_is_compared_inside_others_too() -> None:
+    made = builtin_serializer("json", Around)
+    assert made is not None
+    data = Around([Clamped(3)])
+    data.inner[0].value = 11
+    with pytest.raises(SerializationError, match=r"field inner\[0\].value of Around"):
+        Model(Around, new=Around, serializer=made).first(data)
+
+
 @attrs.define
 class Private:
     _token: str = ""

@@ -650,6 +650,8 @@ def test_a_read_decodes_in_one_call_and_a_write_encodes_once_and_looks_once(kind
     assert calls_of(lambda: plain.open(token)) == ["decode"]
     session = plain.open(token)
     session.data.count = 2
-    assert calls_of(lambda: plain.commit(session)) == ["settle", "_encoded", "encode", "decode"]
+    # Classes of attrs may have converters, so what is written of them is decoded and compared.
+    looks = ["decode", "_is_equal"] if kind == "attrs" else ["is_exact", "<lambda>"]
+    assert calls_of(lambda: plain.commit(session)) == ["settle", "_encoded", "encode", "_confirmed", *looks]
     migrating = make_manager(store, migrate=lambda fields: fields, **parts).blocking
     assert calls_of(lambda: migrating.open(token)) == ["load", "decode"]

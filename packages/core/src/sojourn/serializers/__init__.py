@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from sojourn.errors import ConfigurationError
-from sojourn.serializers.contract import Serializer, SerializerFactory
+from sojourn.serializers.contract import ExactSerializer, Serializer, SerializerFactory
 from sojourn.serializers.msgspec_models import (
     JsonSerializer,
     MsgpackSerializer,
@@ -20,6 +20,7 @@ from sojourn.serializers.msgspec_models import (
 from sojourn.serializers.pydantic_models import PydanticSerializer
 
 __all__ = [
+    "ExactSerializer",
     "JsonSerializer",
     "MsgpackSerializer",
     "PydanticSerializer",

@@ -38,5 +38,14 @@ class Serializer(Protocol[T]):
         ...
 
 
+@runtime_checkable
+class ExactSerializer(Protocol):
+    """A serializer that knows of most data that they come back as they are; a write then need not decode them to see."""
+
+    is_exact: Callable[[Any], bool] | None
+    """Tells whether all of the data is exactly of the types that the model declares, none of which changes on the way. False
+    says nothing, and what it raises counts as False. None: it knows of no data of this model."""
+
+
 SerializerFactory = Callable[[type[Any]], Serializer[Any]]
 """What a plugin offers: returns the serializer of a model; raises ConfigurationError when the model does not suit."""

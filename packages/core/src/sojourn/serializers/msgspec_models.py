@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, cast, get_origin, get_type_hints
+from types import MemberDescriptorType
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeGuard, TypeVar, cast, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -25,6 +26,14 @@ _DECLARE = "declare a dataclass, msgspec.Struct, TypedDict, attrs or pydantic mo
 _DEEPEST = 32
 """The most steps of a path, so that data which contains itself comes to an end."""
 _DECODE_PATH = re.compile(r"- at (?:`key` in )?`\$([^`]*)`\Z")
+IsExact: TypeAlias = Callable[[Any], bool]
+_KEPT: Final[dict[Any, type]] = {
+    inspect.StrType: str,
+    inspect.IntType: int,
+    inspect.FloatType: float,
+    inspect.BoolType: bool,
+    inspect.NoneType: type(None),
+}
 _MISSING_FIELD = re.compile(r"\AObject missing required field `([^`]*)`")
 
 
@@ -100,6 +109,7 @@ class StructuredSerializer(Generic[T]):
         "_model",
         "_plain",
         "_sure",
+        "is_exact",
         "known",
         "name",
     )
@@ -120,6 +130,8 @@ class StructuredSerializer(Generic[T]):
         self._sure = not (self._is_dict or self._finite_only)
         """Whether what msgspec has encoded needs no further check."""
         self._decode: Callable[[bytes], T] = self._format.decoder(model)
+        self.is_exact = shape.is_exact
+        """See `ExactSerializer`."""
 
     def encode(self, data: T) -> bytes:
         """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed."""
@@ -248,6 +260,7 @@ class Shape:
     holds_sets: bool
     holds_dicts: bool
     holds_floats: bool
+    is_exact: IsExact | None = dataclasses.field(repr=False)
 
 
 def model_name(model: type[Any]) -> str:
@@ -289,6 +302,7 @@ def inspect_model(model: type[Any], format_name: str) -> Shape:
         holds_sets=any(isinstance(node, inspect.SetType | inspect.FrozenSetType) for node in nodes),
         holds_dicts=anything or any(isinstance(node, inspect.DictType) for node in nodes),
         holds_floats=anything or any(isinstance(node, inspect.FloatType) for node in nodes),
+        is_exact=_exact(found),
     )
 
 
@@ -333,6 +347,61 @@ def _refuse_what_is_lost(model: str, path: str, node: msgspec.Struct, format_nam
                     )
         case _:
             pass
+
+
+def _kept_classes(node: msgspec.Struct) -> frozenset[type]:
+    """Return the classes of what a type without parts may hold; nothing where a value of them might not come back."""
+    if isinstance(node, inspect.UnionType):
+        found = [_kept_classes(each) for each in node.types]
+        return frozenset[type]().union(*found) if all(found) else frozenset()
+    kind = _KEPT.get(type(node))
+    # One with limits differs from a plain one; only the decoder looks at those.
+    return frozenset((kind,)) if kind is not None and node == type(node)() else frozenset()
+
+
+def _exact(node: msgspec.Struct, around: tuple[msgspec.Struct, ...] = ()) -> IsExact | None:
+    """Return what tells of a value that it is exactly of the type *node* and comes back as it is; None: nothing does."""
+    classes = _kept_classes(node)
+    if classes:
+        return lambda value: type(value) in classes
+    if isinstance(node, inspect.ListType) and node.min_length is node.max_length is None:
+        item, classes = _exact(node.item_type, around), _kept_classes(node.item_type)
+        if item is None or not classes:
+            return item and (lambda value: value.__class__ is list and all(map(item, value)))
+        return lambda value: value.__class__ is list and classes.issuperset(map(type, value))
+    if not isinstance(node, inspect.DataclassType | inspect.StructType) or any(each is node for each in around):
+        return None
+    checks = [(each.name, _kept_classes(each.type), _exact(each.type, (*around, node))) for each in node.fields]
+    if not _only_holds(node) or any(inside is None for _, _, inside in checks):
+        return None
+    kind: type[Any] = node.cls
+    scalars = [(name, next(iter(classes))) for name, classes, _ in checks if len(classes) == 1]
+    deeper = [(name, inside) for name, classes, inside in checks if inside is not None and len(classes) != 1]
+
+    def is_exact(value: Any) -> bool:
+        if type(value) is not kind:
+            return False
+        for name, expected in scalars:
+            if type(getattr(value, name)) is not expected:
+                return False
+        for name, inside in deeper:  # noqa: SIM110 - a generator costs as much as five fields
+            if not inside(getattr(value, name)):
+                return False
+        return True
+
+    return is_exact
+
+
+def _only_holds(node: inspect.DataclassType | inspect.StructType) -> bool:
+    """Return whether the class has no hand in how its objects are made, and makes nothing else of what is assigned."""
+    kind: Any = node.cls
+    if not isinstance(kind, type) or any(hasattr(kind, name) for name in ("__post_init__", "__attrs_attrs__")):
+        return False  # an alias, that of a generic, among them
+    names = [each.name for each in node.fields]
+    own = [vars(base)[name] for base in kind.__mro__ for name in names if name in vars(base)]
+    return not any(name[0] == "_" for name in names) and not any(
+        hasattr(each, "__set__") and not isinstance(each, MemberDescriptorType) for each in own
+    )
 
 
 def refusal(model: type[Any], serializer: str, error: Exception, check: Callable[[Any], object]) -> ConfigurationError:

@@ -23,7 +23,7 @@ import msgspec
 
 from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.merge import are_dicts, are_lists, carry, field_types, field_values, merge_models, merge_rules
-from sojourn.serializers import Serializer, builtin_serializer
+from sojourn.serializers import ExactSerializer, Serializer, builtin_serializer
 from sojourn.session.payload import Payload
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class Model(Generic[T]):
 
     __slots__ = (
         "_checks_types",
+        "_is_exact",
         "_others",
         "_rules",
         "decode",
@@ -76,6 +77,7 @@ class Model(Generic[T]):
         """What the application does to fields that another model wrote; None leaves them as they are."""
         self._checks_types = check_round_trip
         """Whether every write compares types as well; otherwise only where the data is not equal."""
+        self._is_exact = serializer.is_exact if isinstance(serializer, ExactSerializer) else None
         self._rules = merge_rules(model)
         self._others: dict[str, Serializer[T] | None] = {}
         self._refuse_a_model_that_does_not_survive()
@@ -139,23 +141,13 @@ class Model(Generic[T]):
 
         They are those of *base* when nothing but order or added defaults differs (DESIGN 3, step 6); otherwise what
         the fields of another model hold beyond this one is carried along. *encoded* spares encoding *data* again.
-
-        What was encoded is decoded before it may be stored: serializers need not check types on the way out, and a
-        value that does not come back would only be found when it is too late (FAILURES F15).
         """
         if encoded is None:
             encoded = self._encoded(data)
         if encoded == base.data:
             return encoded, base.model
         if base.model == self.schema_id:
-            # Every byte of it came from this encoder, so no other node's fields can be in it. The usual case of
-            # `_confirmed` is written out: most writes come by.
-            if not self._checks_types:
-                try:
-                    if self.decode(encoded) == data:
-                        return encoded, base.model
-                except Exception:  # noqa: BLE001, S110 - of a `==` as well; `_confirmed` says why
-                    pass
+            # Every byte of it came from this encoder, so no other node's fields can be in it.
             return self._confirmed(data, encoded), base.model
         before, stored = self._read(base)
         plain = self.encode(before)
@@ -210,7 +202,16 @@ class Model(Generic[T]):
         raise SerializationError(reason)
 
     def _confirmed(self, data: T, encoded: bytes) -> bytes:
-        """Return *encoded* once it decodes to equal data; raise SerializationError naming the field otherwise."""
+        """Return *encoded* once it is known to decode to equal data; raise SerializationError naming the field otherwise.
+
+        Serializers need not check types on the way out, and a value that does not come back would only be found when it is
+        too late (FAILURES F15). Where the serializer does not know, the data is decoded and compared.
+        """
+        try:
+            if self._is_exact is not None and self._is_exact(data):
+                return encoded
+        except Exception:  # noqa: BLE001, S110 - of a half-made object; the comparison says why
+            pass
         try:
             again = self.decode(encoded)
         except SerializationError as error:
