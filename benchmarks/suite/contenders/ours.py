@@ -18,6 +18,8 @@ PATIENCE = "10"
 """Seconds for a call to Redis: a machine that is busy elsewhere must not pass for an outage."""
 DEADLINE = "40"
 """Seconds for all calls of a request: four times that, as in the defaults."""
+PROBE = "20"
+"""Seconds for a probe of a breaker: at least those of a call."""
 
 
 def build(variant: str, place: Place, witness: Witness) -> Pair:
@@ -37,6 +39,7 @@ def manager(store: str, place: Place, **settings: Any) -> SessionManager[Account
     """Return a manager as an application builds it, from the store's name and the production preset."""
     os.environ["SOJOURN_REDIS_URL"] = place.redis_url
     os.environ["SOJOURN_REDIS_TIMEOUT"], os.environ["SOJOURN_REQUEST_DEADLINE"] = PATIENCE, DEADLINE
+    os.environ["SOJOURN_BREAKER_PROBE_DEADLINE"] = PROBE
     return SessionManager.from_settings(
         Account, SessionSettings(**{"preset": "production", "store": store, "secrets": [SECRET], **settings})
     )

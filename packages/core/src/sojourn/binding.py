@@ -103,8 +103,8 @@ class Peer(Struct, frozen=True):
     """Every Forwarded line (RFC 7239), in order."""
 
 
-ClientOf: TypeAlias = Callable[[], Client | None] | None
-"""Returns the client of a request when called: working it out costs more than reading a session."""
+PeerOf: TypeAlias = Callable[[], "Peer | Client"] | None
+"""Tells who sent a request when called: working it out costs more than reading a session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

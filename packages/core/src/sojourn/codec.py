@@ -24,7 +24,8 @@ COMPRESSED: Final = 1
 
 # Format, suite, flags, day, key id.
 _HEAD: Final = Struct(">BBBI8s")
-# Followed by the flags: what is not encrypted has neither day nor key.
+# By the flags: what is not encrypted has neither day nor key.
+_PLAIN_HEADS: Final = tuple(bytes((FORMAT, PLAIN, flags)) for flags in range(256))
 _PLAIN_HEAD: Final = bytes((FORMAT, PLAIN))
 # Version, absolute deadline.
 _BOUND: Final = Struct(">Qd")
@@ -113,7 +114,7 @@ class Codec:
                 plain, flags = packed, flags | COMPRESSED
         cipher = self._cipher
         if cipher is None:
-            return b"%b%c%b" % (_PLAIN_HEAD, flags, plain)
+            return _PLAIN_HEADS[flags] + plain
         # The box is kept for the day: deriving its key costs more than encrypting.
         day, sealing = int(now // _DAY), self._sealing
         if sealing is None or sealing[0] != day:

@@ -88,7 +88,7 @@ class SessionMiddleware:
         if response.status is not None and not response.has_left:
             response.send_head()
         # After a list the application has nothing left to do, not even in close(): one comparison serves head and end.
-        if body.__class__ is list and response.has_left and request.is_at_rest():
+        if body.__class__ is list and response.has_left and request.close_unchanged():
             return body if response.body is None else response.body
         return _Body(body, response)
 

@@ -127,7 +127,8 @@ class SessionMiddleware:
         else:
             if scope.get("session") is not placed:
                 _take_replacement(request, placed, scope)
-            await request.close()
+            if not request.close_unchanged():
+                await request.close()
         if request.ending is NOTHING and request.accessed:
             note_late_use(self._late, getattr(scope.get("route"), "path", None) or scope.get("path", "/"))
 
@@ -159,16 +160,11 @@ class SessionMiddleware:
         await response(scope, receive, send_wrapped)
 
     def _begin(self, scope: Scope) -> AsyncRequestSession[Any]:
-        cookies: str | list[str] = ""
+        lines: list[bytes] = []
         for key, value in scope["headers"]:
             if key == b"cookie":  # ASGI: names come in lower case; HTTP/2 may split the header (RFC 9113 8.2.3)
-                line = value.decode("latin-1")
-                if not cookies:
-                    cookies = line
-                elif isinstance(cookies, list):
-                    cookies.append(line)
-                else:
-                    cookies = [cookies, line]
+                lines.append(value)
+        cookies = b"; ".join(lines).decode("latin-1") if lines else ""
         # The peer is told by headers and address, not by the scope, which holds the request.
         request = self.sessions.begin(scope, cookies, partial(_peer, scope["headers"], scope.get("client")))
         if self._is_lazy:

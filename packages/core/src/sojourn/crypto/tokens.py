@@ -36,7 +36,7 @@ def is_token(value: str) -> bool:
 
 def token_id(token: str) -> str:
     """Return the id of a well-formed token: base64url of its SHA-256; stores see nothing else (SECURITY R2)."""
-    return b2a_base64(sha256(token.encode()).digest(), newline=False).translate(_TO_URL, b"=").decode("ascii")
+    return b2a_base64(sha256(token.encode()).digest(), newline=False).translate(_TO_URL).decode()[:TOKEN_LENGTH]
 
 
 def encode_bytes(raw: bytes) -> str:

@@ -36,7 +36,7 @@ class ClientSide:
         at = header.rfind(name)
         if at < 0:
             return ()
-        if (not at or header[at - 2 : at] == "; ") and header.rfind(name, 0, at) < 0:
+        if not at or (header[at - 2 : at] == "; " and header.rfind(name, 0, at) < 0):
             start = at + len(name)
             end = header.find(";", start)
             token = header[start:] if end < 0 else header[start:end]

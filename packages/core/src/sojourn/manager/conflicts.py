@@ -42,6 +42,7 @@ _NEVER_MERGED: Final = (
     "fingerprint",
     "client",
 )
+_OK: Final = Replaced.OK
 _BASE: Final = 0.005
 _CAP: Final = 0.05
 
@@ -113,7 +114,7 @@ async def _replace(engine: Engine[T], state: RequestState[T], payload: Payload, 
         state.record = record
         written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()), state)
         answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
-        if answer is Replaced.OK:
+        if answer is _OK:
             moved = token != state.token or state.is_cookie_stale
             state.adopt(written, payload, token, written="merged" if merged else "replaced", keep=not merged)
             if moved:

@@ -304,8 +304,10 @@ class Engine(Generic[T]):
 
     # -- who asks --------------------------------------------------------------------------------------------
 
-    def client(self, peer: Peer) -> Client:
+    def client(self, peer: Peer | Client) -> Client:
         """Return who sent a request, through trusted proxies only (SECURITY R31)."""
+        if isinstance(peer, Client):
+            return peer
         address = None
         if self.binds:  # nothing else asks for it
             address = self._proxies.address(peer.address, peer.x_forwarded_for, peer.forwarded)
@@ -336,7 +338,7 @@ class Engine(Generic[T]):
         """Bind a session that begins, or is logged into, to the client that sent the request (SECURITY R31)."""
         if not state.rebind:
             return
-        client = state.here() if state.here is not None else None
+        client = None if state.peer is None else self.client(state.peer())
         payload = state.change()
         payload.client = client.label if client is not None else ""
         payload.fingerprint = None

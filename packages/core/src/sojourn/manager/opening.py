@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Final, TypeVar, cast
 
-from sojourn.binding import ClientOf
+from sojourn.binding import PeerOf
 from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy, read_cookies
 from sojourn.crypto import TOKEN_PATTERN, is_token, token_id
@@ -71,7 +71,7 @@ def find_tokens(cookies: CookiePolicy, header: str) -> tuple[str, ...]:
     at = header.rfind(opening)
     if at < 0:
         return ()
-    if (not at or header[at - 2 : at] == "; ") and header.rfind(opening, 0, at) < 0:
+    if not at or (header[at - 2 : at] == "; " and header.rfind(opening, 0, at) < 0):
         found = _match_value(header, at + len(opening))
         if found is not None:
             return (found[0],)
@@ -197,7 +197,7 @@ async def reload(engine: Engine[T], state: RequestState[T]) -> bool:
             lookup = await look_up(engine, token, fresh=True)
     if lookup.error is not None:
         raise lookup.error
-    found = state_of(open_session(engine, lookup, state.here))
+    found = state_of(open_session(engine, lookup, state.peer))
     if found.record is not None and found.loaded is not None:
         state.outcome = LOADED
         state.adopt(found.record, found.loaded, found.token)
@@ -214,17 +214,17 @@ async def reload(engine: Engine[T], state: RequestState[T]) -> bool:
 # -- from a record to a session ----------------------------------------------------------------------------------
 
 
-def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> Session[T]:
+def open_session(engine: Engine[T], lookup: Lookup, peer: PeerOf = None) -> Session[T]:
     """Turn what was found into a session; no I/O.
 
     In this order: authenticate and decrypt, inflate, parse, check the clocks and the binding (SECURITY R24, R31).
     """
     record = lookup.record
     if record is None or lookup.outcome is not LOADED:
-        return _without_record(engine, lookup.outcome, lookup, client)
+        return _without_record(engine, lookup.outcome, lookup, peer)
     # Written out, as `Engine.open_record` has it: every request comes by. Comparisons with NaN are false, too.
     if not 0 <= record.idle_deadline <= record.absolute_deadline < END_OF_TIME or record.version > LAST_VERSION:
-        return _without_record(engine, LoadOutcome.CORRUPT, lookup, client)
+        return _without_record(engine, LoadOutcome.CORRUPT, lookup, peer)
     now = engine.clock.time()
     try:
         plain, flags = engine.codec.open(record.payload, record, now)
@@ -237,20 +237,20 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
         model = engine.model
         data = model.decode(payload.data) if model.migrate is None else model.load(payload)
     except FutureEnvelopeError:
-        return _without_record(engine, LoadOutcome.FUTURE, lookup, client)
+        return _without_record(engine, LoadOutcome.FUTURE, lookup, peer)
     except (CorruptEnvelopeError, SerializationError, *UNREADABLE):
-        return _without_record(engine, LoadOutcome.CORRUPT, lookup, client)
+        return _without_record(engine, LoadOutcome.CORRUPT, lookup, peer)
     if flags & STUB:
-        return _without_record(engine, LoadOutcome.CORRUPT, lookup, client)
+        return _without_record(engine, LoadOutcome.CORRUPT, lookup, peer)
     if payload.created_at > now + CLOCK_TOLERANCE:
-        return _without_record(engine, LoadOutcome.EXPIRED, lookup, client)
-    if payload.fingerprint is not None and engine.binds and not _is_bound_to(engine, payload, client):
+        return _without_record(engine, LoadOutcome.EXPIRED, lookup, peer)
+    if payload.fingerprint is not None and engine.binds and not _is_bound_to(engine, payload, peer):
         engine.events.event("rejected", record.id, principal=payload.principal, reason="binding", client=payload.client)
         if engine.binding.policy == "reject":
-            return _without_record(engine, LoadOutcome.BINDING, lookup, client, is_reported=True)
+            return _without_record(engine, LoadOutcome.BINDING, lookup, peer, is_reported=True)
     token, sent = lookup.token, lookup.sent_token
     state = RequestState(
-        engine, LOADED, sent, client, payload, payload, data, _STORED, token, record.id, record, token, payload, False
+        engine, LOADED, sent, peer, payload, payload, data, _STORED, token, record.id, record, token, payload, False
     )
     if token != sent:
         state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record, payload))
@@ -264,7 +264,7 @@ def open_session(engine: Engine[T], lookup: Lookup, client: ClientOf = None) -> 
 
 
 def _without_record(
-    engine: Engine[T], outcome: LoadOutcome, lookup: Lookup, client: ClientOf, *, is_reported: bool = False
+    engine: Engine[T], outcome: LoadOutcome, lookup: Lookup, peer: PeerOf, *, is_reported: bool = False
 ) -> Session[T]:
     """Return a new session, read-only where there may be a stored one, and report why."""
     sent = lookup.sent_token
@@ -274,12 +274,12 @@ def _without_record(
             engine.events.event("expired", rejected, reason="deadline")
         elif outcome in {LoadOutcome.UNKNOWN, LoadOutcome.CORRUPT, LoadOutcome.FUTURE}:
             engine.events.event("rejected", rejected, reason=outcome.value)
-    return Session(RequestState.of_nobody(engine, outcome, sent, client))
+    return Session(RequestState.of_nobody(engine, outcome, sent, peer))
 
 
-def _is_bound_to(engine: Engine[T], payload: Payload, client: ClientOf) -> bool:
+def _is_bound_to(engine: Engine[T], payload: Payload, peer: PeerOf) -> bool:
     """Compare under every key of the ring: the record may have been bound before the secrets were rotated."""
-    bound, sender = payload.fingerprint or b"", client() if client is not None else None
+    bound, sender = payload.fingerprint or b"", None if peer is None else engine.client(peer())
     prints = [engine.binding.fingerprint(sender, key.derive(FINGERPRINT)) or b"" for key in engine.ring.keys]
     # Every comparison is made, so that the time tells nothing of which key matched (SECURITY R7).
     if sum([hmac.compare_digest(here, bound) for here in prints]) == 0:

@@ -8,15 +8,14 @@ its body. A commit that fails replaces the application's answer; it is never rai
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
-from sojourn.binding import Client, ClientOf, Peer
+from sojourn.binding import Peer
 from sojourn.errors import (
     ConfigurationError,
     ResponseStartedError,
@@ -44,7 +43,9 @@ T = TypeVar("T")
 
 SERVER_ERROR: Final = 500
 """The lowest status that says that the request failed."""
+# Names of this module: before Python 3.12 to look up a member of an enum costs ten times as much.
 _READ_ONLY: Final = SessionState.READ_ONLY
+_CLEAR: Final = CookieAction.CLEAR
 _log: Final = logging.getLogger("sojourn.manager")
 
 
@@ -137,12 +138,8 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         # Once the response has started the cookie could not be sent.
         if engine.takeover is not None and lookup.outcome in takeover.LEADS_NOWHERE and not self.has_begun:
             with DeadlineScope(self._deadline):
-                lookup, self._claim = await takeover.look_up(engine, lookup, self._header, self._here)
+                lookup, self._claim = await takeover.look_up(engine, lookup, self._header, self._peer)
         self._lookup = lookup
-
-    @property
-    def _here(self) -> ClientOf:
-        return None if self._peer is None else partial(_client, self.engine, self._peer)
 
     @property
     def session(self) -> Session[T]:
@@ -196,8 +193,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
             else:
                 run_blocking(self.load_steps(engine))
                 lookup = self._lookup or NOTHING_FOUND
-        here = None if self._peer is None else partial(_client, engine, self._peer)  # `_here` without its frame
-        session = opening.open_session(engine, lookup, here)
+        session = opening.open_session(engine, lookup, self._peer)
         state = session._state  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
         if self.has_begun:
             state.head_sent = True
@@ -330,7 +326,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         if change is KEEP:
             return ACCESSED if accessed else NOTHING
         cookies = self.engine.cookies
-        if change.action is CookieAction.CLEAR:
+        if change.action is _CLEAR:
             return Ending(set_cookie=cookies.clear_header(), accessed=accessed, cookie_name=cookies.name)
         seconds = change.max_age
         if persistent is not None and state.record is not None:
@@ -342,12 +338,13 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
 
     # -- the end of the request ------------------------------------------------------------------------------
 
-    def is_at_rest(self) -> bool:
-        """Tell, without I/O, that closing has nothing to store."""
+    def close_unchanged(self) -> bool:
+        """Close and return True if the response has started and nothing is to be stored; else do nothing: call `close`."""
         state = self._state
-        return (self.ending is not None or self.has_begun) and (
-            state is None or (not self._flushes and is_unchanged(self.engine, state))
-        )
+        if not self.has_begun or self._flushes or not (state is None or is_unchanged(self.engine, state)):
+            return False
+        self.layers -= 1
+        return True
 
     def has_late_changes(self) -> bool:
         """Tell, without I/O, whether `close` would store something that the head came too early for."""
@@ -446,19 +443,18 @@ class AsyncRequestSession(RequestSession[T]):
         ending = self.finish_unchanged(status, resend=resend)
         return ending if ending is not None else await self.finish_changed(status, persistent, resend=resend)
 
-    async def finish_changed(
+    def finish_changed(
         self,
         status: int,
         persistent: bool | None = None,  # noqa: FBT001 - as `finish`
         *,
         resend: bool = False,
-    ) -> Ending:
+    ) -> Awaitable[Ending]:
         """Do what `finish` does once `finish_unchanged` has returned None."""
         engine = self.engine
         work = self.finish_steps(engine, status, persistent=persistent, resend=resend)
-        if engine.never_waits or (self._state is None and self._claim is None):
-            return await work
-        return await engine.shield(work)
+        is_idle = engine.never_waits or (self._state is None and self._claim is None)
+        return work if is_idle else engine.shield(work)
 
     async def close(self, error: BaseException | None = None) -> Ending:
         """Store what changed after the head, or with what the application raised only logout and destroy.
@@ -466,10 +462,10 @@ class AsyncRequestSession(RequestSession[T]):
         Raises ResponseStartedError for a change that needs a cookie (FAILURES F20). Send the answer of ``ending.error``
         if there is one; otherwise raise *error* again.
         """
-        self.layers -= 1
-        engine, state = self.engine, self._state
-        if error is None and self.has_begun and not self._flushes and (state is None or is_unchanged(engine, state)):
+        if error is None and self.close_unchanged():
             return NOTHING
+        self.layers -= 1
+        engine = self.engine
         work = self.close_steps(engine, error)
         if engine.never_waits or (self._state is None and self._claim is None):
             return await work
@@ -493,14 +489,10 @@ class BlockingRequestSession(RequestSession[T]):
 
     def close(self, error: BaseException | None = None) -> Ending:
         """See `AsyncRequestSession.close`."""
-        self.layers -= 1
-        if error is None and self.is_at_rest():
+        if error is None and self.close_unchanged():
             return NOTHING
+        self.layers -= 1
         return run_blocking(self.close_steps(self.engine, error))
-
-
-def _client(engine: Engine[Any], peer: Callable[[], Peer]) -> Client:
-    return engine.client(peer())
 
 
 def _is_departure(error: BaseException) -> bool:

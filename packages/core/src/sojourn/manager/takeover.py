@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
-from sojourn.binding import ClientOf
+from sojourn.binding import PeerOf
 from sojourn.cookies import read_cookies
 from sojourn.crypto import encode_bytes, new_token
 from sojourn.errors import SessionReadOnlyError, SessionUnavailableError, StoreUnavailableError, TooManySessionsError
@@ -55,7 +55,7 @@ def concerns(engine: Engine[Any], header: str) -> bool:
     return takeover is not None and any(read_cookies(header, reader.cookie_name) for reader in takeover.readers)
 
 
-async def look_up(engine: Engine[T], found: Lookup, header: str, here: ClientOf) -> tuple[Lookup, Claim | None]:
+async def look_up(engine: Engine[T], found: Lookup, header: str, peer: PeerOf) -> tuple[Lookup, Claim | None]:
     """Return what the foreign session of a request leads to, or *found*, which is nothing, where there is none."""
     takeover = engine.takeover
     if takeover is None or engine.clock.time() >= takeover.until:
@@ -64,7 +64,7 @@ async def look_up(engine: Engine[T], found: Lookup, header: str, here: ClientOf)
         for reader in takeover.readers:
             foreign = await _read(engine, reader, header)
             if foreign is not None:
-                return await _take(engine, reader, foreign, found, here)
+                return await _take(engine, reader, foreign, found, peer)
     except SessionUnavailableError as error:
         return Lookup(LoadOutcome.UNAVAILABLE, found.sent_token, error=error), None
     return found, None
@@ -107,7 +107,7 @@ async def _read(engine: Engine[T], reader: Reader, header: str) -> ForeignSessio
 
 
 async def _take(
-    engine: Engine[T], reader: Reader, foreign: ForeignSession, found: Lookup, here: ClientOf
+    engine: Engine[T], reader: Reader, foreign: ForeignSession, found: Lookup, peer: PeerOf
 ) -> tuple[Lookup, Claim | None]:
     """Create our session and claim the foreign one; follow the claim of whoever was first."""
     claims = _claims(engine)
@@ -115,7 +115,7 @@ async def _take(
     present = await claims.load(key, fresh=True)
     if present is None:
         nonce = new_token()
-        made = await _create(engine, foreign, here, nonce)
+        made = await _create(engine, foreign, peer, nonce)
         if made is None:
             return found, None
         record, token, principal = made
@@ -128,11 +128,11 @@ async def _take(
         if not engine.client_side:
             await rotation.take_back(engine, record.id)
         present = await claims.load(key, fresh=True)
-    return await _follow(engine, present, foreign, found, here), None
+    return await _follow(engine, present, foreign, found, peer), None
 
 
 async def _follow(
-    engine: Engine[T], present: Record | None, foreign: ForeignSession, found: Lookup, here: ClientOf
+    engine: Engine[T], present: Record | None, foreign: ForeignSession, found: Lookup, peer: PeerOf
 ) -> Lookup:
     """Return the session that a claim leads to while it is open; else the foreign session was replayed."""
     try:
@@ -142,7 +142,7 @@ async def _follow(
     token = opening.follow(engine, moved.id, moved) if moved is not None else None
     if moved is not None and token is not None:
         if engine.client_side:  # the same session in another cookie: its id is the same
-            made = await _create(engine, foreign, here, moved.id, moved.key_id)
+            made = await _create(engine, foreign, peer, moved.id, moved.key_id)
             token = made[1] if made is not None else None
         lookup = await opening.look_up(engine, token, fresh=True)
         if lookup.outcome is opening.LOADED or lookup.error is not None:
@@ -152,7 +152,7 @@ async def _follow(
 
 
 async def _create(
-    engine: Engine[T], foreign: ForeignSession, here: ClientOf, nonce: str, key_id: bytes | None = None
+    engine: Engine[T], foreign: ForeignSession, peer: PeerOf, nonce: str, key_id: bytes | None = None
 ) -> tuple[Record, str | None, str | None] | None:
     """Store what the application makes of a foreign session under the id that *nonce* leads to.
 
@@ -162,7 +162,7 @@ async def _create(
     successor = engine.successor(nonce, key_id)
     if engine.takeover is None or successor is None:
         return None
-    state: RequestState[T] = RequestState.of_nobody(engine, LoadOutcome.NONE, None, here)
+    state: RequestState[T] = RequestState.of_nobody(engine, LoadOutcome.NONE, None, peer)
     token, state.id, _ = successor
     state.token = None if engine.client_side else token
     state.ends_at = None if foreign.slides else foreign.expires_at

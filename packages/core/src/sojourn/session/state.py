@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sojourn.binding import ClientOf
+from sojourn.binding import PeerOf
 from sojourn.crypto import new_token, token_id
 from sojourn.errors import ResponseStartedError, SerializationError, SessionUnavailableError
 from sojourn.flash import Flash, json_copy
@@ -73,8 +73,8 @@ class RequestState(Struct, Generic[T], eq=False):
     rules: SessionRules[T]
     outcome: LoadOutcome
     sent_token: str | None
-    here: ClientOf
-    """Tells the client that sent this request, and the token before it."""
+    peer: PeerOf
+    """Tells who sent this request, and the token before it."""
     payload: Payload
     """Whose session it is and since when; as long as it is `loaded`, nothing of that changed."""
     base: Payload | None = None
@@ -128,12 +128,12 @@ class RequestState(Struct, Generic[T], eq=False):
 
     @staticmethod
     def of_nobody(
-        rules: SessionRules[M], outcome: LoadOutcome, sent_token: str | None = None, here: ClientOf = None
+        rules: SessionRules[M], outcome: LoadOutcome, sent_token: str | None = None, peer: PeerOf = None
     ) -> RequestState[M]:
         """Return the state of a new session; read-only where there may be a stored one that cannot be had."""
         now = rules.clock.time()
         payload = Payload(data=b"", created_at=now, issued_at=now)
-        state: RequestState[M] = RequestState(rules, outcome, sent_token, here, payload)
+        state: RequestState[M] = RequestState(rules, outcome, sent_token, peer, payload)
         if outcome is LoadOutcome.UNAVAILABLE or outcome is LoadOutcome.FUTURE:
             state.phase = SessionState.READ_ONLY
         return state
@@ -465,10 +465,12 @@ class RequestState(Struct, Generic[T], eq=False):
         absolute = payload.created_at + (lifetimes.absolute_timeout if lifetime is None else lifetime)
         # A new session and a login, perhaps at the same tick of the clock, begin both clocks anew.
         if record is not None and loaded is not None and not self.logged_in and loaded.created_at == payload.created_at:
-            absolute = min(absolute, record.absolute_deadline)
+            stored = record.absolute_deadline
+            absolute = min(absolute, stored)
         if self.ends_at is not None:
             absolute = min(absolute, self.ends_at)
-        return min(absolute, now + (lifetimes.idle_timeout if lifetime is None else lifetime)), absolute
+        idle = now + (lifetimes.idle_timeout if lifetime is None else lifetime)
+        return (min(absolute, idle)), absolute
 
     def is_touch_due(self, now: float) -> bool:
         """Tell whether this access moves the idle deadline, having used up the share of it that `touch_after` names."""

@@ -5,7 +5,7 @@ In prose and with an example: docs/stores.md and docs/write-a-plugin.md; executa
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import Field, fields, make_dataclass, replace
@@ -29,7 +29,7 @@ MOVED = 4
 
 def new_write_id() -> bytes:
     """Return a fresh random write id, under which one write may be repeated (FAILURES F6)."""
-    return secrets.token_bytes(WRITE_ID_BYTES)
+    return os.urandom(WRITE_ID_BYTES)
 
 
 class Clock(Protocol):
