@@ -195,7 +195,12 @@ class RedisStore:
         if len(value) > self._max_bytes:
             raise too_large(record, len(value), self._max_bytes)
         keys = [self._keys.session_key(record.id)]
-        arguments: list[Argument] = [pack_time(now), write_id, value, self._milliseconds_to_live(record, now)]
+        arguments: list[Argument] = [
+            pack_time(now),
+            write_id,
+            value,
+            milliseconds_to_live(record.deadline + self._kept(record), now),
+        ]
         if self._remote_index is not None:
             await self._remote_index.add(record, now)
         self._add_index(record, now, keys, arguments)
@@ -212,6 +217,8 @@ class RedisStore:
         *on_written* is called with the record if it was stored now, and not by an earlier call with that id.
         """
         now = self._clock.time()
+        # Only sessions have a label, and most of those that are written have one.
+        kept = self._kept(record) if record.index_label is None else self.keep_expired or 0.0
         before, after = pack_around(record)
         size = len(before) + SLOTS_BYTES + len(after)
         if size > self._max_bytes:
@@ -221,7 +228,7 @@ class RedisStore:
             pack_condition(expected, now, write_id),
             before,
             after,
-            self._milliseconds_to_live(record, now),
+            milliseconds_to_live(min(record.idle_deadline, record.absolute_deadline) + kept, now),
         ]
         # What is left of a session that ended is in no index.
         is_end = record.index_label is None and record.is_end
@@ -370,9 +377,6 @@ class RedisStore:
             return await call(own)
         finally:
             large.give_back(own)
-
-    def _milliseconds_to_live(self, record: Record, now: float) -> int:
-        return milliseconds_to_live(min(record.idle_deadline, record.absolute_deadline) + self._kept(record), now)
 
     def _add_index(self, record: Record, now: float, keys: list[bytes], arguments: list[Argument]) -> None:
         if record.index_label is None or self._remote_index is not None:
