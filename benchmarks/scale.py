@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from random import Random
 
-from benchmarks.scaling import entries, index, requests, weight
+from benchmarks.scaling import entries, index, many, requests, weight
 from benchmarks.scaling.section import Section
 from benchmarks.suite import page
 from benchmarks.suite.machine import cores, describe, pin
@@ -26,6 +26,9 @@ PARTS: dict[str, Part] = {
     "cache": lambda _redis, random: entries.local_cache(random),
     "index-memory": lambda redis, _random: index.sessions_of_a_user("memory", redis),
     "index-redis": lambda redis, _random: index.sessions_of_a_user("redis", redis),
+    "many-redis": lambda redis, _random: many.in_redis(redis),
+    "many-cluster": lambda _redis, _random: many.in_cluster(),
+    "many-memory": lambda _redis, _random: many.in_memory(),
     "size-memory": lambda redis, _random: requests.payload_size("memory", redis),
     "size-redis": lambda redis, _random: requests.payload_size("redis", redis),
     "in-flight": lambda redis, _random: requests.in_flight(redis),

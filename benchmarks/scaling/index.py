@@ -34,25 +34,25 @@ async def _sessions_of_a_user(store: str, redis: Running) -> Section:
     pauses: list[float] = []
     for size in SIZES:
         sessions: Any = manager(store, Place(redis.url), memory_max_sessions=2 * SIZES[-1])
-        await _log_in(sessions, "somebody else", 50)
+        await log_in(sessions, "somebody else", 50)
         present = 0
         while present < size:
-            present += await _log_in(sessions, "ada", min(AT_ONCE, size - present))
+            present += await log_in(sessions, "ada", min(AT_ONCE, size - present))
         await asyncio.sleep(0)
-        before = _server_seconds(redis)
+        before = server_seconds(redis)
         started = time.process_time()
-        await _log_in(sessions, "ada", ADDED, at_once=False)
-        adds.append((time.process_time() - started + _server_seconds(redis) - before) / ADDED)
+        await log_in(sessions, "ada", ADDED, at_once=False)
+        adds.append((time.process_time() - started + server_seconds(redis) - before) / ADDED)
         redis.server.command("CONFIG", "SET", "slowlog-log-slower-than", "500")
         redis.server.command("SLOWLOG", "RESET")
-        before = _server_seconds(redis)
+        before = server_seconds(redis)
         started = time.process_time()
         ended = await sessions.revoke_all("ada")
-        spent = time.process_time() - started + _server_seconds(redis) - before
+        spent = time.process_time() - started + server_seconds(redis) - before
         if ended != size + ADDED:
             raise AssertionError(f"{store}: {ended} sessions were revoked in place of {size + ADDED}")
         shares.append(spent / ended)
-        pause, command = _longest_command(redis)
+        pause, command = longest_command(redis)
         pauses.append(pause)
         rows.append([f"{size:,}", f"{adds[-1] * 1e6:.0f}", f"{shares[-1] * 1e6:.0f}", f"{pause:.1f}", command])
         await sessions.aclose()
@@ -66,7 +66,7 @@ async def _sessions_of_a_user(store: str, redis: Running) -> Section:
     return section
 
 
-async def _log_in(sessions: Any, principal: str, count: int, *, at_once: bool = True) -> int:
+async def log_in(sessions: Any, principal: str, count: int, *, at_once: bool = True) -> int:
     """Create sessions, as the middleware does."""
 
     async def log_in() -> None:
@@ -83,14 +83,14 @@ async def _log_in(sessions: Any, principal: str, count: int, *, at_once: bool = 
     return count
 
 
-def _server_seconds(redis: Running) -> float:
+def server_seconds(redis: Running) -> float:
     """Return the CPU seconds of the server so far."""
     with redis.server.client() as client:
         found: Any = client.info("cpu")
     return float(found["used_cpu_user"]) + float(found["used_cpu_sys"])
 
 
-def _longest_command(redis: Running) -> tuple[float, str]:
+def longest_command(redis: Running) -> tuple[float, str]:
     """Return the milliseconds of the slowest command since the last reset, and its name."""
     with redis.server.client() as client:
         found: Any = client.slowlog_get(128)

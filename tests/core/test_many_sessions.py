@@ -48,6 +48,10 @@ class Batching(MemoryStore):
         self.calls["delete_many"] += 1
         return [await super(Batching, self).delete(id, expected=version) for id, version in versions]
 
+    async def members_of(self, label: str) -> Sequence[str]:
+        self.calls["members_of"] += 1
+        return [*await super().ids_of(label), "A" * 43]
+
     async def scan_records(self) -> AsyncIterator[Record]:
         self.calls["scan_records"] += 1
         async for id in super().scan():
@@ -86,10 +90,10 @@ def test_the_bench_has_a_batching_store() -> None:
 def test_f34_a_list_and_a_page_are_read_in_batches() -> None:
     bench = Bench()
     assert len(bench.sessions.blocking.list("ada")) == MANY
-    assert bench.store.calls == {"load_many": BATCHES}
+    assert bench.store.calls == {"members_of": 1, "load_many": BATCHES}
     bench.store.calls.clear()
     page = bench.sessions.blocking.list("ada", limit=10)
-    assert (len(page.items), bench.store.calls) == (10, {"load_many": 1})
+    assert (len(page.items), bench.store.calls) == (10, {"members_of": 1, "load_many": 1})
 
 
 def test_f34_revoke_all_reads_and_ends_in_batches_and_tells_of_each() -> None:

@@ -56,6 +56,13 @@ class Keyspace:
             await self.leave_index(label, [id for id in batch if id not in right])
         return list(found)
 
+    async def members_of(self, label: str) -> list[str]:
+        """Return the members of an index, each once, whether their records live or not."""
+        found: dict[str, None] = {}
+        async for batch in self._member_batches(self._keys.index_key(label)):
+            found.update(dict.fromkeys(batch))
+        return list(found)
+
     async def _member_batches(self, index: bytes) -> AsyncIterator[list[str]]:
         """Yield the members of an index, some perhaps twice; none is missed because others are removed meanwhile."""
         cursor = 0

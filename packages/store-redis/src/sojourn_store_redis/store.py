@@ -295,6 +295,10 @@ class RedisStore:
         """Return the ids of the live records with that index label."""
         return await self._keyspace.ids_of(label)
 
+    async def members_of(self, label: str) -> Sequence[str]:
+        """Return what the index has under that label, which may name records that are no more."""
+        return await self._keyspace.members_of(label)
+
     def scan(self) -> AsyncIterator[str]:
         """Yield the id of every live record once; goes through the whole keyspace, so never on a request."""
         return self._keyspace.scan()

@@ -290,6 +290,13 @@ class GuardedStore:
         store = cast("IndexedStore", self.store)
         return self._call("ids_of", store.ids_of, (label,), self.reads, label=label)
 
+    def members_of(self, label: str) -> Coroutine[Any, Any, Sequence[str]]:
+        """Return those ids and perhaps many dead ones, for whoever reads the records; the same where that is no cheaper."""
+        store = self.store
+        if not isinstance(store, BatchingStore):
+            return self.ids_of(label)
+        return self._call("members_of", store.members_of, (label,), self.reads, label=label)
+
     def count(self) -> Coroutine[Any, Any, int]:
         """Return the number of records. The store is a ScannableStore: the manager has checked it."""
         return self._call("count", cast("ScannableStore", self.store).count, (), self.reads)

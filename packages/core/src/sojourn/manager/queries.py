@@ -5,7 +5,7 @@ Nothing here is called by a request of its own accord; going through all session
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Generic, TypeAlias, TypeVar, cast
@@ -144,7 +144,7 @@ class Queries(Generic[T]):
     async def _ids_to_list(self, principal: str) -> Sequence[str]:
         _require_text("list", "the principal", principal)
         self._require_index("list")
-        return await self._ids_of(principal)
+        return await self._ids_of(principal, self._engine.store.members_of)
 
     async def _infos(self, principal: str, ids: Sequence[str]) -> AsyncIterator[SessionInfo]:
         """Yield what there is to show of those *ids* that are live sessions of the principal."""
@@ -253,7 +253,8 @@ class Queries(Generic[T]):
         self._require_index("revoke_all")
         ended, seen = 0, {except_id}
         # until nothing new is found: a rotation or renewal may have moved a session to an id that was not listed yet
-        while fresh := [id_ for id_ in await self._ids_of(principal) if id_ not in seen]:
+        ask = engine.store.ids_of
+        while fresh := [id_ for id_ in await self._ids_of(principal, ask) if id_ not in seen]:
             seen.update(fresh)
             for start in range(0, len(fresh), _TOGETHER):
                 async for is_ended in self._revoke_together(fresh[start : start + _TOGETHER], except_id):
@@ -296,7 +297,7 @@ class Queries(Generic[T]):
         payload = self._payload(record) if moves else None
         return payload is not None and payload.follows in moves
 
-    async def _ids_of(self, principal: str) -> Sequence[str]:
+    async def _ids_of(self, principal: str, ask: Callable[[str], Awaitable[Sequence[str]]]) -> Sequence[str]:
         """Ask under every key of the ring: the index may date from before the secrets were rotated (SECURITY R25).
 
         All but the last are asked twice, for a session may be indexed anew under another key in between.
@@ -305,7 +306,7 @@ class Queries(Generic[T]):
         labels = self._engine.ring.labels(PRINCIPAL, principal)
         with self._engine.deadline_scope():
             for label in (*labels, *labels[:-1]):
-                ids.update(dict.fromkeys(await self._engine.store.ids_of(label)))
+                ids.update(dict.fromkeys(await ask(label)))
         return list(ids)
 
     async def ids(self) -> AsyncIterator[str]:

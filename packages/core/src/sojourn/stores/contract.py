@@ -308,6 +308,10 @@ class BatchingStore(Protocol):
         """Return what ``delete`` would return for each id and its expected version, in their order."""
         ...
 
+    async def members_of(self, label: str) -> Sequence[str]:
+        """Return at least the ids that ``ids_of`` returns, without a look at the records: whoever asks reads them next."""
+        ...
+
     def scan_records(self) -> AsyncIterator[Record]:
         """Yield every record that is live from before the call until after it, in no order, each once."""
         ...

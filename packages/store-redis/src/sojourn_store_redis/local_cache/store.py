@@ -142,6 +142,10 @@ class LocallyCachedStore:
         """Return the ids of the live records with that index label, from the server."""
         return await self._store.ids_of(label)
 
+    async def members_of(self, label: str) -> Sequence[str]:
+        """Return what the index has under that label, which may name records that are no more."""
+        return await self._store.members_of(label)
+
     def scan(self) -> AsyncIterator[str]:
         """Yield the id of every live record once, from the server."""
         return self._store.scan()
