@@ -18,7 +18,8 @@ import pytest
 import redis
 
 from sojourn import SessionManager, new_secret
-from sojourn.errors import SessionUnavailableError, StoreUnavailableError
+from sojourn.crypto import token_id
+from sojourn.errors import BreakerOpenError, SessionUnavailableError, StoreUnavailableError
 from sojourn.session import LoadOutcome
 from sojourn.settings import SessionSettings
 from sojourn.stores import StoreIO
@@ -311,6 +312,58 @@ def test_f14_a_server_without_memory_is_an_outage_for_writes_alone(
     session.data.note = "later"
     site.run("commit", session)
     assert site.read(token).note == "later"
+
+
+def test_f27_readers_are_served_however_many_writes_a_server_without_memory_refused(
+    make_site: Callable[..., Site], clean_redis: RedisServer
+) -> None:
+    site = make_site(clean_redis.url, breaker_minimum_calls=4, breaker_open_for="30s", retry_attempts=0)
+    token = site.begin(note="before")
+    clean_redis.command("CONFIG", "SET", "maxmemory", "1")
+    refusals: list[bool] = []
+    try:
+        for _ in range(12):
+            session = site.run("open", token)
+            assert session.outcome is LoadOutcome.LOADED
+            session.data.count += 1
+            with pytest.raises(SessionUnavailableError) as refused:
+                site.run("commit", session)
+            refusals.append(isinstance(refused.value, BreakerOpenError))
+    finally:
+        clean_redis.command("CONFIG", "SET", "maxmemory", "0")
+    assert refusals[-1], "the breaker of writes is open"
+    assert site.read(token).note == "before"
+
+
+def test_f28_the_first_call_after_a_freeze_that_the_breaker_lets_through_is_answered_and_closes_it(
+    make_site: Callable[..., Site],
+) -> None:
+    with RedisServer() as server:
+        site = make_site(
+            server.url, timeout="200ms", breaker_minimum_calls=4, breaker_open_for="200ms", retry_attempts=0
+        )
+        token = site.begin(note="before")
+        server.freeze()
+        outcomes = [site.run("open", token).outcome for _ in range(8)]
+        assert set(outcomes) == {LoadOutcome.UNAVAILABLE}
+        server.thaw()
+        wait_until(lambda: bool(server.command("PING")), "the server is not back")
+        engine = (site.manager if site.is_async else site.manager.blocking.manager).engine
+        met: list[str] = []
+        wait_until(lambda: _is_served(site, engine, token, met), f"nobody is served: {met}", 20.0)
+        assert set(met) <= {"breaker open"}
+        assert site.read(token).note == "before"
+
+
+def _is_served(site: Site, engine: Any, token: str, met: list[str]) -> bool:
+    try:
+        found = site.driver.run(
+            engine.store.load(token_id(token)), StoreIO.ASYNC if site.is_async else StoreIO.BLOCKING
+        )
+    except SessionUnavailableError as error:
+        met.append(error.kind)
+        return False
+    return found is not None
 
 
 @pytest.mark.parametrize("kind", ["asyncio"])
