@@ -41,9 +41,9 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-SERVER_FIXTURES = {"redis_server", "valkey_server", "any_redis_server"}
+SERVER_FIXTURES = {"redis_server", "valkey_server", "any_redis_server", "postgres_server"}
 BROWSER_FIXTURES = {"playwright"}
-STARTERS = {"RedisServer", "SentinelSetup", "ClusterSetup", "StatsdServer", "Shop", "WebServer"}
+STARTERS = {"PostgresServer", "RedisServer", "SentinelSetup", "ClusterSetup", "StatsdServer", "Shop", "WebServer"}
 """What starts a process that listens on a port."""
 
 

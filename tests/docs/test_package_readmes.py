@@ -24,6 +24,7 @@ WITH_AN_EXAMPLE = {
     "contrib-flask",
     "contrib-litestar",
     "store-redis",
+    "store-sql",
     "testing",
 }
 
@@ -164,3 +165,20 @@ async def test_the_example_of_redis_makes_a_store_without_connecting(monkeypatch
     module = run(monkeypatch, "shop", *blocks(page("packages/store-redis/README.md")))
     await module.store.aclose()
     await module.client.aclose()
+
+
+def test_the_example_of_sql_stores_orders_and_the_cart_together(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOJOURN_PRESET", "testing")
+    shop = run(monkeypatch, "shop", *blocks(page("packages/store-sql/README.md")))
+    session = shop.sessions.blocking.open(None)
+    session.data.books.append("emma")
+    token = shop.sessions.blocking.commit(session).token
+    session = shop.sessions.blocking.open(token)
+    shop.buy(session)
+    assert shop.sessions.blocking.open(token).data.books == []
+    with shop.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT book FROM orders").all() == [("emma",)]
+    shop.engine.dispose()

@@ -6,6 +6,7 @@ ENTRY_POINTS = {
     "store-cookie": "sojourn_store_cookie",
     "store-redis": "sojourn_store_redis",
     "store-clustered-redis": "sojourn_store_redis",
+    "store-sql": "sojourn_store_sql",
     "metrics-statsd": "sojourn_metrics_statsd",
 }
 
@@ -30,6 +31,7 @@ def test_all_distributions_carry_one_version():
         "sojourn-metrics-statsd",
         "sojourn-store-cookie",
         "sojourn-store-redis",
+        "sojourn-store-sql",
         "sojourn-testing",
     ]
     assert len({version(name) for name in names}) == 1

@@ -37,6 +37,7 @@ NEEDS = {
     "metrics-statsd": {"datadog"},
     "store-cookie": set(),
     "store-redis": {"redis"},
+    "store-sql": {"psycopg", "sqlalchemy"},
     "testing": set(),
 }
 
@@ -211,10 +212,19 @@ def test_naming_one_plugin_imports_that_one_alone(everything: Environment) -> No
 
 def test_our_plugins_are_found_without_importing_them(everything: Environment) -> None:
     code = "import json, sojourn.plugins as p; print(json.dumps([x.entry_point for x in p.installed()]))"
-    assert everything.answer(code) == ["metrics-statsd", "store-clustered-redis", "store-cookie", "store-redis"]
+    assert everything.answer(code) == [
+        "command-sql",
+        "metrics-statsd",
+        "store-clustered-redis",
+        "store-cookie",
+        "store-redis",
+        "store-sql",
+    ]
 
 
-@pytest.mark.parametrize("plugin", ["metrics-statsd", "store-clustered-redis", "store-cookie", "store-redis"])
+@pytest.mark.parametrize(
+    "plugin", ["metrics-statsd", "store-clustered-redis", "store-cookie", "store-redis", "store-sql"]
+)
 def test_a_plugin_of_ours_answers_to_its_name(plugin: str, everything: Environment) -> None:
     kind, _, name = plugin.partition("-")
     code = f"""

@@ -7,8 +7,9 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
+import psycopg
 import pytest
 from flask.json.tag import TaggedJSONSerializer
 from msgspec import Struct
@@ -25,6 +26,7 @@ from sojourn.testing import FakeClock
 from sojourn_cli import command
 from sojourn_contrib_flask.interface import FlaskSession
 from sojourn_store_redis import Address, ClusteredRedisStore, RedisStore
+from sojourn_store_sql import SqlStore, address, connections
 from sojourn_testing.browser import Reply, Request
 from sojourn_testing.model import Create, Replace
 from tests.core.models import make_manager
@@ -42,11 +44,13 @@ PACKAGES = (
     "sojourn_metrics_statsd",
     "sojourn_store_cookie",
     "sojourn_store_redis",
+    "sojourn_store_sql",
     "sojourn_testing",
 )
 NUMBERS = {"bool", "int", "float", "float | None", "int | None", "Moment", "datetime", "datetime | None"}
 """The types of fields that hold no text and no object; what has one of these may be shown."""
 HARMLESS = {
+    "sojourn_store_sql.statements.Statement": {"text", "query", "constants", "expression"},
     "sojourn.adapters.LiveSession": {"outcome", "id"},
     "sojourn.binding.Binding": {"policy"},
     "sojourn.binding.Client": {"address", "user_agent"},
@@ -104,6 +108,7 @@ HARMLESS = {
 }
 """What else a class may show of its fields: names, ids, and objects of classes that are looked at themselves."""
 SECRET, PRINCIPAL, DATA = "s" * 21 + new_secret(), "ada@example.com", "the data of somebody"
+SQL_URL = f"postgresql://me:{SECRET}@localhost:1/shop"
 
 
 def session() -> Any:
@@ -165,6 +170,11 @@ BUILT: dict[str, Callable[[], object]] = {
     "sojourn_store_redis.local_cache.store.LocallyCachedStore": lambda: _clustered().blocking_twin(),
     "sojourn_store_redis.store.RedisStore": redis_store,
     "sojourn_store_redis.store.TwinnedRedisStore": redis_store,
+    "sojourn_store_sql.address.Address": lambda: address.Address(url=SQL_URL),
+    "sojourn_store_sql.connections.BlockingConnection": lambda: _unopened(connections.BlockingConnection),
+    "sojourn_store_sql.connections.SuspendingConnection": lambda: _unopened(connections.SuspendingConnection),
+    "sojourn_store_sql.store.SqlStore": lambda: cast("Any", SqlStore.from_url(SQL_URL)).blocking_twin(),
+    "sojourn_store_sql.store.TwinnedSqlStore": lambda: SqlStore.from_url(SQL_URL),
     "sojourn_testing.fakes.FakeClock": FakeClock,
     "sojourn.manager.engine.Lookup": lambda: Lookup(LoadOutcome.LOADED, SECRET, SECRET, record()),
     "sojourn.session.transitions.CookieChange": lambda: CookieChange(CookieAction.SET, SECRET),
@@ -174,6 +184,13 @@ BUILT: dict[str, Callable[[], object]] = {
     "sojourn_testing.model.Replace": lambda: Replace(record(), 1, bytes(8)),
 }
 """One of each class that prints itself in a way of its own and needs more than marked fields."""
+
+
+def _unopened(kind: Any) -> object:
+    """Return a connection that failed to open."""
+    found = psycopg.pq.PGconn.connect_start(f"host=127.0.0.1 port=1 password={SECRET}".encode())
+    found.finish()
+    return kind(found)
 
 
 def record() -> Record:

@@ -26,6 +26,7 @@ import sojourn_contrib_migrate
 import sojourn_metrics_statsd
 import sojourn_store_cookie
 import sojourn_store_redis
+import sojourn_store_sql
 from sojourn.binding import Client
 from sojourn.codec import COMPRESSED, Codec, CorruptEnvelopeError
 from sojourn.crypto import BUILTIN_CIPHERS, KeyRing, decode_bytes, encode_bytes, token_id
@@ -44,6 +45,7 @@ PACKAGES = (
     sojourn_metrics_statsd,
     sojourn_store_cookie,
     sojourn_store_redis,
+    sojourn_store_sql,
 )
 SOURCES = sorted(path for package in PACKAGES for path in Path(str(package.__file__)).parent.rglob("*.py"))
 MEGABYTE = 1 << 20

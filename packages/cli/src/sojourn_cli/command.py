@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 import click
@@ -25,6 +26,8 @@ _EVERY: Final = 1000
 """How many sessions are sealed between two lines of progress, where no terminal shows it."""
 _WIDE: Final = 1_000_000
 """The width of a table that nobody looks at, in columns: more than its lines have."""
+_COMMAND: Final = "command-"
+"""How the entry point of a package's command begins."""
 _NOT_SET: Final = "-"
 """How a value that is not set is written."""
 
@@ -62,7 +65,21 @@ def _warnings_on_standard_error() -> Generator[None]:
 
 
 class _Commands(click.Group):
-    """A group of commands whose output may be read by one that stops early, such as ``head``."""
+    """Our commands and those of packages, whose output may be read by one that stops early, such as ``head``.
+
+    A package offers one by the entry point ``command-<name>`` of the group ``sojourn``; it is imported when it is named.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(ctx), *_commands_of_packages()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of that name, or None."""
+        found = super().get_command(ctx, cmd_name)
+        if found is None and (point := _commands_of_packages().get(cmd_name)) is not None:
+            found = point.load()
+        return found
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that was named."""
@@ -72,6 +89,11 @@ class _Commands(click.Group):
             # What is still buffered goes nowhere, so that Python does not fail to write it when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return WELL
+
+
+def _commands_of_packages() -> dict[str, EntryPoint]:
+    points = entry_points(group="sojourn")
+    return {point.name.removeprefix(_COMMAND): point for point in points if point.name.startswith(_COMMAND)}
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,7 +125,9 @@ def plugins(*, as_json: bool) -> int:
     ]
     for plugin in found:
         note = "CONFLICT: uninstall all distributions but one" if plugin.conflict else ""
-        if plugin.kind not in BUILT_IN:
+        if plugin.kind == "command":
+            note = f"sojourn {plugin.name}"
+        elif plugin.kind not in BUILT_IN:
             note = f"nothing asks for a {plugin.kind!r}"
         rows.append((plugin.kind, plugin.name, f"{plugin.distribution} {plugin.version}", note))
     _print_table(("KIND", "NAME", "FROM", ""), rows)
@@ -156,7 +180,8 @@ def _variables_of_plugins() -> list[tuple[str, str]]:
     known = {SessionSettings.variable_of(name) for name in SessionSettings.model_fields}
     found: list[tuple[str, str]] = []
     for variable in sorted({name.upper() for name in os.environ} - known):
-        owners = [plugin.entry_point for plugin in installed() if variable.startswith(plugin.prefix)]
+        readers = [plugin for plugin in installed() if plugin.kind != "command"]
+        owners = [plugin.entry_point for plugin in readers if variable.startswith(plugin.prefix)]
         if owners:
             found.append((variable, owners[0]))
     return found

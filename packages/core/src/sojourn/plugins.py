@@ -80,6 +80,7 @@ KNOWN_DISTRIBUTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "store-cookie": "sojourn-store-cookie",
         "store-redis": "sojourn-store-redis",
         "store-clustered-redis": "sojourn-store-redis",
+        "store-sql": "sojourn-store-sql",
         "metrics-statsd": "sojourn-metrics-statsd",
         **{f"reader-{name}": "sojourn-contrib-migrate" for name in _KNOWN_READERS},
     }

@@ -1,0 +1,283 @@
+"""The store ``sql``: records in a table of PostgreSQL or SQLite.
+
+Every method is one statement, which decides in the database whether it may happen; only why one changed nothing is asked
+with a second one. The clock is that of the node, as for every store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from itertools import count
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Table
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from sojourn.errors import ConfigurationError, SessionTooLargeError, StoreUnavailableError
+from sojourn.stores import SYSTEM_CLOCK, WRITE_ID_BYTES, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
+from sojourn_store_sql.address import Address
+from sojourn_store_sql.connections import Database, Outcome
+from sojourn_store_sql.engines import EngineDatabase, run_on
+from sojourn_store_sql.errors import CLIENT_ERRORS, mapped
+from sojourn_store_sql.schema import make_table, upgrade
+from sojourn_store_sql.statements import Row, Statement, Statements, Values
+
+DEFAULT_NAMESPACE: Final = "sojourn"
+DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
+_CLEAN_UP_EVERY: Final = 16
+"""How many sessions begin for each clean-up."""
+
+
+_JOINED: Final[ContextVar[tuple[object, AsyncConnection | Connection] | None]] = ContextVar(
+    "sojourn_sql_joined", default=None
+)
+"""The data of a store, and the connection whose transaction its statements take part in."""
+
+
+class SqlStore:
+    """A store over the *engine* of the application, an ``AsyncEngine`` or an ``Engine``, or with ``from_url`` over its own.
+
+    The time-outs of an engine of the application are the application's, which also closes it. SessionTooLargeError beyond
+    *max_bytes* of payload. *create_table* is called where the table is missing.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine | Engine | Database,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        clock: Clock = SYSTEM_CLOCK,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        encrypt: bool | None = None,
+        create_table: Callable[[], object] | None = None,
+    ) -> None:
+        self._database: Database = EngineDatabase(engine) if isinstance(engine, AsyncEngine | Engine) else engine
+        self.io: StoreIO = self._database.io
+        self.namespace = namespace
+        """The beginning of the name of the table, bound into every sealed record."""
+        self.encrypt = encrypt
+        """Whether the manager seals the payload; None leaves that to the settings of the manager."""
+        self.table = make_table(namespace)
+        """The table, for SQLAlchemy."""
+        self.keep_expired: float | None = None
+        """Seconds after its deadline for which ``load`` still returns a session, None for 0 (FAILURES F33)."""
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._create_table = create_table
+        self._statements = Statements(self.table, self._database.dialect)
+        self._created = count(1)
+        self._data: object = self
+        """The store on this data that the application has, of which this one may be the twin."""
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> SqlStore:
+        """Return a store with its own connections; *options* are those of Address and of this class."""
+        own = {name: options.pop(name) for name in ("namespace", "clock", "max_bytes", "encrypt") if name in options}
+        return open_store(Address(url=url, **options), **own)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._database.address} table={self.table.name!r} io={self.io.value}>"
+
+    @contextmanager
+    def joined(self, connection: AsyncConnection | Connection) -> Generator[None]:
+        """Have this store's calls take part in the transaction of *connection*, until the end of the ``with`` block.
+
+        What is saved there is stored when the application commits, with its own data, and is gone when that is rolled
+        back; then call ``session.reload()``.
+        """
+        token = _JOINED.set((self._data, connection))
+        try:
+            yield
+        finally:
+            _JOINED.reset(token)
+
+    async def load(self, id: str) -> Record | None:
+        """Return the record, or None when it is absent or expired, a session longer ago than it is kept."""
+        now = self._clock.time()
+        for row in (await self._run(self._statements.load, "load", the_id=id, now=self._kept_from(now)))[0]:
+            record = Record(id, row[0], bytes(row[1]), row[2], row[3], row[4], _write_ids(row[5:]))
+            return record if record.is_session or not record.is_expired(now) else None
+        return None
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        """Store a record that is absent so far; OK again for the same *write_id*."""
+        values = self._content(record, write_id)
+        if (await self._run(self._statements.create, "create", **values))[1] == 1:
+            if next(self._created) % _CLEAN_UP_EVERY == 0:
+                with suppress(StoreUnavailableError):  # the session has begun, and somebody else will clean up
+                    start, now = secrets.token_urlsafe(32), self._kept_from(self._clock.time())
+                    await self._run(self._statements.clean_up, "clean-up", start=start, now=now)
+            return Created.OK
+        return Created.EXISTS
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        """Replace the record whose version is *expected*; OK again for the same *write_id*."""
+        values = self._content(record, write_id)
+        if (await self._run(self._statements.replace, "replace", expected=expected, **values))[1] == 1:
+            return Replaced.OK
+        present = await self._explain(record.id)
+        if present is not None and write_id in _write_ids(present[1:]):
+            return Replaced.OK
+        return Replaced.GONE if _was_absent(present, expected) else Replaced.CONFLICT
+
+    async def touch(self, id: str, idle_deadline: float) -> bool:
+        """Move the idle deadline forward, at most to the absolute deadline; tell whether the record is present."""
+        return (await self._run(self._statements.touch, "touch", the_id=id, new_idle_deadline=idle_deadline))[1] == 1
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        """Delete the record, if *expected* is given only at that version."""
+        if expected is None:
+            changed = (await self._run(self._statements.delete, "delete", the_id=id))[1]
+            return Deleted.OK if changed else Deleted.GONE
+        if (await self._run(self._statements.delete_expected, "delete", the_id=id, expected=expected))[1]:
+            return Deleted.OK
+        return Deleted.GONE if _was_absent(await self._explain(id), expected) else Deleted.CONFLICT
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        """Return the ids of the live records with that index label."""
+        return [str(row[0]) for row in (await self._run(self._statements.ids_of, "ids_of", label=label))[0]]
+
+    async def scan(self) -> AsyncIterator[str]:
+        """Yield the id of every live record once, in pages."""
+        async for id in self._scan(self._statements.scan):
+            yield id
+
+    async def scan_sessions(self) -> AsyncIterator[str]:
+        """Yield the ids that ``scan`` yields, but only those of sessions."""
+        async for id in self._scan(self._statements.scan_sessions):
+            yield id
+
+    async def count(self) -> int:
+        """Return the number of sessions, by one statement that goes through the table."""
+        return int((await self._run(self._statements.count, "count"))[0][0][0])
+
+    async def clear(self) -> None:
+        """Delete every record of this namespace."""
+        await self._run(self._statements.clear, "clear")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait as the driver waits."""
+        if self.io is StoreIO.ASYNC:
+            await asyncio.sleep(seconds)
+        else:
+            time.sleep(seconds)  # noqa: ASYNC251 - a blocking store never suspends
+
+    async def aclose(self) -> None:
+        """Close idle connections; an engine of the application stays open."""
+        await self._database.aclose()
+
+    async def _run(self, statement: Statement, operation: str, **values: Any) -> Outcome:
+        values.setdefault("now", self._clock.time())
+        joined = _JOINED.get()
+        if joined is not None and joined[0] is self._data:
+            return await self._run_joined(joined[1], statement, operation, values)
+        try:
+            return await self._database.run(statement, values, operation=operation)
+        except StoreUnavailableError as error:
+            if error.kind != "no table" or self._create_table is None:
+                raise
+        # in the development preset, say; once for each database, so nothing is prepared for it
+        if self.io is StoreIO.ASYNC:
+            await asyncio.to_thread(self._create_table)
+        else:
+            self._create_table()
+        return await self._database.run(statement, values, operation=operation)
+
+    async def _run_joined(
+        self, connection: AsyncConnection | Connection, statement: Statement, operation: str, values: Values
+    ) -> Outcome:
+        if isinstance(connection, AsyncConnection) is not (self.io is StoreIO.ASYNC):
+            wanted = "an AsyncConnection" if self.io is StoreIO.ASYNC else "a Connection"
+            msg = f"this store can join the transaction of {wanted} of SQLAlchemy, not of {type(connection).__name__}"
+            raise ConfigurationError(msg)
+        try:
+            return await run_on(connection, statement, values)
+        except CLIENT_ERRORS as error:
+            raise mapped(error, operation=operation, address=self._database.address) from error
+
+    def _kept_from(self, now: float) -> float:
+        return now - (self.keep_expired or 0.0)
+
+    async def _explain(self, id: str) -> Row | None:
+        rows = (await self._run(self._statements.explain, "load", the_id=id))[0]
+        return rows[0] if rows else None
+
+    async def _scan(self, statement: Statement) -> AsyncIterator[str]:
+        after = ""
+        while rows := (await self._run(statement, "scan", after=after))[0]:
+            for row in rows:
+                yield row[0]
+            after = rows[-1][0]
+
+    def _content(self, record: Record, write_id: bytes) -> dict[str, Any]:
+        if len(record.payload) > self._max_bytes:
+            msg = (
+                f"the session has {len(record.payload)} bytes and the store takes {self._max_bytes}; "
+                "keep less in it, or raise SOJOURN_SQL_MAX_BYTES"
+            )
+            raise SessionTooLargeError(msg)
+        return {
+            "the_id": record.id,
+            "new_version": record.version,
+            "new_payload": record.payload,
+            "new_idle_deadline": record.idle_deadline,
+            "new_absolute_deadline": record.absolute_deadline,
+            "new_index_label": record.index_label,
+            "new_is_session": record.is_session,
+            "new_write_id": int.from_bytes(write_id, signed=True),
+        }
+
+
+def _was_absent(present: Row | None, expected: int) -> bool:
+    """Return whether the statement before found no record: it is absent now, or another one began in between."""
+    return present is None or present[0] == expected
+
+
+def _write_ids(columns: Sequence[int | None]) -> tuple[bytes, ...]:
+    """Return the write ids of a row, newest last."""
+    return tuple(each.to_bytes(WRITE_ID_BYTES, signed=True) for each in reversed(columns) if each is not None)
+
+
+class TwinnedSqlStore(SqlStore):
+    """A suspending SqlStore with its own connections, opened on first use; ``blocking_twin`` is the same for threads."""
+
+    def __init__(self, address: Address, **options: Any) -> None:
+        super().__init__(address.database(StoreIO.ASYNC), **options)
+        self.call_timeout = self.longest_load = address.timeout
+        """The seconds after which a call is given up."""
+        self.spares_tasks = True
+        """Calls end in time without a cancelled task."""
+        self._twin = SqlStore(address.database(StoreIO.BLOCKING), **options)
+        self._twin._data = self  # noqa: SLF001 - its own class
+
+    def blocking_twin(self) -> Store:
+        """Return the blocking store on the same data, the same one each time."""
+        self._twin.keep_expired = self.keep_expired
+        return self._twin
+
+    async def aclose(self) -> None:
+        """Close idle connections, the twin's too."""
+        await self._twin.aclose()
+        await super().aclose()
+
+
+def open_store(address: Address, **options: Any) -> SqlStore:
+    """Return the store of an address: PostgreSQL suspends and has a blocking twin, SQLite blocks."""
+    if address.create:
+        options["create_table"] = partial(
+            _create_table, address, make_table(options.get("namespace", DEFAULT_NAMESPACE))
+        )
+    if address.is_sqlite:
+        return SqlStore(address.database(StoreIO.BLOCKING), **options)
+    return TwinnedSqlStore(address, **options)
+
+
+def _create_table(address: Address, table: Table) -> None:
+    with address.engine().begin() as connection:
+        upgrade(connection, table)

@@ -1,0 +1,333 @@
+"""What the contract leaves open: the table, transactions of the application, expired rows, settings."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine, MetaData, create_engine, insert, text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from sojourn.errors import ConfigurationError, SessionTooLargeError, StoreUnavailableError
+from sojourn.plugins import find_store
+from sojourn.settings import SessionSettings
+from sojourn.stores import Created, Deleted, Replaced, StoreIO
+from sojourn.testing import FakeClock, make_id, make_label, make_record, make_write_id
+from sojourn_store_sql import SqlStore, make_table
+from sojourn_store_sql.address import Address
+from sojourn_store_sql.connections import _POSTGRES
+from sojourn_store_sql.schema import VERSION, upgrade, version_of
+from sojourn_store_sql.statements import PAGE, Statements
+from sojourn_testing.bench import Driver
+from tests.core.models import make_manager
+
+W1, W2 = make_write_id(1), make_write_id(2)
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    with Driver() as driver:
+        yield driver
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def engine_of(url: str) -> Engine:
+    return create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool)
+
+
+def make_store(url: str, clock: FakeClock, **options: Any) -> SqlStore:
+    return SqlStore.from_url(url, create=True, timeout=20.0, connect_timeout=20.0, clock=clock, **options)
+
+
+@pytest.fixture
+def store(url: str, clock: FakeClock, driver: Driver) -> Iterator[SqlStore]:
+    store = make_store(url, clock)
+    yield store
+    driver.run(store.aclose(), store.io)
+
+
+# statements
+
+
+def test_every_value_of_a_statement_is_bound_and_none_is_written_into_it() -> None:
+    statements = vars(Statements(make_table(), _POSTGRES))
+    assert len(statements) == 13
+    for statement in statements.values():
+        assert set(statement.constants.values()) <= {PAGE}
+        assert "'" not in statement.text
+
+
+def test_a_read_is_one_select_by_the_primary_key(postgres_url: str, clock: FakeClock, driver: Driver) -> None:
+    store = make_store(postgres_url, clock)
+    driver.run(store.create(make_record(), write_id=W1))
+    explained = f"EXPLAIN {store._statements.load.text}"
+    with engine_of(postgres_url).connect() as connection:
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        found = [row[0] for row in connection.exec_driver_sql(explained, {"the_id": make_id(), "now": clock.time()})]
+    assert "Index Scan using sojourn_sessions_pkey" in found[0]
+    driver.run(store.aclose())
+
+
+def test_a_touch_moves_no_row_to_another_page(postgres_url: str, clock: FakeClock, driver: Driver) -> None:
+    store = make_store(postgres_url, clock)
+    record = make_record(payload=b"x" * 400, index_label=make_label())
+    driver.run(store.create(record, write_id=W1))
+    for step in range(1, 6):
+        assert driver.run(store.touch(record.id, record.idle_deadline + step))
+    driver.run(store.aclose())  # the server adds its figures up when the connection ends
+    query = text("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sojourn_sessions'")
+    with engine_of(postgres_url).connect() as connection:
+        until = time.monotonic() + 60.0
+        while (found := tuple(connection.execute(query).one())) != (5, 5):
+            assert time.monotonic() < until, found
+            connection.commit()
+            time.sleep(0.1)
+
+
+# expired rows
+
+
+def test_who_creates_sessions_deletes_what_has_expired(store: SqlStore, clock: FakeClock, driver: Driver) -> None:
+    for number in range(40):
+        driver.run(store.create(make_record(id=make_id(number)), write_id=W1), store.io)
+    clock.advance(10_000_000.0)
+    for number in range(100, 420):
+        now = clock.time()
+        record = replace(make_record(id=make_id(number)), idle_deadline=now + 10, absolute_deadline=now + 20)
+        assert driver.run(store.create(record, write_id=W1), store.io) is Created.OK
+    rows = driver.run(store._run(_everything(store), "count"), store.io)[0]
+    assert 320 <= len(rows) < 330, "hardly anything that has expired is left after 20 looks at random places"
+    assert driver.run(store.count(), store.io) == 320
+
+
+def _everything(store: SqlStore) -> Any:
+    statement = store._statements.scan
+    return replace(
+        statement, text=f"SELECT id FROM {store.table.name}", query=b"SELECT id FROM sojourn_sessions", constants={}
+    )
+
+
+def test_a_clean_up_that_fails_fails_no_login(sqlite_url: str, clock: FakeClock, driver: Driver) -> None:
+    store = make_store(sqlite_url, clock)
+    broken = replace(store._statements.clean_up, text="DELETE FROM nowhere")
+    store._statements.clean_up = broken
+    for number in range(20):
+        created = store.create(make_record(id=make_id(number)), write_id=W1)
+        assert driver.run(created, store.io) is Created.OK
+    driver.run(store.aclose(), store.io)
+
+
+# the schema
+
+
+def test_a_table_is_made_once_and_its_version_is_known(url: str) -> None:
+    table = make_table("shop")
+    for _ in range(2):
+        with engine_of(url).begin() as connection:
+            upgrade(connection, table)
+    with engine_of(url).connect() as connection:
+        assert version_of(connection, table) == VERSION
+        assert version_of(connection, make_table("other")) is None
+
+
+def test_a_schema_of_a_newer_release_is_refused_by_name(url: str) -> None:
+    table = make_table()
+    with engine_of(url).begin() as connection:
+        upgrade(connection, table)
+        connection.execute(text("UPDATE sojourn_schema SET version = 99"))
+    with (
+        engine_of(url).begin() as connection,
+        pytest.raises(ConfigurationError, match="sojourn_sessions has version 99"),
+    ):
+        upgrade(connection, table)
+
+
+def test_the_table_can_join_the_metadata_of_a_migration_tool(url: str) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    metadata = MetaData()
+    table = make_table("sojourn", metadata)
+    with engine_of(url).begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata)
+    with engine_of(url).begin() as connection:
+        upgrade(connection, table)
+    with engine_of(url).begin() as connection:
+        options = {"include_name": lambda name, kind, _: kind != "table" or name == table.name}
+        assert not compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+
+
+def test_without_the_table_the_error_names_the_command(url: str, clock: FakeClock, driver: Driver) -> None:
+    store = SqlStore.from_url(url, clock=clock, timeout=20.0, connect_timeout=20.0)
+    with pytest.raises(StoreUnavailableError, match="run `sojourn sql init`") as caught:
+        driver.run(store.load(make_id()), store.io)
+    assert caught.value.kind == "no table"
+    driver.run(store.aclose(), store.io)
+
+
+@given(st.text(min_size=1))
+def test_a_namespace_is_a_plain_name_or_refused(namespace: str) -> None:
+    plain = namespace.isascii() and namespace.isidentifier() and len(namespace) <= 40
+    if plain:
+        assert make_table(namespace).name == f"{namespace}_sessions"
+    else:
+        with pytest.raises(ConfigurationError, match="SOJOURN_SQL_NAMESPACE"):
+            make_table(namespace)
+
+
+# transactions of the application
+
+
+def test_a_session_is_stored_with_the_data_of_the_application_or_not_at_all(
+    postgres_url: str, clock: FakeClock, driver: Driver
+) -> None:
+    engine = create_async_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool)
+    store = make_store(postgres_url, clock)
+    assert driver.run(store.create(make_record(), write_id=W1)) is Created.OK
+    orders = make_table("orders")  # some table of the application
+
+    async def buy(*, fails: bool) -> None:
+        async with engine.begin() as connection:
+            await connection.run_sync(orders.create, checkfirst=True)
+            row = {"id": "1", "version": 1, "payload": b"", "is_session": False}
+            await connection.execute(insert(orders), row | {"idle_deadline": 0, "absolute_deadline": 0})
+            with store.joined(connection):
+                changed = make_record(version=2, payload=b"bought")
+                assert await store.replace(changed, expected=1, write_id=W2) is Replaced.OK
+                seen = await store.load(changed.id)
+                assert seen is not None
+                assert seen.payload == b"bought"
+            outside = await store.load(changed.id)
+            assert outside is not None
+            assert outside.payload == b"payload", "others see it when the application commits"
+            if fails:
+                raise RuntimeError("the card was refused")
+
+    with pytest.raises(RuntimeError):
+        driver.run(buy(fails=True))
+    kept = driver.run(store.load(make_id()))
+    assert kept is not None
+    assert kept.payload == b"payload"
+    driver.run(buy(fails=False))
+    stored = driver.run(store.load(make_id()))
+    assert stored is not None
+    assert (stored.payload, stored.write_ids) == (b"bought", (W1, W2))
+    driver.run(store.aclose())
+
+
+def test_threads_join_a_transaction_by_the_blocking_twin(postgres_url: str, clock: FakeClock) -> None:
+    store: Any = make_store(postgres_url, clock)
+    sessions = make_manager(store, clock=clock)
+    session = sessions.blocking.open(None)
+    session.data.note = "before"
+    token = sessions.blocking.commit(session).token
+    session = sessions.blocking.open(token)
+    session.data.note = "after"
+    with engine_of(postgres_url).connect() as connection:
+        with store.joined(connection):
+            sessions.blocking.commit(session)
+        connection.rollback()
+    assert sessions.blocking.open(token).data.note == "before"
+    sessions.blocking.close()
+
+
+def test_a_connection_that_waits_otherwise_is_refused(postgres_url: str, clock: FakeClock, driver: Driver) -> None:
+    store = make_store(postgres_url, clock)
+    with (
+        engine_of(postgres_url).connect() as connection,
+        store.joined(connection),
+        pytest.raises(ConfigurationError, match="an AsyncConnection of SQLAlchemy, not of Connection"),
+    ):
+        driver.run(store.load(make_id()))
+    driver.run(store.aclose())
+
+
+# settings
+
+
+def find(**variables: str) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        return find_store("sql", SessionSettings(_env_file=None, preset="production", secret="x" * 43))
+
+
+def test_the_store_is_chosen_by_the_environment_and_connects_to_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    store = find(SOJOURN_SQL_URL=f"sqlite:///{path}", SOJOURN_NAMESPACE="shop")
+    assert (store.io, store.table.name) == (StoreIO.BLOCKING, "shop_sessions")
+    assert not path.exists()
+    store = find(SOJOURN_SQL_URL="postgresql://me:hidden@localhost:1/shop", SOJOURN_SQL_TIMEOUT="300ms")
+    assert (store.io, store.blocking_twin().io, store.call_timeout) == (StoreIO.ASYNC, StoreIO.BLOCKING, 0.3)
+    assert "hidden" not in repr(store)
+    assert "me:***@localhost" in repr(store)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "is no URL"),
+        ("mysql://localhost/shop", "names the database 'mysql'; use postgresql"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "SOJOURN_STORE=memory"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_by_name(url: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        find(SOJOURN_SQL_URL=url)
+
+
+def test_another_database_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match="for PostgreSQL and SQLite; the engine is for mysql"):
+        Statements(make_table(), mysql.dialect())
+
+
+def test_a_payload_beyond_the_limit_is_refused(sqlite_url: str, clock: FakeClock, driver: Driver) -> None:
+    store = make_store(sqlite_url, clock, max_bytes=10)
+    with pytest.raises(SessionTooLargeError, match="has 11 bytes and the store takes 10"):
+        driver.run(store.create(make_record(payload=b"x" * 11), write_id=W1), store.io)
+    driver.run(store.aclose(), store.io)
+
+
+def test_sqlite_waits_for_the_disk_unless_told_otherwise(tmp_path: Path, driver: Driver) -> None:
+    found = {}
+    for durable in (True, False):
+        database = Address(url=f"sqlite:///{tmp_path}/{durable}.db", durable=durable).database(StoreIO.BLOCKING)
+        connection = driver.run(database._driver.open(5.0), StoreIO.BLOCKING)  # type: ignore[attr-defined]
+        with closing(connection):
+            found[durable] = connection.execute("PRAGMA synchronous").fetchone()[0]
+    assert found == {True: 2, False: 0}
+
+
+def test_processes_that_make_one_file_at_once_wait_for_each_other(tmp_path: Path, driver: Driver) -> None:
+    database: Any = Address(url=f"sqlite:///{tmp_path}/new.db", timeout=0.2).database(StoreIO.BLOCKING)
+    with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE busy (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            driver.run(database._driver.open(0.2), StoreIO.BLOCKING)
+        other.execute("COMMIT")
+    driver.run(database._driver.close(driver.run(database._driver.open(0.2), StoreIO.BLOCKING)), StoreIO.BLOCKING)
+
+
+def test_a_deleted_record_is_gone_for_a_write_in_flight(store: SqlStore, driver: Driver) -> None:
+    record = make_record()
+    driver.run(store.create(record, write_id=W1), store.io)
+    assert driver.run(store.delete(record.id), store.io) is Deleted.OK
+    late = store.replace(make_record(version=2), expected=1, write_id=W2)
+    assert driver.run(late, store.io) is Replaced.GONE
+    assert driver.run(store.load(record.id), store.io) is None
