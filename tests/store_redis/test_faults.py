@@ -22,7 +22,7 @@ from sojourn_store_redis import RedisStore
 from sojourn_store_redis.errors import mapped
 from sojourn_testing.bench import drive
 from tests.beats import lasts
-from tests.servers import wait_until
+from tests.servers import engines, wait_until
 
 W1, W2 = make_write_id(1), make_write_id(2)
 NOW = 1_800_000_000.0
@@ -41,6 +41,8 @@ CALLS: dict[str, Callable[[Any], object]] = {
 }
 
 
+# Of what engine a server was that is gone cannot be told.
+@pytest.mark.parametrize("any_redis_server", engines()[:1], indirect=True)
 @pytest.mark.parametrize("call", CALLS)
 def test_f1_a_server_that_is_gone_is_unavailable_until_it_is_back(store: Any, call: str) -> None:
     store.load(make_id())

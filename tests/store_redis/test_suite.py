@@ -1,4 +1,4 @@
-"""The published suite of a store, on each kind of client and each engine."""
+"""The published suite of a store, on each kind of client, and over our own clients on each engine."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ class _RedisSuite(StoreSuite):
         raise AssertionError
 
 
+class _OnOneEngine(_RedisSuite):
+    """The clients differ in who opens the connections, which no engine can tell."""
+
+    @pytest.fixture(autouse=True)
+    def _on_a_server(self, redis_server: RedisServer) -> None:
+        redis_server.start_if_stopped()
+        redis_server.flush()
+        type(self).server = redis_server
+        type(self).made = 0
+
+
 class TestOverItsOwnAsyncioClient(_RedisSuite):
     schedules = 20
     machine_settings = settings(max_examples=settings().max_examples * 3 // 10)
@@ -53,7 +64,7 @@ class TestOverItsOwnBlockingClient(_RedisSuite):
         return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=20.0).blocking_twin()
 
 
-class TestOverAPoolOfAsyncioConnections(_RedisSuite):
+class TestOverAPoolOfAsyncioConnections(_OnOneEngine):
     schedules = 8  # the same code as over a client handed in, except for who opens the connections
     machine_settings = settings(max_examples=20)
 
@@ -61,7 +72,7 @@ class TestOverAPoolOfAsyncioConnections(_RedisSuite):
         return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=20.0, mode="pool")
 
 
-class TestOverAnAsyncioClientHandedIn(_RedisSuite):
+class TestOverAnAsyncioClientHandedIn(_OnOneEngine):
     schedules = 8  # the same code as over its own client, except for who opens the connections
     machine_settings = settings(max_examples=20)
 
@@ -69,7 +80,7 @@ class TestOverAnAsyncioClientHandedIn(_RedisSuite):
         return RedisStore(redis.asyncio.Redis.from_url(self.server.url), clock=clock, namespace=namespace)
 
 
-class TestOverABlockingClientHandedIn(_RedisSuite):
+class TestOverABlockingClientHandedIn(_OnOneEngine):
     machine_settings = settings(max_examples=20)
 
     def store(self, clock: Clock, namespace: str) -> Store:

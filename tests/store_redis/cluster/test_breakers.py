@@ -274,9 +274,19 @@ def test_f1_whichever_primary_is_frozen_its_breaker_opens_alone(
     asyncio.run(outage(Service(patient_cluster, kind), servers, patient_cluster.primaries()[victim], "freeze"))
 
 
+OUTAGES = [("freeze", RedisStore), ("kill", RedisStore), ("kill", ClusteredRedisStore)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fault", "kind"), [("freeze", RedisStore), ("kill", RedisStore), ("kill", ClusteredRedisStore)]
+    ("patient_cluster", "fault", "kind"),
+    [
+        # A server that is frozen answers nothing, of whatever engine it is.
+        pytest.param(engine, fault, kind, marks=pytest.mark.long if number and fault == "freeze" else [])
+        for number, engine in enumerate(engines())
+        for fault, kind in OUTAGES
+    ],
+    indirect=["patient_cluster"],
 )
 def test_f1_the_breaker_of_a_primary_that_is_down_opens_alone_and_every_request_to_the_others_is_served(
     patient_cluster: ClusterSetup, fault: str, kind: type[RedisStore | ClusteredRedisStore]
