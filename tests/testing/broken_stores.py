@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import force_setattr
 
 from sojourn.stores.contract import Clock, Created, Deleted, Record, Replaced, Store, StoreIO
-from tests.testing.plain_stores import PlainStore, RetainingPlainStore, TokenStore
+from tests.testing.plain_stores import BatchingPlainStore, PlainStore, RetainingPlainStore, TokenStore
 
 
 class OverwritingCreate(PlainStore):
@@ -573,6 +573,45 @@ class TwinWithoutThePartition(PlainStore):
         twin.io = StoreIO.BLOCKING
         twin.records = self.records
         return twin
+
+
+class BatchesInTheOrderOfTheirIds(BatchingPlainStore):
+    rule = "S26"
+
+    async def load_many(self, ids: Sequence[str]) -> list[Record | None]:
+        return await super().load_many(sorted(ids))
+
+
+class BatchesThatIgnoreTheVersion(BatchingPlainStore):
+    rule = "S26"
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> list[Deleted]:
+        return [await self.delete(id) for id, _ in versions]
+
+
+class BatchesWithoutEnd(BatchingPlainStore):
+    rule = "S26"
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> list[Deleted]:
+        return [*await super().delete_many(versions[:1]), *(Deleted.OK for _ in versions[1:])]
+
+
+class ScanOfHalfTheRecords(BatchingPlainStore):
+    rule = "S26"
+
+    async def scan_records(self) -> AsyncIterator[Record]:
+        is_odd = False
+        async for record in super().scan_records():
+            is_odd = not is_odd
+            if is_odd:
+                yield record
+
+
+class IndexThatNamesItsFirstMembersAlone(BatchingPlainStore):
+    rule = "S26"
+
+    async def members_of(self, label: str) -> list[str]:
+        return (await super().members_of(label))[:3]
 
 
 class TwinWithDataOfItsOwn(PlainStore):

@@ -159,3 +159,22 @@ class RetainingPlainStore(PlainStore):
     async def load(self, id: str) -> Record | None:
         record, kept = self.records.get(id), self.keep_expired or 0.0
         return None if record is None or self.clock.time() >= record.deadline + kept else record
+
+
+class BatchingPlainStore(PlainStore):
+    """Read and delete many records at once, one after the other."""
+
+    async def load_many(self, ids: Sequence[str]) -> list[Record | None]:
+        return [self.live(id) for id in ids]
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> list[Deleted]:
+        return [await self.delete(id, expected=version) for id, version in versions]
+
+    async def members_of(self, label: str) -> list[str]:
+        return list(self.index.get(label, []))
+
+    async def scan_records(self) -> AsyncIterator[Record]:
+        for id in list(self.records):
+            record = self.live(id)
+            if record is not None:
+                yield record

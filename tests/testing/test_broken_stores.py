@@ -26,7 +26,7 @@ from sojourn.testing import (
 from sojourn_testing.model import Create, Load, StoreModel
 from sojourn_testing.races import PAIRS, Done, Pair, explore, is_explained, orders
 from tests.testing import broken_stores as broken
-from tests.testing.plain_stores import PlainStore
+from tests.testing.plain_stores import BatchingPlainStore, PlainStore
 
 MACHINE = "test_any_calls_in_any_order_agree_with_the_model"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "stores.md"
@@ -232,6 +232,11 @@ def test_s25_a_store_on_several_servers_keeps_its_rule_and_one_without_a_partiti
         suite_of(store)().test_s25_a_partition_names_the_server_of_every_record()
     Spread.partition = None
     suite_of(Spread)().test_s25_a_partition_names_the_server_of_every_record()
+
+
+def test_s26_a_store_that_reads_and_deletes_many_at_once_keeps_its_rule_and_one_that_does_not_needs_none() -> None:
+    for store in (PlainStore, BatchingPlainStore):
+        suite_of(store)().test_s26_many_records_at_once_are_read_and_deleted_as_one_by_one()
 
 
 @pytest.mark.parametrize("suite", [StoreSuite, ClientSideStoreSuite])

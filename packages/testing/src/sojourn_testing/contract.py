@@ -10,10 +10,13 @@ from collections.abc import Callable
 from itertools import product
 
 from sojourn import (
+    BatchingStore,
     Created,
+    Deleted,
     IndexedStore,
     Partition,
     PartitionedStore,
+    Record,
     RetainingStore,
     ScannableStore,
     SessionScanningStore,
@@ -29,6 +32,7 @@ _PLANS = [plan for length in (1, 2) for plan in product((Fault.BEFORE, Fault.AFT
 _W = [make_write_id(number) for number in range(9)]
 _ALICE, _BOB = make_label("alice"), make_label("bob")
 _MANY = 180
+_SEVERAL = 24
 # A session, what a login, a renewal and a rotation leave of one, and others that only look like it.
 _PAYLOADS = (b"\2\1\0sealed", b"", b"\2\1\2redirect", b"\2\1\6trail", b"\1\1\6former", b"\2\1")
 
@@ -502,6 +506,46 @@ class CapabilityRules(StoreBench):
                     violated("S25", f"one record and one index are on {told}, by asking several times")
                 if not all(isinstance(server, str) for server in told[0]):
                     violated("S25", f"the servers of a record and of an index are {told[0]!r}, which are no names")
+
+    def test_s26_many_records_at_once_are_read_and_deleted_as_one_by_one(self) -> None:
+        """A ``BatchingStore`` answers in the order that it was asked in, for what is absent and expired as well."""
+        with self.bench() as checked:
+            store = checked.store
+            if not isinstance(store, BatchingStore):
+                return
+            for number in range(_SEVERAL):
+                label = _ALICE if number % 3 else None
+                checked.create(self.record(checked, number, label=label, payload=b"x" * number), _W[0])
+                if number % 5 == 0:
+                    checked.replace(self.record(checked, number, 2, label=label, payload=b"y" * number), 1, _W[1])
+            ids = [make_id(number) for number in range(-3, _SEVERAL)][::-1]
+            wanted = [checked.load(id) for id in ids]
+            found = checked.run(store.load_many(ids))
+            if [one and _facts(one) for one in found] != [one and _facts(one) for one in wanted]:
+                violated("S26", "load_many reads other records, or in another order, than load does")
+            scanned = [record.id for record in checked.collect(store.scan_records())]
+            if sorted(scanned) != sorted(record.id for record in wanted if record is not None):
+                violated("S26", f"scan_records yielded {len(scanned)} records of {_SEVERAL}, or others")
+            if missing := {make_id(number) for number in range(_SEVERAL) if number % 3} - set(
+                checked.run(store.members_of(_ALICE))
+            ):
+                violated("S26", f"members_of names {len(missing)} records of its label not")
+            half = ids[::2]
+            results = checked.run(store.delete_many([(id, 1) for id in half]))
+            for id, result in zip(half, results, strict=True):
+                record = checked.model.load(id, checked.now)
+                right = Deleted.GONE if record is None else Deleted.CONFLICT if record.version > 1 else Deleted.OK
+                if result is not right:
+                    violated("S26", f"delete_many answered {result} in the place of {right}")
+                checked.model.delete(id, 1, checked.now)
+            checked.wait(0)
+            for id in ids:
+                checked.load(id)
+            checked.check_ids_of(_ALICE)
+
+
+def _facts(record: Record) -> tuple[str, int, bytes, str | None]:
+    return record.id, record.version, record.payload, record.index_label
 
 
 def _partition_of(store: object) -> Partition | None:

@@ -40,9 +40,10 @@ STORE_RULES: Final[Mapping[str, str]] = MappingProxyType(
         "S23": "a blocking twin works on the same data",
         "S24": "a store has the capabilities that are claimed for it",
         "S25": "a partition names the server of every record, the same one each time",
+        "S26": "many records at once are read and deleted as they are one by one",
     }
 )
-"""What every store keeps; S15 to S19, S23 and S25 concern stores with that capability."""
+"""What every store keeps; S15 to S19, S23, S25 and S26 concern stores with that capability."""
 
 CLIENT_SIDE_RULES: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class StoreSuite(WriteRules, DeadlineRules, CapabilityRules, RaceRules):
-    """The rules S1 to S25 as tests of a store; ``make_store`` is all that a subclass needs."""
+    """The rules S1 to S26 as tests of a store; ``make_store`` is all that a subclass needs."""
 
     machine_settings: settings | None = None
     """Settings of the state machine; None: the profile's, or few and short examples where time really passes."""
