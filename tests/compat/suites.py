@@ -20,6 +20,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "3rdparty" / "python" / "lock.txt"
 CACHE = ROOT / ".cache" / "compat"
 PAGE = ROOT / "docs" / "compatibility.md"
 SHIMS = Path(__file__).parent / "shims"
@@ -36,6 +37,7 @@ class Suite:
     source: str
     """What pip downloads: a requirement, or the address of an archive where the releases hold no tests."""
     tests: str
+    """Files or folders, or single tests of a file as pytest names them, with spaces between."""
     shim: str
     differs: dict[str, str]
     """By the name of the test: why it fails on ours, and is to fail."""
@@ -47,6 +49,15 @@ class Suite:
     """Where the shim is a script: what it is to run, from the folder that holds `tests`."""
     stores: tuple[str, ...] = ("memory",)
     """The stores that it runs on, each by its name for the shim's SOJOURN_COMPAT_STORE."""
+    options: tuple[str, ...] = ()
+    """More arguments of pytest."""
+    python: str = ""
+    """The Python that it needs, as ``3.12``; by default the one that runs this."""
+
+    @property
+    def paths(self) -> list[str]:
+        """The files and folders of the tests."""
+        return list(dict.fromkeys(place.partition("::")[0] for place in self.tests.split()))
 
 
 STARLETTE = Suite(
@@ -145,11 +156,13 @@ _DJANGO_DIFFERS_IN_COOKIES = {
         "cookies fails them, too",
     ),
 }
+_DJANGO_LABELS = ("sessions_tests", "messages_tests", "auth_tests", "test_client", "csrf_tests", "admin_views")
+_DJANGO_RELEASES = re.findall(r"^django==([\d.]+) ; python_full_version (<|>=) '3.12'", LOCK.read_text(), re.MULTILINE)
 DJANGO = tuple(
     Suite(
-        name=label,
-        folder=f"django-{version('django')}",
-        source=f"Django=={version('django')}",
+        name=label if side == "<" else f"{label} of Django 6",
+        folder=f"django-{release}",
+        source=f"Django=={release}",
         tests=f"tests/{label}",
         shim="django_suites",
         label=label,
@@ -157,20 +170,146 @@ DJANGO = tuple(
         differs_on={"cookie": _DJANGO_DIFFERS_IN_COOKIES.get(label, {})},
         not_applicable=_DJANGO_NOT_APPLICABLE.get(label, {}),
         stores=("memory", "cookie", "redis"),
+        python="3.11" if side == "<" else "3.12",
     )
-    for label in ("sessions_tests", "messages_tests", "auth_tests", "test_client", "csrf_tests", "admin_views")
+    for release, side in _DJANGO_RELEASES[:1]
+    for label in _DJANGO_LABELS
 )
-SUITES = (STARLETTE, STARSESSIONS, *DJANGO)
+
+_NO_KEY = "tries the session that Flask's own interface hands out without a SECRET_KEY; ours asks for none"
+FLASK = Suite(
+    name="Flask",
+    folder=f"flask-{version('flask')}",
+    source=f"Flask=={version('flask')}",
+    tests=" ".join(
+        f"tests/test_{name}.py"
+        for name in ("basic", "testing", "reqctx", "session_interface", "signals", "templating", "helpers")
+    ),
+    shim="flask_sessions",
+    differs={
+        "test_basic.test_session_using_session_settings": "shows the cookie to scripts, which is refused (SECURITY R18)",
+        "test_basic.test_session_using_samesite_attribute": "wants a mistaken SameSite refused by the request and none by default: "
+        "start-up refuses it, and the default is Lax (SECURITY R18, R19)",
+        "test_basic.test_session_expiration": "looks for Expires; ours say Max-Age, which every browser prefers (RFC 6265 5.3)",
+        "test_basic.test_session_refresh_vary": "wants the cookie sent again by a page that does not use the session, which would "
+        "open it for every page",
+        "test_reqctx.test_bad_environ_raises_bad_request": "fails without sessions of ours, too, on today's Werkzeug",
+    },
+    differs_on={
+        "memory": {
+            "test_basic.test_session_secret_key_fallbacks": "changes the key so that it no longer opens the session: what "
+            "stays in the process is not encrypted",
+        },
+    },
+    not_applicable={
+        "test_basic.test_missing_session": _NO_KEY,
+        "test_testing.test_session_transactions_no_null_sessions": _NO_KEY,
+    },
+    stores=("memory", "cookie", "redis"),
+)
+FLASK_WTF = Suite(
+    name="Flask-WTF",
+    folder=f"flask_wtf-{version('flask-wtf')}",
+    source=f"Flask-WTF=={version('flask-wtf')}",
+    tests="tests/test_csrf_extension.py tests/test_csrf_form.py tests/test_form.py",
+    shim="flask_sessions",
+    differs={},
+    stores=("memory", "cookie", "redis"),
+)
+FLASK_SESSION = Suite(
+    name="Flask-Session",
+    folder="Flask-Session-0.4.1",
+    source="Flask-Session==0.4.1",
+    tests="test_session.py",
+    shim="flask_sessions",
+    differs={
+        "FlaskSessionTestCase.test_null_session": "wants no session where the configuration names no kind of store; ours starts "
+        "with the one of its preset",
+    },
+    stores=("memory", "cookie", "redis"),
+)
+
+_EXCLUDED = (
+    "wants no session in the scope of a route that is excluded: ours is there, and loads nothing until it is used"
+)
+LITESTAR = Suite(
+    name="Litestar",
+    folder="litestar-2.24.0",
+    source="https://github.com/litestar-org/litestar/archive/refs/tags/v2.24.0.tar.gz",
+    tests="tests/unit/test_middleware/test_session/test_middleware.py tests/unit/test_middleware/test_session/test_integration.py "
+    "tests/unit/test_security/test_session_auth.py tests/unit/test_testing/test_test_client.py::test_test_client_set_session_data "
+    "tests/unit/test_testing/test_test_client.py::test_test_client_get_session_data "
+    "tests/examples/test_middleware/test_session_middleware.py tests/examples/test_using_session_auth.py",
+    shim="litestar_sessions",
+    options=("--noconftest", "-o", "anyio_mode=auto"),
+    differs={
+        "test_middleware.test_middleware_exclude_pattern": _EXCLUDED,
+        "test_middleware.test_middleware_exclude_flag": _EXCLUDED,
+        "test_middleware.test_middleware_exclude_custom_key": _EXCLUDED,
+        "test_session_auth.test_session_auth_openapi": "compares the whole document, in which the plugin describes its cookie, too",
+    },
+    stores=("memory", "cookie", "redis"),
+)
+
+_SAME_TOKEN = "looks for its data in a cookie of the response: none is sent where the token stays what it was"
+_CLEARING = "compares the attributes of the cookie that deletes, which are those of the cookie that it deletes"
+_EXPIRES = "looks for Expires; ours say Max-Age, which every browser prefers (RFC 6265 5.3)"
+AIOHTTP_SESSION = Suite(
+    name="aiohttp-session",
+    folder="aiohttp_session-2.12.1",
+    source="aiohttp-session==2.12.1",
+    tests=" ".join(
+        f"tests/test_{name}.py"
+        for name in (
+            "cookie_storage",
+            "encrypted_cookie_storage",
+            "path_domain",
+            "abstract_storage",
+            "http_exception",
+            "response_types",
+            "session_middleware",
+        )
+    ),
+    shim="aiohttp_sessions",
+    options=(
+        "--noconftest",  # it asks for docker
+        "--deselect=tests/test_encrypted_cookie_storage.py::test_invalid_key",  # these two try their class for keys
+        "--deselect=tests/test_encrypted_cookie_storage.py::test_str_key",
+    ),
+    differs={
+        "test_cookie_storage.test_clear_cookie_on_session_invalidation": _CLEARING,
+        "test_encrypted_cookie_storage.test_clear_cookie_on_session_invalidation": _CLEARING,
+        "test_abstract_storage.test_max_age_also_returns_expires": _EXPIRES,
+        "test_abstract_storage.test_max_age_session_reset": _EXPIRES,
+        "test_response_types.test_stream_response": "wants what a stream has changed lost; ours is stored",
+        "test_response_types.test_prepared_response_type": "wants a response refused that has been prepared: ours has committed "
+        "before its head left",
+        "test_session_middleware.test_session_middleware_bad_storage": "wants RuntimeError: ours is a ConfigurationError",
+    },
+    differs_on={
+        store: {
+            "test_cookie_storage.test_change_session": _SAME_TOKEN,
+            "test_encrypted_cookie_storage.test_change_session": _SAME_TOKEN,
+            "test_path_domain.test_with_same_path_domain": _SAME_TOKEN,
+        }
+        for store in ("memory", "redis")
+    },
+    not_applicable={
+        "test_encrypted_cookie_storage.test_create_new_session_broken_by_format": "writes a cookie under another key by Fernet",
+    },
+    stores=("memory", "cookie", "redis"),
+)
+SUITES = (STARLETTE, STARSESSIONS, FLASK, FLASK_WTF, FLASK_SESSION, LITESTAR, AIOHTTP_SESSION, *DJANGO)
 
 
 def unpacked(suite: Suite) -> Path:
     """Return where the source of a suite stands, downloaded if it has to be."""
     given = os.environ.get("SOJOURN_COMPAT_SOURCES")
-    folder = (Path(given) if given else CACHE) / suite.folder
-    if (folder / suite.tests).exists():
-        return folder
+    for place in (*([Path(given)] if given else []), CACHE):
+        if all((place / suite.folder / path).exists() for path in suite.paths):
+            return place / suite.folder
     CACHE.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command = [interpreter(suite), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run(
         [*command, "--no-binary", suite.folder.rpartition("-")[0], "--dest", str(CACHE), suite.source],
         capture_output=True,
@@ -182,13 +321,22 @@ def unpacked(suite: Suite) -> Path:
         with tarfile.open(archive) as opened:
             opened.extractall(CACHE, filter="data")
     folder = CACHE / suite.folder
-    if not (folder / suite.tests).exists():
+    if not all((folder / path).exists() for path in suite.paths):
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
         raise AssertionError(
             f"the tests of {suite.name} cannot be had from {suite.source}: {' '.join(lines) or 'it holds no ' + suite.tests}; "
             f"this run needs the network, or {suite.folder} unpacked in the directory that SOJOURN_COMPAT_SOURCES names"
         )
     return folder
+
+
+def interpreter(suite: Suite) -> str:
+    """Return the Python that a suite runs on."""
+    if suite.python in {"", "{}.{}".format(*sys.version_info)}:
+        return sys.executable
+    made = ROOT / ".cache" / f"python-{suite.python}" / "bin" / "python"
+    assert made.exists(), f"{suite.name} runs on Python {suite.python}: ./dev compat makes {made}"
+    return str(made)
 
 
 def run(suite: Suite, store: str) -> dict[str, bool]:
@@ -204,26 +352,34 @@ def run(suite: Suite, store: str) -> dict[str, bool]:
         place = (folder / suite.tests).parent
     else:
         options = ["-c", os.devnull, "--rootdir", ".", "-p", suite.shim, "-p", "no:cacheprovider", "-q"]
-        command = ["-m", "pytest", *options, "--junitxml", str(report), suite.tests]
+        command = ["-m", "pytest", *options, *suite.options, "--junitxml", str(report), *suite.tests.split()]
         place = folder
     done = subprocess.run(
-        [sys.executable, *command], cwd=place, env=environment, capture_output=True, text=True, check=False
+        [interpreter(suite), *command], cwd=place, env=environment, capture_output=True, text=True, check=False
     )
     assert report.is_file(), done.stdout + done.stderr
     cases = [case for case in ET.parse(report).getroot().iter("testcase") if case.find("skipped") is None]
     assert cases, done.stdout
-    return {
-        re.sub(r"\[asyncio\]|asyncio-", "", case.attrib["name"]): case.find("failure") is None
-        and case.find("error") is None
-        for case in cases
-    }
+    return {name_of(suite, case): case.find("failure") is None and case.find("error") is None for case in cases}
+
+
+def name_of(suite: Suite, case: ET.Element) -> str:
+    """Return what the tables call a test: after its class, and where several files are run after its file."""
+    place = case.attrib.get("classname", "")
+    if len(suite.paths) > 1:
+        place = place.rpartition(".")[2]
+    else:
+        place = place.removeprefix(suite.tests.removesuffix(".py").replace("/", ".")).strip(".")
+    name = re.sub(r"\[(?:asyncio|pyloop)\]|asyncio-", "", case.attrib["name"])
+    return f"{place}.{name}" if place else name
 
 
 def rows_of(suite: Suite, outcomes: dict[str, dict[str, bool]]) -> str:
     """Return what the page says of a suite, from the outcomes on each store."""
-    where = f"`{suite.tests}` of {suite.folder.replace('-', ' ')}"
+    library, _, release = suite.folder.rpartition("-")
+    where = f"{', '.join(f'`{path}`' for path in suite.paths)} of {library} {release}"
     failing = {store: [name for name, passes in of.items() if not passes] for store, of in outcomes.items()}
-    if suite.label:
+    if len(suite.stores) > 1:
         lines = [f"{where}:", "", "| store | tests | passed | failed | not applicable |", "|---|---|---|---|---|"]
         for store, of in outcomes.items():
             foreign = sum(name in suite.not_applicable for name in failing[store])
@@ -233,7 +389,9 @@ def rows_of(suite: Suite, outcomes: dict[str, dict[str, bool]]) -> str:
         lines = [f"{where}: {sum(of.values())} of {len(of)} pass as they are." for of in outcomes.values()]
     names = dict.fromkeys(name for of in failing.values() for name in of)
     tables = {"test that differs": suite.differs}
-    tables |= {f"test that differs on {store}": reasons for store, reasons in suite.differs_on.items()}
+    for reasons in suite.differs_on.values():
+        stores = [store for store, of in suite.differs_on.items() if of == reasons]
+        tables[f"test that differs on {' and '.join(stores)}"] = reasons
     tables["test that is not applicable"] = suite.not_applicable
     known = {name for reasons in tables.values() for name in reasons}
     tables["test that fails"] = dict.fromkeys([name for name in names if name not in known], "unknown")
