@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import httpx
+from fastapi import FastAPI
+from litestar import Litestar, asgi
 from starlette.applications import Starlette
 
 from sojourn import MemoryStore, SessionManager
 from sojourn.asgi import SessionMiddleware
 from sojourn.settings import SessionSettings
-from sojourn_contrib_azu_like import Endpoint, Redirect, SessionHelpers, Text, routes
+from sojourn_contrib_azu_like import Endpoint, Redirect, SessionHelpers, Text, application, routes
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -68,6 +70,11 @@ class Desk(LibraryEndpoint[None, Text], path="/desk"):
         return Text(f"the desk of {self.current_user_id}")
 
 
+class Reading(LibraryEndpoint[None, Text], path="/reading"):
+    async def call(self) -> Text:
+        return Text(self.require_role("reader", "librarian"))
+
+
 class Stock(LibraryEndpoint[None, Text], path="/stock"):
     async def call(self) -> Text:
         return Text(f"{self.require_role('librarian')} counts")
@@ -99,7 +106,25 @@ class Donate(LibraryEndpoint[Signed, Text], path="/donate", method="POST"):
         return Text("thank you")
 
 
-ENDPOINTS = (SignIn, SignOut, Home, Desk, Stock, Vault, Token, Donate)
+ENDPOINTS = (SignIn, SignOut, Home, Desk, Reading, Stock, Vault, Token, Donate)
+
+
+def in_fastapi(*endpoints: type[Endpoint[Any, Any]]) -> FastAPI:
+    app = FastAPI()
+    for endpoint in endpoints:
+        app.add_api_route(**endpoint.operation())
+    return app
+
+
+def in_litestar(*endpoints: type[Endpoint[Any, Any]]) -> Litestar:
+    return Litestar([asgi("/", is_mount=True, copy_scope=False)(application(*endpoints))])
+
+
+FRAMEWORKS: dict[str, Callable[..., Any]] = {
+    "starlette": lambda *endpoints: Starlette(routes=routes(*endpoints)),
+    "fastapi": in_fastapi,
+    "litestar": in_litestar,
+}
 
 
 class Visitor:
@@ -121,9 +146,17 @@ class Visitor:
 
 
 @contextmanager
-def visitor(*endpoints: type[Endpoint[Any, Any]], load: Literal["auto", "lazy"] = "auto") -> Iterator[Visitor]:
+def visitor(
+    *endpoints: type[Endpoint[Any, Any]], load: Literal["auto", "lazy"] = "auto", framework: str = "starlette"
+) -> Iterator[Visitor]:
     """Serve the *endpoints*, by default the library, to one visitor."""
-    app = SessionMiddleware(Starlette(routes=routes(*(endpoints or ENDPOINTS))), sessions, load=load)
+    app = SessionMiddleware(FRAMEWORKS[framework](*(endpoints or ENDPOINTS)), sessions, load=load)
+    with serve(app) as client:
+        yield client
+
+
+@contextmanager
+def serve(app: Any) -> Iterator[Visitor]:
     transport = httpx.ASGITransport(app=app)
     with asyncio.Runner() as runner:
         client = httpx.AsyncClient(transport=transport, base_url="http://testserver")

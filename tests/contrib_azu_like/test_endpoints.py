@@ -12,14 +12,18 @@ from uuid import UUID
 import attrs
 import msgspec
 import pytest
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
+from litestar import Litestar, asgi
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount
 
 from sojourn.errors import ConfigurationError
-from sojourn_contrib_azu_like import Empty, Endpoint, Html, Problem, Redirect, Text, routes
+from sojourn_contrib_azu_like import Empty, Endpoint, Html, Problem, Redirect, Text, application, routes
 from sojourn_contrib_azu_like.answers import respond
-from tests.contrib_azu_like.library import visitor
+from tests.contrib_azu_like.library import FRAMEWORKS, serve, visitor
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
@@ -72,9 +76,9 @@ ISBN = "12345678-1234-5678-1234-567812345678"
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 
 
-@pytest.fixture(scope="module")
-def client():
-    with visitor(AddBook, FindBook, PutBook) as client:
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def client(request: pytest.FixtureRequest):
+    with visitor(AddBook, FindBook, PutBook, framework=request.param) as client:
         yield client
 
 
@@ -343,9 +347,9 @@ def test_what_cannot_answer_is_no_route():
         pass
 
     with pytest.raises(ConfigurationError, match="Silent cannot answer: define call"):
-        routes(Silent)  # type: ignore[type-abstract]
+        routes(Silent)
     with pytest.raises(ConfigurationError, match="Middle has no path"):
-        routes(Middle)  # type: ignore[type-abstract]
+        routes(Middle)
 
 
 def test_a_path_is_not_inherited():
@@ -356,9 +360,14 @@ def test_a_path_is_not_inherited():
         routes(Child)
 
 
-def test_another_method_is_405_and_head_is_get(client):
+def test_another_method_is_405(client):
     assert client.request("DELETE", "/books").status_code == 405
-    answer = client.request("HEAD", "/books?title=a")
+
+
+@pytest.mark.parametrize("framework", ["starlette", "litestar"])  # no route of FastAPI's answers HEAD by itself
+def test_head_is_get(framework):
+    with visitor(FindBook, framework=framework) as client:
+        answer = client.request("HEAD", "/books?title=a")
     assert (answer.status_code, answer.content) == (200, b"")
 
 
@@ -414,3 +423,98 @@ def test_a_problem_tells_its_title_and_its_headers():
         "status": 401,
         "detail": "who?",
     }
+
+
+class Tree(msgspec.Struct):
+    name: str
+    branches: list[Tree] = []
+
+
+class Plant(Endpoint[Tree, Tree | Empty], path="/trees/{name}", method="POST"):
+    """Plant a tree.
+
+    Or do not.
+    """
+
+    async def call(self) -> Tree | Empty:
+        return self.params
+
+
+def test_openapi_has_request_answer_and_problems():
+    app = FastAPI()
+    for endpoint in (AddBook, FindBook, PutBook, Plant):
+        app.add_api_route(**endpoint.operation())
+    paths = app.openapi()["paths"]
+    find = paths["/books"]["get"]
+    assert {one["name"]: (one["in"], one["required"]) for one in find["parameters"]} == {
+        "title": ("query", True),
+        **dict.fromkeys(("pages", "tags", "copies", "due", "lent"), ("query", False)),
+    }
+    book = find["responses"]["200"]["content"]["application/json"]["schema"]
+    assert book["properties"]["copies"]["items"]["properties"] == {"shelf": {"type": "integer"}}
+    assert book["properties"]["pages"] == {"type": "integer", "minimum": 1, "default": 1}
+    add = paths["/books"]["post"]
+    assert add["requestBody"]["required"]
+    assert add["requestBody"]["content"].keys() == {"application/json", "application/x-www-form-urlencoded"}
+    assert add["responses"].keys() == {"201", "400", "422"}
+    problem = add["responses"]["422"]["content"]["application/problem+json"]["schema"]
+    assert problem["required"] == ["type", "title", "status", "detail"]
+    put = paths["/shelves/{number}/{isbn}"]["put"]
+    assert [(one["name"], one["in"], one["schema"]["type"]) for one in put["parameters"]] == [
+        ("number", "path", "integer"),
+        ("isbn", "path", "string"),
+    ]
+    assert put["requestBody"]["content"]["application/json"]["schema"]["properties"].keys() == {"floor"}
+    plant = paths["/trees/{name}"]["post"]
+    assert (plant["operationId"], plant["description"]) == ("Plant", "Plant a tree.\n\nOr do not.")
+    assert plant["responses"].keys() == {"200", "204", "400", "422"}
+    # What names itself is written out once.
+    assert plant["requestBody"]["content"]["application/json"]["schema"]["properties"]["branches"]["items"] == {}
+
+
+def test_openapi_of_pages_and_redirects_names_no_schema_of_the_application():
+    class Page(Endpoint[None, Html | Redirect], path="/page"):
+        async def call(self) -> Html | Redirect:
+            return Html("")
+
+    app = FastAPI()
+    app.add_api_route(**Page.operation())
+    answers = app.openapi()["paths"]["/page"]["get"]["responses"]
+    assert answers.keys() == {"200", "303"}
+    assert answers["200"]["content"]["text/html"] == {"schema": {"type": "string"}}
+
+
+def test_an_endpoint_that_cannot_answer_is_no_operation_either():
+    class Child(AddBook):
+        pass
+
+    with pytest.raises(ConfigurationError, match="Child has no path"):
+        Child.operation()
+
+
+@pytest.mark.parametrize("prefix", ["", "/api"])
+@pytest.mark.parametrize("framework", ["starlette", "fastapi", "litestar"])
+def test_an_application_of_endpoints_is_mounted_in_each_framework(framework, prefix):
+    class Here(Endpoint[Place, Text], path="/here/{number}/{isbn}"):
+        async def call(self) -> Text:
+            assert isinstance(self.request.url.path, str)
+            return Text(f"{self.params.number} {self.request.url.path}")
+
+    class Top(Endpoint[None, Text], path="/"):
+        async def call(self) -> Text:
+            return Text("top")
+
+    mounted = application(Here, Top)
+    app: Any
+    match framework:
+        case "starlette":
+            app = Starlette(routes=[Mount(prefix or "/", mounted)])
+        case "fastapi":
+            app = FastAPI()
+            app.mount(prefix or "/", mounted)
+        case _:
+            app = Litestar([asgi(prefix or "/", is_mount=True, copy_scope=False)(mounted)])
+    with serve(app) as client:
+        assert client.get(f"{prefix}/here/4/{ISBN}").text == f"4 {prefix}/here/4/{ISBN}"
+        assert client.get(f"{prefix}/").text == "top"
+        assert client.get(f"{prefix}/nowhere").status_code == 404

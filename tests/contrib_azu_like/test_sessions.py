@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import DictLoader, Environment
 
+from sojourn import MemoryStore, Session, SessionManager
 from sojourn.errors import ConfigurationError
 from sojourn.http import normalise_path
-from sojourn_contrib_azu_like import Endpoint, SessionHelpers, Text, routes
-from tests.contrib_azu_like.library import Reader, Visitor, sessions, visitor
+from sojourn.settings import SessionSettings
+from sojourn_contrib_azu_like import Endpoint, Html, Problem, SessionHelpers, Text, routes
+from sojourn_contrib_azu_like.testing import with_session
+from tests.contrib_azu_like.library import FRAMEWORKS, Donate, Reader, SignIn, Visitor, sessions, visitor
 
 
-@pytest.fixture
-def client() -> Iterator[Visitor]:
-    with visitor() as client:
+@pytest.fixture(params=FRAMEWORKS)
+def client(request: pytest.FixtureRequest) -> Iterator[Visitor]:
+    with visitor(framework=request.param) as client:
         yield client
 
 
@@ -77,6 +83,133 @@ def test_a_user_who_is_logged_in_passes(client):
 def test_a_role_is_required(client, roles, status):
     sign_in(client, *roles)
     assert client.get("/stock").status_code == status
+
+
+@pytest.mark.parametrize(("roles", "status"), [((), 403), (("reader",), 200), (("librarian",), 200), (("guest",), 403)])
+def test_one_of_several_roles_is_enough(client, roles, status):
+    sign_in(client, *roles)
+    answer = client.get("/reading")
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json()["detail"] == "This needs the role reader or librarian."
+
+
+def test_a_call_that_names_no_role_lets_nobody_in():
+    with pytest.raises(TypeError, match="takes the roles"):
+        with_session(Anybody, principal="7").require_role()
+
+
+class Anybody(Endpoint[None, Text], SessionHelpers[Reader], path="/anybody"):
+    sessions = sessions
+
+    async def call(self) -> Text:
+        return Text(self.require_authentication())
+
+
+def by_name(session: Session[Reader]) -> bool:
+    return session.data.name == "Ada"
+
+
+@pytest.mark.parametrize(
+    ("principal", "name", "is_in"),
+    [(None, None, False), ("7", None, False), ("7", "Ada", True), (None, "Ada", True)],
+    ids=["nobody", "not yet confirmed", "both", "by the data alone"],
+)
+def test_who_is_logged_in_the_application_says_everywhere(principal, name, is_in):
+    class Confirmed(Anybody, path="/confirmed"):
+        sessions = SessionManager(
+            Reader, MemoryStore(), settings=SessionSettings(preset="testing", _env_file=None), is_authenticated=by_name
+        )
+
+        async def call(self) -> Text:
+            return Text(self.require_role("librarian"))
+
+    endpoint = with_session(Confirmed, principal=principal, data=Reader(name, ["librarian"]))
+    assert endpoint.authenticated is is_in
+    if is_in:
+        assert asyncio.run(endpoint.call()) == Text(principal or "")
+        return
+    with pytest.raises(Problem) as refused:
+        asyncio.run(endpoint.call())
+    assert refused.value.status == 401
+
+
+def test_an_endpoint_is_tried_without_a_server():
+    @dataclass
+    class Rename:
+        name: str
+
+    class Renames(Endpoint[Rename, Text], SessionHelpers[Reader], path="/name", method="POST"):
+        sessions = sessions
+
+        async def call(self) -> Text:
+            self.session.data.name = self.params.name
+            self.flash.notice = "Renamed"
+            return Text(self.require_authentication())
+
+    endpoint = with_session(Renames, Rename("Bea"), principal="7", data=Reader("Ada"))
+    assert asyncio.run(endpoint.call()) == Text("7")
+    assert (endpoint.session.data.name, endpoint.flash["notice"]) == ("Bea", "Renamed")
+
+
+# -- pages ---------------------------------------------------------------------------------------------------------
+
+PAGES = Environment(
+    loader=DictLoader(
+        {
+            "home": "{{ flash.notice }}|{{ current_user_id }}|{{ authenticated }}|{{ session.data.name }}|{{ title }}",
+            "form": '<input name="csrf" value="{{ csrf_token() }}">',
+        }
+    ),
+    autoescape=True,
+)
+
+
+class Page(Endpoint[None, Html], SessionHelpers[Reader], path="/page"):
+    sessions = sessions
+    templates: Environment | None = PAGES
+
+    async def call(self) -> Html:
+        return self.template("home", title="<b>")
+
+
+class FormPage(Page, path="/form"):
+    async def call(self) -> Html:
+        return self.template("form", status=422)
+
+
+def test_a_template_knows_the_session_and_escapes():
+    endpoint = with_session(Page, principal="7", data=Reader("<Ada>"))
+    endpoint.flash.notice = "Hello"
+    assert asyncio.run(endpoint.call()).body == "Hello|7|True|&lt;Ada&gt;|&lt;b&gt;"
+    with visitor(Page) as client:
+        answer = client.get("/page")
+    assert answer.text == "None|None|False|None|&lt;b&gt;"
+    assert "set-cookie" not in answer.headers
+
+
+def test_r34_the_token_of_a_form_creates_the_session_where_it_is_asked_for():
+    with visitor(FormPage, SignIn, Donate) as client:
+        answer = client.get("/form")
+        assert (answer.status_code, "set-cookie" in answer.headers) == (422, True)
+        token = answer.text.partition('value="')[2].partition('"')[0]
+        assert client.post("/donate", data={"csrf": token}).text == "thank you"
+
+
+def test_templates_that_do_not_escape_are_refused():
+    class Open(Page, path="/open"):
+        templates = Environment(loader=DictLoader({}))
+
+    with pytest.raises(ConfigurationError, match=r"Open needs templates that escape: Environment\(autoescape=True\)"):
+        routes(Open)
+
+
+def test_a_template_without_an_environment_says_what_to_set():
+    class Bare(Page, path="/bare"):
+        templates = None
+
+    with pytest.raises(ConfigurationError, match=r"template\(\) needs templates, a jinja2.Environment"):
+        asyncio.run(with_session(Bare).call())
 
 
 def test_a_role_is_asked_for_after_the_login(client):

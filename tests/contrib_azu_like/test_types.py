@@ -1,22 +1,21 @@
-"""What mypy sees of endpoints: it must refuse exactly the wrong lines."""
+"""What mypy and pyright see of endpoints and channels: they must refuse exactly the wrong lines."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.typing.test_public_types import by_mypy, by_pyright
 
 SNIPPET = """
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, assert_type
 
 from sojourn import Flash, MemoryStore, Session, SessionManager
-from sojourn_contrib_azu_like import Endpoint, Html, Redirect, SessionHelpers, Text, routes
+from sojourn_contrib_azu_like import Channel, Endpoint, Html, Redirect, SessionHelpers, Text, application, routes
+from sojourn_contrib_azu_like.testing import with_session
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -60,6 +59,40 @@ class AddBook(ShopEndpoint[Book, Html | Redirect], path="/books", method="POST")
         return Redirect("/")
 
 
+def book_of(user_id: str) -> Book:
+    return Book(user_id)
+
+
+class MyBook(ShopEndpoint[None, Book | None], path="/mine"):
+    async def call(self) -> Book | None:
+        book_of(self.current_user_id)  # error
+        if self.current_user_id is None:
+            return None
+        self.require_role("reader", 7)  # error
+        self.session.data.crat  # error
+        return book_of(self.require_authentication())
+
+
+class WrongData(ShopEndpoint[None, list[Book]], path="/wrong"):
+    async def call(self) -> list[Book]:
+        return [Book(title="a"), "b"]  # error
+
+
+class Prices(Channel[Book, Text], SessionHelpers[UserSession], path="/prices"):
+    sessions = sessions
+
+    async def run(self) -> None:
+        async for book in self:
+            assert_type(book, Book)
+            await self.send(Text(book.title))
+            await self.send(book)  # error
+            await self.save_session()
+
+
+made = with_session(MyBook, principal="7", data=UserSession())
+assert_type(made, MyBook)
+
+
 class WrongAnswer(ShopEndpoint[Book, Text], path="/wrong"):
     async def call(self) -> Html:  # error
         return Html("")
@@ -74,7 +107,8 @@ class WrongManager(Endpoint[None, Text], SessionHelpers[UserSession]):
     sessions = strangers  # error
 
 
-routes(AddBook)
+routes(AddBook, Prices)
+application(AddBook, Prices)
 routes(Book)  # error
 """
 
@@ -82,11 +116,11 @@ EXPECTED = [number for number, line in enumerate(SNIPPET.splitlines(), 1) if lin
 
 
 @pytest.mark.slow
-def test_mypy_refuses_exactly_the_wrong_lines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checker", [by_mypy, by_pyright])
+def test_type_checkers_refuse_exactly_the_wrong_lines(
+    tmp_path: Path, checker: Callable[[Path], dict[int, str]]
+) -> None:
     path = tmp_path / "snippet.py"
     path.write_text(SNIPPET)
-    words = [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context", "--no-pretty", str(path)]
-    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert said.returncode == 1, said.stderr + said.stdout
-    found = re.findall(r"snippet\.py:(\d+): error:", said.stdout)
-    assert sorted({int(line) for line in found}) == EXPECTED, said.stdout
+    said = checker(path)
+    assert sorted(said) == EXPECTED, said

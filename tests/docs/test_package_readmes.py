@@ -54,7 +54,12 @@ def test_the_example_of_endpoints_lets_readers_in(monkeypatch: pytest.MonkeyPatc
         assert browser.post("/signin", json={}).status in {400, 422}
         signed_in = browser.post("/signin", json={"user": "ada"})
         assert (signed_in.status, signed_in.header("location")) == (303, "/books")
-        assert browser.get("/books").json() == []
+        books = browser.get("/books").body.decode()
+        assert "<p>Welcome</p>" in books
+        token = books.partition('value="')[2].partition('"')[0]
+        assert browser.post("/books", json={"title": "Emma", "csrf": "made up"}).status == 403
+        assert browser.post("/books", json={"title": "<Emma>", "csrf": token}).status == 303
+        assert "<li>&lt;Emma&gt;</li>" in browser.get("/books").body.decode()
 
 
 def test_the_example_of_fastapi_keeps_a_cart_and_guards_an_account(monkeypatch: pytest.MonkeyPatch) -> None:

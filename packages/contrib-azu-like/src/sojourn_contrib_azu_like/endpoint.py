@@ -15,15 +15,18 @@ from dataclasses import fields as fields_of_dataclass
 from dataclasses import is_dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, cast
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sojourn.errors import ConfigurationError
 from sojourn_contrib_azu_like.answers import respond
+from sojourn_contrib_azu_like.channel import Channel
+from sojourn_contrib_azu_like.openapi import describe
 from sojourn_contrib_azu_like.problems import Problem
 from sojourn_contrib_azu_like.shapes import Field, fields_of, parameters_of
 
@@ -59,6 +62,7 @@ class Endpoint(ABC, Generic[Req, Res]):
     max_body: ClassVar[int] = 1 << 20
     """The largest body in bytes; more is 413."""
     _model: ClassVar[Any] = None
+    _answer: ClassVar[Any] = None
     _fields: ClassVar[Mapping[str, Field]] = _NO_FIELDS
 
     params: Req
@@ -79,11 +83,12 @@ class Endpoint(ABC, Generic[Req, Res]):
         if parameters is None:
             msg = f"{cls.__qualname__} has a path but no types; inherit from Endpoint[Request, Response]"
             raise ConfigurationError(msg)
-        cls._model = parameters[0]
+        cls._model, cls._answer = parameters
         cls._fields = _NO_FIELDS if _is_none(cls._model) else fields_of(cls._model)
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self.connection: HTTPConnection = request
 
     @abstractmethod
     async def call(self) -> Res:
@@ -95,6 +100,23 @@ class Endpoint(ABC, Generic[Req, Res]):
     def refuse(self, problem: Problem) -> Response:
         """Return the answer to a request that a Problem ended; override it to show a page."""
         return problem.as_response()
+
+    @classmethod
+    def operation(cls) -> dict[str, Any]:
+        """Return this endpoint as keywords for FastAPI: ``app.add_api_route(**ShowBook.operation())``.
+
+        OpenAPI then has the parameters or the body of the request, the answer, and the problems.
+        """
+        return {
+            "path": require_complete(cls),
+            "endpoint": _handler(cls),
+            "methods": [cls.method],
+            "name": cls.__name__,
+            "operation_id": cls.__name__,
+            "response_model": None,
+            **describe(cls._model, cls._answer, path=cls.path or "", method=cls.method, status=cls.status),
+            "description": inspect.cleandoc(cls.__doc__) if "__doc__" in vars(cls) and cls.__doc__ else "",
+        }
 
     async def respond(self) -> Response:
         """Take the request through ``before``, decoding and ``call``."""
@@ -108,28 +130,60 @@ class Endpoint(ABC, Generic[Req, Res]):
         return respond(answer, self.status)
 
 
-def routes(*endpoints: type[Endpoint[Any, Any]]) -> list[Route]:
-    """Turn endpoints into Starlette's routes, in the order given; hand them to ``Starlette(routes=...)`` or a Mount.
+def routes(*parts: type[Endpoint[Any, Any] | Channel[Any, Any]]) -> list[BaseRoute]:
+    """Turn endpoints and channels into Starlette's routes, in the order given; hand them to ``Starlette(routes=...)``.
 
     Raises ConfigurationError for a class that cannot answer: one without a path, without ``call``, or one that
     needs the session and was not told of a session manager.
     """
-    return [_route(endpoint) for endpoint in endpoints]
+    return [_route(part) for part in parts]
 
 
-def _route(endpoint: type[Endpoint[Any, Any]]) -> Route:
-    name = endpoint.__qualname__
-    if endpoint.path is None:
-        msg = f"{name} has no path: write class {name}(Endpoint[...], path=...)"
+def application(*parts: type[Endpoint[Any, Any] | Channel[Any, Any]]) -> ASGIApp:
+    """Return endpoints and channels as one ASGI application, to be mounted in whatever framework."""
+    return _Application(Router(routes=routes(*parts)))
+
+
+class _Application:
+    """The endpoints, which find their path also where Litestar mounts them: that cuts the path and ends it with a slash."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "litestar_app" in scope and "raw_path" in scope:
+            whole = unquote(scope["raw_path"].decode("latin-1"))
+            inner = "/" + scope["path"].lstrip("/")
+            if not whole.endswith("/"):
+                inner = inner.rstrip("/")
+            root = whole.removesuffix(inner)
+            # In the same scope, or the middleware outside would not see what is put into it.
+            scope.update(path=root + (inner or "/"), root_path=root)
+        await self.app(scope, receive, send)
+
+
+def _route(part: type[Endpoint[Any, Any] | Channel[Any, Any]]) -> BaseRoute:
+    path = require_complete(part)
+    if issubclass(part, Channel):
+        return WebSocketRoute(path, part.endpoint(), name=part.__name__)
+    return Route(path, _handler(part), methods=[part.method], name=part.__name__)
+
+
+def require_complete(part: type[Any]) -> str:
+    """Return the path of an endpoint or channel; raise ConfigurationError for one that cannot answer."""
+    name, path = part.__qualname__, part.path
+    if path is None:
+        kind = "Channel" if issubclass(part, Channel) else "Endpoint"
+        msg = f"{name} has no path: write class {name}({kind}[...], path=...)"
         raise ConfigurationError(msg)
-    if inspect.isabstract(endpoint):
-        msg = f"{name} cannot answer: define {', '.join(sorted(endpoint.__abstractmethods__))}"
+    if inspect.isabstract(part):
+        msg = f"{name} cannot answer: define {', '.join(sorted(part.__abstractmethods__))}"
         raise ConfigurationError(msg)
-    missing = getattr(endpoint, "missing_parts", None)
+    missing = getattr(part, "missing_parts", None)
     if missing is not None and (parts := missing()):
-        msg = f"{name} needs {', '.join(parts)}: set it in the class or in one that it inherits from"
+        msg = f"{name} needs {' and '.join(parts)}: set it in the class or in one that it inherits from"
         raise ConfigurationError(msg)
-    return Route(endpoint.path, _handler(endpoint), methods=[endpoint.method], name=endpoint.__name__)
+    return cast("str", path)
 
 
 def _handler(endpoint: type[Endpoint[Any, Any]]) -> Callable[[Request], Awaitable[Response]]:

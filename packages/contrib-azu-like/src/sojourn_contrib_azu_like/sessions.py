@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
-from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from sojourn import Flash, Session, SessionManager
 from sojourn.errors import ConfigurationError
 from sojourn.http import path_below, refuse_anonymous, same_origin
+from sojourn_contrib_azu_like.answers import Html
 from sojourn_contrib_azu_like.problems import Problem
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 T = TypeVar("T")
 
@@ -30,7 +35,7 @@ class HasRoles(Protocol):
 
 
 class SessionHelpers(Generic[T]):
-    """Mix the session into endpoints; *T* is its model.
+    """Mix the session into endpoints and channels; *T* is its model.
 
     class ShopEndpoint(Endpoint[Req, Res], SessionHelpers[UserSession]):
         sessions = sessions
@@ -43,17 +48,23 @@ class SessionHelpers(Generic[T]):
     """Where visitors are sent who must log in first; None answers 401 to everybody."""
     allowed_origins: Sequence[str] = ()
     """Origins whose forms count as this site's own."""
-    request: Request
+    templates: Environment | None = None
+    """The Jinja2 environment of `template`."""
+    connection: HTTPConnection
+    """The request or the WebSocket."""
 
     @classmethod
     def missing_parts(cls) -> Sequence[str]:
         """Return what has to be set in a class before its endpoints can answer."""
-        return () if isinstance(getattr(cls, "sessions", None), SessionManager) else ("sessions, a SessionManager",)
+        missing = [] if isinstance(getattr(cls, "sessions", None), SessionManager) else ["sessions, a SessionManager"]
+        if cls.templates is not None and not cls.templates.autoescape:
+            missing.append("templates that escape: Environment(autoescape=True)")
+        return missing
 
     @property
     def session(self) -> Session[T]:
         """This request's session. Raises SessionUnavailableError when it could not be loaded."""
-        return self.sessions.of(self.request)
+        return self.sessions.of(self.connection)
 
     @property
     def current_session(self) -> Session[T]:
@@ -62,7 +73,11 @@ class SessionHelpers(Generic[T]):
 
     async def open_session(self) -> Session[T]:
         """Return the session where the middleware opens none by itself: ``load="lazy"`` or a path in ``exclude``."""
-        return await self.sessions.get(self.request)
+        return await self.sessions.get(self.connection)
+
+    async def save_session(self) -> None:
+        """Store now what was changed: in a channel, where otherwise the end of the connection does."""
+        await self.sessions.commit(self.session)
 
     @property
     def flash(self) -> Flash:
@@ -87,22 +102,41 @@ class SessionHelpers(Generic[T]):
         """End the session; a new, empty one begins (SECURITY R13)."""
         self.session.logout()
 
+    def template(self, name: str, /, status: int = HTTPStatus.OK, **context: Any) -> Html:
+        """Return the page that the Jinja2 template *name* makes of *context*.
+
+        It knows ``flash``, ``current_user_id`` and ``authenticated`` as the endpoint does, ``session`` and ``csrf_token()``,
+        which creates a session where it is called and nowhere else. What *context* names itself comes first.
+        """
+        if self.templates is None:
+            raise ConfigurationError(f"{type(self).__qualname__}.template() needs templates, a jinja2.Environment")
+        session = self.session
+        known: dict[str, Any] = {
+            "session": session,
+            "flash": session.flash,
+            "csrf_token": session.csrf_token,
+            "current_user_id": session.principal,
+            "authenticated": self.authenticated,
+        }
+        return Html(self.templates.get_template(name).render({**known, **context}), status)
+
     def require_authentication(self) -> str:
         """Return the principal, or end the request: a page goes to *signin_path*, everything else gets 401.
 
-        The way back is in ``redirect_to`` and leads to this site only (SECURITY R35).
+        The way back is in ``redirect_to`` and leads to this site only (SECURITY R35). Who is logged in, the manager's
+        ``is_authenticated`` says; the principal is empty where that lets in a session that has none.
         """
-        principal = self.session.principal
-        if principal is not None and self.authenticated:
-            return principal
-        if self.signin_path is None:
+        if self.authenticated:
+            return self.session.principal or ""
+        connection = self.connection
+        if self.signin_path is None or connection.scope["type"] != "http":
             raise Problem(401, "Log in first.")
-        root = self.request.scope.get("root_path", "")
+        root = connection.scope.get("root_path", "")
         refused = refuse_anonymous(
-            path_below(self.request.scope["path"], root),
-            query=self.request.url.query,
-            method=self.request.method,
-            accept=",".join(self.request.headers.getlist("accept")),
+            path_below(connection.scope["path"], root),
+            query=connection.url.query,
+            method=connection.scope["method"],
+            accept=",".join(connection.headers.getlist("accept")),
             signin_path=self.signin_path,
             allow=(),
             root=root,
@@ -113,13 +147,15 @@ class SessionHelpers(Generic[T]):
             raise Problem(401, "Log in first.")
         raise Problem(303, "Log in first.", headers={"location": location})
 
-    def require_role(self, role: str) -> str:
-        """Return the principal, or end the request: as ``require_authentication`` does, then 403 without *role*."""
+    def require_role(self, *roles: str) -> str:
+        """Return the principal, or end the request: as ``require_authentication`` does, then 403 without one of *roles*."""
+        if not roles:
+            raise TypeError("require_role() takes the roles of which one is needed")
         principal = self.require_authentication()
-        roles = self.roles_of(self.session.data)
-        if role not in ((roles,) if isinstance(roles, str) else roles):
-            raise Problem(403, f"This needs the role {role}.")
-        return principal
+        found = self.roles_of(self.session.data)
+        if {found} & {*roles} if isinstance(found, str) else {*found} & {*roles}:
+            return principal
+        raise Problem(403, f"This needs the role {' or '.join(roles)}.")
 
     def roles_of(self, data: T) -> Collection[str]:
         """Return the roles of the user; those of the field ``roles``, unless this is overridden."""
@@ -130,10 +166,10 @@ class SessionHelpers(Generic[T]):
 
     def require_same_origin(self) -> None:
         """End the request with 403 unless a page of this site sent it; for forms shown before any session (SECURITY R34)."""
-        origins, hosts = self.request.headers.getlist("origin"), self.request.headers.getlist("host")
+        origins, hosts = self.connection.headers.getlist("origin"), self.connection.headers.getlist("host")
         if not same_origin(
             origins[0] if len(origins) == 1 else None,
-            scheme=self.request.url.scheme,
+            scheme=self.connection.url.scheme,
             host=hosts[0] if len(hosts) == 1 else "",
             allowed=self.allowed_origins,
         ):
