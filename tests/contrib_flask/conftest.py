@@ -14,6 +14,13 @@ from sojourn_contrib_flask import Sojourn
 from tests.core.models import Visit
 from tests.servers import RedisServer
 
+PATIENCE = {
+    "SOJOURN_REDIS_TIMEOUT": "20s",
+    "SOJOURN_REDIS_CONNECT_TIMEOUT": "20s",
+    "SOJOURN_REQUEST_DEADLINE": "60s",
+    "SOJOURN_BREAKER_PROBE_DEADLINE": "60s",
+}
+
 
 @pytest.fixture(params=["memory", "cookie", pytest.param("redis", marks=pytest.mark.server)])
 def store(request: pytest.FixtureRequest) -> str:
@@ -29,6 +36,9 @@ def sessions(
         server.start_if_stopped()
         server.flush()
         monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
+        # Longer than a busy machine stalls.
+        for name, value in PATIENCE.items():
+            monkeypatch.setenv(name, value)
     values: dict[str, Any] = {"revocation_store": "memory"} if store == "cookie" else {}
     settings = SessionSettings(_env_file=None, preset="testing", store=store, secret=new_secret(), **values)
     manager = SessionManager.from_settings(Visit, settings)

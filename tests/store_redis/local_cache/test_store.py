@@ -61,8 +61,8 @@ def test_a_hit_costs_no_command(cluster: Cluster) -> None:
 
 
 def test_100_reads_in_turns_over_two_nodes_give_97_hits(cluster: Cluster) -> None:
-    # a lease that a busy machine does not let run out
-    one, two = cluster.pair(limits=_limits(max_staleness=20.0))
+    # a lease and calls that a busy machine does not let run out
+    one, two = cluster.pair(limits=_limits(max_staleness=20.0), timeout=20.0)
     record = one.create("a")
     for number in range(100):
         assert (one, two)[number % 2].load(record.id) is not None
