@@ -46,7 +46,7 @@ def held(tables: Sequence[dict[str, Any]], loads: Sequence[dict[str, Any]]) -> l
     found: dict[tuple[str, str, str], tuple[float, list[float | None]]] = {}
     for number, table in enumerate(tables):
         for verdict in table["verdicts"]:
-            for to in ("best_peer", "floor"):
+            for to in ("best_peer", "best_equal"):
                 comparison = verdict[to]
                 if comparison is not None and comparison["target"] is not None:
                     key = (verdict["name"], verdict["scenario"], to.replace("_", " "))

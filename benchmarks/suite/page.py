@@ -65,7 +65,7 @@ def _costs(store: str, everybody: Sequence[Contender], measured: Measured) -> st
 
 
 def _targets(verdicts: Sequence[Verdict]) -> str:
-    rows = [["ours", "scenario", "of best peer", "target", "best peer", "of floor", "target"]]
+    rows = [["ours", "scenario", "of best peer", "target", "best peer", "of best equal", "target", "of floor"]]
     rows += [
         [
             f"{one.contender.store}: {one.contender.label}",
@@ -73,8 +73,9 @@ def _targets(verdicts: Sequence[Verdict]) -> str:
             _ratio(one.peer),
             _target(one.peer),
             one.peer.to if one.peer else "-",
+            _ratio(one.equal),
+            _target(one.equal),
             _ratio(one.floor),
-            _target(one.floor),
         ]
         for one in verdicts
         if one.targets

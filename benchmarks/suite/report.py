@@ -53,8 +53,20 @@ def _baseline(one: Contender, measured: Measured) -> str:
 
 
 def table_of_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """Return ours beside the best peer and the floor, with the targets."""
-    head = ["ours", "scenario", "us", "of best peer", "target", "", "best peer", "of floor", "target", ""]
+    """Return ours beside the best peer, the best that protects as much, and the floor, with the targets."""
+    head = [
+        "ours",
+        "scenario",
+        "us",
+        "of best peer",
+        "target",
+        "",
+        "best peer",
+        "of best equal",
+        "target",
+        "",
+        "of floor",
+    ]
     rows = [
         [
             f"{one.contender.store}: {one.contender.label}",
@@ -62,7 +74,8 @@ def table_of_verdicts(verdicts: Sequence[Verdict]) -> str:
             f"{one.cost * 1e6:.1f}",
             *_cells(one.peer),
             one.peer.to if one.peer else "-",
-            *_cells(one.floor),
+            *_cells(one.equal),
+            _cells(one.floor)[0],
         ]
         for one in verdicts
     ]
@@ -110,6 +123,7 @@ def as_json(everybody: Sequence[Contender], measured: Measured, verdicts: Sequen
                 "scenario": one.scenario,
                 "microseconds": round(one.cost * 1e6, 3),
                 "best_peer": _comparison(one.peer),
+                "best_equal": _comparison(one.equal),
                 "floor": _comparison(one.floor),
             }
             for one in verdicts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.suite.contract import SCENARIOS, Contender, Kind
 from benchmarks.suite.figures import Ratio, Series, ratio
-from benchmarks.suite.targets import OF_THE_BEST_PEER, OF_THE_FLOOR, floor_of, is_judged, peers_of
+from benchmarks.suite.targets import EQUALS, OF_THE_BEST_EQUAL, floor_of, peers_of, target_of
 
 Measured = Mapping[tuple[str, str], Series]
 
@@ -34,15 +34,17 @@ class Verdict:
     cost: float
     whole: float
     peer: Comparison | None
+    equal: Comparison | None
+    """Beside the best peer that protects as much."""
     floor: Comparison | None
 
     @property
     def missed(self) -> int:
-        return sum(one is not None and one.is_met is False for one in (self.peer, self.floor))
+        return sum(one is not None and one.is_met is False for one in (self.peer, self.equal))
 
     @property
     def targets(self) -> int:
-        return sum(one is not None and one.target is not None for one in (self.peer, self.floor))
+        return sum(one is not None and one.target is not None for one in (self.peer, self.equal))
 
 
 def judge(everybody: list[Contender], measured: Measured) -> list[Verdict]:
@@ -58,15 +60,14 @@ def judge(everybody: list[Contender], measured: Measured) -> list[Verdict]:
 
 def _verdict(contender: Contender, scenario: str, everybody: list[Contender], measured: Measured) -> Verdict:
     ours = measured[contender.name, scenario]
-    judged = is_judged(contender, scenario)
     peers = [one for one in peers_of(contender, everybody) if (one.name, scenario) in measured]
-    best = min(peers, key=lambda one: measured[one.name, scenario].cost, default=None)
-    peer = floor = None
-    if best is not None and (found := ratio(ours, measured[best.name, scenario])) is not None:
-        target = OF_THE_BEST_PEER[contender.store].get(scenario) if judged else None
-        peer = Comparison(best.label, found, target)
-    key = (floor_of(contender), scenario)
-    if key in measured and (found := ratio(ours, measured[key])) is not None:
-        target = OF_THE_FLOOR[contender.store].get(scenario) if judged else None
-        floor = Comparison("floor", found, target)
-    return Verdict(contender, scenario, ours.cost, ours.whole, peer, floor)
+    equals = [one for one in peers if one.name in EQUALS]
+
+    def beside(whom: list[Contender], target: float | None) -> Comparison | None:
+        best = min(whom, key=lambda one: measured[one.name, scenario].cost, default=None)
+        found = None if best is None else ratio(ours, measured[best.name, scenario])
+        return None if best is None or found is None else Comparison(best.label, found, target)
+
+    floors = [one for one in everybody if one.name == floor_of(contender) and (one.name, scenario) in measured]
+    peer, equal = beside(peers, target_of(contender, scenario)), beside(equals, OF_THE_BEST_EQUAL.get(scenario))
+    return Verdict(contender, scenario, ours.cost, ours.whole, peer, equal, beside(floors, None))

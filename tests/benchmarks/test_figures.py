@@ -137,7 +137,7 @@ def test_untouched_requests_on_redis_are_judged_when_lazy() -> None:
 
 def measured() -> tuple[list[Contender], dict[tuple[str, str], Series]]:
     everybody = [find(name) for name in ("floor-memory-asgi", "starsessions-memory", "sojourn-memory-asgi")]
-    costs = {"floor-memory-asgi": 6e-6, "starsessions-memory": 60e-6, "sojourn-memory-asgi": 15e-6}
+    costs = {"floor-memory-asgi": 6e-6, "starsessions-memory": 60e-6, "sojourn-memory-asgi": 30e-6}
     return everybody, {(name, "read"): series({0: cost, 1: cost}) for name, cost in costs.items()}
 
 
@@ -146,8 +146,22 @@ def test_a_verdict_holds_ours_against_the_best_peer_and_the_floor() -> None:
     (verdict,) = judge(everybody, found)
     assert verdict.peer is not None
     assert verdict.floor is not None
-    assert (verdict.peer.to, verdict.peer.ratio.value, verdict.peer.is_met) == ("starsessions", 0.25, True)
-    assert (verdict.floor.ratio.value, verdict.floor.is_met) == (2.5, False)
+    assert (verdict.peer.to, verdict.peer.ratio.value, verdict.peer.is_met) == ("starsessions", 0.5, False)
+    assert (verdict.floor.ratio.value, verdict.floor.is_met) == (5.0, None)
+    assert summary([verdict]) == "0 of 1 targets met, 1 missed"
+
+
+def test_a_sealed_cookie_is_also_held_against_the_best_peer_that_encrypts() -> None:
+    everybody = [
+        find(name) for name in ("starlette-cookie", "litestar-cookie", "aiohttp-cookie", "sojourn-cookie-asgi")
+    ]
+    costs = (40e-6, 180e-6, 90e-6, 30e-6)
+    found = {(one.name, "read"): series({0: cost, 1: cost}) for one, cost in zip(everybody, costs, strict=True)}
+    (verdict,) = judge(everybody, found)
+    assert verdict.peer is not None
+    assert verdict.equal is not None
+    assert (verdict.peer.to, verdict.peer.is_met) == ("Starlette, signed", True)
+    assert (verdict.equal.to, verdict.equal.is_met) == ("aiohttp-session, Fernet", False)
     assert summary([verdict]) == "1 of 2 targets met, 1 missed"
 
 
@@ -161,7 +175,7 @@ def test_tables_and_figures_show_everybody() -> None:
     ):
         assert all(one.label in text for one in everybody)
     assert "MISSED" in table_of_verdicts(verdicts)
-    assert [one["microseconds"] for one in as_json(everybody, found, verdicts)["costs"]] == [6.0, 60.0, 15.0]
+    assert [one["microseconds"] for one in as_json(everybody, found, verdicts)["costs"]] == [6.0, 60.0, 30.0]
 
 
 def test_the_page_is_filled_between_its_markers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
