@@ -29,7 +29,7 @@ settings.register_profile(
 )
 # Examples that differ with --hypothesis-seed, for `./dev prove security`.
 settings.register_profile("seeded", settings.get_profile("ci"), derandomize=False)
-settings.register_profile("everyday", settings.get_profile("ci"), max_examples=20, stateful_step_count=20)
+settings.register_profile("everyday", settings.get_profile("ci"), max_examples=10, stateful_step_count=20)
 settings.register_profile(
     "nightly",
     max_examples=5_000,

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from enum import Enum
+from functools import cache
 from typing import Any, cast
 
 import psycopg
@@ -213,6 +214,7 @@ def _with(mapping: Any, **values: str) -> Any:
     return mapping
 
 
+@cache
 def classes() -> dict[str, type]:
     """Return every class of every package by its name, but enums, protocols and exceptions."""
     found: dict[str, type] = {}

@@ -125,7 +125,8 @@ def by_pyright(path: Path) -> dict[int, str]:
     return {one["range"]["start"]["line"] + 1: one["message"] for one in diagnostics if one["severity"] == "error"}
 
 
-@pytest.mark.parametrize("checker", [by_mypy, pytest.param(by_pyright, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", [by_mypy, by_pyright])
 def test_type_checkers_refuse_exactly_the_wrong_lines(snippet: Path, checker) -> None:
     said = checker(snippet)
     assert sorted(said) == EXPECTED, said
