@@ -207,6 +207,18 @@ FLASK = Suite(
     },
     stores=("memory", "cookie", "redis"),
 )
+FLASK_LOGIN = Suite(
+    name="Flask-Login",
+    folder=f"Flask-Login-{version('flask-login')}",
+    source=f"Flask-Login=={version('flask-login')}",
+    tests="tests/test_login.py",
+    shim="flask_sessions",
+    differs={
+        "LoginTestCase.test_session_protection_strong_deletes_session": "wants what else the session holds kept when its protection "
+        "logs out: a logout ends the session with all it holds (SECURITY R46)",
+    },
+    stores=("memory", "cookie", "redis"),
+)
 FLASK_WTF = Suite(
     name="Flask-WTF",
     folder=f"flask_wtf-{version('flask-wtf')}",
@@ -299,7 +311,7 @@ AIOHTTP_SESSION = Suite(
     },
     stores=("memory", "cookie", "redis"),
 )
-SUITES = (STARLETTE, STARSESSIONS, FLASK, FLASK_WTF, FLASK_SESSION, LITESTAR, AIOHTTP_SESSION, *DJANGO)
+SUITES = (STARLETTE, STARSESSIONS, FLASK, FLASK_LOGIN, FLASK_WTF, FLASK_SESSION, LITESTAR, AIOHTTP_SESSION, *DJANGO)
 
 
 def unpacked(suite: Suite) -> Path:
