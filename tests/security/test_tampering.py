@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,8 +14,10 @@ from sojourn.crypto import BUILTIN_CIPHERS, decode_bytes, encode_bytes, new_secr
 from sojourn.manager import run_blocking
 from sojourn.testing import FakeClock
 from sojourn_store_cookie.packing import pack, unpack
+from sojourn_store_redis import ClusteredRedisStore, RedisStore
 from tests.core.models import make_manager
 from tests.security.houses import House, begin, copy_of, outcome
+from tests.servers import RedisServer
 
 SUITES = [cipher.name for cipher in BUILTIN_CIPHERS]
 REFUSED = {"corrupt", "future"}  # an envelope that names another key or format is "future": read-only, no session
@@ -247,6 +252,25 @@ def test_r42_a_record_that_is_copied_to_another_namespace_of_a_server_does_not_o
     assert sites[0].open(token).principal == "administrator"
     copied = sites[1].open(token)
     assert (copied.outcome, copied.principal) == (LoadOutcome.CORRUPT, None)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", ["redis", "clustered-redis"])
+def test_r42_nor_does_one_that_is_copied_on_a_real_server(name: str, redis_server: RedisServer) -> None:
+    redis_server.start_if_stopped()
+    redis_server.flush()
+    secret, clock = new_secret(), FakeClock()
+    kind: Any = {"redis": RedisStore, "clustered-redis": ClusteredRedisStore}[name]
+    stores = [kind.from_url(redis_server.url, namespace=place, clock=clock) for place in ("staging", "production")]
+    settings = {"secret": secret, "encrypt": True}
+    staging, production = (make_manager(store, clock=clock, settings=settings).blocking for store in stores)
+    token = begin(staging, principal="administrator")
+    with redis_server.client() as client:
+        client.copy(f"staging:session:{token_id(token)}", f"production:session:{token_id(token)}")
+    assert outcome(staging, token) == "loaded"
+    assert outcome(production, token) == "corrupt"
+    for store in stores:
+        asyncio.run(store.aclose())
 
 
 @given(st.binary(min_size=59, max_size=120))

@@ -19,7 +19,7 @@ import redis.asyncio
 
 import sojourn_store_redis
 from sojourn import hookspecs
-from sojourn.errors import ConfigurationError
+from sojourn.errors import ConfigurationError, StoreUnavailableError
 from sojourn.settings import SessionSettings
 from sojourn.stores import Created, Store, StoreIO, TwinnedStore
 from sojourn.testing import make_id, make_record, make_write_id
@@ -187,7 +187,7 @@ def test_the_transport_is_shared_unless_a_pool_is_asked_for(monkeypatch: pytest.
 
 
 def test_user_and_password_may_come_apart_from_the_url(clean_redis: RedisServer) -> None:
-    clean_redis.command("ACL", "SETUSER", "shop", "on", ">secret-word", "~*", "+@all")
+    clean_redis.command("ACL", "SETUSER", "shop", "on", ">secret-word", "~*", "&*", "+@all")
     store = _made(
         SOJOURN_REDIS_URL=clean_redis.url, SOJOURN_REDIS_USERNAME="shop", SOJOURN_REDIS_PASSWORD="secret-word"
     ).blocking_twin()
@@ -195,6 +195,29 @@ def test_user_and_password_may_come_apart_from_the_url(clean_redis: RedisServer)
     assert [connection["user"] for connection in _connections(clean_redis, wanted=1)] == ["shop"]
     drive(store.aclose(), store.io)
     clean_redis.command("ACL", "DELUSER", "shop")
+
+
+def test_f32_a_user_who_may_not_announce_is_denied_unless_nothing_is_to_be_announced(clean_redis: RedisServer) -> None:
+    clean_redis.command("ACL", "SETUSER", "shop", "on", ">secret-word", "~*", "+@all", "resetchannels")
+    user: dict[str, str] = {"SOJOURN_REDIS_URL": clean_redis.url.replace("://", "://shop:secret-word@")}
+    for announce in ("true", "false"):
+        store = _made(**user, SOJOURN_REDIS_ANNOUNCE=announce).blocking_twin()
+        create = store.create(make_record(announce, now=1_900_000_000.0), write_id=W1)
+        if announce == "true":
+            with pytest.raises(StoreUnavailableError) as denied:
+                drive(create, store.io)
+            assert denied.value.kind == "denied"
+        else:
+            assert drive(create, store.io) is Created.OK
+        drive(store.aclose(), store.io)
+    clean_redis.command("ACL", "DELUSER", "shop")
+
+
+def test_f32_the_local_cache_cannot_do_without_announcements() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOJOURN_REDIS_ANNOUNCE", "false")
+        with pytest.raises(ConfigurationError, match="SOJOURN_REDIS_ANNOUNCE cannot be off with clustered-redis"):
+            sojourn_create_store("clustered-redis", SessionSettings())
 
 
 def test_a_unix_socket_serves_both_kinds() -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from sojourn import SessionManager
+from sojourn import SessionManager, stores
 from sojourn.errors import StoreUnavailableError
 from sojourn.settings import SessionSettings
 from sojourn.stores import MOVED, CachingStore, Deleted, IndexedStore, Replaced, ScannableStore, TwinnedStore
 from sojourn.testing import make_id, make_label, make_write_id
+from sojourn_store_redis import RedisStore
 from sojourn_store_redis.local_cache.cache import ENTRY_BYTES
 from sojourn_testing.bench import Driver
 from tests.core.models import Visit
@@ -45,6 +46,11 @@ def test_the_store_is_what_it_says(cluster: Cluster) -> None:
     for protocol in (IndexedStore, ScannableStore, CachingStore):
         assert isinstance(node.store, protocol)
     assert isinstance(node.whole, TwinnedStore)
+    own = RedisStore.from_url(cluster.server.url)
+    capabilities = [each for each in vars(stores).values() if getattr(each, "_is_runtime_protocol", False)]
+    declared = {each.__name__ for each in capabilities if isinstance(own.blocking_twin(), each)}
+    assert {"NamespacedStore", "RetainingStore", "AtRestStore"} <= declared
+    assert declared <= {each.__name__ for each in capabilities if isinstance(node.store, each)}
     assert node.whole.blocking_twin() is node.whole.blocking_twin()
 
 

@@ -7,6 +7,7 @@ unknown key is "future", never "corrupt" (FAILURES F4).
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from struct import Struct, error
@@ -72,7 +73,8 @@ class Codec:
 
     *purpose* is the cookie's name or the store's namespace; with *client_side* the idle deadline is bound as well.
     *cipher* None leaves payloads readable (a store in memory). *compress_over* and *max_payload* are bytes;
-    *max_lifetime* is in seconds: an envelope encrypted on a day longer ago is refused (SECURITY R27).
+    *max_lifetime* is in seconds: an envelope encrypted on a day longer ago is refused (SECURITY R27). Until *plain_until*,
+    in seconds since the epoch, what is not encrypted is opened as well (SECURITY R55).
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Codec:
         compress_over: int | None = None,
         max_payload: int = 1 << 20,
         max_lifetime: float = 400 * _DAY,
+        plain_until: float | None = None,
     ) -> None:
         self._ring = ring
         self._cipher = cipher
@@ -94,6 +97,9 @@ class Codec:
         self._client_side = client_side
         self._compress_over = compress_over
         self._max_payload = max_payload
+        self.accepts_unsealed = cipher is not None and plain_until is not None
+        """Whether it opens what is not encrypted, although it encrypts (SECURITY R55)."""
+        self._plain_until = math.inf if cipher is None else plain_until or 0.0
         self._max_days = int(max_lifetime // _DAY) + 2
         self._sealing: tuple[int, bytes, Box] | None = None
         self._opened: dict[bytes, tuple[Box, float, float, int]] = {}
@@ -130,7 +136,7 @@ class Codec:
 
     def open(self, envelope: bytes, bound: BoundFacts, now: float) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
-        if self._cipher is None and envelope[:2] == _PLAIN_HEAD and len(envelope) > 2:
+        if now < self._plain_until and envelope[:2] == _PLAIN_HEAD and len(envelope) > 2:
             plain, flags = envelope[3:], envelope[2]
             return (self._inflate(plain) if flags & COMPRESSED else plain), flags
         # Everything that the head says is worked out once for each head, and kept only after it proved authentic: what

@@ -39,6 +39,7 @@ _COUNTED: Final = {
     "gone": names.GONE,
     "taken_over": names.TAKEN_OVER,
     "conflict": names.CONFLICT,
+    "unsealed": names.UNSEALED,
     "unconfirmed": names.UNCONFIRMED,
 }
 _LOGGED: Final = frozenset(

@@ -19,6 +19,7 @@ EVICTED: Final = "session.evicted"
 CONFLICT: Final = "session.conflict"
 GONE: Final = "session.gone"
 TAKEN_OVER: Final = "session.taken_over"
+UNSEALED: Final = "session.unsealed"
 ERROR: Final = "session.error"
 LOAD_TIME: Final = "session.load_time"
 STORE_TIME: Final = "session.store_time"
@@ -53,6 +54,7 @@ METRIC_NAMES: Final = (
     CONFLICT,
     GONE,
     TAKEN_OVER,
+    UNSEALED,
     ERROR,
     LOAD_TIME,
     STORE_TIME,

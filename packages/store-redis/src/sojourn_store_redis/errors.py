@@ -57,6 +57,8 @@ def mapped(error: Exception, *, operation: str, address: str) -> StoreUnavailabl
     return make(f"redis at {address} could not do {operation}: {_reason(error)}; try again later", kind=_kind_of(error))
 
 
+_DENIED_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
+"""How replies of Redis and of Valkey begin to a script that does what its user may not."""
 _DENIED = re.compile(r"'([a-z|]+)' command")
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (ReadOnlyError, "read-only"),
@@ -80,7 +82,7 @@ _BY_CAUSE: tuple[tuple[type[BaseException], str], ...] = (
 def _kind_of(error: Exception) -> str:
     """Return in a word or two what is the matter, as the server or the system said it (FAILURES F26)."""
     text = str(error)
-    if isinstance(error, NoPermissionError):
+    if isinstance(error, NoPermissionError) or text.startswith(_DENIED_IN_SCRIPT):
         command = _DENIED.search(text)
         return f"denied: {command[1]}" if command else "denied"
     for kind, name in _BY_CLASS:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sojourn.errors import ConfigurationError
 from sojourn.hookspecs import hookimpl
-from sojourn_store_redis.local_cache.store import ClusteredRedisStore
+from sojourn_store_redis.local_cache.store import ClusteredRedisStore, channel_of
 from sojourn_store_redis.store import TwinnedRedisStore
 
 if TYPE_CHECKING:
@@ -22,7 +23,20 @@ def sojourn_create_store(name: str, settings: SessionSettings) -> TwinnedRedisSt
     own = RedisSettings.build(settings)
     namespace = own.namespace or settings.namespace
     if name == "redis":
-        return TwinnedRedisStore(own.address(), namespace=namespace, max_bytes=own.max_bytes, encrypt=own.encrypt)
+        # Nodes of `clustered-redis` may be among the others, as during an upgrade (FAILURES F32).
+        named = channel_of(namespace) if own.channel is None else own.channel.encode()
+        return TwinnedRedisStore(
+            own.address(),
+            namespace=namespace,
+            max_bytes=own.max_bytes,
+            encrypt=own.encrypt,
+            channel=named if own.announce else None,
+        )
+    if not own.announce:
+        msg = (
+            "SOJOURN_REDIS_ANNOUNCE cannot be off with clustered-redis: its nodes would serve old copies to each other"
+        )
+        raise ConfigurationError(msg)
     return ClusteredRedisStore(
         own.address(),
         namespace=namespace,

@@ -62,10 +62,14 @@ class RedisSettings(PluginSettings):
     max_bytes: Annotated[int, Field(ge=1)] = Field(DEFAULT_MAX_BYTES, description="The largest record, in bytes")
     encrypt: Choice = Field(None, description="Seal the data of this store; `auto`: as SOJOURN_ENCRYPT says")
 
-    # clustered-redis alone
+    announce: bool = Field(
+        True, description="Announce writes to nodes of `clustered-redis`; off: no node of the fleet ever is one"
+    )
     channel: OptionalText = Field(
         None, description="Where writes are announced, the same for all processes; unset: a name after the namespace"
     )
+
+    # clustered-redis alone
     local_cache: bool = Field(True, description="Keep copies in each process; off: only announce writes to the others")
     local_cache_max_size: int = Field(10_000, description="The most copies of one process")
     local_cache_max_bytes: int = Field(64 * 1024 * 1024, description="What the copies may take together, in bytes")

@@ -122,7 +122,8 @@ class RedisStore:
     @classmethod
     def from_url(cls, url: str, **options: Any) -> TwinnedRedisStore:
         """Return a suspending store with its own connections; *options* are those of Address and of this class."""
-        own = {name: options.pop(name) for name in ("namespace", "clock", "max_bytes", "encrypt") if name in options}
+        names = ("namespace", "clock", "max_bytes", "encrypt", "channel")
+        own = {name: options.pop(name) for name in names if name in options}
         return TwinnedRedisStore(Address(url=url, **options), **own)
 
     def __repr__(self) -> str:
@@ -405,6 +406,7 @@ class TwinnedRedisStore(RedisStore):
         clock: Clock = SYSTEM_CLOCK,
         max_bytes: int = DEFAULT_MAX_BYTES,
         encrypt: bool | None = None,
+        channel: bytes | None = None,
     ) -> None:
         self.call_timeout = address.timeout
         """The seconds after which a call is given up."""
@@ -414,6 +416,7 @@ class TwinnedRedisStore(RedisStore):
             "clock": clock,
             "max_bytes": max_bytes,
             "encrypt": encrypt,
+            "channel": channel,
             "durability": address.durability(),
         }
         self._twin: RedisStore | None = None

@@ -116,6 +116,7 @@ def build_engine(
             serializer=_serializer(serializer, model),
             migrate=migrate,
             check_round_trip=settings.check_round_trip,
+            readers={name: loader.serializer(name) for name in settings.read_serializers},
         ),
         lifetimes=Lifetimes(
             idle_timeout=settings.idle_timeout.total_seconds(),
@@ -131,7 +132,7 @@ def build_engine(
         keeping=ClientSide() if client_side else ServerSide(),
         label_of=lru_cache(maxsize=_LABELS_KEPT)(ring.label),
         store=guard(store, settings, events, clock),
-        codec=_codec(store, settings, ring, cipher, longest, client_side=client_side),
+        codec=_codec(store, settings, ring, cipher, longest, clock, client_side=client_side),
         ring=ring,
         events=events,
         cookies=settings.cookie_policy(),
@@ -257,6 +258,7 @@ def _codec(
     ring: KeyRing,
     cipher: Cipher | None,
     longest: float,
+    clock: Clock,
     *,
     client_side: bool,
 ) -> Codec:
@@ -272,7 +274,30 @@ def _codec(
         compress_over=settings.compress_over if compress else None,
         max_payload=settings.max_payload,
         max_lifetime=max(longest, settings.absolute_timeout.total_seconds()),
+        plain_until=_plain_until(settings, longest, clock.time()) if sealed and not client_side else None,
     )
+
+
+def _plain_until(settings: SessionSettings, longest: float, now: float) -> float | None:
+    """Return until when records that are not encrypted are opened (SECURITY R55)."""
+    if settings.accept_unsealed_until is None:
+        return None
+    until = settings.accept_unsealed_until.timestamp()
+    if until > now + longest:
+        msg = (
+            f"SOJOURN_ACCEPT_UNSEALED_UNTIL is more than {longest / _DAY:g} days ahead, and no session from before lives that "
+            "long; set an earlier date"
+        )
+        raise ConfigurationError(msg)
+    if until > now:
+        _log.warning(
+            "until %s records that are not encrypted are opened (SOJOURN_ACCEPT_UNSEALED_UNTIL): until then whoever writes "
+            "to the store can make sessions",
+            settings.accept_unsealed_until.isoformat(),
+        )
+        return until
+    _log.warning("SOJOURN_ACCEPT_UNSEALED_UNTIL has passed and has no effect; take it out of the settings")
+    return None
 
 
 def _purpose(store: Store | ClientSideStore, settings: SessionSettings, *, client_side: bool) -> str:
@@ -342,6 +367,9 @@ def _refuse_what_the_store_lacks(
     if client_side:
         if settings.on_conflict == "raise":
             msg = f"SOJOURN_ON_CONFLICT=raise needs a server-side store: {name} cannot notice a conflict; use merge"
+            raise ConfigurationError(msg)
+        if settings.accept_unsealed_until is not None:
+            msg = f"SOJOURN_ACCEPT_UNSEALED_UNTIL is set, but {name} keeps records in the browser; leave it out"
             raise ConfigurationError(msg)
         if settings.encrypt is False:
             msg = f"SOJOURN_ENCRYPT is off, but {name} hands the records to the browser; leave it out"

@@ -15,6 +15,7 @@ from sojourn.crypto import is_token, token_id
 from sojourn.errors import (
     ResponseStartedError,
     SerializationError,
+    SessionConflictError,
     SessionReadOnlyError,
     SessionStateError,
     SessionUnavailableError,
@@ -82,6 +83,8 @@ async def commit(engine: Engine[T], state: RequestState[T]) -> CookieChange:
                     await rotation.renew(engine, state, payload)
                 elif payload != state.loaded or state.ends_at is not None:
                     await engine.keeping.replace(engine, state, payload)
+                elif state.is_outdated:
+                    await _write_anew(engine, state, payload)
                 else:
                     await _touch(engine, state)
             case SessionState.NEW:
@@ -156,6 +159,16 @@ async def _touch(engine: Engine[T], state: RequestState[T]) -> None:
             await engine.keeping.touch(engine, state, record, idle)
     except SessionUnavailableError:
         _log.warning("the idle deadline of session %s could not be moved; it is served all the same", record.id)
+
+
+async def _write_anew(engine: Engine[T], state: RequestState[T], payload: Payload) -> None:
+    """Write the record as the settings have it now; a failure is counted, not raised, for nothing has changed (F27)."""
+    if state.head_sent and engine.client_side:
+        return
+    try:
+        await engine.keeping.replace(engine, state, payload)
+    except (SessionUnavailableError, SessionConflictError):
+        _log.warning("session %s could not be written as the settings have it now; it is served all the same", state.id)
 
 
 class ServerSide:

@@ -214,6 +214,9 @@ class Engine(Generic[T]):
         self._always_small = min(self._most_bytes, self._most_anonymous_bytes)
         """No session of so many bytes or fewer is refused."""
         self.binds = binding.policy != "off"
+        self.asks_for_binding = settings.base_preset == "high_security"
+        """Whether a login from before binding was switched on counts no more."""
+        self.accepts_unsealed = codec.accepts_unsealed
         self.untouched_for = lifetimes.idle_timeout - lifetimes.touch_after
         """Seconds before the idle deadline until which no access moves it."""
         self.renew_after = None if client_side else lifetimes.renew_after
@@ -336,7 +339,8 @@ class Engine(Generic[T]):
 
     def bind(self, state: RequestState[T]) -> None:
         """Bind a session that begins, or is logged into, to the client that sent the request (SECURITY R31)."""
-        if not state.rebind:
+        # A session from before binding was switched on is bound when it moves (FAILURES F31).
+        if not (state.rebind or (self.binds and state.payload.fingerprint is None)):
             return
         client = None if state.peer is None else self.client(state.peer())
         payload = state.change()

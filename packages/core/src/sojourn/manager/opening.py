@@ -14,7 +14,7 @@ from math import ceil
 from typing import Final, TypeVar, cast
 
 from sojourn.binding import PeerOf
-from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy, read_cookies
 from sojourn.crypto import TOKEN_PATTERN, is_token, token_id
 from sojourn.errors import SerializationError, SessionReadOnlyError, SessionStateError, SessionUnavailableError
@@ -176,7 +176,16 @@ def read(engine: Engine[T], record: Record) -> Payload:
     plain, flags = engine.open_record(record)
     if flags & STUB:
         raise CorruptEnvelopeError
-    return decode_payload(plain)
+    payload = decode_payload(plain)
+    return payload if payload.serializer == engine.model.written_by else _translate(engine, payload)
+
+
+def _translate(engine: Engine[T], payload: Payload) -> Payload:
+    """Return what another serializer wrote as this node's would have; of the future where nobody here reads it (F4)."""
+    translated = engine.model.translated(payload)
+    if translated is None:
+        raise FutureEnvelopeError
+    return translated
 
 
 async def reload(engine: Engine[T], state: RequestState[T]) -> bool:
@@ -235,6 +244,8 @@ def open_session(engine: Engine[T], lookup: Lookup, peer: PeerOf = None) -> Sess
         if payload.flash != EMPTY:
             unpack_map(payload.flash)
         model = engine.model
+        if payload.serializer != model.written_by:
+            payload = _translate(engine, payload)
         data = model.decode(payload.data) if model.migrate is None else model.load(payload)
     except FutureEnvelopeError:
         return _without_record(engine, LoadOutcome.FUTURE, lookup, peer)
@@ -242,9 +253,18 @@ def open_session(engine: Engine[T], lookup: Lookup, peer: PeerOf = None) -> Sess
         return _without_record(engine, LoadOutcome.CORRUPT, lookup, peer)
     if flags & STUB:
         return _without_record(engine, LoadOutcome.CORRUPT, lookup, peer)
+    lifetimes, is_outdated = engine.lifetimes, False
     if payload.created_at > now + CLOCK_TOLERANCE:
         return _without_record(engine, LoadOutcome.EXPIRED, lookup, peer)
-    if payload.fingerprint is not None and engine.binds and not _is_bound_to(engine, payload, peer):
+    if payload.lifetime is None:  # the settings may have become stricter since (FAILURES F31)
+        if now >= payload.created_at + lifetimes.absolute_timeout:
+            return _without_record(engine, LoadOutcome.EXPIRED, lookup, peer)
+        is_outdated = record.idle_deadline > now + lifetimes.idle_timeout + CLOCK_TOLERANCE
+    if engine.accepts_unsealed and record.payload[1] == PLAIN:
+        engine.events.event("unsealed", record.id, principal=payload.principal, client=payload.client)
+        is_outdated = True
+    is_to_be_bound = payload.fingerprint is not None or (engine.asks_for_binding and payload.principal is not None)
+    if is_to_be_bound and engine.binds and not _is_bound_to(engine, payload, peer):
         engine.events.event("rejected", record.id, principal=payload.principal, reason="binding", client=payload.client)
         if engine.binding.policy == "reject":
             return _without_record(engine, LoadOutcome.BINDING, lookup, peer, is_reported=True)
@@ -252,6 +272,9 @@ def open_session(engine: Engine[T], lookup: Lookup, peer: PeerOf = None) -> Sess
     state = RequestState(
         engine, LOADED, sent, peer, payload, payload, data, _STORED, token, record.id, record, token, payload, False
     )
+    if is_outdated:
+        state.is_outdated = True
+        state.change()
     if token != sent:
         state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, record, payload))
     if told := engine.events.revocations.told:

@@ -14,16 +14,18 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin
 
 import msgspec
+from msgspec.structs import replace
 
 from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.merge import are_dicts, are_lists, carry, field_types, field_values, merge_models, merge_rules
-from sojourn.serializers import ExactSerializer, Serializer, builtin_serializer
+from sojourn.serializers import ExactSerializer, Serializer, SerializerFactory, builtin_serializer
 from sojourn.session.payload import Payload
 
 T = TypeVar("T")
@@ -44,6 +46,7 @@ class Model(Generic[T]):
         "_checks_types",
         "_is_exact",
         "_others",
+        "_readers",
         "_rules",
         "decode",
         "encode",
@@ -53,6 +56,7 @@ class Model(Generic[T]):
         "new",
         "schema_id",
         "serializer",
+        "written_by",
     )
 
     def __init__(
@@ -63,6 +67,7 @@ class Model(Generic[T]):
         serializer: Serializer[T],
         migrate: Migrate | None = None,
         check_round_trip: bool = False,
+        readers: Mapping[str, SerializerFactory] = MappingProxyType({}),
     ) -> None:
         self.model = model
         self.name: str = getattr(model, "__name__", repr(model))
@@ -71,6 +76,10 @@ class Model(Generic[T]):
         self.encode = self._encode_declared if check_round_trip else serializer.encode
         self.decode = serializer.decode
         """Decode data that this model wrote, or that it can read as it is. Raise SerializationError."""
+        self.written_by = None if serializer.name == "json" else serializer.name
+        """What the payload says of the serializer."""
+        self._readers = readers
+        """Serializers of plugins that open what they wrote, by name."""
         self.schema_id = schema_id(model, serializer.name)
         """Tells this model, with this serializer, from every other one."""
         self.migrate = migrate
@@ -131,6 +140,37 @@ class Model(Generic[T]):
             raise SerializationError(msg) from error
         stored = self.serializer.encode_fields(fields)
         return self.decode(stored), stored
+
+    def translated(self, payload: Payload) -> Payload | None:
+        """Return the payload with its data as this node's serializer would have written it; None where nobody reads that.
+
+        Raise SerializationError. A built-in serializer reads what it wrote, and one of a plugin that the settings name
+        (SECURITY R55). Fields that this node's model does not know are carried along.
+        """
+        other = self._other(payload.serializer or "json")
+        if other is None:
+            return None
+        serializer, by = self.serializer, payload.model
+        is_of_this_model = by is not None and by[:_ID_BYTES] == schema_id(self.model, other.name)
+        if self.migrate is not None and not is_of_this_model:
+            # what migrate() is given are the fields as they were written
+            return replace(
+                payload,
+                data=serializer.encode_fields(other.decode_fields(payload.data)),
+                serializer=self.written_by,
+            )
+        data, found = other.decode(payload.data), list[str]()
+        plain = other.encode(data)
+        try:
+            encoded = serializer.encode(data)
+        except SerializationError:
+            return None  # a value that this node's serializer cannot keep: nothing is lost as long as it is left alone
+        if plain != payload.data:
+            before, after = other.decode_fields(plain), serializer.decode_fields(encoded)
+            fields = carry(other.decode_fields(payload.data), before, after, found)
+            encoded = serializer.encode_fields(fields) if found else encoded
+        by = self.schema_id + (_CARRIES if found else b"")
+        return replace(payload, data=encoded, model=by, serializer=self.written_by)
 
     def first(self, data: T) -> bytes:
         """Encode the data of a new session; raise SerializationError naming a field that would not come back."""
@@ -264,11 +304,15 @@ class Model(Generic[T]):
         return "; store what the field declares, or declare the type that it holds"
 
     def _other(self, name: str) -> Serializer[T] | None:
-        """Return the built-in serializer *name*, made once and not before something was refused; None: not for us."""
+        """Return the serializer *name*, built-in or a plugin's that is to be read, made once and not before it is needed.
+
+        None: it is none of them, or not for this model.
+        """
         if name not in self._others:
             self._others[name] = None
             with suppress(ConfigurationError, ImportError):
-                self._others[name] = builtin_serializer(name, self.model)
+                factory = self._readers.get(name)
+                self._others[name] = builtin_serializer(name, self.model) if factory is None else factory(self.model)
         return self._others[name]
 
 

@@ -47,6 +47,8 @@ class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     """Whether it began where ``max_sessions`` holds: it counts once it stands on the roll of its principal (R41)."""
     persistent: bool | None = None
     """Whether the cookie outlives the browser; None leaves it to the settings."""
+    serializer: str | None = None
+    """The name of the serializer that wrote `data`; None for json (SECURITY R55)."""
 
     def __repr__(self) -> str:
         """Show nothing of the content (SECURITY R48)."""

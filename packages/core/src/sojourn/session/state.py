@@ -102,6 +102,8 @@ class RequestState(Struct, Generic[T], eq=False):
     head_sent: bool = False
     ends_at: float | None = None
     """The absolute deadline that `set_lifetime` chose, until a commit has stored it."""
+    is_outdated: bool = False
+    """Whether the record is written anew although nothing of it changes: the settings have become stricter since."""
     is_cookie_stale: bool = False
     """Whether the browser holds the cookie with another Max-Age than the session has from now on."""
     deadline: Deadline | None = None
@@ -240,11 +242,12 @@ class RequestState(Struct, Generic[T], eq=False):
             extras, flash = self.encode_extras(), self.encode_flash()
         else:
             extras, flash = base.extras, base.flash
-        return replace(self.payload, data=encoded, model=by, extras=extras, flash=flash)
+        return replace(self.payload, data=encoded, model=by, serializer=model.written_by, extras=extras, flash=flash)
 
     def around(self, data: tuple[bytes, bytes], extras: bytes, flash: bytes) -> Payload:
         """Return this session's payload around content that came from several requests."""
-        return replace(self.payload, data=data[0], model=data[1], extras=extras, flash=flash)
+        by = self.rules.model.written_by
+        return replace(self.payload, data=data[0], model=data[1], serializer=by, extras=extras, flash=flash)
 
     def holds_anything(self) -> bool:
         """Tell whether a new session is worth a record; one that was touched is, however empty."""
@@ -427,7 +430,7 @@ class RequestState(Struct, Generic[T], eq=False):
         self.loaded = self.payload = self.base = payload
         if not keep:
             self._drop_content()
-        self.rebind = self.touch_wanted = self.logged_in = self.is_cookie_stale = False
+        self.rebind = self.touch_wanted = self.logged_in = self.is_cookie_stale = self.is_outdated = False
         self.ends_at = None
 
     def _end(self) -> None:

@@ -38,6 +38,7 @@ from sojourn.settings.types import (
     Networks,
     OptionalCount,
     OptionalDuration,
+    OptionalMoment,
     OptionalName,
     OptionalText,
     Origins,
@@ -81,6 +82,9 @@ class SessionSettings(LayeredSettings):
     preset: str = Field("production", description="The set of defaults to start from")
     store: Name = Field("memory", description="The store, by name; other than `memory` it comes from a plugin")
     serializer: Name = Field("json", description="How data becomes bytes: `json`, `msgpack`, `pydantic` or a plugin's")
+    read_serializers: Names = Field(
+        (), description="Plugins' serializers that open what they wrote, by name; the built-in ones do anyway"
+    )
     check_round_trip: bool = Field(
         False, description="Compare types as well as values with what was stored, after every commit"
     )
@@ -112,6 +116,10 @@ class SessionSettings(LayeredSettings):
         None, description="A directory with one file a setting, named like its variable; `/run/secrets` when it exists"
     )
     encrypt: Choice = Field(None, description="Seal the data; `auto`: every store but `memory` does")
+
+    accept_unsealed_until: OptionalMoment = Field(
+        None, description="Until then records that are not sealed are opened, and sealed: `2027-01-31T12:00:00Z`"
+    )
 
     # The cookie.
     cookie_name: str = Field("__Host-session", description="The name of the cookie")
@@ -479,6 +487,8 @@ def _looser_than_high_security(settings: SessionSettings) -> Iterator[str]:
         yield f"SOJOURN_RENEW_AFTER cannot be off in {preset}"
     if settings.encrypt is False:
         yield f"SOJOURN_ENCRYPT cannot be off in {preset}"
+    if settings.accept_unsealed_until is not None:
+        yield f"SOJOURN_ACCEPT_UNSEALED_UNTIL cannot be set in {preset}: who writes to the store could make sessions"
     if settings.cookie_same_site == "none":
         yield f"SOJOURN_COOKIE_SAME_SITE cannot be none in {preset}: other sites' pages would send the cookie"
     if settings.cookie_domain is not None:

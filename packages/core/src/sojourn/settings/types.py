@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any, Final, cast
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
 from sojourn.binding import UNIX_PEER, parse_network
@@ -171,6 +171,8 @@ DurationOrZero = Annotated[timedelta, AfterValidator(_not_negative), _READ]
 """A time that may be zero."""
 OptionalDuration = Annotated[Duration | None, _OFF]
 """A time longer than zero, or ``off``."""
+OptionalMoment = Annotated[AwareDatetime | None, _OFF]
+"""A date and time with its zone, or ``off``."""
 OptionalCount = Annotated[Annotated[int, AfterValidator(_count)] | None, _OFF]
 """A whole number from 1, or ``off``."""
 OptionalText = Annotated[str | None, BeforeValidator(_none_for("none"))]

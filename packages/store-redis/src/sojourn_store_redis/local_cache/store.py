@@ -33,6 +33,7 @@ class LocallyCachedStore:
     def __init__(self, store: RedisStore, local: ProcessCache, *, clock: Clock) -> None:
         self.io: StoreIO = store.io
         self.encrypt = store.encrypt
+        self.namespace = store.namespace
         self.partition = store.partition
         self.spares_tasks = store.spares_tasks
         self.longest_load = store.longest_load
