@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -12,15 +14,23 @@ from sojourn import Converted, SessionManager
 from sojourn.errors import ConfigurationError, PluginNotFoundError
 from sojourn.plugins import KNOWN_DISTRIBUTIONS, PluginLoader, installed
 from sojourn.settings import SessionSettings
+from sojourn_cli.command import main
+from sojourn_contrib_migrate import plugin
+from sojourn_contrib_migrate.plugin import ReaderSettings
 from tests.contrib_migrate.test_azutoolkit import session_json, token_of
 from tests.contrib_migrate.test_readers import SECRET, starlette
 from tests.core.models import Visit
+from tests.docs.pages import page, rows, section
+
+PAGE = page("docs/coming-from.md")
+READERS = plugin._READERS
+PARAMETERS = {field: set(names) for field, names in plugin._PARAMETERS.items()} | {"fallbacks": {"fallbacks"}}
 
 NEEDED = {
     "secret": SECRET,
     "url": "redis://127.0.0.1:1/0",
 }
-OURS = [plugin.name for plugin in installed() if plugin.distribution == "sojourn-contrib-migrate"]
+OURS = [each.name for each in installed() if each.distribution == "sojourn-contrib-migrate"]
 
 
 def loader(monkeypatch: pytest.MonkeyPatch, **variables: str) -> PluginLoader:
@@ -53,6 +63,21 @@ def test_each_reader_is_made_of_its_variables_and_says_what_is_missing(
     assert loader(monkeypatch, **{f"{prefix}_COOKIE": "theirs"}).reader(name).cookie_name.startswith("theirs")
 
 
+def test_the_page_names_every_variable_and_the_readers_that_it_is_for() -> None:
+    table = next(
+        part for part in section(PAGE, "Coming from another library").split("\n\n") if "SOJOURN_<READER>" in part
+    )
+    named = {
+        name: set(re.findall("`([a-z-]+)`", for_))
+        for names, for_, _ in rows(table)
+        for name in re.findall("`(.*?)`", names)
+    }
+    assert named.keys() == {field.upper() for field in ReaderSettings.model_fields}
+    for field, parameters in PARAMETERS.items():
+        takes = {name for name, make in READERS.items() if parameters & signature(make).parameters.keys()}
+        assert not named[field.upper()] or named[field.upper()] == takes
+
+
 def test_a_setting_that_a_reader_has_no_use_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ConfigurationError, match="SOJOURN_STARLETTE_PREFIX is set, and the reader 'starlette' has no use"
@@ -63,6 +88,22 @@ def test_a_setting_that_a_reader_has_no_use_for_is_refused(monkeypatch: pytest.M
 def test_a_name_that_nobody_knows_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PluginNotFoundError, match="no reader is called 'starlete'; did you mean 'starlette'"):
         loader(monkeypatch).reader("starlete")
+
+
+def test_the_command_checks_readers_and_goes_on_beside_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    until = datetime.fromtimestamp(time.time(), UTC).date() + timedelta(days=90)
+    for name, value in {"PRESET": "testing", "READERS": "starlette", "READERS_UNTIL": str(until)}.items():
+        monkeypatch.setenv(f"SOJOURN_{name}", value)
+    assert main(["config", "check"]) == 1
+    assert "error  readers: the reader 'starlette' needs SOJOURN_STARLETTE_SECRET" in capsys.readouterr().err
+    monkeypatch.setenv("SOJOURN_STARLETTE_SECRET", SECRET)
+    assert main(["config", "check"]) == 0
+    assert "ok     readers" in capsys.readouterr().out
+    monkeypatch.setenv("SOJOURN_READERS_UNTIL", str(until + timedelta(days=1)))
+    assert main(["config", "check"]) == 1
+    assert "at most 90 days ahead" in capsys.readouterr().err
 
 
 def test_variables_alone_take_sessions_over(monkeypatch: pytest.MonkeyPatch) -> None:

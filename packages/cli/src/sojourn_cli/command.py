@@ -10,12 +10,15 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from sojourn import SessionManager, new_secret
+from sojourn import ForeignSession, SessionManager, new_secret
 from sojourn.errors import ConfigurationError, SessionUnavailableError
+
+if TYPE_CHECKING:
+    from sojourn.settings import SessionSettings
 
 WELL: Final = 0
 WRONG: Final = 1
@@ -205,13 +208,14 @@ def check() -> int:
         ("serializer", lambda: loader.serializer(settings.serializer)),
         ("cipher", lambda: loader.cipher(settings.cipher)),
         ("metrics", lambda: loader.metrics(settings.metrics)),
+        ("readers", lambda: [loader.reader(name) for name in settings.readers]),
         ("observers", loader.observers),
         ("client", lambda: (settings.make_binding(), settings.make_trusted_proxies())),
     ]
     # Every step runs, so that all problems are told at once.
     passed = [_passes(name, step) for name, step in steps]
     if all(passed):  # and whether the parts fit together
-        passed.append(_passes("manager", lambda: SessionManager.from_settings(_AnyModel, settings, serializer="json")))
+        passed.append(_passes("manager", lambda: _manager(settings)))
     return WELL if all(passed) else WRONG
 
 
@@ -235,6 +239,15 @@ class _AnyModel:
     """Stands in for the model of the application: resealing never looks into a session's data."""
 
 
+def _manager(settings: SessionSettings) -> SessionManager[_AnyModel]:
+    """Return a manager of the settings; what the application makes of other libraries' sessions is its own matter."""
+    return SessionManager.from_settings(_AnyModel, settings, serializer="json", convert=_no_session)
+
+
+def _no_session(foreign: ForeignSession) -> None:
+    del foreign
+
+
 @sessions.command()
 @_for_programs
 def reseal(*, as_json: bool) -> int:
@@ -248,7 +261,7 @@ def reseal(*, as_json: bool) -> int:
             "call sessions.reseal() there, or set SOJOURN_STORE to the store that the application uses"
         )
         raise ConfigurationError(msg)
-    manager = SessionManager.from_settings(_AnyModel, settings, serializer="json").blocking
+    manager = _manager(settings).blocking
     done = 0
     try:
         with _progress() as show_progress:
