@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sojourn import Converted, ForeignSession, LoadOutcome, Session, SessionManager
+from sojourn import Converted, ForeignSession, LoadOutcome, Session, SessionManager, new_secret
 from sojourn.crypto import token_id
 from sojourn.errors import (
     ConfigurationError,
@@ -635,6 +635,39 @@ def test_in_cookies_parallel_requests_are_one_session_and_its_end_ends_both() ->
     other.keep(second.finish(200).set_cookie)
     one.visit(lambda session: session.logout())
     assert whose(other.visit()) is None
+
+
+class Blind(MemoryStore):
+    """Does not see what it is asked for once, as a request that was first by a moment."""
+
+    is_blind = False
+
+    async def load(self, id: str) -> Record | None:
+        found = await super().load(id)
+        seen, self.is_blind = (None if self.is_blind else found), False
+        return seen
+
+
+def test_in_cookies_who_comes_second_to_the_claim_is_in_the_first_ones_session() -> None:
+    clock = FakeClock()
+    index = Blind(clock=clock)
+    sessions = manager_of(Foreign(), CookieStore(), clock=clock, revocation_store=index)
+    first = sessions.blocking.begin(None, "legacy=signed.7").session
+    index.is_blind = True
+    second = sessions.blocking.begin(None, "legacy=signed.7").session
+    assert (second.principal, second.id) == ("7", first.id)
+
+
+@pytest.mark.parametrize("encrypt", [True, False])
+def test_a_claim_under_a_key_that_this_node_does_not_have_is_a_claim(encrypt: bool) -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    first, second = (
+        manager_of(Foreign(), store, clock=clock, settings={"secret": new_secret(), "encrypt": encrypt})
+        for _ in range(2)
+    )
+    assert first.blocking.begin(None, "legacy=signed.7").session.principal == "7"
+    assert second.blocking.begin(None, "legacy=signed.7").session.principal is None
 
 
 def test_in_cookies_a_request_without_a_response_takes_nothing_over() -> None:

@@ -23,6 +23,22 @@ pytestmark = pytest.mark.slow
 HEAVY = ["pydantic_settings", "pydantic", "asyncio", "redis", "hypothesis", "pytest", "ssl"]
 PLUGINS = [import_name(name) for name in PACKAGES if name.startswith(("contrib-", "metrics-", "store-"))]
 KITS = ["sojourn_cli", "sojourn_testing", "click", "rich"]
+READERS = [
+    "aiohttp-cookie",
+    "aiohttp-redis",
+    "azutoolkit-cookie",
+    "azutoolkit-redis",
+    "django-cache",
+    "django-cookie",
+    "django-db",
+    "express-session",
+    "flask",
+    "flask-session",
+    "litestar-cookie",
+    "litestar-redis",
+    "starlette",
+    "starsessions",
+]
 # What each package brings along when nothing else is asked for, beside the core.
 NEEDS = {
     "cli": {"click", "rich"},
@@ -215,6 +231,7 @@ def test_our_plugins_are_found_without_importing_them(everything: Environment) -
     assert everything.answer(code) == [
         "command-sql",
         "metrics-statsd",
+        *(f"reader-{name}" for name in READERS),
         "store-clustered-redis",
         "store-cookie",
         "store-redis",
