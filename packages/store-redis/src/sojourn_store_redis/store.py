@@ -355,7 +355,11 @@ class RedisStore:
     ) -> Awaitable[Any]:
         script = pair.silent if self._channel is None else pair.announcing
         if self._channel is not None:
-            arguments = [*arguments, *self._announced(id)]
+            arguments = [
+                *arguments,
+                self._channel,
+                id.encode("utf-8", "surrogatepass"),
+            ]  # `_announced` without its frames
         if ends and self._confirmed is not None:
             return self._confirmed.eval(id, script, keys, arguments)
         if size > MOST_SHARED and self._large is not None:
