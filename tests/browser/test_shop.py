@@ -284,6 +284,74 @@ def test_the_panel_tells_what_was_written_and_why(shop: Shop, page: Page) -> Non
     expect(panel).to_contain_text("login() bound the session to the principal “basho”")
 
 
+def focused(page: Page) -> str | None:
+    """Return the name of what has the focus; needs scripts."""
+    found: str | None = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    return found
+
+
+@ON_ONE_STORE
+def test_adding_to_the_cart_keeps_the_place_and_the_focus(shop: Shop, open_page: OpenPage) -> None:
+    page = open_page(java_script_enabled=True, viewport={"width": 360, "height": 640})
+    put_into_cart(page, shop, "Map of the pass")  # the last one on the shelf
+    button = page.get_by_role("button", name="Add Map of the pass to the cart")
+    expect(button).to_be_focused()
+    expect(button).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="Cart (2)")).to_be_visible()
+    expect(button).to_be_focused()
+    page.goto(shop.url + "/cart")
+    assert focused(page) is None  # that was of the page after the form alone
+    page.get_by_role("button", name="One more Map of the pass").click()
+    expect(page.get_by_role("button", name="One more Map of the pass")).to_be_focused()
+
+
+@ON_ONE_STORE
+@pytest.mark.parametrize("user", [None, "ada"])
+def test_the_header_is_one_row_on_a_phone(shop: Shop, open_page: OpenPage, user: str | None) -> None:
+    page = open_page(java_script_enabled=True, viewport={"width": 360, "height": 640})
+    put_into_cart(page, shop)
+    if user is not None:
+        sign_in(page, shop, user, "wander-far")
+    page.goto(shop.url + "/cart")
+    boxes = [page.locator(part).first.bounding_box() for part in (".brand", ".top nav", ".who")]
+    middles = [box["y"] + box["height"] / 2 for box in boxes if box]
+    assert len(middles) == 3
+    assert max(middles) - min(middles) < 8
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    expect(page.get_by_role("link", name="Wayhouse")).to_be_visible()
+
+
+@ON_ONE_STORE
+def test_the_panel_is_closed_until_somebody_keeps_it_open(shop: Shop, page: Page) -> None:
+    page.goto(shop.url)
+    facts, summary = page.locator(".panel .facts").first, page.locator(".panel summary")
+    expect(facts).to_be_hidden()
+    summary.click()
+    page.get_by_role("button", name="Keep this open on every page").click()
+    expect(page.get_by_role("status")).to_have_text("The panel at the foot stays open.")
+    for path in ("/cart", "/inside"):
+        page.goto(shop.url + path)
+        expect(facts).to_be_visible()
+    page.get_by_role("button", name="Close this on every page").click()
+    assert page.url == shop.url + "/inside"
+    expect(facts).to_be_hidden()
+
+
+@ON_ONE_STORE
+def test_the_cart_leads_to_an_order_that_wants_a_sign_in(shop: Shop, page: Page) -> None:
+    put_into_cart(page, shop)
+    page.get_by_role("link", name="Cart (1)").click()
+    page.get_by_role("link", name="Order", exact=True).click()
+    assert page.url == shop.url + "/signin?redirect_to=/order"
+    sign_in(page, shop)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your order")
+    page.get_by_role("button", name="Order, Bashō").click()
+    expect(page.get_by_role("status")).to_contain_text("Ordered for € 39.00.")
+    page.goto(shop.url + "/order")
+    expect(page.get_by_text("There is nothing to order.")).to_be_visible()
+
+
 @ON_ONE_STORE
 def test_what_does_not_fit_is_a_page_that_names_it(shop: Shop, page: Page) -> None:
     put_into_cart(page, shop)

@@ -10,9 +10,10 @@ from starlette.staticfiles import StaticFiles
 from shop.account import RevokeOthers, RevokeSession, ShowSessions
 from shop.cart import AddToCart, ClearCart, RemoveFromCart, ShowCart
 from shop.errors import ErrorPages, SecurityHeaders
-from shop.front import Front, SignIn, SignInPage, SignOut
+from shop.front import Front, KeepPanel, SignIn, SignInPage, SignOut
 from shop.inside import Health, Icon, Inside, Staff
 from shop.model import ShopSession
+from shop.order import PlaceOrder, ShowOrder
 from shop.pages import HERE
 from shop.sessions import sessions
 from shop.trace import TraceMiddleware
@@ -25,8 +26,9 @@ def create_app(manager: SessionManager[ShopSession] = sessions) -> SecurityHeade
     """Build the shop over *manager*; a test brings one with a clock of its own."""
     shop = Starlette(
         routes=[
-            *routes(Front, SignInPage, SignIn, SignOut),
+            *routes(Front, SignInPage, SignIn, SignOut, KeepPanel),
             *routes(ShowCart, AddToCart, RemoveFromCart, ClearCart),
+            *routes(ShowOrder, PlaceOrder),
             *routes(ShowSessions, RevokeSession, RevokeOthers),
             *routes(Inside, Staff, Health, Icon),
             Mount("/static", StaticFiles(directory=HERE / "static")),

@@ -32,7 +32,8 @@ class ShowCart(ShopEndpoint[None, Html], path="/cart"):
         """Show the page."""
         cart = self.session.data.cart
         lines = [(PRODUCTS[sku], count) for sku, count in cart.items() if sku in PRODUCTS]
-        return await self.page("cart.html", lines=lines, total=sum(one.price * count for one, count in lines))
+        total = sum(one.price * count for one, count in lines)
+        return await self.page("cart.html", lines=lines, total=total, at=self.flash.get("at"))
 
 
 class AddToCart(ShopEndpoint[Item, Redirect], path="/cart/add", method="POST"):
@@ -45,6 +46,7 @@ class AddToCart(ShopEndpoint[Item, Redirect], path="/cart/add", method="POST"):
         cart = self.session.data.cart
         cart[product.sku] = min(MOST, cart.get(product.sku, 0) + self.params.count)
         self.trace.because("data.cart changed")
+        self.flash["at"] = product.sku  # the next page goes on from there
         return await self.done(self.params.redirect_to, "success", f"{product.name}: in your cart.")
 
 

@@ -59,6 +59,7 @@ class ShopEndpoint(Endpoint[Req, Res], SessionHelpers[ShopSession], Generic[Req,
             "cart_size": sum(session.data.cart.values()),
             "here": self.request.url.path,
             "store": settings.store,
+            "panel": bool(session.get("panel")),
             "before": before,
             **values,
         }

@@ -14,6 +14,8 @@ class Way:
     """Where to go after signing in."""
 
     redirect_to: str = "/"
+    again: bool = False
+    """Whether somebody who is signed in has to say so once more."""
 
 
 @dataclass
@@ -39,7 +41,13 @@ class Front(ShopEndpoint[None, Html], path="/"):
     async def call(self) -> Html:
         """Show the page."""
         return await self.page(
-            "front.html", products=PRODUCTS.values(), people=PEOPLE.values(), redirect_to="/", failed=False, entered=""
+            "front.html",
+            products=PRODUCTS.values(),
+            at=self.flash.get("at"),
+            people=PEOPLE.values(),
+            redirect_to="/",
+            failed=False,
+            entered="",
         )
 
 
@@ -48,10 +56,16 @@ class SignInPage(ShopEndpoint[Way, Html | Redirect], path="/signin"):
 
     async def call(self) -> Html | Redirect:
         """Show the form, or go on when somebody is signed in already."""
-        if self.authenticated:
+        again = self.params.again and self.authenticated
+        if self.authenticated and not again:
             return Redirect(self.params.redirect_to)
         return await self.page(
-            "signin.html", people=PEOPLE.values(), redirect_to=self.params.redirect_to, failed=False, entered=""
+            "signin.html",
+            people=PEOPLE.values(),
+            redirect_to=self.params.redirect_to,
+            failed=False,
+            entered=self.current_user_id or "",
+            again=again,
         )
 
 
@@ -71,6 +85,7 @@ class SignIn(ShopEndpoint[Credentials, Html | Redirect], path="/signin", method=
                 redirect_to=form.redirect_to,
                 failed=True,
                 entered=form.user,
+                again=False,
             )
         self.trace.because(f"login() bound the session to the principal “{person.id}” and asked for a fresh token")
         self.login(person.id)
@@ -88,3 +103,24 @@ class SignOut(ShopEndpoint[Signed, Redirect], path="/signout", method="POST"):
         self.trace.because("logout() ended the old session; the farewell needs a new, empty one")
         self.logout()
         return await self.done("/", "notice", "You are signed out.")
+
+
+@dataclass
+class Panel:
+    """Whether the panel at the foot is open."""
+
+    open: bool
+    redirect_to: str = "/"
+    csrf: str = ""
+
+
+class KeepPanel(ShopEndpoint[Panel, Redirect], path="/panel", method="POST"):
+    """Remember whether the panel is open, as an extra of the session beside its typed data."""
+
+    async def call(self) -> Redirect:
+        """Remember it."""
+        self.require_csrf(self.params.csrf)
+        self.session["panel"] = self.params.open
+        self.trace.because("the extra “panel” changed")
+        said = "stays open" if self.params.open else "is closed until you open it"
+        return await self.done(self.params.redirect_to, "notice", f"The panel at the foot {said}.")
