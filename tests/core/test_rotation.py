@@ -12,7 +12,7 @@ from sojourn.errors import SessionUnavailableError
 from sojourn.manager import run_blocking
 from sojourn.manager.manager import BlockingManager
 from sojourn.stores import MemoryStore, StoreIO
-from sojourn.testing import FakeClock, Fault, FaultyStore
+from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingObserver
 from tests.core.models import Visit, make_manager
 
 
@@ -331,3 +331,25 @@ def test_r40_what_a_rotation_left_is_sealed_anew_with_everything_else() -> None:
     assert node(new).open(moved).data.count == 1
     assert node(new).revoke(token_id(token))
     assert node(new).open(moved).outcome is LoadOutcome.UNKNOWN
+
+
+@pytest.mark.parametrize(("move", "reason"), [("login", "login"), ("rotate", "rotation")])
+def test_r32_what_ends_a_session_that_a_rival_moved_meanwhile_says_by_what(move: str, reason: str) -> None:
+    clock, observer = FakeClock(), RecordingObserver()
+    settings = {"renew_after": "1m"}
+    manager = make_manager(clock=clock, settings=settings, observers=[observer]).blocking
+    session = manager.open(None)
+    session.login("1")
+    token = manager.commit(session).token
+    ours, rival = manager.open(token), manager.open(token)
+    if move == "login":
+        rival.rotate()  # a login follows it, a rotation a renewal alone
+    else:
+        clock.advance(61)
+        rival._state.accessed = True
+    manager.commit(rival)
+    observer.clear()
+    ours.login("1") if move == "login" else ours.rotate()
+    manager.commit(ours)
+    ended = [(event.id, event.reason) for event in observer.events if event.name == "deleted"]
+    assert ended == [(rival.id, reason)]

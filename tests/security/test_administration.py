@@ -166,7 +166,7 @@ def test_r54_what_is_the_owners_is_refused_in_an_edit(server_house: House, move:
     node.commit(session)
     with node.edit(session.id) as edited:
         edited.data.note = "edited"
-        with pytest.raises(SessionStateError):
+        with pytest.raises(SessionStateError, match="edit|owner"):
             move(edited)
     opened = node.open(token)
     assert (opened.principal, opened.data.note) == ("42", "edited")

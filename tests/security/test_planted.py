@@ -152,7 +152,8 @@ def test_r53_a_login_binds_the_session_to_the_client_that_logs_in(house: House) 
     assert node.open(token, after).principal == "42"
     assert "rejected" not in observer.names
     node.open(token, before)
-    assert [event.reason for event in observer.events if event.name == "rejected"] == ["binding"]
+    (rejected,) = (event for event in observer.events if event.name == "rejected")
+    assert (rejected.reason, rejected.principal_hash) == ("binding", node.principal_hash("42"))
     strict = house.node(binding="reject").blocking
     assert strict.open(token, after).principal == "42"
     assert strict.open(token, before).outcome is LoadOutcome.BINDING
