@@ -60,7 +60,7 @@ OPERATIONS: dict[str, tuple[Callable[[SessionManager[Any], str, str], object], l
     # the index, and each batch of records (FAILURES F34)
     "list": (lambda manager, *_: manager.blocking.list("42"), [2.0, 2.0]),
     "revoke": (lambda manager, _, id: manager.blocking.revoke(id), [2.0, 1.25]),
-    "revoke_all": (lambda manager, *_: manager.blocking.revoke_all("42"), [2.0, 2.0, 1.25, 2.0]),
+    "revoke_all": (lambda manager, *_: manager.blocking.revoke_all("42"), [2.0] * 4),
     "healthy": (lambda manager, *_: manager.blocking.healthy(), [2.0]),
 }
 

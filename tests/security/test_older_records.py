@@ -181,6 +181,23 @@ def test_r55_what_a_plugin_s_serializer_wrote_is_opened_where_the_settings_name_
     assert writer.open(token).data.name == "by a plugin", "nobody has overwritten it"
 
 
+@pytest.mark.parametrize(("settings", "seconds"), [({}, 1800), ({"idle_timeout": "10m"}, 1)], ids=["touch", "shorter"])
+def test_r55_a_cookie_that_another_serializer_makes_too_long_is_left_as_it_is(
+    settings: dict[str, Any], seconds: int
+) -> None:
+    fleet = Fleet(client_side=True)
+    old = fleet.node(serializer="msgpack")
+    session = old.open(None)
+    session.data.raw = b"\xfe" * 2500
+    token = old.commit(session).token
+    fleet.clock.advance(seconds)
+    node = fleet.node(**settings)
+    session = node.open(token)
+    session._state.accessed = True
+    assert session.data.raw == b"\xfe" * 2500
+    assert node.commit(session).action.value == "keep"
+
+
 def test_r55_a_value_that_the_own_serializer_cannot_keep_is_left_alone() -> None:
     fleet = Fleet()
     old = fleet.node()

@@ -18,6 +18,7 @@ from sojourn.errors import (
     SessionConflictError,
     SessionReadOnlyError,
     SessionStateError,
+    SessionTooLargeError,
     SessionUnavailableError,
 )
 from sojourn.manager import conflicts, opening, rotation
@@ -157,7 +158,7 @@ async def _touch(engine: Engine[T], state: RequestState[T]) -> None:
     try:
         with DeadlineScope(Deadline(TOUCH_DEADLINE if left is None else min(left, TOUCH_DEADLINE))):
             await engine.keeping.touch(engine, state, record, idle)
-    except SessionUnavailableError:
+    except (SessionUnavailableError, SessionTooLargeError):  # by another serializer a cookie may be longer than it was
         _log.warning("the idle deadline of session %s could not be moved; it is served all the same", record.id)
 
 
@@ -167,7 +168,7 @@ async def _write_anew(engine: Engine[T], state: RequestState[T], payload: Payloa
         return
     try:
         await engine.keeping.replace(engine, state, payload)
-    except (SessionUnavailableError, SessionConflictError):
+    except (SessionUnavailableError, SessionConflictError, SessionTooLargeError):
         _log.warning("session %s could not be written as the settings have it now; it is served all the same", state.id)
 
 
