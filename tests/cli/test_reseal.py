@@ -14,7 +14,8 @@ import pytest
 from sojourn import SessionManager, new_secret
 from sojourn.manager import BlockingManager
 from sojourn.settings import SessionSettings
-from sojourn_cli import command, main
+from sojourn_cli import main
+from sojourn_cli import output as printing
 from tests.servers import RedisServer
 
 Output = pytest.CaptureFixture[str]
@@ -94,7 +95,7 @@ def test_r26_the_command_reseals_every_session_without_the_model(
 def test_r6_the_command_tells_how_far_it_is_on_standard_error_and_no_token(
     server: RedisServer, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "_EVERY", 2)
+    monkeypatch.setattr(printing, "_EVERY", 2)
     tokens = begin(5)
     assert main(["sessions", "reseal", "--json"]) == 0
     output = capsys.readouterr()

@@ -8,14 +8,16 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from sojourn import ForeignSession, SessionManager, new_secret
+from sojourn import new_secret
 from sojourn.errors import ConfigurationError, SessionUnavailableError
+from sojourn_cli.output import print_table, tell
+from sojourn_cli.sessions import StoppedError, make_manager, sessions
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -25,10 +27,6 @@ WRONG: Final = 1
 MISUSED: Final = 2
 INTERRUPTED: Final = 130
 
-_EVERY: Final = 1000
-"""How many sessions are sealed between two lines of progress, where no terminal shows it."""
-_WIDE: Final = 1_000_000
-"""The width of a table that nobody looks at, in columns: more than its lines have."""
 _COMMAND: Final = "command-"
 """How the entry point of a package's command begins."""
 _NOT_SET: Final = "-"
@@ -47,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:
         return INTERRUPTED
-    except ConfigurationError as error:
-        _tell(f"error: {error}")
+    except (ConfigurationError, StoppedError) as error:
+        tell(f"error: {error}")
         return WRONG
     return code or WELL
 
@@ -133,7 +131,7 @@ def plugins(*, as_json: bool) -> int:
         elif plugin.kind not in BUILT_IN:
             note = f"nothing asks for a {plugin.kind!r}"
         rows.append((plugin.kind, plugin.name, f"{plugin.distribution} {plugin.version}", note))
-    _print_table(("KIND", "NAME", "FROM", ""), rows)
+    print_table(("KIND", "NAME", "FROM", ""), rows)
     return code
 
 
@@ -168,10 +166,10 @@ def show(*, as_json: bool, changed: bool) -> None:
         }
         click.echo(json.dumps({"settings": listed, "plugins": dict(theirs)}, indent=2))
     else:
-        _print_table(("VARIABLE", "VALUE", "FROM"), rows)
+        print_table(("VARIABLE", "VALUE", "FROM"), rows)
         if theirs:
             click.echo("\nread by plugins:")
-            _print_table(("VARIABLE", "PLUGIN"), theirs)
+            print_table(("VARIABLE", "PLUGIN"), theirs)
     warn_about_unknown_variables()
 
 
@@ -191,8 +189,9 @@ def _variables_of_plugins() -> list[tuple[str, str]]:
 
 
 @config.command()
-def check() -> int:
-    """Try everything that start-up does, short of connecting."""
+@click.option("--connect", is_flag=True, help="Begin, change and end a session in the store, too.")
+def check(*, connect: bool) -> int:
+    """Try everything that start-up does, short of connecting unless that is asked for."""
     from sojourn.plugins import PluginLoader, warn_about_unknown_variables
     from sojourn.settings import SessionSettings
 
@@ -215,107 +214,41 @@ def check() -> int:
     # Every step runs, so that all problems are told at once.
     passed = [_passes(name, step) for name, step in steps]
     if all(passed):  # and whether the parts fit together
-        passed.append(_passes("manager", lambda: _manager(settings)))
+        passed.append(_passes("manager", lambda: make_manager(settings)))
+    if all(passed) and connect:
+        passed.append(_passes("connection", lambda: _try(settings)))
     return WELL if all(passed) else WRONG
+
+
+def _try(settings: SessionSettings) -> None:
+    """Go through what a request does with the store, so that a right that is missing there is named now."""
+    manager = make_manager(settings).blocking
+    try:
+        session = manager.open(None)
+        session["checked"] = 1
+        token = manager.commit(session).token
+        session = manager.open(token)
+        session["checked"] = 2
+        manager.commit(session)
+        session = manager.open(token)
+        if "checked" not in session:
+            raise ConfigurationError("the session that was just stored is not there; is the store full, or read-only?")
+        session.destroy()
+        manager.commit(session)
+    except SessionUnavailableError as error:
+        raise ConfigurationError(str(error)) from error
+    finally:
+        manager.close()
 
 
 def _passes(name: str, step: Callable[[], object]) -> bool:
     try:
         step()
     except ConfigurationError as error:
-        _tell(f"error  {name}: {error}")
+        tell(f"error  {name}: {error}")
         return False
     click.echo(f"ok     {name}")
     return True
 
 
-@root.group()
-def sessions() -> None:
-    """Work on all sessions of the store."""
-
-
-@dataclass
-class _AnyModel:
-    """Stands in for the model of the application: resealing never looks into a session's data."""
-
-
-def _manager(settings: SessionSettings) -> SessionManager[_AnyModel]:
-    """Return a manager of the settings; what the application makes of other libraries' sessions is its own matter."""
-    return SessionManager.from_settings(_AnyModel, settings, serializer="json", convert=_no_session)
-
-
-def _no_session(foreign: ForeignSession) -> None:
-    del foreign
-
-
-@sessions.command()
-@_for_programs
-def reseal(*, as_json: bool) -> int:
-    """Seal every session with the first secret, before an older one goes."""
-    from sojourn.settings import SessionSettings
-
-    settings = SessionSettings()
-    if settings.store == "memory":
-        msg = (
-            "the store is memory: those sessions are in the process of the application, and only that can reach them; "
-            "call sessions.reseal() there, or set SOJOURN_STORE to the store that the application uses"
-        )
-        raise ConfigurationError(msg)
-    manager = _manager(settings).blocking
-    done = 0
-    try:
-        with _progress() as show_progress:
-
-            def count(number: int) -> None:
-                nonlocal done
-                done = number
-                show_progress(number)
-
-            manager.reseal(count)
-    except SessionUnavailableError as error:
-        _tell(f"error: {error}; {done} sealed anew, run the command again for the rest")
-        return WRONG
-    finally:
-        manager.close()
-    click.echo(json.dumps({"resealed": done}) if as_json else f"{done} sealed anew")
-    return WELL
-
-
-@contextmanager
-def _progress() -> Generator[Callable[[int], None]]:
-    """Show how far a long command is: as it goes on a terminal, else a line now and then; on standard error."""
-    if not sys.stderr.isatty():
-        yield lambda number: None if number % _EVERY else _tell(f"{number} sealed anew, going on")
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.completed} sealed anew"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda number: progress.update(task, completed=number)
-
-
-def _print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print *rows* under *heading* in columns; a terminal folds long cells, other readers get a line for each row."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in heading:
-        table.add_column(Text(title), overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # as text: whatever a value holds, it is no markup
-    console = Console()
-    if console.is_terminal:
-        console.print(table)
-        return
-    wide = Console(width=_WIDE)
-    with wide.capture() as capture:
-        wide.print(table)
-    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
-
-
-def _tell(line: str) -> None:
-    click.echo(line, err=True)
+root.add_command(sessions)

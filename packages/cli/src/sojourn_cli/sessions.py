@@ -1,0 +1,246 @@
+"""The commands ``sojourn sessions``: list, show, count, revoke, purge and rekey, by the settings alone.
+
+They know nothing of the application's model and show nothing of a session's data (SECURITY R58).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import click
+
+from sojourn import ForeignSession, Session, SessionInfo, SessionManager
+from sojourn.errors import ConfigurationError, SessionUnavailableError, SojournError
+from sojourn.manager import BlockingManager
+from sojourn_cli.output import print_table, progress, tell
+
+if TYPE_CHECKING:
+    from sojourn.settings import SessionSettings
+
+_PAGE: Final = 500
+"""How many sessions of a principal are asked for at once."""
+_HEADINGS: Final = ("ID", "BEGAN", "LAST SEEN", "EXPIRES", "CLIENT")
+
+
+@dataclass
+class AnyModel:
+    """Stands in for the model of the application: no command looks into a session's data."""
+
+
+Manager: TypeAlias = BlockingManager[AnyModel]
+
+_for_programs = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what would end, and end nothing.")
+
+
+class StoppedError(SojournError):
+    """The store stopped answering before a command was at its end; what was done stays done."""
+
+
+@click.group()
+def sessions() -> None:
+    """Work on the sessions of the store."""
+
+
+@sessions.command("ls")
+@click.option("--principal", required=True, help="Whose: what the application gave to login().")
+@click.option("--limit", type=click.IntRange(1), default=_PAGE, show_default=True, help="How many at most.")
+@click.option("--after", help="The id after which to go on, as the page before said.")
+@_for_programs
+def list_sessions(*, principal: str, limit: int, after: str | None, as_json: bool) -> None:
+    """List a user's sessions, one page in the order of their ids."""
+    with _manager() as manager:
+        page = manager.list(principal, limit=limit, after=after)
+    if as_json:
+        click.echo(json.dumps({"sessions": [_described(item) for item in page.items], "after": page.after}))
+        return
+    print_table(_HEADINGS, [tuple(_described(item).values()) for item in page.items])
+    if page.after is not None:
+        tell(f"there are more: --after {page.after}")
+
+
+@sessions.command()
+@click.argument("id")
+@_for_programs
+def show(*, id: str, as_json: bool) -> int:
+    """Show what is known of one session, without its data."""
+    with _manager() as manager:
+        session = manager.read(id)
+        if session is None:
+            tell("error: there is no session of that id; ids are in events and in `sojourn sessions ls`")
+            return 1
+        told = {
+            "id": session.id,
+            "principal_hash": manager.principal_hash(session.principal) if session.principal else None,
+            "began": _moment(session.created_at),
+            "logged_in": _moment(session.authenticated_at) if session.authenticated_at else None,
+            "last_seen": _moment(session.last_seen),
+            "expires": _moment(session.expires_at),
+        }
+    if as_json:
+        click.echo(json.dumps(told))
+    else:
+        print_table(("WHAT", "VALUE"), [(name, value or "-") for name, value in told.items()])
+    return 0
+
+
+@sessions.command("count")
+@_for_programs
+def count_sessions(*, as_json: bool) -> None:
+    """Count the sessions of the store, by going through all of them."""
+    with _manager() as manager, _counted("counted") as done:
+        number = manager.count(progress=done)
+    click.echo(json.dumps({"sessions": number}) if as_json else str(number))
+
+
+@sessions.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@_for_programs
+def revoke(*, ids: Sequence[str], as_json: bool) -> int:
+    """End sessions by their ids; exit code 1 when one of them was not there."""
+    with _manager() as manager:
+        found = {id: manager.revoke(id) for id in ids}
+    if as_json:
+        click.echo(json.dumps({"revoked": [id for id, was in found.items() if was], "absent": _absent(found)}))
+    else:
+        for id, was_there in found.items():
+            click.echo(f"{id}: {'ended' if was_there else 'was not there'}")
+    return 1 if _absent(found) else 0
+
+
+def _absent(found: dict[str, bool]) -> list[str]:
+    return [id for id, was_there in found.items() if not was_there]
+
+
+@sessions.command("revoke-all")
+@click.option("--principal", required=True, help="Whose: what the application gave to login().")
+@click.option("--except", "except_id", help="The id of a session that stays.")
+@_dry_run
+@_for_programs
+def revoke_all(*, principal: str, except_id: str | None, dry_run: bool, as_json: bool) -> None:
+    """End all sessions of a user. Stopped in the middle, it may be run again for the rest."""
+    with _manager() as manager:
+        if dry_run:
+            number = sum(item.id != except_id for item in manager.list(principal))
+        else:
+            with _counted("ended") as done:
+                number = manager.revoke_all(principal, except_id, progress=done)
+    _tell_ended(number, dry_run=dry_run, as_json=as_json)
+
+
+@sessions.command()
+@click.option("--older-than", type=click.FloatRange(0), help="Days since the session began.")
+@click.option("--unused-for", type=click.FloatRange(0), help="Days since the session was used.")
+@click.option("--anonymous", is_flag=True, help="Only sessions in which nobody is logged in.")
+@_dry_run
+@_for_programs
+def purge(*, older_than: float | None, unused_for: float | None, anonymous: bool, dry_run: bool, as_json: bool) -> None:
+    """End every session that all of the options fit. Stopped in the middle, it may be run again for the rest."""
+    if older_than is None and unused_for is None and not anonymous:
+        raise click.UsageError("say which sessions end: --older-than DAYS, --unused-for DAYS or --anonymous")
+    now = datetime.now(UTC)
+
+    def fits(session: Session[AnyModel]) -> bool:
+        return (
+            (older_than is None or session.created_at <= now - timedelta(days=older_than))
+            and (unused_for is None or session.last_seen <= now - timedelta(days=unused_for))
+            and not (anonymous and session.principal is not None)
+        )
+
+    with _manager() as manager:
+        if dry_run:
+            number = manager.count_by(fits)
+        else:
+            with _counted("ended") as done:
+                number = manager.bulk_delete(fits, progress=done)
+    _tell_ended(number, dry_run=dry_run, as_json=as_json)
+
+
+def _tell_ended(number: int, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"would_end" if dry_run else "ended": number}))
+    elif number < 0:
+        click.echo("all of them ended; sessions in cookies are not counted")
+    else:
+        click.echo(f"{number} {'would end' if dry_run else 'ended'}")
+
+
+@sessions.command()
+@_for_programs
+def rekey(*, as_json: bool) -> None:
+    """Seal every session with the first secret, before an older one goes. Stopped in the middle, run it again."""
+    with _manager() as manager, _counted("sealed anew") as done:
+        number = manager.reseal(done)
+    click.echo(json.dumps({"resealed": number}) if as_json else f"{number} sealed anew")
+
+
+sessions.add_command(rekey, "reseal")
+
+
+def make_manager(settings: SessionSettings) -> SessionManager[AnyModel]:
+    """Return a manager of the settings; what the application makes of other libraries' sessions is its own matter."""
+    return SessionManager.from_settings(AnyModel, settings, convert=_no_session)
+
+
+def _no_session(foreign: ForeignSession) -> None:
+    del foreign
+
+
+@contextmanager
+def _manager() -> Generator[Manager]:
+    """Hand over a manager from the settings; say how far a command came when its store stops answering."""
+    from sojourn.settings import SessionSettings
+
+    settings = SessionSettings()
+    if settings.store == "memory":
+        msg = (
+            "the store is memory: those sessions are in the process of the application, and only that can reach them; "
+            "call the method of `sessions` there, or set SOJOURN_STORE to the store that the application uses"
+        )
+        raise ConfigurationError(msg)
+    manager = make_manager(settings).blocking
+    try:
+        yield manager
+    except SessionUnavailableError as error:
+        raise StoppedError(f"{error}; nothing was changed") from error
+    finally:
+        manager.close()
+
+
+@contextmanager
+def _counted(done: str) -> Generator[Callable[[int], None]]:
+    """Show how far a command is; on ^C or when the store stops answering it says how much was done."""
+    number = 0
+    try:
+        with progress(done) as show_progress:
+
+            def count(now: int) -> None:
+                nonlocal number
+                number = now
+                show_progress(now)
+
+            yield count
+    except SessionUnavailableError as error:
+        raise StoppedError(f"{error}; {number} {done}, run the command again for the rest") from error
+    except KeyboardInterrupt:
+        tell(f"stopped: {number} {done}, run the command again for the rest")
+        raise
+
+
+def _described(item: SessionInfo) -> dict[str, str]:
+    return {
+        "id": item.id,
+        "began": _moment(item.created_at),
+        "last_seen": _moment(item.last_seen),
+        "expires": _moment(item.expires_at),
+        "client": item.client,
+    }
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

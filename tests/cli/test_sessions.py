@@ -1,0 +1,181 @@
+"""The commands on the sessions of a store, which a SQLite file is here: the commands know no store."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sojourn import SessionManager, new_secret
+from sojourn.manager import BlockingManager
+from sojourn.settings import SessionSettings
+from sojourn_cli import main
+from sojourn_cli import output as printing
+
+Output = pytest.CaptureFixture[str]
+DAY = 86_400.0
+
+
+@dataclass
+class Basket:
+    """A model that the command knows nothing of."""
+
+    things: dict[str, int] = field(default_factory=dict)
+
+
+class Fleet:
+    """A node of the application, and the figures of what it began."""
+
+    def __init__(self, manager: BlockingManager[Basket], path: Path) -> None:
+        self.manager = manager
+        self.path = path
+
+    def begin(self, principal: str | None = None) -> str:
+        session = self.manager.open(None)
+        session.data.things["a secret thing"] = 1
+        if principal is not None:
+            session.login(principal)
+        self.manager.commit(session)
+        return session.id
+
+    def count(self) -> int:
+        return self.manager.count()
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fleet]:
+    for name in list(os.environ):
+        if name.upper().startswith("SOJOURN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOJOURN_PRESET", "production")
+    monkeypatch.setenv("SOJOURN_SECRET", new_secret())
+    monkeypatch.setenv("SOJOURN_STORE", "sql")
+    monkeypatch.setenv("SOJOURN_SERIALIZER", "msgpack")
+    monkeypatch.setenv("SOJOURN_SQL_URL", f"sqlite:///{tmp_path}/sessions.db")
+    monkeypatch.setenv("SOJOURN_SQL_CREATE", "true")
+    monkeypatch.setenv("SOJOURN_IDLE_TIMEOUT", "10d")
+    monkeypatch.setenv("SOJOURN_ABSOLUTE_TIMEOUT", "20d")
+    manager = SessionManager.from_settings(Basket, SessionSettings()).blocking
+    yield Fleet(manager, tmp_path / "sessions.db")
+    manager.close()
+
+
+def told(capsys: Output, *arguments: str) -> dict[str, object]:
+    """Run a command that does well and return what it says to programs."""
+    assert main([*arguments, "--json"]) == 0
+    output = capsys.readouterr()
+    assert "a secret thing" not in output.out + output.err
+    answer: dict[str, object] = json.loads(output.out)
+    return answer
+
+
+def test_r58_sessions_of_a_user_are_listed_in_pages_and_shown_without_their_data(fleet: Fleet, capsys: Output) -> None:
+    ids = sorted(fleet.begin("ada") for _ in range(3))
+    fleet.begin("bob")
+    assert main(["sessions", "ls", "--principal", "ada", "--limit", "2"]) == 0
+    output = capsys.readouterr()
+    assert [line.split()[0] for line in output.out.splitlines()] == ["ID", *ids[:2]]
+    assert f"--after {ids[1]}" in output.err
+    page = told(capsys, "sessions", "ls", "--principal", "ada", "--after", ids[1])
+    assert page["after"] is None
+    assert [item["id"] for item in page["sessions"]] == ids[2:]  # type: ignore[attr-defined]
+    shown = told(capsys, "sessions", "show", ids[0])
+    assert shown["id"] == ids[0]
+    assert shown["principal_hash"] == fleet.manager.principal_hash("ada")
+    assert main(["sessions", "show", "nothing"]) == 1
+    assert "no session of that id" in capsys.readouterr().err
+
+
+def test_sessions_are_counted_and_ended_by_id(fleet: Fleet, capsys: Output) -> None:
+    ids = [fleet.begin() for _ in range(3)]
+    assert told(capsys, "sessions", "count") == {"sessions": 3}
+    assert main(["sessions", "revoke", ids[0], "nothing", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"revoked": [ids[0]], "absent": ["nothing"]}
+    assert main(["sessions", "count"]) == 0
+    assert capsys.readouterr().out == "2\n"
+
+
+def test_all_sessions_of_a_user_end_but_one_and_a_dry_run_ends_none(fleet: Fleet, capsys: Output) -> None:
+    ids = [fleet.begin("ada") for _ in range(3)]
+    fleet.begin("bob")
+    one = ["sessions", "revoke-all", "--principal", "ada", "--except", ids[1]]
+    assert told(capsys, *one, "--dry-run") == {"would_end": 2}
+    assert fleet.count() == 4
+    assert told(capsys, *one) == {"ended": 2}
+    assert [item.id for item in fleet.manager.list("ada")] == [ids[1]]
+    assert fleet.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        (["--older-than", "3"], {"young", "guest"}),
+        (["--anonymous"], {"young", "old"}),
+        (["--older-than", "3", "--anonymous"], {"young", "old", "guest"}),
+        (["--unused-for", "3"], {"young", "guest"}),
+        (["--unused-for", "0", "--older-than", "0"], set()),
+    ],
+)
+def test_purge_ends_what_all_of_its_options_fit(
+    options: list[str], left: set[str], fleet: Fleet, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    now = time.time()
+    ids = {"young": fleet.begin("ada"), "guest": fleet.begin()}
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: now - 5 * DAY)
+        before = Fleet(SessionManager.from_settings(Basket, SessionSettings()).blocking, fleet.path)
+        ids["old"] = before.begin("ada")
+        before.manager.close()
+    gone = {"would_end": 3 - len(left)}
+    assert told(capsys, "sessions", "purge", *options, "--dry-run") == gone
+    assert fleet.count() == 3
+    assert told(capsys, "sessions", "purge", *options) == {"ended": 3 - len(left)}
+    assert {name for name, id in ids.items() if fleet.manager.read(id) is not None} == left
+
+
+def test_purge_without_an_option_ends_nothing(fleet: Fleet, capsys: Output) -> None:
+    fleet.begin()
+    assert main(["sessions", "purge"]) == 2
+    assert "say which sessions end" in capsys.readouterr().err
+    assert fleet.count() == 1
+
+
+def test_a_command_that_is_stopped_says_how_far_it_came_and_goes_on_when_it_is_run_again(
+    fleet: Fleet, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        fleet.begin()
+
+    def stop(line: str) -> None:
+        if "going on" in line:
+            raise KeyboardInterrupt
+        print(line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(printing, "_EVERY", 2)
+        patch.setattr(printing, "tell", stop)
+        assert main(["sessions", "purge", "--anonymous"]) == 130
+    assert "run the command again for the rest" in capsys.readouterr().err
+    left = fleet.count()
+    assert 0 < left < 5
+    assert told(capsys, "sessions", "purge", "--anonymous") == {"ended": left}
+
+
+def test_a_check_that_connects_names_what_the_store_refuses(fleet: Fleet, capsys: Output) -> None:
+    assert main(["config", "check", "--connect"]) == 0
+    assert "ok     connection" in capsys.readouterr().out
+    assert fleet.count() == 0, "nothing is left of the check"
+    with closing(sqlite3.connect(fleet.path, isolation_level=None)) as other:
+        other.execute("DROP TABLE sojourn_sessions")
+        other.execute("CREATE TABLE sojourn_sessions (id TEXT)")
+    assert main(["config", "check", "--connect"]) == 1
+    assert "error  connection: " in capsys.readouterr().err
