@@ -1,6 +1,7 @@
 """What every test shares: the hypothesis profiles, the marks, how tests are spread over processes, the real servers."""
 
 import gc
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -107,6 +108,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         os.environ.pop(UNMARKED, None)
     else:
         os.environ[UNMARKED] = item.nodeid
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Let no framework that configures the log change what the tests after it find logged."""
+    logging.root.setLevel(logging.WARNING)
 
 
 def pytest_collection_finish() -> None:

@@ -117,7 +117,7 @@ def in_fastapi(*endpoints: type[Endpoint[Any, Any]]) -> FastAPI:
 
 
 def in_litestar(*endpoints: type[Endpoint[Any, Any]]) -> Litestar:
-    return Litestar([asgi("/", is_mount=True, copy_scope=False)(application(*endpoints))])
+    return Litestar([asgi("/", is_mount=True, copy_scope=False)(application(*endpoints))], logging_config=None)
 
 
 FRAMEWORKS: dict[str, Callable[..., Any]] = {

@@ -109,7 +109,9 @@ class Site:
 IN_FRAMEWORK: dict[str, Callable[[Any], Any]] = {
     "starlette": lambda desk: Starlette(routes=routes(desk)),
     "fastapi": lambda desk: _in_fastapi(desk),
-    "litestar": lambda desk: Litestar([asgi("/", is_mount=True, copy_scope=False)(application(desk))]),
+    "litestar": lambda desk: Litestar(
+        [asgi("/", is_mount=True, copy_scope=False)(application(desk))], logging_config=None
+    ),
 }
 
 

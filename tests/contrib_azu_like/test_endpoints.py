@@ -513,7 +513,7 @@ def test_an_application_of_endpoints_is_mounted_in_each_framework(framework, pre
             app = FastAPI()
             app.mount(prefix or "/", mounted)
         case _:
-            app = Litestar([asgi(prefix or "/", is_mount=True, copy_scope=False)(mounted)])
+            app = Litestar([asgi(prefix or "/", is_mount=True, copy_scope=False)(mounted)], logging_config=None)
     with serve(app) as client:
         assert client.get(f"{prefix}/here/4/{ISBN}").text == f"4 {prefix}/here/4/{ISBN}"
         assert client.get(f"{prefix}/").text == "top"
