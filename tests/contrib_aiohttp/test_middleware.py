@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from sojourn import MemoryStore, SessionManager, new_secret
+from sojourn import MemoryStore, SessionManager, StoreIO, new_secret
 from sojourn.errors import ConfigurationError, ResponseStartedError, SessionUnavailableError
 from sojourn.settings import SessionSettings
 from sojourn.testing import Fault, FaultyStore
@@ -59,6 +59,13 @@ class Site:
         self.sessions.of(request).login("ada")
         return web.Response(text="logged in")
 
+    async def login_late(self, request: web.Request) -> web.Response:
+        (await get_session(request)).login("ada")
+        return web.Response(text="logged in")
+
+    async def plain(self, _: web.Request) -> web.Response:
+        return web.Response(text="plain")
+
     async def read(self, request: web.Request) -> web.Response:
         session = await get_session(request)
         return web.json_response([session.principal, session.data.count])
@@ -98,6 +105,22 @@ async def test_get_session_is_the_session_on_excluded_paths_too() -> None:
         await text_of(client, "/login")
         await text_of(client, "/add")
         assert await text_of(client, "/read") == await text_of(client, "/excluded") == '["ada", 1]'
+
+
+async def test_what_is_loaded_late_costs_the_store_nothing_until_it_is_asked_for() -> None:
+    site = Site()
+    site.store.io = StoreIO.ASYNC
+    setup(site.app, site.sessions, load="lazy")
+    for path, handler in (("/login", site.login_late), ("/read", site.read), ("/plain", site.plain)):
+        site.route(path, handler)
+    async with client_of(site.app) as client:
+        await text_of(client, "/login")
+        site.store.calls.clear()
+        assert await text_of(client, "/plain") == "plain"
+        assert site.store.calls == []
+        assert await text_of(client, "/read") == '["ada", 0]'
+    with pytest.raises(ConfigurationError, match="load is 'late'"):
+        setup(web.Application(), site.sessions, load="late")  # type: ignore[arg-type]
 
 
 async def test_without_setup_get_session_says_what_to_call() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from aiohttp import hdrs, web
 from aiohttp.payload import AsyncIterablePayload
@@ -37,14 +37,24 @@ _ANSWERS: Final[dict[int, type[web.HTTPException]]] = {
 }
 
 
-def setup(app: web.Application, sessions: SessionManager[Any], *, exclude: Sequence[str] = ()) -> None:
+def setup(
+    app: web.Application,
+    sessions: SessionManager[Any],
+    *,
+    load: Literal["auto", "lazy"] = "auto",
+    exclude: Sequence[str] = (),
+) -> None:
     """Give *app*, and the applications below it, their sessions; paths that match *exclude* load none.
+
+    With *load* "lazy" none is loaded before the handler: it asks `await get_session(request)`.
 
     The middleware stands where this is called: inside of those that were added before, which get a 503 in an outage or a 409
     as ``web.HTTPException``, and outside of those that are added later, which may use the session. Clean-up closes the manager.
     """
     require_manager(sessions)
-    layer = _Layer(sessions, require_patterns(exclude, name="exclude"))
+    if load not in {"auto", "lazy"}:
+        raise ConfigurationError(f'load is {load!r}; choose "auto" or "lazy"')
+    layer = _Layer(sessions, require_patterns(exclude, name="exclude"), is_lazy=load == "lazy")
     app[SESSIONS] = sessions
     app.middlewares.append(layer.serve)
     app.on_response_prepare.append(layer.prepare)
@@ -70,9 +80,10 @@ async def get_session(request: web.Request) -> Session[Any]:
 class _Layer:
     """The middleware and the signal of one call of `setup`."""
 
-    def __init__(self, sessions: SessionManager[Any], exclude: tuple[str, ...]) -> None:
+    def __init__(self, sessions: SessionManager[Any], exclude: tuple[str, ...], *, is_lazy: bool = False) -> None:
         self.sessions = sessions
         self._exclude = exclude
+        self._is_lazy = is_lazy
         self._key = f"sojourn.aiohttp.{id(self)}"
         self._has_stored = False
 
@@ -82,7 +93,7 @@ class _Layer:
         current = self._begin(request)
         if current.may_lead_to_session and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
             self._check_origin(request)
-        if not path_matches(request.path, self._exclude):
+        if not self._is_lazy and not path_matches(request.path, self._exclude):
             await current.load()
         try:
             response = _require_response(request, await handler(request))
