@@ -83,9 +83,8 @@ class SessionStore(SessionBase, Generic[T]):
             return SessionStore[T](self._session_key).load()
         if self.typed.is_new or self._session_key == _OF_ANOTHER:
             self._session_key = None
-        values = {key: self._thaw(value) for key, value in self.typed.items()}
-        self._frozen = {key: self._freeze(value) for key, value in values.items()}
-        return values
+        self._frozen = {key: self._refrozen(value) for key, value in self.typed.items()}
+        return {key: self._thaw(frozen) for key, frozen in self._frozen.items()}
 
     async def aload(self) -> dict[str, Any]:
         """See `load`; in a request the middleware has asked the store already."""
@@ -195,9 +194,13 @@ class SessionStore(SessionBase, Generic[T]):
             return frozen[1]
         return json.loads(frozen) if self.serializer is JSONSerializer else {"": b64encode(frozen).decode()}
 
-    def _thaw(self, stored: Any) -> Any:
+    def _refrozen(self, stored: Any) -> Any:
+        """Return what `_freeze` makes of the value that stands in the session as *stored*."""
         is_foreign = self.serializer is not JSONSerializer and isinstance(stored, dict) and [*stored] == [""]
-        return self.serializer().loads(b64decode(stored[""])) if is_foreign else json.loads(json.dumps(stored))
+        return self._freeze(self.serializer().loads(b64decode(stored[""])) if is_foreign else stored)
+
+    def _thaw(self, frozen: Any) -> Any:
+        return frozen[1] if isinstance(frozen, tuple) else self.serializer().loads(frozen)
 
 
 def _begin(key: str | None) -> BlockingRequestSession[Any]:

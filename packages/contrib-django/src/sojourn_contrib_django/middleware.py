@@ -4,7 +4,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from http.cookies import SimpleCookie
-from inspect import isawaitable
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
@@ -135,7 +134,7 @@ async def _each_awaited(parts: Any, close: Callable[..., object]) -> AsyncIterat
 
 async def _result(value: Any) -> Any:
     """Return what a manager's method returns, of the blocking or of the other one."""
-    return await value if isawaitable(value) else value
+    return await value if hasattr(value, "__await__") else value
 
 
 def _complete(steps: Coroutine[Any, Any, Any]) -> Any:

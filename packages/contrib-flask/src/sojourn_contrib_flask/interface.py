@@ -8,7 +8,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, request
 from flask.json.tag import JSONTag, TagDateTime, TaggedJSONSerializer
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.datastructures import Headers
@@ -231,13 +231,13 @@ class SojournInterface(SessionInterface):
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit, and add what the response has to say. Raises the error because of which it must not go out."""
         view = cast("FlaskSession", session)
-        config = cast("dict[str, Any]", app.config)
-        refreshes = bool(config["SESSION_REFRESH_EACH_REQUEST"])
+        refreshes = bool(cast("dict[str, Any]", app.config)["SESSION_REFRESH_EACH_REQUEST"])
         ending = view.finish(response.status_code, refreshes=refreshes, before=self.before_save)
         if ending.error is not None:
             view.refusal = ending
             raise ending.error
-        if ending is not NOTHING:
+        if ending is not NOTHING and request.environ.get("sojourn.session") is not view.request:
+            # The middleware does it for requests; a ``session_transaction()`` has none around.
             pairs = ending.apply(cast("Iterable[tuple[str, str]]", response.headers))
             response.headers = Headers(pairs)
 
