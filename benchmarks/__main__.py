@@ -10,6 +10,7 @@ from typing import Any
 
 WHAT = {
     "peers": "cost of a session per request, beside peers and floors (the default)",
+    "adapters": "our adapters for frameworks on Redis, beside the sessions that their applications have without us",
     "instructions": "instructions per request, by callgrind, beside the fair and the bare floors",
     "scale": "cost against the number of sessions, their size and concurrency; bytes per session",
     "breaker": "what the closed circuit breaker costs a call",

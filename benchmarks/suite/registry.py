@@ -108,6 +108,43 @@ def contenders(*, clustered: bool) -> list[Contender]:
     return sorted(everybody, key=lambda one: STORES.index(one.store))
 
 
+FRAMEWORKS = {
+    "Flask": ("flask-redis", ("mapping", "typed")),
+    "Django": ("django-redis", ("mapping", "typed")),
+    "FastAPI": ("fastapi-redis", ("typed", "lazy")),
+    "Litestar": ("litestar-redis", ("mapping", "typed", "lazy")),
+    "aiohttp": ("aiohttp-redis", ("typed", "lazy")),
+}
+"""For each framework the sessions that its applications have without us, and how ours are reached."""
+_DRIVERS = {"Flask": Driver.WSGI, "Django": Driver.WSGI, "aiohttp": Driver.AIOHTTP}
+
+
+def adapters() -> dict[str, list[Contender]]:
+    """Return by framework what its applications keep sessions in without us, and our adapter, all on Redis."""
+    peers = {one.name: one for one in _peers()}
+    peers["fastapi-redis"] = Contender(
+        "fastapi-redis", "starsessions", "redis", Kind.PEER, Driver.ASGI, "fastapi_peer", "redis"
+    )
+    return {
+        framework: [
+            peers[peer],
+            *(
+                Contender(
+                    f"adapter-{framework.lower()}-{how}",
+                    f"sojourn, {how}",
+                    "redis",
+                    Kind.OURS,
+                    _DRIVERS.get(framework, Driver.ASGI),
+                    "adapters",
+                    f"{framework.lower()}/{how}",
+                )
+                for how in ours
+            ),
+        ]
+        for framework, (peer, ours) in FRAMEWORKS.items()
+    }
+
+
 def is_clustered_installed() -> bool:
     """Tell whether a plugin offers the clustered store."""
     from importlib.metadata import entry_points
@@ -117,4 +154,5 @@ def is_clustered_installed() -> bool:
 
 def find(name: str) -> Contender:
     """Return the contender of that name."""
-    return next(one for one in contenders(clustered=True) if one.name == name)
+    everybody = [*contenders(clustered=True), *(one for found in adapters().values() for one in found)]
+    return next(one for one in everybody if one.name == name)
