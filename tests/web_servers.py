@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,10 @@ class WebServer:
                 self.stop()
                 raise WebServerStartError(f"{self._arguments} did not start:\n{self.log.read_text()}")
             time.sleep(0.05)
+
+    def tracebacks(self) -> list[str]:
+        """Return the lines of the log that show code of ours in a traceback; servers log some of their own when they stop."""
+        return [line for line in self.log.read_text().splitlines() if re.search(r'^ +File ".*\bsrc/sojourn', line)]
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process that was started."""

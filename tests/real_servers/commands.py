@@ -24,7 +24,10 @@ WSGI = {
 ASGI = {
     "gunicorn-uvicorn": [*_GUNICORN, "uvicorn_worker.UvicornWorker"],
     "gunicorn-uvicorn-preload": [*_GUNICORN, "uvicorn_worker.UvicornWorker", "--preload"],
-    "uvicorn": ["-m", "uvicorn", "--port", "{port}", "--workers", "{workers}", "--no-access-log"],
+    "uvicorn": [
+        *("-m", "uvicorn", "--port", "{port}", "--workers", "{workers}", "--no-access-log"),
+        *("--timeout-worker-healthcheck", "60"),  # 5 seconds are little on a busy machine
+    ],
     "hypercorn": ["-m", "hypercorn", "--bind", "{address}", "--workers", "{workers}"],
     "granian": [*_GRANIAN, "asgi"],
 }

@@ -154,7 +154,7 @@ def reload(instance: WebServer) -> None:
     ("framework", "server", "rounds"),
     [
         ("flask", "waitress", 1),
-        *(pytest.param(*pair, 3, marks=pytest.mark.long, id="-".join(pair)) for pair in MATRIX),
+        *(pytest.param(*pair, 2, marks=pytest.mark.long, id="-".join(pair)) for pair in MATRIX),
     ],
 )
 def test_a_rolling_restart_under_load_loses_nothing(
@@ -191,4 +191,4 @@ def test_a_rolling_restart_under_load_loses_nothing(
             f"statuses {dict(statuses)}, unanswered {restarted} in {2 * rounds} restarts and {unanswered - restarted} in reloads"
         )
         for instance in instances:
-            assert "Traceback" not in instance.log.read_text()
+            assert instance.tracebacks() == []

@@ -48,7 +48,7 @@ def servers(
             server.wait()
         yield started
     for server in started:
-        assert "Traceback" not in server.log.read_text()
+        assert server.tracebacks() == []
 
 
 @pytest.fixture
