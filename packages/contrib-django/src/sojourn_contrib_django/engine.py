@@ -84,7 +84,8 @@ class SessionStore(SessionBase, Generic[T]):
         if self.typed.is_new or self._session_key == _OF_ANOTHER:
             self._session_key = None
         self._frozen = {key: self._refrozen(value) for key, value in self.typed.items()}
-        return {key: self._thaw(frozen) for key, frozen in self._frozen.items()}
+        loads = self.serializer().loads
+        return {key: one[1] if isinstance(one, tuple) else loads(one) for key, one in self._frozen.items()}
 
     async def aload(self) -> dict[str, Any]:
         """See `load`; in a request the middleware has asked the store already."""
@@ -198,9 +199,6 @@ class SessionStore(SessionBase, Generic[T]):
         """Return what `_freeze` makes of the value that stands in the session as *stored*."""
         is_foreign = self.serializer is not JSONSerializer and isinstance(stored, dict) and [*stored] == [""]
         return self._freeze(self.serializer().loads(b64decode(stored[""])) if is_foreign else stored)
-
-    def _thaw(self, frozen: Any) -> Any:
-        return frozen[1] if isinstance(frozen, tuple) else self.serializer().loads(frozen)
 
 
 def _begin(key: str | None) -> BlockingRequestSession[Any]:

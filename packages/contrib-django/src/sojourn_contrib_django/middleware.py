@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from http.cookies import SimpleCookie
-from typing import Any, Final
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -16,8 +16,6 @@ from sojourn.adapters import NOTHING, Ending, Peer, path_matches
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn_contrib_django.engine import SessionStore
 from sojourn_contrib_django.manager import get_manager
-
-_SERVER_ERROR: Final = 500
 
 
 class SessionMiddleware(middleware.SessionMiddleware):
@@ -66,15 +64,14 @@ class SessionMiddleware(middleware.SessionMiddleware):
             if saves_always and current.token is not None:
                 await _result(current.load())
                 store.touch()
-            if response.status_code < _SERVER_ERROR or get_manager().settings.commit_on_error:
+            if response.status_code < 500 or get_manager().settings.commit_on_error:
                 store.write_back()
         except Exception as error:
             ending: Ending = await _result(current.close(error))
             if ending.error is None:
                 raise
         else:
-            resend = saves_always or not store.in_request
-            ending = await _result(current.finish(response.status_code, resend=resend))
+            ending = await _result(current.finish(response.status_code, resend=saves_always or not store.in_request))
         if ending.error is not None:
             return await _result((sync_to_async(_answer) if self.async_mode else _answer)(request, ending))
         if ending is not NOTHING:
@@ -164,7 +161,7 @@ def _apply(ending: Ending, store: SessionStore[Any], response: HttpResponseBase)
 def _answer(request: HttpRequest, ending: Ending) -> HttpResponseBase:
     """Return handler503 or handler409 of the URLconf if there is one, else sojourn's answer; bugs are Django's to report."""
     answer = ending.answer(request.META.get("HTTP_ACCEPT", ""), request.method or "GET")
-    if answer is None or ending.error is None or answer.status == _SERVER_ERROR:
+    if answer is None or ending.error is None or answer.status == 500:
         raise ending.error or AssertionError
     handler: Any = getattr(get_resolver(get_urlconf()).urlconf_module, f"handler{answer.status}", None)
     if handler is None:
