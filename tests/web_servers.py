@@ -54,11 +54,7 @@ class WebServer:
         return f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
-        self.launch()
-        self.wait()
-
-    def launch(self) -> None:
-        """Start the process; `wait` waits until it serves."""
+        """Start the process, and wait until it serves."""
         require_mark()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SOJOURN_")}
         paths = [*map(str, self._paths), *(str(Path(entry).resolve()) for entry in sys.path if entry)]
@@ -72,9 +68,6 @@ class WebServer:
                 stdout=log,
                 stderr=log,
             )
-
-    def wait(self) -> None:
-        """Wait until it serves."""
         give_up = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._process is None or self._process.poll() is not None or time.monotonic() > give_up:

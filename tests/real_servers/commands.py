@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # for the build, which lays beside a test what it imports
     from tests.real_servers import django_site, fastapi_site, flask_site  # noqa: F401
 
-_GUNICORN = ["-m", "gunicorn", "--bind", "{address}", "--workers", "{workers}", "--worker-class"]
+_GUNICORN = ["-m", "gunicorn", "--no-control-socket", "--bind", "{address}", "--workers", "{workers}", "--worker-class"]
 _GRANIAN = ["-m", "granian", "--host", "127.0.0.1", "--port", "{port}", "--workers", "{workers}", "--interface"]
 
 WSGI = {

@@ -36,16 +36,14 @@ EVERYDAY = [
 def servers(
     request: pytest.FixtureRequest, variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[WebServer]]:
-    """Run them all at once."""
+    """Run them side by side."""
     pairs, workers = request.param
     folder = tmp_path_factory.mktemp("servers")
     with ExitStack() as stack:
         started = [WebServer(folder, arguments(*pair, workers=workers), variables) for pair in pairs]
         for server in started:
             stack.callback(server.close)
-            server.launch()
-        for server in started:
-            server.wait()
+            server.start()
         yield started
     for server in started:
         assert server.tracebacks() == []
