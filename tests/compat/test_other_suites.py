@@ -49,6 +49,10 @@ def test_few_tests_are_not_applicable_and_few_of_django_differ(library: str) -> 
             assert passed >= (0.98 if store == "cookie" else 0.99) * (tests - foreign)
 
 
+def test_two_releases_of_django_are_tried() -> None:
+    assert [suite.python for suite in DJANGO] == ["3.11"] * 6 + ["3.12"] * 6
+
+
 def counts_of(suite: Suite) -> list[tuple[str, ...]]:
     """Return the rows of the page that count the tests of a suite."""
     text = PAGE.read_text(encoding="utf-8")
