@@ -7,6 +7,7 @@ ENTRY_POINTS = {
     "store-redis": "sojourn_store_redis",
     "store-clustered-redis": "sojourn_store_redis",
     "store-sql": "sojourn_store_sql",
+    "metrics-opentelemetry": "sojourn_metrics_opentelemetry",
     "metrics-statsd": "sojourn_metrics_statsd",
 }
 
@@ -28,6 +29,7 @@ def test_all_distributions_carry_one_version():
         "sojourn-contrib-flask",
         "sojourn-contrib-litestar",
         "sojourn-contrib-migrate",
+        "sojourn-metrics-opentelemetry",
         "sojourn-metrics-statsd",
         "sojourn-store-cookie",
         "sojourn-store-redis",

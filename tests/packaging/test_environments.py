@@ -50,6 +50,7 @@ NEEDS = {
     "contrib-litestar": {"litestar"},
     "contrib-migrate": {"cryptography", "msgspec"},
     "core": {"cryptography", "msgspec", "pluggy", "pydantic-settings"},
+    "metrics-opentelemetry": {"opentelemetry-api"},
     "metrics-statsd": {"datadog"},
     "store-cookie": set(),
     "store-redis": {"redis"},
@@ -230,6 +231,7 @@ def test_our_plugins_are_found_without_importing_them(everything: Environment) -
     code = "import json, sojourn.plugins as p; print(json.dumps([x.entry_point for x in p.installed()]))"
     assert everything.answer(code) == [
         "command-sql",
+        "metrics-opentelemetry",
         "metrics-statsd",
         *(f"reader-{name}" for name in READERS),
         "store-clustered-redis",
@@ -240,7 +242,8 @@ def test_our_plugins_are_found_without_importing_them(everything: Environment) -
 
 
 @pytest.mark.parametrize(
-    "plugin", ["metrics-statsd", "store-clustered-redis", "store-cookie", "store-redis", "store-sql"]
+    "plugin",
+    ["metrics-opentelemetry", "metrics-statsd", "store-clustered-redis", "store-cookie", "store-redis", "store-sql"],
 )
 def test_a_plugin_of_ours_answers_to_its_name(plugin: str, everything: Environment) -> None:
     kind, _, name = plugin.partition("-")

@@ -23,6 +23,7 @@ import sojourn_contrib_fastapi
 import sojourn_contrib_flask
 import sojourn_contrib_litestar
 import sojourn_contrib_migrate
+import sojourn_metrics_opentelemetry
 import sojourn_metrics_statsd
 import sojourn_store_cookie
 import sojourn_store_redis
@@ -42,6 +43,7 @@ PACKAGES = (
     sojourn_contrib_flask,
     sojourn_contrib_litestar,
     sojourn_contrib_migrate,
+    sojourn_metrics_opentelemetry,
     sojourn_metrics_statsd,
     sojourn_store_cookie,
     sojourn_store_redis,

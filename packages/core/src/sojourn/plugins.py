@@ -81,6 +81,7 @@ KNOWN_DISTRIBUTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "store-redis": "sojourn-store-redis",
         "store-clustered-redis": "sojourn-store-redis",
         "store-sql": "sojourn-store-sql",
+        "metrics-opentelemetry": "sojourn-metrics-opentelemetry",
         "metrics-statsd": "sojourn-metrics-statsd",
         **{f"reader-{name}": "sojourn-contrib-migrate" for name in _KNOWN_READERS},
     }
