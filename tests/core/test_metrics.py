@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sojourn import metrics
-from sojourn.metrics import METRIC_NAMES, LogMetrics, Metrics, NullMetrics
+from sojourn.metrics import METRIC_NAMES, CompositeMetrics, LogMetrics, Metrics, NullMetrics
+from sojourn.testing import RecordingMetrics
+from tests.core.models import make_manager
 
 TABLE = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -43,8 +48,8 @@ def test_every_name_is_one_that_all_sinks_take() -> None:
         assert re.fullmatch(r"session(\.[a-z]+(_[a-z]+)*)+", name)
 
 
-@pytest.mark.parametrize("sink", [NullMetrics(), LogMetrics()])
-def test_both_are_sinks(sink: object) -> None:
+@pytest.mark.parametrize("sink", [NullMetrics(), LogMetrics(), CompositeMetrics([])])
+def test_all_are_sinks(sink: object) -> None:
     assert isinstance(sink, Metrics)
 
 
@@ -97,3 +102,47 @@ def test_a_figure_with_percent_signs_is_logged_as_it_is(caplog: pytest.LogCaptur
     with caplog.at_level(logging.DEBUG, logger="sojourn.metrics"):
         LogMetrics().increment("session.created", 1, {"reason": "100%s"})
     assert caplog.messages == ["session.created +1 reason=100%s"]
+
+
+class Broken:
+    """A sink that raises at every call, and counts them."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def _raise(self, *_: object) -> None:
+        self.calls += 1
+        raise OSError(self.calls)
+
+    increment = timing = gauge = close = _raise
+
+
+@given(works=st.lists(st.booleans(), max_size=5))
+def test_f22_each_of_several_sinks_gets_every_figure_whichever_raise(works: list[bool]) -> None:
+    sinks = [RecordingMetrics() if each else Broken() for each in works]
+    composite = CompositeMetrics(sinks)
+    for call in (
+        lambda: composite.increment("session.created", 2, {"reason": "a"}),
+        lambda: composite.timing("session.load_time", 0.5),
+        lambda: composite.gauge("session.active_count", 3.0),
+        composite.close,
+    ):
+        with nullcontext() if all(works) else pytest.raises(OSError, match=r"^\d$"):
+            call()
+    for sink in sinks:
+        if isinstance(sink, Broken):
+            assert sink.calls == 4
+        else:
+            assert sink.counts["session.created"] == 2
+            assert sink.timings == {"session.load_time": [0.5]}
+            assert sink.gauges == {"session.active_count": 3.0}
+
+
+def test_f22_a_sink_that_raises_takes_nothing_from_the_next_and_is_counted() -> None:
+    broken, recording = Broken(), RecordingMetrics()
+    sessions = make_manager(metrics=CompositeMetrics([broken, recording])).blocking
+    session = sessions.open(None)
+    session.data.count += 1
+    assert sessions.commit(session).token
+    assert recording.counts["session.created"] == 1
+    assert broken.calls

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sojourn.crypto import AesGcm
 from sojourn.errors import ConfigurationError, PluginConflictError, PluginNotFoundError
 from sojourn.hookspecs import Event
-from sojourn.metrics import LogMetrics, NullMetrics
+from sojourn.metrics import CompositeMetrics, LogMetrics, NullMetrics
 from sojourn.plugins import (
     PluginLoader,
     find_cipher,
@@ -104,6 +104,41 @@ def test_the_built_ins_need_no_plugin() -> None:
     assert find_cipher("aes-256-cbc-hmac-sha256", settings).suite == 2
     assert isinstance(find_metrics("null", settings), NullMetrics)
     assert isinstance(find_metrics("log", settings), LogMetrics)
+
+
+def test_several_sinks_between_commas_are_one(install: Install) -> None:
+    install(
+        "fake-sink",
+        """
+        from sojourn.metrics import NullMetrics
+
+        class Sink(NullMetrics):
+            pass
+
+        @hookimpl
+        def sojourn_create_metrics(name, settings):
+            return Sink() if name == "fake" else None
+
+        @hookimpl
+        def sojourn_observers(settings):
+            return [print]
+        """,
+        "metrics-fake",
+    )
+    settings = SessionSettings(metrics="log, Fake,log")
+    assert settings.metrics == "log,fake"
+    found = find_metrics(settings.metrics, settings)
+    assert isinstance(found, CompositeMetrics)
+    assert [type(sink).__name__ for sink in found.sinks] == ["LogMetrics", "Sink"]
+    assert find_observers(settings) == (print,)
+    with pytest.raises(PluginNotFoundError, match="'nothing'"):
+        find_metrics("log,nothing", settings)
+
+
+@pytest.mark.parametrize("value", ["", ",", "log,", "log,,null", "log;null", "a b"])
+def test_a_list_of_sinks_has_no_holes_and_only_names(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="SOJOURN_METRICS"):
+        SessionSettings(metrics=value)
 
 
 def test_a_built_in_name_is_not_overridden_by_a_plugin(install: Install) -> None:

@@ -1,4 +1,4 @@
-"""The names of what sojourn counts and times, and the two sinks that need nothing: null and log.
+"""The names of what sojourn counts and times, the two sinks that need nothing, null and log, and one for several.
 
 A sink that raises is counted and ignored (FAILURES F22); the names are those of the table in docs/operations.md.
 """
@@ -6,7 +6,7 @@ A sink that raises is counted and ignored (FAILURES F22); the names are those of
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, runtime_checkable
 
 CREATED: Final = "session.created"
@@ -135,3 +135,42 @@ class LogMetrics:
         if self._logger.isEnabledFor(self._level):
             labels = "".join(f" {key}={value}" for key, value in sorted(tags.items())) if tags else ""
             self._logger.log(self._level, "%s %s%s", name, figure, labels)
+
+
+class CompositeMetrics:
+    """Several sinks as one: each gets every figure, whatever the others raise."""
+
+    def __init__(self, sinks: Sequence[Metrics]) -> None:
+        self.sinks = tuple(sinks)
+        """The sinks, in the order in which they are called."""
+
+    def increment(self, name: str, value: int = 1, tags: Tags | None = None) -> None:
+        """Add *value* to a counter of each sink."""
+        self._each(lambda sink: sink.increment(name, value, tags))
+
+    def timing(self, name: str, seconds: float, tags: Tags | None = None) -> None:
+        """Record a duration in each sink."""
+        self._each(lambda sink: sink.timing(name, seconds, tags))
+
+    def gauge(self, name: str, value: float, tags: Tags | None = None) -> None:
+        """Set a level of each sink."""
+        self._each(lambda sink: sink.gauge(name, value, tags))
+
+    def close(self) -> None:
+        """Close each sink that can be closed."""
+        self._each(lambda sink: getattr(sink, "close", _nothing)())
+
+    def _each(self, call: Callable[[Metrics], object]) -> None:
+        """Call every sink, then raise what the first one that failed raised, so that it is counted (FAILURES F22)."""
+        failure: Exception | None = None
+        for sink in self.sinks:
+            try:
+                call(sink)
+            except Exception as error:  # noqa: BLE001
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+def _nothing() -> None:
+    """Close what needs no closing."""

@@ -161,9 +161,9 @@ def find_observers(settings: SessionSettings) -> tuple[Observer, ...]:
     """Return the observers of every plugin that the settings name: those of ``SOJOURN_OBSERVERS`` must be installed."""
     loader = PluginLoader(settings)
     for kind, field in _NAMING_SETTINGS:
-        name = getattr(settings, field)
-        if name is not None and name not in BUILT_IN[kind]:
-            loader.load(kind, name)
+        for name in (getattr(settings, field) or "").split(","):
+            if name and name not in BUILT_IN[kind]:
+                loader.load(kind, name)
     return loader.observers()
 
 
@@ -214,7 +214,15 @@ class PluginLoader:
         return cast("Cipher", answer)
 
     def metrics(self, name: str) -> Metrics:
-        """Return the metrics sink called *name*."""
+        """Return the metrics sink called *name*; of several names between commas, one that passes figures on to each."""
+        sinks = [self._sink(each) for each in dict.fromkeys(name.split(","))]
+        if len(sinks) == 1:
+            return sinks[0]
+        from sojourn.metrics import CompositeMetrics
+
+        return CompositeMetrics(sinks)
+
+    def _sink(self, name: str) -> Metrics:
         found = _built_in_metrics(name)
         if found is not None:
             return found

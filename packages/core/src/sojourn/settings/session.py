@@ -33,6 +33,7 @@ from sojourn.settings.types import (
     Choice,
     Duration,
     DurationOrZero,
+    JoinedNames,
     Name,
     Names,
     Networks,
@@ -91,7 +92,9 @@ class SessionSettings(LayeredSettings):
     cipher: Name = Field(
         "aes-256-gcm", description="The suite that seals: `aes-256-gcm`, `aes-256-cbc-hmac-sha256` or a plugin's"
     )
-    metrics: Name = Field("null", description="Where figures go: `null`, `log` or a plugin's")
+    metrics: JoinedNames = Field(
+        "null", description="Where figures go: `null`, `log` or a plugin's; several between commas"
+    )
     observers: Names = Field((), description="Plugins whose observers are told of every event, by name")
     readers: Names = Field(
         (), description="Plugins that read other libraries' sessions, so that nobody is logged out, by name"

@@ -130,6 +130,10 @@ def _name(value: str) -> str:
     return value
 
 
+def _joined_names(value: str) -> str:
+    return ",".join(_names(tuple(part.strip() for part in value.split(","))))
+
+
 def _names(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_name(value) for value in values))
 
@@ -178,7 +182,9 @@ OptionalCount = Annotated[Annotated[int, AfterValidator(_count)] | None, _OFF]
 OptionalText = Annotated[str | None, BeforeValidator(_none_for("none"))]
 """Text, or ``none``."""
 Name = Annotated[str, AfterValidator(_name), BeforeValidator(lower_case)]
-"""The name of a store, serializer, cipher or metrics sink."""
+"""The name of a store, serializer or cipher."""
+JoinedNames = Annotated[str, AfterValidator(_joined_names), BeforeValidator(lower_case)]
+"""A name, or several between commas, as one text."""
 OptionalName = Annotated[Name | None, _OFF]
 """A name, or ``off``."""
 Choice = Annotated[bool | None, _AUTO]
