@@ -166,8 +166,14 @@ def test_a_name_of_a_later_release_becomes_an_instrument_of_its_own() -> None:
     read.sink.increment("session.later", 3, {"reason": "a"})
     read.sink.timing("session.later_time", 0.5)
     read.sink.gauge("session.later_level", 7)
-    assert read.points("sojourn.session.later") == [({"sojourn.reason": "a"}, 5)]
-    assert {type(metric.data) for metric in read.found().values()} == {Sum, Gauge, Histogram}
+    found = read.found()
+    assert {name: type(metric.data) for name, metric in found.items()} == {
+        "sojourn.session.later": Sum,
+        "sojourn.session.later_time": Histogram,
+        "sojourn.session.later_level": Gauge,
+    }
+    (point,) = found["sojourn.session.later"].data.data_points
+    assert (dict(point.attributes or {}), getattr(point, "value", None)) == ({"sojourn.reason": "a"}, 5)
 
 
 def test_two_sinks_of_one_process_share_their_instruments(caplog: pytest.LogCaptureFixture) -> None:
