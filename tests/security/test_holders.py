@@ -350,4 +350,5 @@ def test_r39_the_machine_notices_that_a_rule_was_taken_out(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError, match="after\n"):
-        run_machine(deployment, 3_000, phases=[Phase.generate], database=None)
+        # of fixed examples: by others the rarest of them takes some thousand steps more now and then
+        run_machine(deployment, 3_000, phases=[Phase.generate], database=None, derandomize=True)
