@@ -62,6 +62,7 @@ OPERATIONS: dict[str, tuple[Callable[[SessionManager[Any], str, str], object], l
     "revoke": (lambda manager, _, id: manager.blocking.revoke(id), [2.0, 1.25]),
     "revoke_all": (lambda manager, *_: manager.blocking.revoke_all("42"), [2.0] * 4),
     "healthy": (lambda manager, *_: manager.blocking.healthy(), [2.0]),
+    "health": (lambda manager, *_: manager.blocking.health(), [2.0]),
 }
 
 

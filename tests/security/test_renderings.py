@@ -61,6 +61,8 @@ HARMLESS = {
     "sojourn.cookies.CookiePolicy": {"name", "path", "domain", "same_site"},
     "sojourn.events.Event": {"name", "id", "old_id", "principal_hash", "reason", "node", "server", "client"},
     "sojourn.readers.ForeignSession": {"reader"},
+    "sojourn.manager.health.Health": {"state", "servers"},
+    "sojourn.manager.health.ServerHealth": {"store", "server", "state", "cause", "reads", "writes"},
     "sojourn.manager.revocations.NotBefore": {"spared"},
     "sojourn.manager.conflicts.Theirs": {"record", "payload"},
     "sojourn.manager.admission.Roll": {"staying", "leaving"},

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sojourn.events import Event, Observer
     from sojourn.flash import Flash
     from sojourn.hookspecs import hookimpl
-    from sojourn.manager import Page, SessionInfo, SessionManager
+    from sojourn.manager import Health, HealthState, Page, ServerHealth, SessionInfo, SessionManager
     from sojourn.merge import Merge
     from sojourn.metrics import Metrics
     from sojourn.readers import Converted, ForeignSession, Reader
@@ -80,6 +80,8 @@ _HOMES: Final = {
     "EvictingStore": "sojourn.stores",
     "Flash": "sojourn.flash",
     "ForeignSession": "sojourn.readers",
+    "Health": "sojourn.manager",
+    "HealthState": "sojourn.manager",
     "InProcessStore": "sojourn.stores",
     "IndexedStore": "sojourn.stores",
     "LinkedStore": "sojourn.stores",
@@ -100,6 +102,7 @@ _HOMES: Final = {
     "ScannableStore": "sojourn.stores",
     "Serializer": "sojourn.serializers",
     "SerializerFactory": "sojourn.serializers",
+    "ServerHealth": "sojourn.manager",
     "Session": "sojourn.session",
     "SessionInfo": "sojourn.manager",
     "SessionManager": "sojourn.manager",
@@ -140,6 +143,8 @@ __all__ = [
     "EvictingStore",
     "Flash",
     "ForeignSession",
+    "Health",
+    "HealthState",
     "InProcessStore",
     "IndexedStore",
     "LinkedStore",
@@ -160,6 +165,7 @@ __all__ = [
     "ScannableStore",
     "Serializer",
     "SerializerFactory",
+    "ServerHealth",
     "Session",
     "SessionInfo",
     "SessionManager",

@@ -1,7 +1,17 @@
 """The manager of an application's sessions: the lifecycle logic, from opening to committing."""
 
 from sojourn.manager.guarded_store import run_blocking
+from sojourn.manager.health import Health, HealthState, ServerHealth
 from sojourn.manager.manager import BlockingManager, SessionManager
 from sojourn.manager.queries import Page, SessionInfo
 
-__all__ = ["BlockingManager", "Page", "SessionInfo", "SessionManager", "run_blocking"]
+__all__ = [
+    "BlockingManager",
+    "Health",
+    "HealthState",
+    "Page",
+    "ServerHealth",
+    "SessionInfo",
+    "SessionManager",
+    "run_blocking",
+]

@@ -18,6 +18,7 @@ from sojourn.manager.administration import Administration
 from sojourn.manager.build import build_engine, complete
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
+from sojourn.manager.health import Health, examine
 from sojourn.manager.layers import (
     OUTER_ENVIRON,
     OUTER_SCOPE,
@@ -247,6 +248,10 @@ class SessionManager(Administration[T]):
         with self.engine.deadline_scope():
             return await self._queries.healthy()
 
+    async def health(self) -> Health:
+        """Ask every server of the stores, and return how each answered and what its circuit breakers say."""
+        return await examine(self.engine)
+
     def reset_breaker(self) -> None:
         """Close the circuit breaker and forget what failed: for whoever knows that the store is back."""
         self.engine.reset_breakers()
@@ -446,6 +451,10 @@ class BlockingManager(Generic[T]):
     def healthy(self) -> bool:
         """See SessionManager.healthy."""
         return run_blocking(self.manager.healthy())
+
+    def health(self) -> Health:
+        """See SessionManager.health."""
+        return run_blocking(self.manager.health())
 
     def reset_breaker(self) -> None:
         """See SessionManager.reset_breaker."""
