@@ -10,13 +10,12 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from sojourn import ForeignSession, Session, SessionInfo, SessionManager
 from sojourn.errors import ConfigurationError, SessionUnavailableError, SojournError
-from sojourn.manager import BlockingManager
 from sojourn_cli.output import print_table, progress, tell
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ _HEADINGS: Final = ("ID", "BEGAN", "LAST SEEN", "EXPIRES", "CLIENT")
 class AnyModel:
     """Stands in for the model of the application: no command looks into a session's data."""
 
-
-Manager: TypeAlias = BlockingManager[AnyModel]
 
 _for_programs = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would end, and end nothing.")
@@ -55,7 +52,7 @@ def sessions() -> None:
 def list_sessions(*, principal: str, limit: int, after: str | None, as_json: bool) -> None:
     """List a user's sessions, one page in the order of their ids."""
     with _manager() as manager:
-        page = manager.list(principal, limit=limit, after=after)
+        page = manager.blocking.list(principal, limit=limit, after=after)
     if as_json:
         click.echo(json.dumps({"sessions": [_described(item) for item in page.items], "after": page.after}))
         return
@@ -70,13 +67,13 @@ def list_sessions(*, principal: str, limit: int, after: str | None, as_json: boo
 def show(*, id: str, as_json: bool) -> int:
     """Show what is known of one session, without its data."""
     with _manager() as manager:
-        session = manager.read(id)
+        session = manager.blocking.read(id)
         if session is None:
             tell("error: there is no session of that id; ids are in events and in `sojourn sessions ls`")
             return 1
         told = {
             "id": session.id,
-            "principal_hash": manager.principal_hash(session.principal) if session.principal else None,
+            "principal_hash": manager.blocking.principal_hash(session.principal) if session.principal else None,
             "began": _moment(session.created_at),
             "logged_in": _moment(session.authenticated_at) if session.authenticated_at else None,
             "last_seen": _moment(session.last_seen),
@@ -94,7 +91,7 @@ def show(*, id: str, as_json: bool) -> int:
 def count_sessions(*, as_json: bool) -> None:
     """Count the sessions of the store, by going through all of them."""
     with _manager() as manager, _counted("counted") as done:
-        number = manager.count(progress=done)
+        number = manager.blocking.count(progress=done)
     click.echo(json.dumps({"sessions": number}) if as_json else str(number))
 
 
@@ -104,7 +101,7 @@ def count_sessions(*, as_json: bool) -> None:
 def revoke(*, ids: Sequence[str], as_json: bool) -> int:
     """End sessions by their ids; exit code 1 when one of them was not there."""
     with _manager() as manager:
-        found = {id: manager.revoke(id) for id in ids}
+        found = {id: manager.blocking.revoke(id) for id in ids}
     if as_json:
         click.echo(json.dumps({"revoked": [id for id, was in found.items() if was], "absent": _absent(found)}))
     else:
@@ -126,10 +123,10 @@ def revoke_all(*, principal: str, except_id: str | None, dry_run: bool, as_json:
     """End all sessions of a user. Stopped in the middle, it may be run again for the rest."""
     with _manager() as manager:
         if dry_run:
-            number = sum(item.id != except_id for item in manager.list(principal))
+            number = sum(item.id != except_id for item in manager.blocking.list(principal))
         else:
             with _counted("ended") as done:
-                number = manager.revoke_all(principal, except_id, progress=done)
+                number = manager.blocking.revoke_all(principal, except_id, progress=done)
     _tell_ended(number, dry_run=dry_run, as_json=as_json)
 
 
@@ -154,10 +151,10 @@ def purge(*, older_than: float | None, unused_for: float | None, anonymous: bool
 
     with _manager() as manager:
         if dry_run:
-            number = manager.count_by(fits)
+            number = manager.blocking.count_by(fits)
         else:
             with _counted("ended") as done:
-                number = manager.bulk_delete(fits, progress=done)
+                number = manager.blocking.bulk_delete(fits, progress=done)
     _tell_ended(number, dry_run=dry_run, as_json=as_json)
 
 
@@ -175,7 +172,7 @@ def _tell_ended(number: int, *, dry_run: bool, as_json: bool) -> None:
 def rekey(*, as_json: bool) -> None:
     """Seal every session with the first secret, before an older one goes. Stopped in the middle, run it again."""
     with _manager() as manager, _counted("sealed anew") as done:
-        number = manager.reseal(done)
+        number = manager.blocking.reseal(done)
     click.echo(json.dumps({"resealed": number}) if as_json else f"{number} sealed anew")
 
 
@@ -192,7 +189,7 @@ def _no_session(foreign: ForeignSession) -> None:
 
 
 @contextmanager
-def _manager() -> Generator[Manager]:
+def _manager() -> Generator[SessionManager[AnyModel]]:
     """Hand over a manager from the settings; say how far a command came when its store stops answering."""
     from sojourn.settings import SessionSettings
 
@@ -203,13 +200,13 @@ def _manager() -> Generator[Manager]:
             "call the method of `sessions` there, or set SOJOURN_STORE to the store that the application uses"
         )
         raise ConfigurationError(msg)
-    manager = make_manager(settings).blocking
+    manager = make_manager(settings)
     try:
         yield manager
     except SessionUnavailableError as error:
         raise StoppedError(f"{error}; nothing was changed") from error
     finally:
-        manager.close()
+        manager.blocking.close()
 
 
 @contextmanager
