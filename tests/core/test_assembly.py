@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,33 @@ def test_a_manager_without_settings_reads_the_environment(build: Any) -> None:
     sessions = build()
     assert sessions.engine.cookies.name == "visit"
     assert sessions.engine.settings.preset == "production"
+
+
+@dataclass
+class Located:
+    """What `json` cannot keep, and `pydantic` can."""
+
+    home: IPv4Address | None = None
+
+
+def test_the_serializer_that_a_refusal_names_is_used_beside_a_store_from_code() -> None:
+    with pytest.raises(ConfigurationError, match="set SOJOURN_SERIALIZER=pydantic"):
+        make_manager(model=Located)
+    sessions = make_manager(model=Located, settings={"serializer": "pydantic"}).blocking
+    session = sessions.open(None)
+    session.data.home = IPv4Address("192.0.2.1")
+    token = sessions.commit(session).token
+    assert sessions.open(token).data == Located(IPv4Address("192.0.2.1"))
+
+
+def test_a_serializer_from_code_wins_over_the_settings() -> None:
+    sessions = make_manager(settings={"serializer": "pydantic"}, serializer="msgpack")
+    assert sessions.engine.model.serializer.name == "msgpack"
+
+
+def test_a_serializer_that_nobody_has_is_refused_beside_a_store_from_code() -> None:
+    with pytest.raises(ConfigurationError, match="yaml"):
+        make_manager(settings={"serializer": "yaml"})
 
 
 def test_high_security_refuses_a_store_that_was_told_not_to_seal() -> None:

@@ -107,7 +107,7 @@ def test_an_env_file_is_read_in_the_encoding_that_it_has(encoding: str, tmp_path
     assert (settings.preset, settings.origin_of("idle_timeout")) == ("testing", ".env")
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
 def test_an_env_file_that_is_no_text_is_refused_and_not_passed_over(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_bytes("SOJOURN_PRESET=testing\n".encode(encoding))

@@ -82,6 +82,8 @@ def build_engine(
     loader = PluginLoader(settings)
     cipher = loader.cipher(cipher) if isinstance(cipher, str) else cipher
     metrics = loader.metrics(metrics) if isinstance(metrics, str) else metrics
+    if serializer is None and settings.serializer != "json":
+        serializer = loader.serializer(settings.serializer)
     client_side = is_client_side(store)
     _refuse_what_the_store_lacks(store, settings, client_side=client_side)
     if client_side and revocation_store is None:
@@ -425,7 +427,6 @@ def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]
         parts["store"] = loader.store(settings.store)
     if settings.revocation_store is not None and "revocation_store" not in parts:
         parts["revocation_store"] = loader.store(settings.revocation_store)
-    parts.setdefault("serializer", None if settings.serializer == "json" else loader.serializer(settings.serializer))
     parts.setdefault("cipher", loader.cipher(settings.cipher))
     parts.setdefault("metrics", loader.metrics(settings.metrics))
     parts["readers"] = (*map(loader.reader, settings.readers), *parts.get("readers", ()))

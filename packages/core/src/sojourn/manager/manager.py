@@ -51,11 +51,11 @@ M = TypeVar("M")
 class SessionManager(Administration[T]):
     """Open and commit the sessions of one application.
 
-    *new* makes a fresh model; *migrate* is given the fields of a stored one that no longer fits. *settings* default to
-    ``SessionSettings()``, which reads ``SOJOURN_*``. *is_authenticated* says of a session whether somebody is logged in, for
-    whatever lets only those in; by default whoever has a principal is. *convert* makes a session of ours of one that
-    the *readers* found under another library's cookie (docs/coming-from.md). Raises ConfigurationError naming the setting and
-    what to do.
+    *new* makes a fresh model; *migrate* is given the fields of each record that another model wrote. *settings* default to
+    ``SessionSettings()``, which reads ``SOJOURN_*``; the *serializer* is the one that they name, unless it is given here.
+    *is_authenticated* says of a session whether somebody is logged in, for whatever lets only those in; by default whoever
+    has a principal is. *convert* makes a session of ours of one that the *readers* found under another library's cookie
+    (docs/coming-from.md). Raises ConfigurationError naming the setting and what to do.
     """
 
     def __init__(

@@ -190,16 +190,17 @@ def encoding_of(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror}); mend it or move it away") from error
+    # as some editors and shells of Windows write
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        if content.startswith(
-            (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        ):  # as some editors and shells of Windows write
-            content.decode("utf-16")
-            return "utf-16"
-        if b"\0" in content[:_SAMPLE]:  # in UTF-16 without its mark no name would be found, and nothing would say so
+        sample = content.decode("utf-16")[:_SAMPLE] if is_utf_16 else content[:_SAMPLE].decode("latin-1")
+        # in UTF-16 without its mark, or in UTF-32, no name would be found, and nothing would say so
+        if "\0" in sample:
             raise ConfigurationError(
                 f"{path} is no text in UTF-8; save it as UTF-8, or with a byte order mark as UTF-16"
             )
+        if is_utf_16:
+            return "utf-16"
         content.decode("utf-8")
     except UnicodeDecodeError:
         return "latin-1"
