@@ -337,6 +337,18 @@ def test_last_seen_is_the_use_before_this_request(house: House) -> None:
     assert new.last_seen == new.created_at
 
 
+def test_last_seen_of_a_remembered_session_is_its_login(house: House) -> None:
+    """Use moves no deadline of it, so no write is spent on saying when it was used (docs/api.md)."""
+    node = house.node().blocking
+    begun = house.clock.time()
+    _, token = answer(node, "", lambda session: session.login("42", remember=timedelta(days=14)))
+    for _ in range(2):
+        house.clock.advance(20 * MINUTE)
+        session = node.open(token)
+        assert session.last_seen == datetime.fromtimestamp(begun, UTC)
+        token = node.commit(session).token or token
+
+
 @pytest.mark.parametrize(
     "change",
     [
