@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.compat]
 AXE = "axe-core@4.10.3"
 SHA_256 = "880970c081707360e64f34cea25ff91892f5bc95675b0776925b9709dd8a68bb"
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
-FOR_ALL = ("/", "/cart", "/signin", "/inside", "/nowhere")
-FOR_USERS = ("/", "/cart", "/order", "/sessions", "/inside", "/staff", "/signin?again=true&redirect_to=/order")
+FOR_ALL = ("/", "/cart", "/signin", "/inside", "/try", "/nowhere")
+FOR_USERS = ("/", "/cart", "/order", "/sessions", "/inside", "/try", "/staff", "/signin?again=true&redirect_to=/order")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,11 @@ def test_no_page_is_an_obstacle(shop: Shop, open_page: OpenPage, axe: str, schem
     found |= {f"refused {number}": one for number, one in enumerate(violations(page, axe))}
     sign_in(page, shop, "ada", "wander-far")
     visit("user", FOR_USERS)
+    for button in ("Race two tabs", "Change the secret", "Stop the store"):
+        page.goto(shop.url + "/try")
+        page.get_by_role("button", name=button).click()
+        found |= {f"{button} {number}": one for number, one in enumerate(violations(page, axe))}
+    page.get_by_role("button", name="Bring it back").click()
     assert found == {}
     # A page that is answered with 404 or 422 is one that was meant to be.
     assert [text for text in complaints if not text.startswith("Failed to load resource")] == []

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 ON_STORES_THAT_LIST = pytest.mark.parametrize("shop", ["memory", "redis"], indirect=True)
 ON_ONE_STORE = pytest.mark.parametrize("shop", ["memory"], indirect=True)
 IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605 Version/17.0 Safari/604.1"
-PAGES = ("/", "/cart", "/signin", "/inside", "/nowhere")
+PAGES = ("/", "/cart", "/signin", "/inside", "/try", "/nowhere")
 
 
 def sign_in(page: Page, shop: Shop, user: str = "basho", password: str = "narrow-road") -> None:
@@ -260,7 +260,7 @@ def test_the_policy_of_the_pages_allows_what_they_do_and_no_page_loads_anything_
     page.on("request", lambda request: None if request.url.startswith(shop.url) else foreign.append(request.url))
     put_into_cart(page, shop)
     sign_in(page, shop, "ada", "wander-far")
-    for path in ("/", "/cart", "/sessions", "/inside", "/staff"):
+    for path in ("/", "/cart", "/sessions", "/inside", "/try", "/staff"):
         answer = page.goto(shop.url + path)
         assert answer is not None
         assert "default-src 'none'" in answer.headers["content-security-policy"]
@@ -350,6 +350,36 @@ def test_the_cart_leads_to_an_order_that_wants_a_sign_in(shop: Shop, page: Page)
     expect(page.get_by_role("status")).to_contain_text("Ordered for € 39.00.")
     page.goto(shop.url + "/order")
     expect(page.get_by_text("There is nothing to order.")).to_be_visible()
+
+
+@ON_ONE_STORE
+def test_the_page_of_switches_logs_another_browser_out(shop: Shop, open_page: OpenPage) -> None:
+    here, there = open_page(), open_page(user_agent=IPHONE)
+    sign_in(here, shop, "ibn", "seven-seas")
+    sign_in(there, shop, "ibn", "seven-seas")
+    here.get_by_role("link", name="Break it").click()
+    here.get_by_role("button", name="End the session of Safari on iOS").click()
+    expect(here.get_by_role("status")).to_contain_text("That session has ended.")
+    there.goto(shop.url + "/try")
+    expect(there.get_by_role("link", name="Sign in").first).to_be_visible()
+    expect(there.locator("main")).to_contain_text("This browser: unknown")
+    assert is_signed_in(here, shop)
+
+
+@ON_ONE_STORE
+def test_a_store_is_stopped_and_brought_back_without_scripts(shop: Shop, page: Page) -> None:
+    put_into_cart(page, shop)
+    page.goto(shop.url + "/try")
+    page.get_by_role("button", name="Stop the store").click()
+    expect(page.locator(".trail")).to_contain_text("unavailable")
+    page.get_by_role("link", name="See the cart answer 503").click()
+    expect(page.get_by_role("heading", name="Back in a moment")).to_be_visible()
+    page.get_by_role("link", name="To the switch that stopped the store").click()
+    page.get_by_role("button", name="Bring it back").click()
+    expect(page.get_by_role("status")).to_have_text("The store is back, and so is your session.")
+    page.get_by_role("button", name="Race two tabs").click()
+    expect(page.get_by_role("status")).to_have_text("Both count: your cart holds 3 things.")
+    expect(page.locator(".trail")).to_contain_text("merged")
 
 
 @ON_ONE_STORE

@@ -8,6 +8,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from shop.account import RevokeOthers, RevokeSession, ShowSessions
+from shop.breaking import Outage, Race, Read, Recover, Revoke, RotateSecret, Stop, Try
 from shop.cart import AddToCart, ClearCart, RemoveFromCart, ShowCart
 from shop.errors import ErrorPages, SecurityHeaders
 from shop.front import Front, KeepPanel, SignIn, SignInPage, SignOut
@@ -15,15 +16,20 @@ from shop.inside import Health, Icon, Inside, Staff
 from shop.model import ShopSession
 from shop.order import PlaceOrder, ShowOrder
 from shop.pages import HERE
-from shop.sessions import sessions
+from shop.sessions import sessions, settings
+from shop.switches import Application, LocalRoute, Switches
 from shop.trace import TraceMiddleware
 from sojourn import SessionManager
 from sojourn.asgi import SessionMiddleware
 from sojourn_contrib_azu_like import routes
 
+EXCLUDED = ("/healthz", "/icon.svg", "/static/*", "/try/outage", "/try/recover", "/read/*")
+"""Where no session is looked for: what has to answer while the store does not."""
 
-def create_app(manager: SessionManager[ShopSession] = sessions) -> SecurityHeaders:
-    """Build the shop over *manager*; a test brings one with a clock of its own."""
+
+def create_app(manager: SessionManager[ShopSession] = sessions, switches: Switches | None = None) -> SecurityHeaders:
+    """Build the shop over *manager*; a test brings one with a clock of its own. With *switches* it can be broken."""
+    local = () if switches is None else routes(Try, Race, Stop, Outage, Recover, Revoke, RotateSecret, Read)
     shop = Starlette(
         routes=[
             *routes(Front, SignInPage, SignIn, SignOut, KeepPanel),
@@ -31,15 +37,22 @@ def create_app(manager: SessionManager[ShopSession] = sessions) -> SecurityHeade
             *routes(ShowOrder, PlaceOrder),
             *routes(ShowSessions, RevokeSession, RevokeOthers),
             *routes(Inside, Staff, Health, Icon),
+            *map(LocalRoute, local),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
         middleware=[
             Middleware(TraceMiddleware),
-            Middleware(SessionMiddleware, sessions=manager, exclude=["/healthz", "/icon.svg", "/static/*"]),
+            Middleware(SessionMiddleware, sessions=manager, exclude=EXCLUDED),
         ],
     )
     shop.state.sessions = manager
-    return SecurityHeaders(ErrorPages(shop))
+    shop.state.switches = switches
+    return SecurityHeaders(ErrorPages(shop, broken=lambda: switches is not None and switches.is_down))
 
 
-app = create_app()
+def choose_app() -> Application:
+    """Return the shop, with switches to break it where people work on it."""
+    return Switches(create_app) if settings.base_preset == "development" else create_app()
+
+
+app = choose_app()

@@ -11,6 +11,7 @@ from shop.model import ShopSession
 from shop.pages import render
 from shop.sessions import sessions as shop_sessions
 from shop.sessions import settings
+from shop.switches import Switches, is_local
 from shop.trace import Recent, Trace
 from sojourn.http import safe_redirect
 from sojourn_contrib_azu_like import Endpoint, Html, Problem, Redirect, SessionHelpers
@@ -33,6 +34,7 @@ class ShopEndpoint(Endpoint[Req, Res], SessionHelpers[ShopSession], Generic[Req,
     def __init__(self, request: Request) -> None:
         super().__init__(request)
         self.sessions = request.app.state.sessions
+        self.switches: Switches | None = request.app.state.switches
         self._trace: Trace | None = None
 
     @property
@@ -61,6 +63,7 @@ class ShopEndpoint(Endpoint[Req, Res], SessionHelpers[ShopSession], Generic[Req,
             "store": settings.store,
             "panel": bool(session.get("panel")),
             "before": before,
+            "breakable": self.switches is not None and is_local(self.request.scope),
             **values,
         }
         return Html(render(template, report=await trace.commit(self.sessions), **shown), status, NO_STORE)

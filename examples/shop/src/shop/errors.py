@@ -55,8 +55,9 @@ class SecurityHeaders:
 class ErrorPages:
     """Turn a plain text error into a page when the browser asked for one; also those of the session middleware."""
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: Application, *, broken: Callable[[], bool]) -> None:
         self.app = app
+        self._broken = broken
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         """Serve one connection."""
@@ -77,7 +78,7 @@ class ErrorPages:
                 detail += message.get("body", b"")
                 if not message.get("more_body", False):
                     start, held = held, None
-                    body = _page(start["status"], detail.decode(errors="replace").strip())
+                    body = _page(start["status"], detail.decode(errors="replace").strip(), broken=self._broken())
                     headers = [pair for pair in start["headers"] if pair[0] not in {b"content-type", b"content-length"}]
                     headers += [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", b"%d" % len(body))]
                     await send({**start, "headers": headers})
@@ -92,8 +93,8 @@ def _is_plain_error(start: Message) -> bool:
     )
 
 
-def _page(status: int, detail: str) -> bytes:
+def _page(status: int, detail: str, *, broken: bool) -> bytes:
     title = TITLES.get(status, HTTPStatus(status).phrase)
     if detail == HTTPStatus(status).phrase:
         detail = "The address may be mistyped, or the page has moved." if status == 404 else ""
-    return render("error.html", status=status, title=title, detail=detail).encode()
+    return render("error.html", status=status, title=title, detail=detail, broken=broken).encode()

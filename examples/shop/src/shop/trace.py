@@ -33,6 +33,7 @@ class Report:
 
     request: str
     outcome: str
+    why_outcome: str
     state: str
     id: str | None
     version: int | None
@@ -52,6 +53,7 @@ class Trace:
         self._session = session
         self._request = request
         self._outcome = session.outcome.value
+        self._why_outcome = session.decisions.why_outcome
         self._reasons: list[str] = []
 
     def because(self, reason: str) -> None:
@@ -70,6 +72,7 @@ class Trace:
         return Report(
             request=self._request,
             outcome=self._outcome,
+            why_outcome=self._why_outcome,
             state=self._session.state.value,
             id=None if decisions.version is None else self._session.id,
             version=decisions.version,
