@@ -134,6 +134,22 @@ def test_r26_a_new_secret_logs_nobody_out(visitor: Visitor) -> None:
         assert "End the session of" in visitor.get("/try").text
 
 
+def test_what_a_store_of_cookies_cannot_do_the_page_says(load: Load) -> None:
+    shop = load(SOJOURN_PRESET="development", SOJOURN_STORE="cookie")
+    with client(shop.app, import_module("shop.sessions").sessions) as browser:
+        visitor = Visitor(browser)
+        visitor.sign_in()
+        page = visitor.get("/try").text
+        assert "there is nothing to stop" in page
+        assert "You are signed in nowhere else." not in page
+        assert "The store “cookie” cannot do that." in visitor.press("/try/race").text
+        assert visitor.press("/try/stop").status == 422
+        found = re.findall(r'<td><span class="chip outcome-(\w+)', visitor.press("/try/secret").text)
+        assert found[0] == "loaded"
+        assert found[1] != "loaded"
+        assert visitor.is_signed_in
+
+
 def test_r34_no_switch_moves_without_the_token_of_its_session(visitor: Visitor) -> None:
     visitor.sign_in()
     for method, path in PATHS:
