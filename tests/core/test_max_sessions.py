@@ -175,7 +175,7 @@ def test_r41_a_roll_holds_no_more_than_the_sessions_of_the_last_minutes() -> Non
         rivals.clock.advance(1)
         sizes += [len(each.payload) for each in rolls(rivals.inner)]
     assert max(sizes) < 400
-    rivals.clock.advance(121)
+    rivals.clock.advance(181)
     assert rolls(rivals.inner) == []
     assert len(rivals.ours.list("1")) == 2
 

@@ -227,6 +227,14 @@ class Site:
                 line.is_certain = False  # a logout before the login that was refused has ended it
             holder.session = holder.line = None
             return len(holder.store.calls)
+        except SessionStateError as refused:
+            # the end was carried out, and what changed in place after it is refused
+            self.require("destroy" in holder.moves and holder.moves[-1] == "change", str(refused))
+            self.log.append(f"{at} commits {self.name(held)}: {refused}")
+            for line in holder.ends:
+                line.ended = True
+            holder.ends, holder.moves, holder.session = [], [], None
+            return len(holder.store.calls)
         made = len(holder.store.calls)
         for line in holder.ends:
             line.ended = True

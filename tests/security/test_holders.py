@@ -129,6 +129,15 @@ meeting = st.tuples(
 """Who comes by if nobody is there, what the requests do, who is first, and before which of its calls the next one commits."""
 
 
+def test_r41_a_session_counts_that_only_a_roll_names_whatever_the_clocks_say() -> None:
+    limits = {"max_sessions": 2, "max_sessions_policy": "reject"}
+    machine = Holders(Deployment(lambda clock: MemoryStore(clock=clock), client_side=False, **limits))
+    machine.begin("1")
+    # one node is 60 s ahead, and the session that it began is named by a roll that the other one wrote
+    machine.meet([("1", ["login", "login"], 0, 0), ("1", ["change", "renew"], 0, 0)])
+    machine.meet([("1", ["login", "login"], 0, 0)])
+
+
 class Holders(RuleBasedStateMachine):
     """Three requests at a time, on one visitor's cookies."""
 

@@ -19,14 +19,17 @@ from sojourn.errors import SerializationError, SessionConflictError, TooManySess
 from sojourn.manager import opening
 from sojourn.manager.conflicts import pause
 from sojourn.manager.engine import PRINCIPAL, Engine
-from sojourn.session import UNREADABLE, RequestState
+from sojourn.session import CLOCK_TOLERANCE, UNREADABLE, RequestState
 from sojourn.stores import STUB, Created, Record, Replaced, new_write_id
 from sojourn.stores.contract import FORMAT
 
 T = TypeVar("T")
 
-_KEPT_FOR: Final = 120.0
-"""Seconds for which a roll is kept: longer than any login takes, by clocks that differ by 60."""
+_COUNTS_BY_ROLL_FOR: Final = 120.0
+"""Seconds from its beginning for which a session counts only if it stands on the roll: longer than any login takes, by clocks
+that differ by 60."""
+_KEPT_FOR: Final = _COUNTS_BY_ROLL_FOR + CLOCK_TOLERANCE
+"""Seconds for which a roll is kept: who wrote it last may be behind the node on which a session began that it names."""
 _MOST_TRIES: Final = 64
 _HEAD: Final = bytes((FORMAT, PLAIN, STUB))
 """What stands before a roll, so that whoever goes through all records takes it for no session."""
@@ -106,7 +109,7 @@ async def _live(
         except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
             found[id_] = record
             continue
-        if payload.enters and now - payload.created_at < _KEPT_FOR and id_ not in staying:
+        if payload.enters and now - payload.created_at < _COUNTS_BY_ROLL_FOR and id_ not in staying:
             continue
         if payload.follows is not None:
             record = await engine.latest(payload.follows)
