@@ -358,11 +358,11 @@ def test_the_middlewares_ask_the_application_who_is_logged_in() -> None:
 def test_events_name_the_client_and_a_known_principal(server_house: House) -> None:
     node = server_house.node().blocking
     session = node.open(None, Client("192.0.2.1", FIREFOX))
-    session.login("42")
+    session.login("user:42")
     token = node.commit(session).token
     node.open(token)
     for name in ("started", "loaded"):
         (event,) = [one for one in server_house.observer.events if one.name == name]
-        assert (event.client, event.principal_hash) == ("Firefox on Linux", node.principal_hash("42"))
-    assert node.principal_hash("42") != node.principal_hash("7")
-    assert "42" not in node.principal_hash("42")
+        assert (event.client, event.principal_hash) == ("Firefox on Linux", node.principal_hash("user:42"))
+    assert node.principal_hash("user:42") != node.principal_hash("7")
+    assert "user:42" not in node.principal_hash("user:42")
