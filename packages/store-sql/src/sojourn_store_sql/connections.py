@@ -234,9 +234,9 @@ class BlockingConnection(psycopg.Connection[Row]):
     seconds: float = 0.0
 
     @classmethod
-    def _connect_gen(cls, conninfo: str = "") -> Any:
+    def _connect_gen(cls, conninfo: str = "", **options: Any) -> Any:
         """Connect within the seconds of the caller; psycopg takes at least two."""
-        return (yield from _until(super()._connect_gen(conninfo), _CONNECT_SECONDS.get()))
+        return (yield from _until(super()._connect_gen(conninfo, **options), _CONNECT_SECONDS.get()))
 
     def wait(self, gen: Any, interval: float = _INTERVAL, timeout: float | None = None) -> Any:
         """Wait for the end of one exchange; whoever does not wait for it closes the connection."""
@@ -256,9 +256,9 @@ class SuspendingConnection(psycopg.AsyncConnection[Row]):
     seconds: float = 0.0
 
     @classmethod
-    def _connect_gen(cls, conninfo: str = "") -> Any:
+    def _connect_gen(cls, conninfo: str = "", **options: Any) -> Any:
         """Connect within the seconds of the caller; psycopg takes at least two."""
-        return (yield from _until(super()._connect_gen(conninfo), _CONNECT_SECONDS.get()))
+        return (yield from _until(super()._connect_gen(conninfo, **options), _CONNECT_SECONDS.get()))
 
     async def wait(self, gen: Any, interval: float = _INTERVAL, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - psycopg's
         """Wait for the end of one exchange; whoever does not wait for it, a cancelled task too, closes the connection."""

@@ -90,6 +90,7 @@ def _kind_of_connection(text: str) -> str:
         ("not permitted to log in", "auth"),
         ("too many connections", "too many connections"),
         ("could not translate host name", "name not found"),
+        ("Name or service not known", "name not found"),
         ("resolve host", "name not found"),
         ("SSL", "tls"),
         ("certificate", "tls"),
