@@ -278,7 +278,6 @@ def test_f29_code_that_blocks_inside_a_loop_does_not_wait_for_a_task_of_that_loo
     assert node.blocking.open(token).data.count == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_f21_f29_a_forked_child_waits_for_nobody_who_writes_in_its_parent() -> None:
     store = FaultyStore(MemoryStore())
     store.io = StoreIO.BLOCKING
