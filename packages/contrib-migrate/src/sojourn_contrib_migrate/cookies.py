@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -31,7 +32,7 @@ _NONCE: Final = 12
 _LITESTAR_MARK: Final = b"additional_authenticated_data="
 
 
-class CookieReader:
+class CookieReader(ABC):
     """A reader of sessions in the cookie: it waits for nothing, and has nothing to end.
 
     *slides* says that the library sends the cookie anew with use, so the end of one cookie is not that of its session.
@@ -45,9 +46,9 @@ class CookieReader:
         self._slides = slides
         self._clock = clock
 
+    @abstractmethod
     def open(self, value: str) -> tuple[Mapping[str, Any], bytes, float | None]:
         """Return content, identity and end of the session in a cookie. Raise RefusedError or any ValueError."""
-        raise NotImplementedError
 
     async def read(self, value: str) -> ForeignSession | None:
         """Return the session in the cookie; None when it is forged, damaged or expired."""
@@ -61,10 +62,10 @@ class CookieReader:
             reader=self.name, identity=identity, data=data, expires_at=expires_at, slides=self._slides
         )
 
-    async def end(self, session: ForeignSession) -> None:
+    async def end(self, session: ForeignSession) -> None:  # noqa: B027 - whatever is in a cookie has no end of ours
         """Do nothing: there is no record."""
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027 - nor is anything open
         """Do nothing; safe to call twice."""
 
     def _end_of(self, signed_at: int, max_age: int | None) -> float | None:
