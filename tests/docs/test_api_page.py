@@ -68,7 +68,7 @@ def described(text: str) -> tuple[set[str], dict[str, dict[str, str]]]:
     return names, members
 
 
-NAMELESS_BASES = {"Administration"}
+NAMELESS_BASES = {"Face", "Queries"}
 """Classes that no page names: what they have belongs to those who inherit it."""
 
 

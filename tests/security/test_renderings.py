@@ -130,11 +130,11 @@ def session() -> Any:
 def administered() -> Any:
     opened = session()
     manager = make_manager(MemoryStore(clock=FakeClock()))
-    queries: Any = manager._queries
+    queries: Any = manager
     state = state_of(opened)
     assert state.record is not None
     found = state_of(opened).rules
-    queries._engine = found
+    queries.engine = found
     return queries._state(state.record)
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from sojourn.binding import Client, Peer
 from sojourn.crypto import Cipher
-from sojourn.errors import SessionStateError
+from sojourn.errors import SessionStateError, SessionUnavailableError
 from sojourn.hookspecs import Observer
 from sojourn.manager import committing, opening
-from sojourn.manager.administration import Administration
 from sojourn.manager.build import build_engine, complete
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
@@ -29,7 +29,7 @@ from sojourn.manager.layers import (
     join_outer,
     request_of,
 )
-from sojourn.manager.queries import Page, Progress, Queries, SessionInfo
+from sojourn.manager.queries import Page, Queries, SessionInfo
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession
 from sojourn.manager.shielding import in_a_thread
 from sojourn.metrics import Metrics
@@ -43,12 +43,91 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+P = ParamSpec("P")
 R = TypeVar("R")
 M = TypeVar("M")
 """The model of a manager being built: pyright binds T to nothing on the bare class."""
 
 
-class SessionManager(Administration[T]):
+class Face(Generic[T]):
+    """What of a manager is the same for callers with and without an event loop."""
+
+    engine: Engine[T]
+    """The parts of the manager; not public."""
+
+    @property
+    def settings(self) -> SessionSettings:
+        """The settings that the manager was built with."""
+        return self.engine.settings
+
+    @property
+    def io(self) -> StoreIO:
+        """How opening a session waits: as the slowest of the manager's stores does."""
+        io: StoreIO = self.engine.io
+        return io
+
+    def cache_stats(self) -> Mapping[str, float]:
+        """Return figures of the store's local cache; empty when it has none."""
+        store = self.engine.store.store
+        return store.cache_stats() if isinstance(store, CachingStore) else {}
+
+    def of(self, request: RequestLike) -> Session[T]:
+        """Return the session of a request: an ASGI scope, a WSGI environ or an object that has one.
+
+        Raises SessionUnavailableError when it could not be loaded and the policy is strict.
+        """
+        if request.__class__ is dict:  # the scope itself, as middlewares and the frameworks' own code have it
+            requests = cast("dict[str, Any]", request).get(REQUESTS_KEY)
+            found = requests.get(self.engine.key) if requests is not None else None
+            if found is not None:
+                session: Session[T] = found.session
+                return session
+        return request_of(request, self.engine.key).session
+
+    def require(self, request: RequestLike) -> Session[T]:
+        """Return the session as `of` does, and raise SessionUnavailableError without one whatever ``on_unavailable`` says.
+
+        For routes that must not run anonymously during an outage, or on a record of a newer node.
+        """
+        return request_of(request, self.engine.key).require()
+
+    def is_authenticated(self, session: Session[T]) -> bool:
+        """Tell whether somebody is logged in, as the application says."""
+        return self.engine.is_authenticated(session)
+
+    def principal_hash(self, principal: str) -> str:
+        """Return the hash under which events name a principal, to find a known user's in the log."""
+        return self.engine.events.principal_hash(principal)
+
+    def on_revoked(
+        self,
+        callback: Callable[[str], object],
+        *,
+        on_doubt: Callable[[], object] | None = None,
+        only: Callable[[str], bool] | None = None,
+    ) -> Callable[[], None]:
+        """Call *callback* with the id of each session that was ended before its time; return what stops that.
+
+        That is any way to revoke or delete, logout() and destroy(), and the id before a login() or rotate(); never the
+        end of its time, nor a renewal. What this manager ends is told at once. What other processes end is told where
+        the store announces it (``clustered-redis``), from this process's first call of the store on; elsewhere never.
+
+        *on_doubt* says that endings may have gone unnoticed (the link of the store was lost and is back) or unnamed
+        (``clear()``; ``revoke_all()`` of cookies): check by yourself whatever you hold, with ``open(token)``.
+
+        An id is told once, in whatever thread learns of it first: return at once, and put work into a queue of your own. It
+        is told again where somebody brought the session back in the store and it ended once more, and perhaps where 10,000
+        others ended in between. *only* says which ids are of interest, so that the store looks up no others when it hears of them
+        (SECURITY R43). What any of them raises is counted and ignored (FAILURES F22).
+        """
+        return self.engine.events.revocations.add(callback, on_doubt, only)
+
+    def reset_breaker(self) -> None:
+        """Close the circuit breaker and forget what failed: for whoever knows that the store is back."""
+        self.engine.reset_breakers()
+
+
+class SessionManager(Queries[T], Face[T]):
     """Open and commit the sessions of one application.
 
     *new* makes a fresh model; *migrate* is given the fields of each record that another model wrote. *settings* default to
@@ -101,14 +180,7 @@ class SessionManager(Administration[T]):
 
     def _use(self, engine: Engine[T]) -> None:
         self.engine = engine
-        """The parts of this manager; not public."""
-        self._queries = Queries(engine)
         self._blocking: BlockingManager[T] | None = None
-
-    @property
-    def settings(self) -> SessionSettings:
-        """The settings that the manager was built with."""
-        return self.engine.settings
 
     @classmethod
     def from_settings(cls, model: type[M], settings: SessionSettings, **parts: Any) -> SessionManager[M]:
@@ -175,67 +247,13 @@ class SessionManager(Administration[T]):
         """Read again what is stored of a session, as ``await session.reload()`` does; tell whether it is still there."""
         return await opening.reload(self.engine, state_of(session))
 
-    def of(self, request: RequestLike) -> Session[T]:
-        """Return the session of a request: an ASGI scope, a WSGI environ or an object that has one.
-
-        Raises SessionUnavailableError when it could not be loaded and the policy is strict.
-        """
-        if request.__class__ is dict:  # the scope itself, as middlewares and the frameworks' own code have it
-            requests = cast("dict[str, Any]", request).get(REQUESTS_KEY)
-            found = requests.get(self.engine.key) if requests is not None else None
-            if found is not None:
-                session: Session[T] = found.session
-                return session
-        return request_of(request, self.engine.key).session
-
-    def require(self, request: RequestLike) -> Session[T]:
-        """Return the session as `of` does, and raise SessionUnavailableError without one whatever ``on_unavailable`` says.
-
-        For routes that must not run anonymously during an outage, or on a record of a newer node.
-        """
-        return request_of(request, self.engine.key).require()
-
     async def get(self, request: RequestLike) -> Session[T]:
         """Return the session of a request, opening it now if it is not yet open."""
         found = request_of(request, self.engine.key)
         await found.load_steps(self.engine)
         return found.session
 
-    def on_revoked(
-        self,
-        callback: Callable[[str], object],
-        *,
-        on_doubt: Callable[[], object] | None = None,
-        only: Callable[[str], bool] | None = None,
-    ) -> Callable[[], None]:
-        """Call *callback* with the id of each session that was ended before its time; return what stops that.
-
-        That is any way to revoke or delete, logout() and destroy(), and the id before a login() or rotate(); never the
-        end of its time, nor a renewal. What this manager ends is told at once. What other processes end is told where
-        the store announces it (``clustered-redis``), from this process's first call of the store on; elsewhere never.
-
-        *on_doubt* says that endings may have gone unnoticed (the link of the store was lost and is back) or unnamed
-        (``clear()``; ``revoke_all()`` of cookies): check by yourself whatever you hold, with ``open(token)``.
-
-        An id is told once, in whatever thread learns of it first: return at once, and put work into a queue of your own. It
-        is told again where somebody brought the session back in the store and it ended once more, and perhaps where 10,000
-        others ended in between. *only* says which ids are of interest, so that the store looks up no others when it hears of them
-        (SECURITY R43). What any of them raises is counted and ignored (FAILURES F22).
-        """
-        return self.engine.events.revocations.add(callback, on_doubt, only)
-
     # -- the store -------------------------------------------------------------------------------------------
-
-    @property
-    def io(self) -> StoreIO:
-        """How opening a session waits: as the slowest of the manager's stores does."""
-        io: StoreIO = self.engine.io
-        return io
-
-    def cache_stats(self) -> Mapping[str, float]:
-        """Return figures of the store's local cache; empty when it has none."""
-        store = self.engine.store.store
-        return store.cache_stats() if isinstance(store, CachingStore) else {}
 
     async def evict(self, id: str) -> None:
         """Drop this process's local copy of one session."""
@@ -245,16 +263,18 @@ class SessionManager(Administration[T]):
 
     async def healthy(self) -> bool:
         """Tell whether the store answers now."""
-        with self.engine.deadline_scope():
-            return await self._queries.healthy()
+        if self.engine.client_side:
+            return True
+        try:
+            with self.engine.deadline_scope():
+                await self.engine.store.load("0" * 43, fresh=True)  # an id that nobody has
+        except SessionUnavailableError:
+            return False
+        return True
 
     async def health(self) -> Health:
         """Ask every server of the stores, and return how each answered and what its circuit breakers say."""
         return await examine(self.engine)
-
-    def reset_breaker(self) -> None:
-        """Close the circuit breaker and forget what failed: for whoever knows that the store is back."""
-        self.engine.reset_breakers()
 
     async def aclose(self) -> None:
         """Release connections and let the metrics sink send what it holds; safe to call twice."""
@@ -285,41 +305,25 @@ class SessionManager(Administration[T]):
         return manager
 
 
-class BlockingManager(Generic[T]):
+def _driven(
+    method: Callable[Concatenate[SessionManager[T], P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[BlockingManager[T], P], R]:
+    """Return the method of the blocking manager that drives *method* of its manager to the end."""
+
+    @wraps(method)
+    def drive(self: BlockingManager[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = run_blocking(getattr(self.manager, method.__name__)(*args, **kwargs))
+        return result
+
+    return drive
+
+
+class BlockingManager(Face[T]):
     """Open, commit, list and revoke sessions without an event loop."""
 
     def __init__(self, manager: SessionManager[T]) -> None:
         self.manager = manager
-
-    @property
-    def settings(self) -> SessionSettings:
-        """See SessionManager.settings."""
-        return self.manager.settings
-
-    @property
-    def io(self) -> StoreIO:
-        """See SessionManager.io."""
-        return self.manager.io
-
-    def open(self, token: str | None, client: Client | None = None, *, fresh: bool = False) -> Session[T]:
-        """See SessionManager.open."""
-        return run_blocking(self.manager.open(token, client, fresh=fresh))
-
-    def commit(self, session: Session[T]) -> CookieChange:
-        """See SessionManager.commit."""
-        return run_blocking(self.manager.commit(session))
-
-    def reload(self, session: Session[T]) -> bool:
-        """See SessionManager.reload."""
-        return run_blocking(self.manager.reload(session))
-
-    def of(self, request: RequestLike) -> Session[T]:
-        """See SessionManager.of."""
-        return self.manager.of(request)
-
-    def require(self, request: RequestLike) -> Session[T]:
-        """See SessionManager.require."""
-        return self.manager.require(request)
+        self.engine = manager.engine
 
     def begin(
         self,
@@ -328,7 +332,7 @@ class BlockingManager(Generic[T]):
         peer: Callable[[], Peer] | None = None,
     ) -> BlockingRequestSession[T]:
         """See SessionManager.begin; what it returns opens on first use."""
-        engine = self.manager.engine
+        engine = self.engine
         if where is None:
             return BlockingRequestSession(engine, cookies, peer)
         requests = where.get(REQUESTS_KEY)
@@ -340,9 +344,25 @@ class BlockingManager(Generic[T]):
             return request
         return join_blocking(requests, engine, cookies, peer)
 
-    def get(self, request: RequestLike) -> Session[T]:
-        """See SessionManager.get."""
-        return run_blocking(self.manager.get(request))
+    open = _driven(SessionManager[T].open)
+    commit = _driven(SessionManager[T].commit)
+    reload = _driven(SessionManager[T].reload)
+    get = _driven(SessionManager[T].get)
+    read = _driven(SessionManager[T].read)
+    revoke = _driven(SessionManager[T].revoke)
+    revoke_all = _driven(SessionManager[T].revoke_all)
+    find_by = _driven(SessionManager[T].find_by)
+    find_first = _driven(SessionManager[T].find_first)
+    count_by = _driven(SessionManager[T].count_by)
+    bulk_delete = _driven(SessionManager[T].bulk_delete)
+    all_session_ids = _driven(SessionManager[T].all_session_ids)
+    count = _driven(SessionManager[T].count)
+    clear = _driven(SessionManager[T].clear)
+    reseal = _driven(SessionManager[T].reseal)
+    evict = _driven(SessionManager[T].evict)
+    healthy = _driven(SessionManager[T].healthy)
+    health = _driven(SessionManager[T].health)
+    aclose = close = _driven(SessionManager[T].aclose)
 
     @overload
     def list(self, principal: str) -> Sequence[SessionInfo]: ...
@@ -356,33 +376,12 @@ class BlockingManager(Generic[T]):
             return run_blocking(self.manager.list(principal))
         return run_blocking(self.manager.list(principal, limit=limit, after=after))
 
-    def read(self, id: str, *, principal: str | None = None) -> Session[T] | None:
-        """See SessionManager.read."""
-        return run_blocking(self.manager.read(id, principal=principal))
-
     @contextmanager
     def edit(self, id: str, *, principal: str | None = None) -> Generator[Session[T], None, None]:
         """See SessionManager.edit."""
-        queries = self.manager._queries  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
-        session = run_blocking(queries.open_for_edit(id, principal))
-        yield session
-        run_blocking(queries.save(session))
-
-    def is_authenticated(self, session: Session[T]) -> bool:
-        """See SessionManager.is_authenticated."""
-        return self.manager.is_authenticated(session)
-
-    def principal_hash(self, principal: str) -> str:
-        """See SessionManager.principal_hash."""
-        return self.manager.principal_hash(principal)
-
-    def revoke(self, id: str, *, principal: str | None = None) -> bool:
-        """See SessionManager.revoke."""
-        return run_blocking(self.manager.revoke(id, principal=principal))
-
-    def revoke_all(self, principal: str, except_id: str | None = None, *, progress: Progress = None) -> int:
-        """See SessionManager.revoke_all."""
-        return run_blocking(self.manager.revoke_all(principal, except_id, progress=progress))
+        changing = self.manager.edit(id, principal=principal)
+        yield run_blocking(changing.__aenter__())
+        run_blocking(changing.__aexit__(None, None, None))
 
     def each_session(self) -> Iterator[Session[T]]:
         """Yield every readable session, one load at a time; the iterator of the store is closed at the end."""
@@ -397,74 +396,6 @@ class BlockingManager(Generic[T]):
             closing = getattr(sessions, "aclose", None)
             if closing is not None:
                 run_blocking(cast("Coroutine[Any, Any, None]", closing()))
-
-    def find_by(self, predicate: Callable[[Session[T]], bool]) -> Sequence[Session[T]]:
-        """See SessionManager.find_by."""
-        return run_blocking(self.manager.find_by(predicate))
-
-    def find_first(self, predicate: Callable[[Session[T]], bool]) -> Session[T] | None:
-        """See SessionManager.find_first."""
-        return run_blocking(self.manager.find_first(predicate))
-
-    def count_by(self, predicate: Callable[[Session[T]], bool]) -> int:
-        """See SessionManager.count_by."""
-        return run_blocking(self.manager.count_by(predicate))
-
-    def bulk_delete(self, predicate: Callable[[Session[T]], bool], *, progress: Progress = None) -> int:
-        """See SessionManager.bulk_delete."""
-        return run_blocking(self.manager.bulk_delete(predicate, progress=progress))
-
-    def all_session_ids(self) -> Sequence[str]:
-        """See SessionManager.all_session_ids."""
-        return run_blocking(self.manager.all_session_ids())
-
-    def count(self, *, progress: Progress = None) -> int:
-        """See SessionManager.count."""
-        return run_blocking(self.manager.count(progress=progress))
-
-    def clear(self) -> None:
-        """See SessionManager.clear."""
-        run_blocking(self.manager.clear())
-
-    def reseal(self, progress: Progress = None) -> int:
-        """See SessionManager.reseal."""
-        return run_blocking(self.manager.reseal(progress))
-
-    def on_revoked(
-        self,
-        callback: Callable[[str], object],
-        *,
-        on_doubt: Callable[[], object] | None = None,
-        only: Callable[[str], bool] | None = None,
-    ) -> Callable[[], None]:
-        """See SessionManager.on_revoked."""
-        return self.manager.on_revoked(callback, on_doubt=on_doubt, only=only)
-
-    def cache_stats(self) -> Mapping[str, float]:
-        """See SessionManager.cache_stats."""
-        return self.manager.cache_stats()
-
-    def evict(self, id: str) -> None:
-        """See SessionManager.evict."""
-        run_blocking(self.manager.evict(id))
-
-    def healthy(self) -> bool:
-        """See SessionManager.healthy."""
-        return run_blocking(self.manager.healthy())
-
-    def health(self) -> Health:
-        """See SessionManager.health."""
-        return run_blocking(self.manager.health())
-
-    def reset_breaker(self) -> None:
-        """See SessionManager.reset_breaker."""
-        self.manager.reset_breaker()
-
-    def close(self) -> None:
-        """Release connections; safe to call twice."""
-        run_blocking(self.manager.aclose())
-
-    aclose = close
 
 
 async def _next(sessions: AsyncIterator[R]) -> R:

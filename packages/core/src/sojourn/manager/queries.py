@@ -5,10 +5,11 @@ Nothing here is called by a request of its own accord; going through all session
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Generic, TypeAlias, TypeVar, cast
+from typing import ClassVar, Generic, TypeAlias, TypeVar, cast, overload
 
 from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.errors import (
@@ -17,14 +18,13 @@ from sojourn.errors import (
     SessionGoneError,
     SessionReadOnlyError,
     SessionStateError,
-    SessionUnavailableError,
 )
 from sojourn.manager import conflicts, opening
 from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.manager.revocations import Revocations
 from sojourn.manager.shielding import give_way
 from sojourn.metrics import ACTIVE_COUNT
-from sojourn.session import LoadOutcome, Move, Payload, RequestState, Session, SessionState, state_of
+from sojourn.session import LoadOutcome, Move, Payload, RequestState, Session, SessionState
 from sojourn.stores import (
     MOVED,
     STUB,
@@ -84,10 +84,9 @@ class _Administered(RequestState[T], eq=False):
             msg = "a session that was read by its id takes no writes; change it in `async with sessions.edit(id)`"
             raise SessionStateError(msg)
         if move not in {Move.WRITE, Move.LOSE}:
-            msg = (
+            raise SessionStateError(
                 f"cannot {move.value} in the name of a session's owner; to end a session by its id there is revoke(id)"
             )
-            raise SessionStateError(msg)
         super().move(move)
 
     def set_lifetime(self, lifetime: timedelta | None, persistent: bool | None) -> None:  # noqa: ARG002, FBT001
@@ -115,40 +114,44 @@ class _Administered(RequestState[T], eq=False):
 
 
 class Queries(Generic[T]):
-    """Ask one manager's store; each step has a deadline of its own."""
+    """The names of `SessionManager` for sessions that no request holds; each step has a deadline of its own."""
 
-    __slots__ = ("_engine",)
+    engine: Engine[T]
 
-    def __init__(self, engine: Engine[T]) -> None:
-        self._engine = engine
+    @overload
+    async def list(self, principal: str) -> Sequence[SessionInfo]: ...
+    @overload
+    async def list(self, principal: str, *, limit: int, after: str | None = None) -> Page: ...
+    async def list(
+        self, principal: str, *, limit: int | None = None, after: str | None = None
+    ) -> Sequence[SessionInfo] | Page:
+        """Return the live sessions of a principal, the latest used first; never a token (SECURITY R14).
 
-    async def of_principal(self, principal: str) -> Sequence[SessionInfo]:
-        """Return the live sessions of a principal, the latest used first; each batch has a deadline of its own."""
-        infos = [info async for info in self._infos(principal, await self._ids_to_list(principal))]
-        return sorted(infos, key=lambda info: info.last_seen, reverse=True)
-
-    async def page(self, principal: str, limit: int, after: str | None) -> Page:
-        """Return the next *limit* live sessions of a principal in the order of their ids."""
-        if not isinstance(cast("object", limit), int) or limit < 1:
-            raise ValueError(f"list(limit=...) takes a number of sessions from 1 on, not {limit!r}")
-        if after is not None:
-            _require_text("list", "after", after)
-        ids = sorted(id_ for id_ in await self._ids_to_list(principal) if after is None or id_ > after)
+        With *limit* a `Page` of that many instead, in the order of their ids, which says nothing of time; the next one
+        begins *after* what its ``after`` says. Pages neither skip nor repeat a session that lives throughout.
+        """
+        if limit is not None:
+            if not isinstance(cast("object", limit), int) or limit < 1:
+                raise ValueError(f"list(limit=...) takes a number of sessions from 1 on, not {limit!r}")
+            if after is not None:
+                _require_text("list", "after", after)
+        _require_text("list", "the principal", principal)
+        self._require_index("list")
+        ids = await self._ids_of(principal, self.engine.store.members_of)
         infos: list[SessionInfo] = []
+        if limit is None:
+            infos += [info async for info in self._infos(principal, ids)]
+            return sorted(infos, key=lambda info: info.last_seen, reverse=True)
+        ids = sorted(id_ for id_ in ids if after is None or id_ > after)
         async for info in self._infos(principal, ids):
             infos.append(info)
             if len(infos) == limit:
                 return Page(tuple(infos), info.id if info.id != ids[-1] else None)
         return Page(tuple(infos), None)
 
-    async def _ids_to_list(self, principal: str) -> Sequence[str]:
-        _require_text("list", "the principal", principal)
-        self._require_index("list")
-        return await self._ids_of(principal, self._engine.store.members_of)
-
     async def _infos(self, principal: str, ids: Sequence[str]) -> AsyncIterator[SessionInfo]:
         """Yield what there is to show of those *ids* that are live sessions of the principal."""
-        engine = self._engine
+        engine = self.engine
         for start in range(0, len(ids), _TOGETHER):
             with engine.deadline_scope():
                 records = await engine.store.load_many(ids[start : start + _TOGETHER])
@@ -167,30 +170,37 @@ class Queries(Generic[T]):
     def _payload(self, record: Record | None) -> Payload | None:
         """Return the payload of a record; None where it is absent, a trail or damaged (SECURITY R50)."""
         try:
-            return None if record is None else opening.read(self._engine, record)
+            return None if record is None else opening.read(self.engine, record)
         except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
             return None
 
     # -- one session by its id -------------------------------------------------------------------------------
 
-    async def read(self, id: str, principal: str | None) -> Session[T] | None:
-        """Return a session to look at; None when there is none, or it is somebody else's (SECURITY R54)."""
+    async def read(self, id: str, *, principal: str | None = None) -> Session[T] | None:
+        """Return a session by its id, to look at; None when there is none, or it is not the *principal*'s (SECURITY R54).
+
+        Its owner's request is not imitated: no deadline moves, and it takes no write. Pass *principal* wherever the id came
+        from a request: ids are no secrets.
+        """
         state = await self._administered("read", id, principal)
         return None if state is None else Session(state)
 
-    async def open_for_edit(self, id: str, principal: str | None) -> Session[T]:
-        """Return a session that takes writes of content alone. Raise SessionGoneError when there is none."""
+    @asynccontextmanager
+    async def edit(self, id: str, *, principal: str | None = None) -> AsyncGenerator[Session[T], None]:
+        """Change a session by its id: ``async with sessions.edit(id) as session``; it is saved where the block ends.
+
+        As a commit does, merging with whoever changed it meanwhile; deadlines, ``last_seen`` and binding stay, and the event
+        ``edited`` says ``administration``. Nothing is saved when the block raises. Login, rotation, logout, CSRF tokens
+        and lifetimes are the owner's: they raise SessionStateError. Raises SessionGoneError when there is no such session,
+        or it is not the *principal*'s, or it ended meanwhile; ConfigurationError for sessions in cookies (SECURITY R54).
+        """
         state = await self._administered("edit", id, principal)
         if state is None:
             whose = " of that principal" if principal is not None else ""
             raise SessionGoneError(f"there is no session{whose} with the id that edit() was given")
         state.is_editable = True
-        return Session(state)
-
-    async def save(self, session: Session[T]) -> None:
-        """Store what an edit changed as a commit does: against the version that was read, merging (SECURITY R54)."""
-        engine, state = self._engine, state_of(session)
-        payload = state.compose()
+        yield Session(state)
+        engine, payload = self.engine, state.compose()
         if payload == state.loaded:
             return
         with engine.deadline_scope():
@@ -203,50 +213,50 @@ class Queries(Generic[T]):
         )
 
     async def _administered(self, method: str, id: str, principal: str | None) -> _Administered[T] | None:
-        engine = self._engine
+        engine = self.engine
         _require_text(method, "the id", id)
         if principal is not None:
             _require_text(method, "the principal", principal)
         if engine.client_side:
             msg = f"{method}() needs sessions in a store on the server; these live in the browsers' cookies"
             raise ConfigurationError(msg)
-        with engine.deadline_scope():
-            record = await self._latest(id)
+        record = None
+        with engine.deadline_scope(), suppress(SessionReadOnlyError):  # which is what cannot be followed
+            record = await engine.latest(id)
         state = None if record is None else self._state(record)
         return None if state is None or principal not in {None, state.payload.principal} else state
 
-    async def _latest(self, id: str) -> Record | None:
-        """Return the record of a session under whatever id it has by now; None for what cannot be followed."""
-        try:
-            return await self._engine.latest(id)
-        except SessionReadOnlyError:
-            return None
+    async def revoke(self, id: str, *, principal: str | None = None) -> bool:
+        """End one session, under whatever id it has by now; tell whether it was there (SECURITY R40).
 
-    async def revoke(self, id: str, principal: str | None = None) -> bool:
-        """End one session, under whatever id it has by now; tell whether it was there (SECURITY R40)."""
-        engine = self._engine
+        With *principal* only one of theirs (SECURITY R54).
+        """
+        engine = self.engine
         if not isinstance(cast("object", id), str):  # an empty one is nobody's, and may come from a form
             raise TypeError(f"revoke() takes the id as a str, not {type(id).__name__}")
         if principal is not None and (not id or await self._administered("revoke", id, principal) is None):
             return False
         if engine.client_side:
-            with self._engine.deadline_scope():
+            with self.engine.deadline_scope():
                 ended = await self._require_revocations("revoke").end(id)
         else:
-            with self._engine.deadline_scope():
+            with self.engine.deadline_scope():
                 ended = await engine.end_id(id)
         for id_ in ended:
             engine.events.event("deleted", id_, reason="revoked")
         return bool(ended)
 
-    async def revoke_all(self, principal: str, except_id: str | None = None, progress: Progress = None) -> int:
-        """End every session of a principal but one; return how many were ended (-1: unknown, a client-side store)."""
-        engine = self._engine
+    async def revoke_all(self, principal: str, except_id: str | None = None, *, progress: Progress = None) -> int:
+        """End every session of a principal but one; return how many, -1 when they live in cookies.
+
+        *progress*, here and below, is called with the number so far, after each session.
+        """
+        engine = self.engine
         _require_text("revoke_all", "the principal", principal)
         if except_id is not None:
             _require_text("revoke_all", "except_id", except_id)
         if engine.client_side:
-            with self._engine.deadline_scope():
+            with self.engine.deadline_scope():
                 await self._require_revocations("revoke_all").revoke_all(principal, except_id)
             engine.events.revocations.notify_doubt()
             return -1
@@ -266,7 +276,7 @@ class Queries(Generic[T]):
 
     async def _revoke_together(self, ids: Sequence[str], except_id: str | None) -> AsyncIterator[bool]:
         """End sessions in one step, as far as the store can; yield for each but the spared one whether it was there."""
-        engine = self._engine
+        engine = self.engine
         with engine.deadline_scope():
             records = dict(zip(ids, await engine.store.load_many(ids), strict=True))
             # After they were read: what a move has stored by then is in the one or in the other.
@@ -303,38 +313,37 @@ class Queries(Generic[T]):
         All but the last are asked twice, for a session may be indexed anew under another key in between.
         """
         ids: dict[str, None] = {}
-        labels = self._engine.ring.labels(PRINCIPAL, principal)
-        with self._engine.deadline_scope():
+        labels = self.engine.ring.labels(PRINCIPAL, principal)
+        with self.engine.deadline_scope():
             for label in (*labels, *labels[:-1]):
                 ids.update(dict.fromkeys(await ask(label)))
         return list(ids)
 
-    async def ids(self) -> AsyncIterator[str]:
-        """Yield the id of every session, readable or not."""
-        async for id_ in self._session_ids("all_session_ids"):
-            yield id_
+    async def all_session_ids(self) -> Sequence[str]:
+        """Return the ids of all sessions, readable or not."""
+        return [id_ async for id_ in self._session_ids("all_session_ids")]
 
     async def _session_ids(self, what: str) -> AsyncIterator[str]:
         """Yield the ids of sessions; a store that cannot tell them from trails is asked for each record."""
         store = self._scannable(what)
         if isinstance(store, SessionScanningStore):
-            async for id_ in self._in_turns(self._engine.store.scanned(store.scan_sessions())):
+            async for id_ in self._in_turns(self.engine.store.scanned(store.scan_sessions())):
                 yield id_
             return
-        async for id_ in self._engine.store.scanned(store.scan()):
-            record = await self._engine.store.load_live(id_)
+        async for id_ in self.engine.store.scanned(store.scan()):
+            record = await self.engine.store.load_live(id_)
             if record is not None and record.is_session:
                 yield id_
 
-    async def each(self) -> AsyncIterator[Session[T]]:
+    async def each_session(self) -> AsyncIterator[Session[T]]:
         """Yield every readable session; what cannot be read is left out and left alone."""
         async for record in self._in_turns(self._records(self._scannable("each_session"))):
-            session = self._session(record)
-            if session is not None:
-                yield session
+            state = self._state(record)
+            if state is not None:
+                yield Session(state)
 
     async def _records(self, store: ScannableStore) -> AsyncIterator[Record]:
-        guarded = self._engine.store
+        guarded = self.engine.store
         if isinstance(store, BatchingStore):
             async for record in guarded.scanned(store.scan_records()):
                 yield record
@@ -355,24 +364,38 @@ class Queries(Generic[T]):
             if passed % _TOGETHER == 0:
                 await give_way()
 
-    async def matching(self, predicate: Callable[[Session[T]], bool]) -> AsyncIterator[Session[T]]:
-        """Yield the sessions for which *predicate* says yes."""
-        async for session in self.each():
-            if predicate(session):
-                yield session
+    async def find_by(self, predicate: Callable[[Session[T]], bool]) -> Sequence[Session[T]]:
+        """Return the sessions for which *predicate* says yes."""
+        return [session async for session in self.each_session() if predicate(session)]
 
-    async def bulk_delete(self, predicate: Callable[[Session[T]], bool], progress: Progress = None) -> int:
-        """End the sessions for which *predicate* says yes; return how many."""
+    async def find_first(self, predicate: Callable[[Session[T]], bool]) -> Session[T] | None:
+        """Return some session for which *predicate* says yes, or None."""
+        async for session in self.each_session():
+            if predicate(session):
+                return session
+        return None
+
+    async def count_by(self, predicate: Callable[[Session[T]], bool]) -> int:
+        """Return for how many sessions *predicate* says yes."""
+        return sum([1 async for session in self.each_session() if predicate(session)])
+
+    async def bulk_delete(self, predicate: Callable[[Session[T]], bool], *, progress: Progress = None) -> int:
+        """End every session for which *predicate* says yes; return how many."""
         ended = 0
-        async for session in self.matching(predicate):
+        async for session in self.each_session():
+            if not predicate(session):
+                continue
             ended += await self.revoke(session.id)
             if progress is not None:
                 progress(ended)
         return ended
 
-    async def count(self, progress: Progress = None) -> int:
-        """Return the number of sessions, and set the gauge."""
-        guarded = self._engine.store
+    async def count(self, *, progress: Progress = None) -> int:
+        """Return the number of sessions in the store; it becomes the gauge ``session.active_count``.
+
+        What rotations and renewals leave under a former id is none. A session whose rotation is under way may count twice.
+        """
+        guarded = self.engine.store
         if progress is None and not guarded.never_waits and isinstance(self._scannable("count"), SessionScanningStore):
             number = await guarded.count()
         else:
@@ -381,35 +404,25 @@ class Queries(Generic[T]):
                 number += 1
                 if progress is not None:
                     progress(number)
-        self._engine.events.gauge(ACTIVE_COUNT, number)
+        self.engine.events.gauge(ACTIVE_COUNT, number)
         return number
 
     async def clear(self) -> None:
-        """Delete every record of this application's namespace."""
+        """End every session of this application's namespace."""
         self._scannable("clear")
         try:
-            await self._engine.store.clear()
+            await self.engine.store.clear()
         finally:
-            self._engine.events.revocations.notify_doubt()
+            self.engine.events.revocations.notify_doubt()
 
-    async def healthy(self) -> bool:
-        """Tell whether the store answers now; the id is one that nobody has."""
-        if self._engine.client_side:
-            return True
-        try:
-            await self._engine.store.load("0" * 43, fresh=True)
-        except SessionUnavailableError:
-            return False
-        return True
+    async def reseal(self, progress: Progress = None) -> int:
+        """Seal and index every session under the first key, before an older one leaves the settings; return how many.
 
-    async def reencrypt(self, progress: Progress = None) -> int:
-        """Go through all sessions; return how many were sealed anew. *progress* is told after each of them."""
-        store = self._engine.store.store
-        if not isinstance(store, ScannableStore):
-            msg = f"reseal() needs a store that can go through its records, and {type(store).__name__} cannot"
-            raise ConfigurationError(msg)
+        Requests may go on meanwhile (docs/security.md).
+        """
+        store = self._scannable("reseal")
         done = 0
-        async for id in self._in_turns(self._engine.store.scanned(store.scan())):
+        async for id in self._in_turns(self.engine.store.scanned(store.scan())):
             if await self._reencrypt_one(id):
                 done += 1
                 if progress is not None:
@@ -417,7 +430,7 @@ class Queries(Generic[T]):
         return done
 
     async def _reencrypt_one(self, id: str) -> bool:
-        engine = self._engine
+        engine = self.engine
         for _ in range(_MOST_TRIES):
             record = await engine.store.load_live(id)
             try:
@@ -433,7 +446,7 @@ class Queries(Generic[T]):
 
     def _sealed_anew(self, record: Record) -> Record | None:
         """Return the record under the first key of the ring; None where it is under that already."""
-        engine = self._engine
+        engine = self.engine
         is_current = engine.codec.is_sealed_by_first_key(record.payload)
         flags = peek_flags(record.payload) & (STUB | MOVED)
         if flags:
@@ -444,13 +457,9 @@ class Queries(Generic[T]):
             return None
         return engine.seal(record.id, record.version + 1, payload, (record.idle_deadline, record.absolute_deadline))
 
-    def _session(self, record: Record) -> Session[T] | None:
-        state = self._state(record)
-        return None if state is None else Session(state)
-
     def _state(self, record: Record) -> _Administered[T] | None:
         """Return the state of a session that no request holds; None for a trail, damage and what has expired."""
-        engine = self._engine
+        engine = self.engine
         payload, now = self._payload(record), engine.clock.time()
         if payload is None or now >= record.deadline:
             return None
@@ -458,46 +467,30 @@ class Queries(Generic[T]):
             data = engine.model.load(payload)
         except SerializationError:
             return None
+        loaded, stored = LoadOutcome.LOADED, SessionState.LOADED
         return _Administered(
-            engine,
-            LoadOutcome.LOADED,
-            None,
-            None,
-            payload,
-            payload,
-            data,
-            SessionState.LOADED,
-            None,
-            record.id,
-            record,
-            None,
-            payload,
+            engine, loaded, None, None, payload, payload, data, stored, None, record.id, record, None, payload
         )
 
     def _scannable(self, what: str) -> ScannableStore:
-        store = self._engine.store.store
+        store = self.engine.store.store
         if not isinstance(store, ScannableStore):
-            msg = f"{what}() needs a store that can go through its records, and {_name(store)} cannot; use memory or redis"
+            msg = f"{what}() needs a store that can go through its records, and {type(store).__name__} cannot; use memory or redis"
             raise ConfigurationError(msg)
         return cast("ScannableStore", store)
 
     def _require_index(self, what: str) -> None:
-        if not self._engine.indexed:
-            store = self._engine.store.store
-            msg = (
-                f"{what}() needs a store with an index of principals, and {_name(store)} has none; use memory or redis"
+        if not self.engine.indexed:
+            store = self.engine.store.store
+            raise ConfigurationError(
+                f"{what}() needs a store with an index of principals, and {type(store).__name__} has none; use memory or redis"
             )
-            raise ConfigurationError(msg)
 
     def _require_revocations(self, what: str) -> Revocations:
-        if self._engine.revocations is None:
+        if self.engine.revocations is None:
             msg = f"{what}() of sessions kept in cookies needs SOJOURN_REVOCATION_STORE; set it to memory or redis"
             raise ConfigurationError(msg)
-        return self._engine.revocations
-
-
-def _name(store: object) -> str:
-    return type(store).__name__
+        return self.engine.revocations
 
 
 def _require_text(method: str, name: str, value: object) -> None:
