@@ -59,68 +59,22 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES: Final = {
-    "AnnouncingStore": "sojourn.stores",
-    "AtRestStore": "sojourn.stores",
-    "BatchingStore": "sojourn.stores",
-    "BoundedStore": "sojourn.stores",
-    "CachingStore": "sojourn.stores",
-    "Cipher": "sojourn.crypto",
-    "Client": "sojourn.binding",
-    "ClientSideStore": "sojourn.stores",
-    "Clock": "sojourn.stores",
-    "ConfirmingStore": "sojourn.stores",
-    "Converted": "sojourn.readers",
-    "CookieAction": "sojourn.session",
-    "CookieChange": "sojourn.session",
-    "Created": "sojourn.stores",
-    "Decisions": "sojourn.session",
-    "Deleted": "sojourn.stores",
-    "Event": "sojourn.events",
-    "EvictingStore": "sojourn.stores",
-    "Flash": "sojourn.flash",
-    "ForeignSession": "sojourn.readers",
-    "Health": "sojourn.manager",
-    "HealthState": "sojourn.manager",
-    "InProcessStore": "sojourn.stores",
-    "IndexedStore": "sojourn.stores",
-    "LinkedStore": "sojourn.stores",
-    "LoadOutcome": "sojourn.session",
-    "MemoryStore": "sojourn.stores",
-    "Merge": "sojourn.merge",
-    "Metrics": "sojourn.metrics",
-    "NamespacedStore": "sojourn.stores",
-    "Observer": "sojourn.events",
-    "Page": "sojourn.manager",
-    "Partition": "sojourn.stores",
-    "PartitionedStore": "sojourn.stores",
-    "Reader": "sojourn.readers",
-    "Record": "sojourn.stores",
-    "RefusingStore": "sojourn.stores",
-    "RetainingStore": "sojourn.stores",
-    "Replaced": "sojourn.stores",
-    "ScannableStore": "sojourn.stores",
-    "Serializer": "sojourn.serializers",
-    "SerializerFactory": "sojourn.serializers",
-    "ServerHealth": "sojourn.manager",
-    "Session": "sojourn.session",
-    "SessionInfo": "sojourn.manager",
-    "SessionManager": "sojourn.manager",
-    "SessionScanningStore": "sojourn.stores",
-    "SessionState": "sojourn.session",
-    "SizedStore": "sojourn.stores",
-    "SojournError": "sojourn.errors",
-    "Store": "sojourn.stores",
-    "StoreIO": "sojourn.stores",
-    "TaskSparingStore": "sojourn.stores",
-    "TimedStore": "sojourn.stores",
-    "TwinnedStore": "sojourn.stores",
-    "WaitingStore": "sojourn.stores",
-    "hookimpl": "sojourn.hookspecs",
-    "new_secret": "sojourn.crypto",
-    "errors": "sojourn.errors",
-}
-"""Where each public name comes from; its module is imported when the name is first used."""
+_HOMES: Final = (
+    "errors",
+    "stores",
+    "metrics",
+    "flash",
+    "merge",
+    "readers",
+    "serializers",
+    "binding",
+    "crypto",
+    "events",
+    "session",
+    "hookspecs",
+    "manager",
+)
+"""Where the public names come from: they are looked for in this order when first used, and no module after that is imported."""
 
 __all__ = [
     "AnnouncingStore",
@@ -187,14 +141,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    module = import_module(home)
-    value: object = module if name == "errors" else getattr(module, name)
-    globals()[name] = value
-    return value
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for home in _HOMES:
+        module = import_module(f"sojourn.{home}")
+        if name == home or hasattr(module, name):
+            globals()[name] = module if name == home else getattr(module, name)
+            break
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

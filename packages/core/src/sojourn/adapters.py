@@ -60,11 +60,10 @@ _MOST_ROUTES: Final = 1000
 def require_manager(sessions: object) -> None:
     """Raise ConfigurationError unless a middleware was given a manager."""
     if not isinstance(sessions, SessionManager):
-        msg = (
+        raise ConfigurationError(
             f"the middleware was given a {type(sessions).__name__} where it takes a SessionManager: write "
             "SessionMiddleware(app, sessions)"
         )
-        raise ConfigurationError(msg)
 
 
 class LiveSession(Struct, frozen=True):

@@ -159,8 +159,6 @@ def _part(text: str | None) -> bytes:
 class TrustedProxies:
     """Finds the client's address behind trusted proxies; immutable, and defined for every header value."""
 
-    __slots__ = ("_networks", "_trusts_unix")
-
     def __init__(self, networks: Sequence[str] = ()) -> None:
         """Take addresses and networks such as ``10.0.0.0/8``, and ``unix`` for a proxy on a unix socket.
 

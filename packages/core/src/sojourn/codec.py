@@ -108,11 +108,10 @@ class Codec:
     def seal(self, plain: bytes, bound: BoundFacts, now: float, flags: int = 0) -> bytes:
         """Return the envelope. Raise SessionTooLargeError when *plain* exceeds ``max_payload``."""
         if len(plain) > self._max_payload:
-            msg = (
+            raise SessionTooLargeError(
                 f"the session is {len(plain)} bytes; SOJOURN_MAX_PAYLOAD allows {self._max_payload}: "
                 "keep less in it, or raise the limit"
             )
-            raise SessionTooLargeError(msg)
         if self._compress_over is not None and len(plain) > self._compress_over:
             deflate = zlib.compressobj(6, wbits=_GZIP)
             packed = deflate.compress(plain) + deflate.flush()

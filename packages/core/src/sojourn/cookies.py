@@ -110,17 +110,15 @@ class CookiePolicy:
         ``SerializationError`` for a character that no cookie may hold; neither message shows the value.
         """
         if len(value) > self.room:
-            msg = (
+            raise CookieTooLargeError(
                 f"the cookie {self.name!r} would take {len(self.name) + len(value)} bytes with its value, browsers "
                 f"keep {MAX_COOKIE_BYTES}; keep less in the session or use a server-side store"
             )
-            raise CookieTooLargeError(msg)
         if not value.isascii() or value.encode("ascii").translate(None, _OCTETS):
-            msg = (
+            raise SerializationError(
                 f"the cookie {self.name!r} cannot carry this value: it holds a character outside RFC 6265's "
                 "cookie-octet; a store must return tokens of base64url characters"
             )
-            raise SerializationError(msg)
         if max_age is None or not (self.persistent if persistent is None else persistent):
             return self.opening + value + self._attributes
         seconds = MAX_AGE_LIMIT if max_age > MAX_AGE_LIMIT else int(max_age) if max_age > 0 else 0
@@ -140,20 +138,17 @@ def _check_syntax(policy: CookiePolicy) -> None:
         msg = f"SOJOURN_COOKIE_NAME is {len(policy.name)} characters long; use at most {MAX_ATTRIBUTE_BYTES}"
         raise ConfigurationError(msg)
     if _PATH.fullmatch(policy.path) is None or len(policy.path) > MAX_ATTRIBUTE_BYTES:
-        msg = (
+        raise ConfigurationError(
             f"SOJOURN_COOKIE_PATH is {policy.path[:80]!r}; use a percent-encoded path of at most "
             f"{MAX_ATTRIBUTE_BYTES} characters that starts with '/' and holds no ';' and no ','"
         )
-        raise ConfigurationError(msg)
     if policy.domain is not None and (_DOMAIN.fullmatch(policy.domain) is None or len(policy.domain) > 253):
-        msg = (
+        raise ConfigurationError(
             f"SOJOURN_COOKIE_DOMAIN is {policy.domain[:80]!r}; use a host name without scheme and port, in its ASCII "
             "form, or leave it out (the cookie then stays with the host that set it)"
         )
-        raise ConfigurationError(msg)
     if policy.same_site not in _SAME_SITE:
-        msg = f"SOJOURN_COOKIE_SAME_SITE is {policy.same_site!r}; use 'lax', 'strict' or 'none'"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(f"SOJOURN_COOKIE_SAME_SITE is {policy.same_site!r}; use 'lax', 'strict' or 'none'")
 
 
 def _check_safety(policy: CookiePolicy) -> None:
@@ -165,25 +160,22 @@ def _check_safety(policy: CookiePolicy) -> None:
         raise ConfigurationError(msg)
     if name.startswith("__host-"):
         if policy.domain is not None:
-            msg = (
+            raise ConfigurationError(
                 f"SOJOURN_COOKIE_DOMAIN is {policy.domain!r}, but the name {policy.name!r} forbids a domain; leave "
                 "SOJOURN_COOKIE_DOMAIN out, or set SOJOURN_COOKIE_NAME to a name such as '__Secure-session'"
             )
-            raise ConfigurationError(msg)
         if policy.path != "/":
-            msg = (
+            raise ConfigurationError(
                 f"SOJOURN_COOKIE_PATH is {policy.path!r}, but the name {policy.name!r} demands '/'; leave "
                 "SOJOURN_COOKIE_PATH out, or set SOJOURN_COOKIE_NAME to a name such as '__Secure-session'"
             )
-            raise ConfigurationError(msg)
     if policy.secure:
         return
     if name.startswith(_SECURE_PREFIXES):
-        msg = (
+        raise ConfigurationError(
             f"SOJOURN_COOKIE_SECURE is false, but browsers drop {policy.name!r} without Secure; serve https, or set "
             "SOJOURN_COOKIE_NAME to 'sojourn' for development"
         )
-        raise ConfigurationError(msg)
     if policy.same_site == "none":
         msg = "SOJOURN_COOKIE_SAME_SITE is 'none' without Secure, which browsers drop; set SOJOURN_COOKIE_SECURE=true"
         raise ConfigurationError(msg)

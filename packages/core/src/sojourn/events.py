@@ -109,8 +109,6 @@ class Levels:
     There is no timer: whoever makes a call comes by, and sends when ten seconds are over.
     """
 
-    __slots__ = ("_breakers", "_due", "_events", "_hits", "_misses", "_store")
-
     def __init__(
         self,
         events: EventDispatcher,
@@ -160,20 +158,6 @@ class Levels:
 
 class EventDispatcher:
     """Passes the events and figures of one manager to metrics, the log, observers and listeners of revocations."""
-
-    __slots__ = (
-        "_clock",
-        "_hash",
-        "_is_named",
-        "_metrics",
-        "_node",
-        "_observers",
-        "_process",
-        "dropped",
-        "has_metrics",
-        "is_observed",
-        "revocations",
-    )
 
     def __init__(
         self,
@@ -323,8 +307,6 @@ class RevocationListeners:
     Of one end a process may learn twice: it also hears its own revocations from the store. The id is passed on once, and
     again only after the session was opened here in between, as one is that a hostile writer brought back (SECURITY R43).
     """
-
-    __slots__ = ("_leave", "_listeners", "_lock", "_moments", "_report", "announcer", "told")
 
     def __init__(self, report: Callable[[], None]) -> None:
         self.announcer: AnnouncingStore | None = None

@@ -43,41 +43,7 @@ PAYLOADS: Final = "session.payload.written"
 PAYLOAD_BYTES: Final = "session.payload.bytes"
 PAYLOAD_STORED: Final = "session.payload.stored_bytes"
 
-METRIC_NAMES: Final = (
-    CREATED,
-    LOADED,
-    DELETED,
-    REGENERATED,
-    EXPIRED,
-    REJECTED,
-    EVICTED,
-    CONFLICT,
-    GONE,
-    TAKEN_OVER,
-    UNSEALED,
-    ERROR,
-    LOAD_TIME,
-    STORE_TIME,
-    FAILURE_TIME,
-    ACTIVE_COUNT,
-    BREAKER_OPEN,
-    BREAKER_HALF_OPEN,
-    BREAKER_CLOSED,
-    BREAKER_STATE,
-    RETRY_ATTEMPT,
-    LINK_LOST,
-    LINK_RESTORED,
-    LINKS_DOWN,
-    UNCONFIRMED,
-    REVOCATIONS_FULL,
-    CACHE_HITS,
-    CACHE_MISSES,
-    CACHE_SIZE,
-    CACHE_BYTES,
-    PAYLOADS,
-    PAYLOAD_BYTES,
-    PAYLOAD_STORED,
-)
+METRIC_NAMES: Final[tuple[str, ...]] = tuple(value for name, value in [*globals().items()] if name.isupper())
 
 Tags = Mapping[str, str]
 

@@ -33,10 +33,9 @@ def sojourn_create_store(name: str, settings: SessionSettings) -> TwinnedRedisSt
             channel=named if own.announce else None,
         )
     if not own.announce:
-        msg = (
+        raise ConfigurationError(
             "SOJOURN_REDIS_ANNOUNCE cannot be off with clustered-redis: its nodes would serve old copies to each other"
         )
-        raise ConfigurationError(msg)
     return ClusteredRedisStore(
         own.address(),
         namespace=namespace,

@@ -75,8 +75,7 @@ class SessionMiddleware:
     ) -> None:
         require_manager(sessions)
         if load not in {"auto", "lazy"}:
-            msg = f'load is {load!r}; choose "auto" or "lazy"'
-            raise ConfigurationError(msg)
+            raise ConfigurationError(f'load is {load!r}; choose "auto" or "lazy"')
         self.app = app
         self.sessions = sessions
         self._is_lazy = load == "lazy"

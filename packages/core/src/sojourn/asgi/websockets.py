@@ -147,8 +147,7 @@ class _Watch:
     async def send(self, message: Message) -> None:
         """Pass a message on, unless the session has ended."""
         if self.ended:
-            msg = "the session of this WebSocket has ended, and with it the connection"
-            raise SessionEndedError(msg)
+            raise SessionEndedError("the session of this WebSocket has ended, and with it the connection")
         await self._send(message)
 
     async def receive(self) -> Message:

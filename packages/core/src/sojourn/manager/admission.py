@@ -83,8 +83,7 @@ async def enter(engine: Engine[T], state: RequestState[T], record: Record) -> No
             await engine.store.delete(key)
         await engine.store.sleep(pause(tried))
     else:
-        msg = "others kept logging in as the same principal at the same time; try again"
-        raise SessionConflictError(msg)
+        raise SessionConflictError("others kept logging in as the same principal at the same time; try again")
     for one in evicted:
         for id_ in dict.fromkeys((one.id, *await engine.end(one))):
             engine.events.event("deleted", id_, principal=principal, reason="max_sessions")

@@ -170,24 +170,21 @@ def _takeover(
     if len({reader.name for reader in readers}) < len(readers):
         raise ConfigurationError(f"two readers have the same name ({names}); give one of them another")
     if convert is None:
-        msg = (
+        raise ConfigurationError(
             f"sessions are read by {names}, and nothing says what becomes of them: give the manager convert=, a function "
             "that makes a sojourn.Converted of a sojourn.ForeignSession"
         )
-        raise ConfigurationError(msg)
     last, today = settings.readers_until, datetime.fromtimestamp(clock.time(), UTC).date()
     if last is None or last > today + _LONGEST_TAKEOVER:
-        msg = (
+        raise ConfigurationError(
             f"SOJOURN_READERS_UNTIL is {last or 'not set'}: say until which day {names} may read sessions, a date at most "
             f"90 days ahead, so {today + _LONGEST_TAKEOVER} at the latest"
         )
-        raise ConfigurationError(msg)
     if not has_store:
-        msg = (
+        raise ConfigurationError(
             "sessions live in the cookie, and what was taken over has to be noted on a server, or it could be taken over "
             "again: set SOJOURN_REVOCATION_STORE to redis"
         )
-        raise ConfigurationError(msg)
     if today > last:
         _log.warning("SOJOURN_READERS_UNTIL (%s) is over, and %s read nothing any more; take them out", last, names)
         return None
@@ -286,11 +283,10 @@ def _plain_until(settings: SessionSettings, longest: float, now: float) -> float
         return None
     until = settings.accept_unsealed_until.timestamp()
     if until > now + longest:
-        msg = (
+        raise ConfigurationError(
             f"SOJOURN_ACCEPT_UNSEALED_UNTIL is more than {longest / _DAY:g} days ahead, and no session from before lives that "
             "long; set an earlier date"
         )
-        raise ConfigurationError(msg)
     if until > now:
         _log.warning(
             "until %s records that are not encrypted are opened (SOJOURN_ACCEPT_UNSEALED_UNTIL): until then whoever writes "
@@ -349,11 +345,10 @@ def _refuse_what_the_store_lacks(
 ) -> None:
     if isinstance(store, str | type):
         named = store if isinstance(store, str) else store.__name__
-        msg = (
+        raise ConfigurationError(
             f"the store is {named!r}, not a store: hand in an instance such as MemoryStore(), or let settings choose it "
             "with SessionManager.from_env and SOJOURN_STORE"
         )
-        raise ConfigurationError(msg)
     name = type(store).__name__
     if _stays_in_process(store) and not settings.is_relaxed:
         _log.warning(
@@ -377,29 +372,26 @@ def _refuse_what_the_store_lacks(
             msg = f"SOJOURN_ENCRYPT is off, but {name} hands the records to the browser; leave it out"
             raise ConfigurationError(msg)
     if settings.max_sessions is not None and (client_side or not isinstance(store, IndexedStore)):
-        msg = (
+        raise ConfigurationError(
             f"SOJOURN_MAX_SESSIONS needs a store with an index of principals, and {name} has none; use memory or redis"
         )
-        raise ConfigurationError(msg)
 
 
 def _require_lasting_index(store: Store, settings: SessionSettings) -> None:
     """Refuse a revocation index that other processes would not see, or that forgets before its time (SECURITY R44)."""
     if _stays_in_process(store) and not (settings.is_relaxed or settings.single_process):
-        msg = (
+        raise ConfigurationError(
             f"the revocation index is in the memory of this process ({type(store).__name__}): other processes would accept "
             "the cookies that it refuses; set SOJOURN_REVOCATION_STORE to redis, or SOJOURN_SINGLE_PROCESS=true if there "
             "is no other one"
         )
-        raise ConfigurationError(msg)
     if isinstance(store, RefusingStore):
         store.evicts = False
     elif isinstance(store, EvictingStore):
-        msg = (
+        raise ConfigurationError(
             f"{type(store).__name__} evicts what it holds when it is full, and an evicted revocation makes its cookie valid "
             "again; set SOJOURN_REVOCATION_STORE to redis or memory"
         )
-        raise ConfigurationError(msg)
 
 
 def _listen_to(store: Store | ClientSideStore, events: EventDispatcher) -> None:

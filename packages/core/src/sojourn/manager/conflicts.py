@@ -160,11 +160,9 @@ async def reload(engine: Engine[T], id: str, token: str | None, *, follows_rotat
     try:
         return Theirs(record, opening.read(engine, record), token)
     except FutureEnvelopeError:
-        msg = f"session {id} was written by a newer version meanwhile; try again later"
-        raise SessionReadOnlyError(msg) from None
+        raise SessionReadOnlyError(f"session {id} was written by a newer version meanwhile; try again later") from None
     except (CorruptEnvelopeError, SerializationError):
-        msg = f"the record of session {id} was damaged meanwhile; it is left as it is"
-        raise StoreUnavailableError(msg) from None
+        raise StoreUnavailableError(f"the record of session {id} was damaged meanwhile; it is left as it is") from None
 
 
 def merge(engine: Engine[T], state: RequestState[T], theirs: Theirs | None) -> Payload:

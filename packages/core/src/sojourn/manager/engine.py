@@ -496,8 +496,7 @@ def blocking_twin(part: Part) -> Part:
         return part
     if isinstance(part, TwinnedStore):
         return cast("Part", cast("object", part.blocking_twin()))
-    msg = (
+    raise ConfigurationError(
         f"{type(part).__name__} suspends and brings no blocking twin: under WSGI and in synchronous code build it from "
         "settings, or over a synchronous client"
     )
-    raise ConfigurationError(msg)

@@ -105,21 +105,6 @@ class GuardedStore:
     Only what is safe to repeat is repeated, under the same write id, inside one deadline (FAILURES F6, Retry).
     """
 
-    __slots__ = (
-        "_caching",
-        "_clock",
-        "_events",
-        "_levels",
-        "_longest_load",
-        "_retry",
-        "never_waits",
-        "offload",
-        "reads",
-        "server",
-        "store",
-        "writes",
-    )
-
     def __init__(
         self,
         store: Store | ClientSideStore,
@@ -435,8 +420,6 @@ class DirectStore(GuardedStore):
 
     Only the kind of its errors stands around a call; the usual ones are written out.
     """
-
-    __slots__ = ()
 
     async def load(self, id: str, *, fresh: bool = False, deadline: Deadline | None = None) -> Record | None:  # noqa: ARG002 - nothing waits
         """Load a record, past a local cache when *fresh*."""

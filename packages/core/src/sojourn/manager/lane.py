@@ -22,19 +22,6 @@ class Lane:
     A server that is out of memory or read-only refuses writes and answers reads, which must go on (FAILURES F27).
     """
 
-    __slots__ = (
-        "_failures",
-        "_is_told",
-        "_lock",
-        "_silent_until",
-        "_verb",
-        "breaker",
-        "budget",
-        "outage",
-        "servers",
-        "timed",
-    )
-
     def __init__(
         self, verb: str, timed: str, breaker: CircuitBreaker | ServerBreakers | None, budget: RetryBudget
     ) -> None:

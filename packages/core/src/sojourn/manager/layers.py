@@ -54,12 +54,11 @@ else:
 
         @classmethod
         def __get_pydantic_core_schema__(cls, *_: object) -> NoReturn:
-            msg = (
+            raise ConfigurationError(
                 "this method of the session manager is no dependency: it takes the request, which no query holds. Write "
                 "Depends(SessionDependency(sessions)) from sojourn_contrib_fastapi (pip install sojourn-contrib-fastapi), or "
                 "a function with `request: Request` that returns sessions.of(request)"
             )
-            raise ConfigurationError(msg)
 
 
 def join_async(
@@ -104,12 +103,11 @@ def _join(requests: MutableMapping[object, RequestSession[Any]], engine: Engine[
         return found
     for other in requests.values():
         if other is not found and other.engine.cookies.name == engine.cookies.name:
-            msg = (
+            raise ConfigurationError(
                 f"this request passes two session managers that both use the cookie {engine.cookies.name!r}, one for "
                 f"{other.engine.describe()} and one for {engine.describe()}: set another SOJOURN_COOKIE_NAME for one of "
                 "them, or hand one manager to both middlewares"
             )
-            raise ConfigurationError(msg)
     return None
 
 
@@ -201,8 +199,7 @@ def find(request: object) -> MutableMapping[object, RequestSession[Any]]:
         elif candidate is not None and name:
             looked_at.append(f"its {name} is a {type(candidate).__name__}")
     seen = "; ".join(looked_at) or "it is no mapping and has no scope, environ or env"
-    msg = (
+    raise ConfigurationError(
         f"no session middleware has seen this {type(request).__name__} ({seen}): add sojourn.asgi.SessionMiddleware or "
         "sojourn.wsgi.SessionMiddleware with this manager, outside whatever asks for the session"
     )
-    raise ConfigurationError(msg)

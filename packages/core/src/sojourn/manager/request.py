@@ -183,11 +183,10 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
             if not tokens and not takeover.concerns(engine, self._header):
                 lookup = NOTHING_FOUND
             elif self.is_lazy or not engine.opens_on_access:
-                msg = (
+                raise ConfigurationError(
                     'the session has not been opened: with load="lazy", or on a path in `exclude`, write '
                     "`await sessions.get(request)` before sessions.of(request)"
                 )
-                raise ConfigurationError(msg)
             elif engine.never_waits and len(tokens) == 1 and engine.takeover is None:
                 lookup = self._lookup = run_blocking(engine.keeping.load(engine, tokens[0]))
             else:

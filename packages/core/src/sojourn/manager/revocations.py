@@ -212,8 +212,7 @@ class Revocations:
                 entry = Record(key, present.version + 1, content, until, until)
                 if await self.store.replace(entry, expected=present.version, write_id=write_id) is Replaced.OK:
                     return rule
-        msg = "the revocation index kept changing; nothing is certain, revoke again"
-        raise SessionConflictError(msg)
+        raise SessionConflictError("the revocation index kept changing; nothing is certain, revoke again")
 
     async def _enter(self, entry: Record) -> bool:
         """Create an entry; tell whether it is new. Raise StoreUnavailableError where there is no room (SECURITY R44)."""

@@ -109,8 +109,7 @@ async def _end_old(
         old = theirs.record
         if tried < MOST_TRIES:
             await engine.store.sleep(pause(tried))
-    msg = f"session {old.id} kept being changed by other requests while it was rotated; try again"
-    raise SessionConflictError(msg)
+    raise SessionConflictError(f"session {old.id} kept being changed by other requests while it was rotated; try again")
 
 
 def report_ended(engine: Engine[T], ended: Sequence[str], old: Record, reason: str = "login") -> None:

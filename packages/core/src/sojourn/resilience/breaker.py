@@ -327,8 +327,6 @@ class ServerBreakers:
     window is closed: its server may have left.
     """
 
-    __slots__ = ("_known", "_limit", "_lock", "_on_change", "_partition", "_troubled", "whole")
-
     def __init__(
         self, pattern: CircuitBreaker, partition: Partition, *, on_change: OnServerChange, limit: int = MOST_SERVERS
     ) -> None:

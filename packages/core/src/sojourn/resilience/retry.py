@@ -62,8 +62,6 @@ class RetryBudget:
     *floor* retries are always allowed within a window, so that a service with few calls may retry too.
     """
 
-    __slots__ = ("_counts", "_floor", "_lock", "_share")
-
     def __init__(self, *, share: float = 0.2, window: float = 10.0, floor: int = 1) -> None:
         if not (0 <= share <= 1 and window > 0 and floor >= 0):
             raise ConfigurationError(

@@ -99,20 +99,6 @@ class StructuredSerializer(Generic[T]):
     """
 
     format: ClassVar[Format]
-    __slots__ = (
-        "_class",
-        "_decode",
-        "_encode",
-        "_finite_only",
-        "_format",
-        "_is_dict",
-        "_model",
-        "_plain",
-        "_sure",
-        "is_exact",
-        "known",
-        "name",
-    )
 
     def __init__(self, model: type[T]) -> None:
         shape = inspect_model(model, self.format.name)
@@ -206,21 +192,17 @@ class StructuredSerializer(Generic[T]):
 class JsonSerializer(StructuredSerializer[T]):
     """The model as JSON, which every language reads; the default."""
 
-    __slots__ = ()
     format = JSON
 
 
 class MsgpackSerializer(StructuredSerializer[T]):
     """The model as MessagePack: smaller than JSON, and bytes stay bytes."""
 
-    __slots__ = ()
     format = MSGPACK
 
 
 class PlainFields:
     """Top-level fields by encoded name, without the model: other nodes' fields, migration."""
-
-    __slots__ = ("_decode", "_format")
 
     def __init__(self, format: Format) -> None:
         self._format = format

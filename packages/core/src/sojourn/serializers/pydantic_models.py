@@ -35,20 +35,6 @@ T = TypeVar("T")
 class PydanticSerializer(Generic[T]):
     """A pydantic model (or a dataclass or TypedDict, validated by pydantic) as JSON."""
 
-    __slots__ = (
-        "_adapter",
-        "_class",
-        "_decoding",
-        "_finite_only",
-        "_holds_secrets",
-        "_holds_sets",
-        "_is_dict",
-        "_model",
-        "_plain",
-        "known",
-        "name",
-    )
-
     def __init__(self, model: type[T]) -> None:
         from pydantic import TypeAdapter
 

@@ -51,8 +51,7 @@ class Lifetimes:
             return None
         seconds = lifetime.total_seconds()
         if not 0 < seconds <= self.max_lifetime:
-            msg = f"{where} must lie between 0 and {self.max_lifetime:g} seconds, not {seconds:g}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(f"{where} must lie between 0 and {self.max_lifetime:g} seconds, not {seconds:g}")
         return seconds
 
     def earlier_end(self, seconds: float | None, payload: Payload, record: Record | None, now: float) -> float | None:
@@ -62,19 +61,17 @@ class Lifetimes:
         """
         if seconds is None:
             if payload.lifetime is not None and payload.created_at + self.absolute_timeout <= now:
-                msg = (
+                raise SessionStateError(
                     "set_lifetime(None): the session is older than the settings allow without `remember`; end it by "
                     "logout(), or log in again"
                 )
-                raise SessionStateError(msg)
             return None
         end = now + self.absolute_timeout if record is None else record.absolute_deadline
         if now + seconds > end:
-            msg = (
+            raise SessionStateError(
                 f"set_lifetime() cannot lengthen to {seconds:g} seconds a session that has {max(0.0, end - now):.0f} left: "
                 "only a login may. Pass remember=... to login(), or call set_lifetime() after login() in the same request"
             )
-            raise SessionStateError(msg)
         return now + seconds
 
 

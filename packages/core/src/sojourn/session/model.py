@@ -42,23 +42,6 @@ _STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 class Model(Generic[T]):
     """A model, its factory, its serializer and its merge rules, bound together."""
 
-    __slots__ = (
-        "_checks_types",
-        "_is_exact",
-        "_others",
-        "_readers",
-        "_rules",
-        "decode",
-        "encode",
-        "migrate",
-        "model",
-        "name",
-        "new",
-        "schema_id",
-        "serializer",
-        "written_by",
-    )
-
     def __init__(
         self,
         model: type[T],
@@ -136,8 +119,7 @@ class Model(Generic[T]):
         try:
             fields = migrate(fields)
         except Exception as error:
-            msg = f"migrate() failed with {type(error).__name__}"
-            raise SerializationError(msg) from error
+            raise SerializationError(f"migrate() failed with {type(error).__name__}") from error
         stored = self.serializer.encode_fields(fields)
         return self.decode(stored), stored
 

@@ -74,8 +74,7 @@ def decode_payload(plain: bytes) -> Payload:
     try:
         return PAYLOAD_DECODER.decode(plain)
     except UNREADABLE:
-        msg = "the payload of the record has another form"
-        raise SerializationError(msg) from None
+        raise SerializationError("the payload of the record has another form") from None
 
 
 def pack_map(values: dict[str, Any], what: str) -> bytes:
@@ -101,5 +100,4 @@ def unpack_map(packed: bytes) -> dict[str, Any]:
     try:
         return msgspec.msgpack.decode(packed, type=dict[str, Any])
     except UNREADABLE:
-        msg = "extras or flash of the record have another form"
-        raise SerializationError(msg) from None
+        raise SerializationError("extras or flash of the record have another form") from None

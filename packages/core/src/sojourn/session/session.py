@@ -266,8 +266,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
         if not seconds >= 0:  # NaN is not: it would compare as if every login were fresh
             raise ValueError(f"require_fresh() takes a number of seconds from 0 on, not {seconds!r}")
         if at is None or state.rules.clock.time() - at > seconds:
-            msg = f"this needs a login not older than {seconds:g} seconds; log in again"
-            raise FreshLoginRequiredError(msg)
+            raise FreshLoginRequiredError(f"this needs a login not older than {seconds:g} seconds; log in again")
 
     def csrf_token(self) -> str:
         """Return the session's CSRF token, masked anew at each call; asking for it creates the session (SECURITY R34)."""
@@ -295,8 +294,7 @@ class Session(MutableMapping[str, Any], Generic[T]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(cast("object", key), str):
-            msg = f"an extra's key must be a str, not {type(key).__name__}"
-            raise SerializationError(msg)
+            raise SerializationError(f"an extra's key must be a str, not {type(key).__name__}")
         value = json_value(value, f"extra {key!r}")
         state = self._read()
         state.write()

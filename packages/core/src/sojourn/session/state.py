@@ -323,8 +323,7 @@ class RequestState(Struct, Generic[T], eq=False):
         """Bind the principal, reset both clocks, ask for a fresh token (SECURITY R8, R12)."""
         if not principal or not isinstance(cast("object", principal), str):
             given = "an empty one" if principal == "" else type(principal).__name__
-            msg = f"login() takes the principal as a non-empty str, not {given}; use str(user_id)"
-            raise TypeError(msg)
+            raise TypeError(f"login() takes the principal as a non-empty str, not {given}; use str(user_id)")
         lifetime = self.rules.lifetimes.require("login(remember=...)", remember)
         require_choice("login", persistent)
         self._move_before_head(Move.LOGIN)

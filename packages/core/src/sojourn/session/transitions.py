@@ -135,7 +135,6 @@ def after(state: SessionState, move: Move, outcome: LoadOutcome) -> SessionState
             if outcome is LoadOutcome.FUTURE
             else "the store could not be reached when it was opened"
         )
-        msg = f"cannot {move.value} the session: {why}; try again later"
-        raise SessionReadOnlyError(msg)
+        raise SessionReadOnlyError(f"cannot {move.value} the session: {why}; try again later")
     msg = f"cannot {move.value} a session that is {state.value}; open a new one with the next request"
     raise SessionStateError(msg)

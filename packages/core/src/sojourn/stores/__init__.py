@@ -100,7 +100,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Return what a former name stands for, with a DeprecationWarning that says its name of today."""
     if name not in _FORMER:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(f"{__name__}.{name} is called {_FORMER[name]} now", DeprecationWarning, stacklevel=2)
     return globals()[_FORMER[name]]

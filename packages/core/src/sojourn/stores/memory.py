@@ -64,8 +64,7 @@ class MemoryStore:
         on_evict: Callable[[str], None] | None = None,
     ) -> None:
         if not max_sessions >= 1:
-            msg = f"max_sessions must be at least 1, not {max_sessions}"
-            raise ValueError(msg)
+            raise ValueError(f"max_sessions must be at least 1, not {max_sessions}")
         self.max_sessions = max_sessions
         self.on_evict = on_evict
         self.evicts = True
@@ -374,8 +373,6 @@ class DeadlineQueue(Generic[K]):
     The same id may be in it more than once: who takes one compares it with the present deadline of its record.
     """
 
-    __slots__ = ("_at", "_buckets", "_place", "_seconds", "waiting")
-
     def __init__(self) -> None:
         self._buckets: dict[int, list[K]] = {}
         self._seconds: list[int] = []
@@ -440,8 +437,6 @@ class DeadlineQueue(Generic[K]):
 
 class LabelIndex:
     """Ids by index label; most labels have one session, which costs no set. Not thread-safe."""
-
-    __slots__ = ("_members",)
 
     def __init__(self) -> None:
         self._members: dict[bytes, bytes | set[bytes]] = {}
