@@ -7,6 +7,7 @@ return the session of a request; what the response has to say of it is an `Endin
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, Final
 
 from msgspec import Struct
@@ -15,6 +16,7 @@ from sojourn.binding import Peer
 from sojourn.errors import ConfigurationError
 from sojourn.http import (
     Answer,
+    health,
     path_below,
     path_matches,
     refuse_anonymous,
@@ -22,7 +24,7 @@ from sojourn.http import (
     require_signin_path,
     same_origin,
 )
-from sojourn.manager import SessionManager, opening
+from sojourn.manager import Health, HealthState, SessionManager, opening
 from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession, RequestSession
 from sojourn.session import LoadOutcome
@@ -37,6 +39,7 @@ __all__ = [
     "Ending",
     "LiveSession",
     "Peer",
+    "Probes",
     "RequestSession",
     "hears_of_every_end",
     "is_client_side",
@@ -55,6 +58,8 @@ __all__ = [
 _log: Final = logging.getLogger("sojourn.adapters")
 _MOST_ROUTES: Final = 1000
 """The most routes of which the log says that they use their session too late."""
+_ASK_AGAIN_AFTER: Final = 1.0
+"""Seconds between two looks at the stores, however many probes come."""
 
 
 def require_manager(sessions: object) -> None:
@@ -64,6 +69,40 @@ def require_manager(sessions: object) -> None:
             f"the middleware was given a {type(sessions).__name__} where it takes a SessionManager: write "
             "SessionMiddleware(app, sessions)"
         )
+
+
+class Probes:
+    """What a load balancer is told, outside of every session.
+
+    At *live* that the process answers; at *ready* whether sessions can be opened, by what `note` was given last. That is
+    asked at most once a second, so strangers burden no store, and they are told a state and no more (SECURITY R58).
+    """
+
+    def __init__(self, sessions: SessionManager[Any], *, live: str, ready: str) -> None:
+        require_manager(sessions)
+        self._live, self._ready = require_patterns((live, ready), name="live and ready")
+        self._clock = sessions.engine.clock
+        self._due = -math.inf
+        self._state = HealthState.DOWN
+
+    def is_due(self, path: str) -> bool:
+        """Tell whether *path* asks for readiness and the stores have to be asked now, by whoever is told so."""
+        now = self._clock.monotonic()
+        if path != self._ready or now < self._due:
+            return False
+        self._due = now + _ASK_AGAIN_AFTER
+        return True
+
+    def note(self, found: Health) -> None:
+        """Take what the stores answered."""
+        self._state = found.state
+
+    def answer(self, path: str, method: str) -> Answer | None:
+        """Return the answer to a probe; None for every other request."""
+        if method not in {"GET", "HEAD"} or path not in {self._live, self._ready}:
+            return None
+        state = HealthState.UP if path == self._live else self._state
+        return health(state.value, method, is_well=state is not HealthState.DOWN)
 
 
 class LiveSession(Struct, frozen=True):

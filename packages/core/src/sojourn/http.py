@@ -81,6 +81,18 @@ def failed(accept: str = "") -> Answer:
     return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The session could not be saved.", accept)
 
 
+def health(state: str, method: str, *, is_well: bool) -> Answer:
+    """Return what a probe is told: 200, or 503 which takes the node out of service."""
+    body = json.dumps({"status": state}).encode()
+    headers = (
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+    )
+    status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
+    return Answer(status.value, headers, b"" if method == "HEAD" else body)
+
+
 def refuse_anonymous(
     path: str, *, query: str, method: str, accept: str, signin_path: str, allow: Sequence[str], root: str = ""
 ) -> Answer | None:

@@ -21,6 +21,7 @@ from sojourn.adapters import (
     BlockingRequestSession,
     Ending,
     Peer,
+    Probes,
     note_late_use,
     refuse_anonymous,
     require_manager,
@@ -33,7 +34,7 @@ from sojourn.manager import SessionManager
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["AuthenticationMiddleware", "SessionMiddleware"]
+__all__ = ["AuthenticationMiddleware", "HealthMiddleware", "SessionMiddleware"]
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 _Headers = list[tuple[str, str]]
@@ -307,6 +308,32 @@ class AuthenticationMiddleware:
             root=_text(environ.get("SCRIPT_NAME", "")),
         )
         if answer is None or self.sessions.is_authenticated(self.sessions.get(environ)):
+            return self.app(environ, start_response)
+        start_response(answer.status_line, list(answer.headers))
+        return [answer.body]
+
+
+class HealthMiddleware:
+    """Answer the probes of a load balancer at *live* and *ready*, without a session; all else goes on to *app*.
+
+    Stands around SessionMiddleware. *live* answers 200 as long as the process does; *ready* 503 while no server of a
+    store answers. The body is a state and nothing else (SECURITY R58).
+    """
+
+    def __init__(
+        self, app: WSGIApplication, sessions: SessionManager[Any], *, live: str = "/livez", ready: str = "/readyz"
+    ) -> None:
+        self._probes = Probes(sessions, live=live, ready=ready)
+        self.app = app
+        self.sessions = sessions.blocking
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        path = _text(environ.get("PATH_INFO", "")) or "/"
+        if self._probes.is_due(path):
+            self._probes.note(self.sessions.health())
+        answer = self._probes.answer(path, environ.get("REQUEST_METHOD", "GET"))
+        if answer is None:
             return self.app(environ, start_response)
         start_response(answer.status_line, list(answer.headers))
         return [answer.body]

@@ -1,6 +1,6 @@
 """The middlewares for ASGI applications: Starlette, FastAPI, Litestar, Quart, plain ASGI."""
 
-from sojourn.asgi.session import AuthenticationMiddleware, SessionMiddleware
+from sojourn.asgi.session import AuthenticationMiddleware, HealthMiddleware, SessionMiddleware
 from sojourn.asgi.websockets import RevocationMiddleware
 
-__all__ = ["AuthenticationMiddleware", "RevocationMiddleware", "SessionMiddleware"]
+__all__ = ["AuthenticationMiddleware", "HealthMiddleware", "RevocationMiddleware", "SessionMiddleware"]

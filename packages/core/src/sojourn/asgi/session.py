@@ -19,6 +19,7 @@ from sojourn.adapters import (
     AsyncRequestSession,
     Ending,
     Peer,
+    Probes,
     RequestSession,
     note_late_use,
     path_below,
@@ -302,6 +303,36 @@ class AuthenticationMiddleware:
         else:
             await receive()
             await send({"type": "websocket.close", "code": _FORBIDDEN, "reason": "log in first"})
+
+
+class HealthMiddleware:
+    """Answer the probes of a load balancer at *live* and *ready*, without a session; all else goes on to *app*.
+
+    Stands around SessionMiddleware. *live* answers 200 as long as the process does; *ready* 503 while no server of a
+    store answers. The body is a state and nothing else (SECURITY R58).
+    """
+
+    def __init__(
+        self, app: Application, sessions: SessionManager[Any], *, live: str = "/livez", ready: str = "/readyz"
+    ) -> None:
+        self._probes = Probes(sessions, live=live, ready=ready)
+        self.app = app
+        self.sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = path_below(scope.get("path", "/"), scope.get("root_path", ""))
+        if self._probes.is_due(path):
+            self.sessions.begin(None, "")  # has a store that blocks work in threads from here on
+            self._probes.note(await self.sessions.health())
+        answer = self._probes.answer(path, scope.get("method", "GET"))
+        if answer is None:
+            await self.app(scope, receive, send)
+        else:
+            await answer_with(send, answer)
 
 
 def apply(message: Message, ending: Ending) -> None:

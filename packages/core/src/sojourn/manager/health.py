@@ -11,8 +11,9 @@ from sojourn.errors import SessionUnavailableError
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import GuardedStore
 from sojourn.manager.lane import Lane
+from sojourn.manager.shielding import all_at_once
 from sojourn.resilience import BreakerState
-from sojourn.stores import DeadlineScope, PartitionedStore
+from sojourn.stores import DeadlineScope, PartitionedStore, StoreIO
 
 _PROBES: Final = 512
 """Ids that nobody has, among which there is one for each of the servers that a cluster has in practice."""
@@ -62,16 +63,17 @@ class Health:
 
 
 async def examine(engine: Engine[Any]) -> Health:
-    """Read an id that nobody has from every server, one after the other, each within a deadline of its own."""
+    """Read an id that nobody has from every server, each within a deadline of its own.
+
+    Under an event loop all are asked at the same time, else one after the other.
+    """
     stores = [] if engine.client_side else [("sessions", engine.store)]
     if engine.revocations is not None:
         stores.append(("revocations", engine.revocations.store))
-    found: list[ServerHealth] = []
-    is_down = False
-    for name, store in stores:
-        servers = [await _examine_server(engine, name, store, *probe) for probe in _probes(store)]
-        is_down = is_down or all(each.state is HealthState.DOWN for each in servers)
-        found += servers
+    looks = [_examine_server(engine, name, store, *probe) for name, store in stores for probe in _probes(store)]
+    waits = engine.io is StoreIO.ASYNC or engine.offload is not None
+    found = await all_at_once(looks) if waits else [await look for look in looks]
+    is_down = any(all(each.state is HealthState.DOWN for each in found if each.store == name) for name, _ in stores)
     if is_down:
         state = HealthState.DOWN
     else:

@@ -7,7 +7,7 @@ asyncio is imported inside the functions, so that WSGI applications never load i
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
 from sojourn.manager.guarded_store import run_blocking
@@ -81,6 +81,13 @@ async def in_a_thread(work: Coroutine[Any, Any, R]) -> R:
     import asyncio
 
     return await asyncio.to_thread(run_blocking, work)
+
+
+async def all_at_once(works: Sequence[Coroutine[Any, Any, R]]) -> list[R]:
+    """Drive all of *works* at the same time, each in a task of its own."""
+    import asyncio
+
+    return await asyncio.gather(*works)
 
 
 class TaskTurn:
