@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sojourn.binding import Client
     from sojourn.crypto import Cipher, new_secret
     from sojourn.errors import SojournError
-    from sojourn.events import Event, Observer
+    from sojourn.events import AuditFormatter, Event, Observer
     from sojourn.flash import Flash
     from sojourn.hookspecs import hookimpl
     from sojourn.manager import Health, HealthState, Page, ServerHealth, SessionInfo, SessionManager
@@ -79,6 +79,7 @@ _HOMES: Final = (
 __all__ = [
     "AnnouncingStore",
     "AtRestStore",
+    "AuditFormatter",
     "BatchingStore",
     "BoundedStore",
     "CachingStore",

@@ -7,6 +7,7 @@ holds a token, data or a secret (SECURITY R6).
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import math
 import os
@@ -14,7 +15,8 @@ import secrets
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from itertools import count, islice
 from typing import Final, TypeAlias
 
@@ -101,6 +103,25 @@ class Event:
 
 Observer: TypeAlias = Callable[[Event], None]
 """Called with each event; what it raises is counted and ignored (FAILURES F22)."""
+
+
+class AuditFormatter(logging.Formatter):
+    """Writes each record of the logger ``sojourn.events`` as one line of JSON, for an audit log.
+
+    What tells of no session, a warning of this logger for one, has ``level`` and ``message`` in the place of the event.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, which holds no line break."""
+        event = getattr(record, "sojourn", None)
+        at = event.at if isinstance(event, Event) else record.created
+        line: dict[str, object] = {"time": datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")}
+        if isinstance(event, Event):
+            line["event"] = event.name
+            line.update((name, value or None) for name, value in asdict(event).items() if name not in {"name", "at"})
+        else:
+            line.update(level=record.levelname, message=super().format(record))
+        return json.dumps(line)
 
 
 class Levels:

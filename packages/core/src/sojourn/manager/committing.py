@@ -24,13 +24,15 @@ from sojourn.errors import (
 from sojourn.manager import conflicts, opening, rotation
 from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
-from sojourn.session import UNSET, CookieAction, CookieChange, Payload, RequestState, SessionState
+from sojourn.session import UNSET, CookieAction, CookieChange, Payload, RequestState, Session, SessionState
 from sojourn.stores import CURRENT_DEADLINE, Deadline, DeadlineScope, Record, seconds_left
 
 T = TypeVar("T")
 
 TOUCH_DEADLINE: Final = 0.05
 """The longest, in seconds, that a request waits for its idle deadline to be moved (FAILURES F10)."""
+DECISIONS: Final = logging.getLogger("sojourn.decisions")
+"""Takes a line for each request where a level was set for it itself, which is looked up without a call."""
 _log: Final = logging.getLogger("sojourn.manager")
 _LOADED: Final = SessionState.LOADED
 
@@ -110,7 +112,7 @@ async def commit(engine: Engine[T], state: RequestState[T]) -> CookieChange:
 async def end(engine: Engine[T], state: RequestState[T]) -> None:
     """Delete what logout() and destroy() ended, and nothing else (SECURITY R13, FAILURES F9, F23)."""
     while state.pending_deletes:
-        record, _ = state.pending_deletes[-1]
+        record, payload = state.pending_deletes[-1]
         try:
             ended = await engine.keeping.end(engine, record)
         except SessionUnavailableError as error:
@@ -118,8 +120,9 @@ async def end(engine: Engine[T], state: RequestState[T]) -> None:
             raise
         state.pending_deletes = state.pending_deletes[:-1]
         state.written = "deleted"
+        principal, client = (payload.principal, payload.client) if payload is not None else (None, "")
         for id_ in dict.fromkeys((record.id, *ended)):
-            engine.events.event("deleted", id_, reason="logout")
+            engine.events.event("deleted", id_, principal=principal, reason="logout", client=client)
 
 
 def _refuse_silent_loss(state: RequestState[T]) -> None:
@@ -170,6 +173,20 @@ async def _write_anew(engine: Engine[T], state: RequestState[T], payload: Payloa
         await engine.keeping.replace(engine, state, payload)
     except (SessionUnavailableError, SessionConflictError, SessionTooLargeError):
         _log.warning("session %s could not be written as the settings have it now; it is served all the same", state.id)
+
+
+def log_decisions(state: RequestState[T] | None) -> None:
+    """Log what was decided for the session of a request, and why; None where it was not used."""
+    if state is None:
+        DECISIONS.debug("the session was not used")
+        return
+    made = Session(state).decisions
+    opened, written, cookie = made.outcome.value, made.written, made.cookie.value
+    DECISIONS.debug(
+        "session %s opened=%s (%s) written=%s (%s) cookie=%s (%s)",
+        *(state.id, opened, made.why_outcome, written, made.why_written, cookie, made.why_cookie),
+        extra={"sojourn": made},
+    )
 
 
 class ServerSide:

@@ -243,7 +243,7 @@ class Queries(Generic[T]):
             with self.engine.deadline_scope():
                 ended = await engine.end_id(id)
         for id_ in ended:
-            engine.events.event("deleted", id_, reason="revoked")
+            engine.events.event("deleted", id_, principal=principal, reason="revoked")
         return bool(ended)
 
     async def revoke_all(self, principal: str, except_id: str | None = None, *, progress: Progress = None) -> int:
@@ -267,14 +267,14 @@ class Queries(Generic[T]):
         while fresh := [id_ for id_ in await self._ids_of(principal, ask) if id_ not in seen]:
             seen.update(fresh)
             for start in range(0, len(fresh), _TOGETHER):
-                async for is_ended in self._revoke_together(fresh[start : start + _TOGETHER], except_id):
+                async for is_ended in self._revoke_together(principal, fresh[start : start + _TOGETHER], except_id):
                     ended += is_ended
                     if progress is not None:
                         progress(ended)
                 await give_way()
         return ended
 
-    async def _revoke_together(self, ids: Sequence[str], except_id: str | None) -> AsyncIterator[bool]:
+    async def _revoke_together(self, principal: str, ids: Sequence[str], except_id: str | None) -> AsyncIterator[bool]:
         """End sessions in one step, as far as the store can; yield for each but the spared one whether it was there."""
         engine = self.engine
         with engine.deadline_scope():
@@ -299,7 +299,7 @@ class Queries(Generic[T]):
                     # What has moved, or others wrote meanwhile, is looked at again.
                     ended = await (engine.end(record) if id_ in plain and end is None else engine.end_id(id_))
             for one in ended:
-                engine.events.event("deleted", one, reason="revoked")
+                engine.events.event("deleted", one, principal=principal, reason="revoked")
             yield bool(ended)
 
     def _follows(self, record: Record | None, moves: frozenset[str]) -> bool:

@@ -27,7 +27,7 @@ from sojourn.errors import (
     TooManySessionsError,
 )
 from sojourn.manager import committing, opening, takeover
-from sojourn.manager.committing import is_unchanged
+from sojourn.manager.committing import DECISIONS, is_unchanged, log_decisions
 from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.engine import Engine, Lookup
 from sojourn.manager.guarded_store import run_blocking
@@ -343,6 +343,8 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         if not self.has_begun or self._flushes or not (state is None or is_unchanged(self.engine, state)):
             return False
         self.layers -= 1
+        if DECISIONS.level and not self.layers:
+            log_decisions(state)
         return True
 
     def has_late_changes(self) -> bool:
@@ -358,37 +360,41 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
 
         Raises ResponseStartedError for a change that needs a cookie (FAILURES F20).
         """
-        state = self._state
-        if self.ending is None:
-            # Nothing has left yet: the response failed, or there never was one.
-            await self._end_quietly(engine, state)
-            await self._conclude(engine)
-            if error is None and state is not None and self.changed:
-                _log.warning("a response never started, so what its session changed was not stored")
-            if isinstance(error, SessionUnavailableError):
-                return Ending(error, accessed=True, is_logout=bool(state is not None and state.pending_deletes))
-            return NOTHING
-        if error is not None and error is self.ending.error:
-            return self.ending  # the adapter raised it through the application
-        if self._is_refused or not (error is None or _is_departure(error)):
-            self._is_refused = True
-            await self._end_quietly(engine, state)
-            return NOTHING
-        if state is None and not self._flushes:
-            return NOTHING
         try:
-            for flush in self._flushes:
-                flush()
             state = self._state
-            if state is None:
+            if self.ending is None:
+                # Nothing has left yet: the response failed, or there never was one.
+                await self._end_quietly(engine, state)
+                await self._conclude(engine)
+                if error is None and state is not None and self.changed:
+                    _log.warning("a response never started, so what its session changed was not stored")
+                if isinstance(error, SessionUnavailableError):
+                    return Ending(error, accessed=True, is_logout=bool(state is not None and state.pending_deletes))
                 return NOTHING
-            state.seen = None  # the handler has gone on since
-            await committing.commit(engine, state)
-        except ResponseStartedError:
-            raise
-        except (SessionUnavailableError, SessionGoneError) as failure:
-            _log.warning("the session changed after the response started and could not be saved: %s", failure)
-        return NOTHING
+            if error is not None and error is self.ending.error:
+                return self.ending  # the adapter raised it through the application
+            if self._is_refused or not (error is None or _is_departure(error)):
+                self._is_refused = True
+                await self._end_quietly(engine, state)
+                return NOTHING
+            if state is None and not self._flushes:
+                return NOTHING
+            try:
+                for flush in self._flushes:
+                    flush()
+                state = self._state
+                if state is None:
+                    return NOTHING
+                state.seen = None  # the handler has gone on since
+                await committing.commit(engine, state)
+            except ResponseStartedError:
+                raise
+            except (SessionUnavailableError, SessionGoneError) as failure:
+                _log.warning("the session changed after the response started and could not be saved: %s", failure)
+            return NOTHING
+        finally:
+            if DECISIONS.level and not self.layers:
+                log_decisions(self._state)
 
     async def _end(self, engine: Engine[T], state: RequestState[T]) -> None:
         """Carry out logout() and destroy() and nothing else: what a failed request still commits (FAILURES F23)."""

@@ -92,8 +92,8 @@ class RequestState(Struct, Generic[T], eq=False):
     rebind: bool = True
     """Whether the next commit binds the session to the client that sent this request (SECURITY R31)."""
     cookie: CookieChange = KEEP
-    pending_deletes: tuple[tuple[Record, str | None], ...] = ()
-    """Records that the next commit deletes, whatever else happens, and what leads to them."""
+    pending_deletes: tuple[tuple[Record, Payload | None], ...] = ()
+    """Records that the next commit deletes, whatever else happens, and what they hold."""
     accessed: bool = False
     """Whether it was used, since the response started if it has."""
     touch_wanted: bool = False
@@ -434,7 +434,7 @@ class RequestState(Struct, Generic[T], eq=False):
 
     def _end(self) -> None:
         if self.record is not None:
-            self.pending_deletes = (*self.pending_deletes, (self.record, self.record_token))
+            self.pending_deletes = (*self.pending_deletes, (self.record, self.loaded))
         self._forget()
         self.cookie = CLEAR if self.sent_token is not None or self.cookie is not KEEP else KEEP
 
