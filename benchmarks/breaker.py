@@ -15,7 +15,7 @@ from statistics import median
 from benchmarks.suite.machine import describe
 from benchmarks.suite.report import columns
 from benchmarks.suite.results import save_text
-from sojourn.resilience import CircuitBreaker
+from sojourn.breaker import CircuitBreaker
 
 TARGET = 1_000.0
 """Nanoseconds for each call (FAILURES, Circuit breaker)."""

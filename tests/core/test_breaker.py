@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from sojourn.breaker import TRANSITIONS, BreakerCause, BreakerState, CircuitBreaker, Permit
 from sojourn.errors import BreakerOpenError, ConfigurationError
-from sojourn.resilience import TRANSITIONS, BreakerCause, BreakerState, CircuitBreaker, Permit
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 

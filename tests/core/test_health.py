@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import Health, HealthState, MemoryStore, SessionManager
+from sojourn.breaker import BreakerState
 from sojourn.errors import SessionUnavailableError
-from sojourn.resilience import BreakerState
 from sojourn.stores import StoreIO
 from sojourn.testing import FakeClock, Fault, FaultyStore
 from tests.core.models import Visit, make_manager

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, MemoryStore
+from sojourn.breaker import BreakerState
 from sojourn.crypto import token_id
 from sojourn.errors import (
     BreakerOpenError,
@@ -22,7 +23,6 @@ from sojourn.errors import (
 )
 from sojourn.manager import run_blocking
 from sojourn.metrics import BREAKER_OPEN, BREAKER_STATE
-from sojourn.resilience import BreakerState
 from sojourn.stores import CURRENT_DEADLINE, Created, Deadline, Record, StoreIO, seconds_left
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver, make_record
 from tests.core.models import make_manager

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sojourn import new_secret
 from sojourn.errors import ConfigurationError, PluginConflictError
 from sojourn.settings import SESSION_PRESETS, Presets, SessionSettings
-from sojourn.settings import presets as module
+from sojourn.settings import sources as module
 from tests.core.models import make_manager
 from tests.docs.pages import blocks, page, run, section
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sojourn.breaker import SlidingCounts
 from sojourn.errors import ConfigurationError
-from sojourn.resilience import RetryBudget, RetryPolicy
-from sojourn.resilience.breaker import SlidingCounts
+from sojourn.retry import RetryBudget, RetryPolicy
 
 DRAWS = st.floats(0, 1, exclude_max=True)
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import MemoryStore, PartitionedStore, SessionManager
+from sojourn.breaker import BreakerState, CircuitBreaker, ServerBreakers
 from sojourn.errors import BreakerOpenError, SessionUnavailableError, StoreTimeoutError, StoreUnavailableError
 from sojourn.manager import run_blocking
 from sojourn.metrics import BREAKER_CLOSED, BREAKER_OPEN, BREAKER_STATE
-from sojourn.resilience import BreakerState, CircuitBreaker, ServerBreakers
 from sojourn.stores import Created, Record, Replaced, StoreIO
 from sojourn.testing import (
     FakeClock,

@@ -14,7 +14,7 @@ import pytest
 
 from sojourn import MemoryStore, SessionManager, new_secret
 from sojourn.errors import SessionConflictError, StoreUnavailableError
-from sojourn.manager.turns import MOST_THREADS
+from sojourn.manager.shielding import MOST_THREADS
 from sojourn.settings import SessionSettings
 from sojourn.stores import StoreIO
 from sojourn.testing import Fault, FaultyStore, RecordingObserver

@@ -204,7 +204,7 @@ def test_importing_sojourn_loads_nothing_heavy_and_no_plugin(everything: Environ
     assert loaded(everything, "import sojourn") == []
 
 
-@pytest.mark.parametrize("module", ["errors", "hookspecs", "plugins", "stores", "metrics", "cookies", "resilience"])
+@pytest.mark.parametrize("module", ["errors", "hookspecs", "plugins", "stores", "metrics", "cookies", "retry"])
 def test_parts_of_the_core_load_nothing_heavy_either(module: str, everything: Environment) -> None:
     assert loaded(everything, f"import sojourn.{module}") == []
 

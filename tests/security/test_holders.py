@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from sojourn import MemoryStore
 from sojourn.codec import peek_flags
-from sojourn.manager import admission
+from sojourn.manager import rotation
 from sojourn.manager.client_side import ClientSide
 from sojourn.manager.engine import Engine
 from sojourn.manager.revocations import Revocations
@@ -313,12 +313,12 @@ def end_what_was_opened(patch: Patch) -> None:
 
 def write_the_roll_unseen(patch: Patch) -> None:
     """R41: who enters writes the roll over that of somebody else."""
-    write = admission._write
+    write = rotation._write_roll
 
     async def over(engine: Engine[Any], key: str, present: Record | None, roll: Any) -> bool:
         return await write(engine, key, await engine.store.load(key, fresh=True), roll)
 
-    patch.setattr(admission, "_write", over)
+    patch.setattr(rotation, "_write_roll", over)
 
 
 def redirect_whatever_stands_there(patch: Patch) -> None:

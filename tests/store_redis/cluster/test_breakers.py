@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from sojourn import LoadOutcome, SessionManager
+from sojourn.breaker import BreakerState
 from sojourn.crypto import new_secret, token_id
 from sojourn.errors import BreakerOpenError, SojournError, StoreTimeoutError, StoreUnavailableError
 from sojourn.hookspecs import Event
 from sojourn.manager import run_blocking
 from sojourn.metrics import BREAKER_STATE
-from sojourn.resilience import BreakerState
 from sojourn.settings import SessionSettings
 from sojourn.stores import Deadline, DeadlineScope, PartitionedStore, seconds_left
 from sojourn.testing import RecordingMetrics, make_id, make_label, make_record

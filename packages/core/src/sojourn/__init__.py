@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from sojourn.errors import SojournError
     from sojourn.events import AuditFormatter, Event, Observer
     from sojourn.flash import Flash
-    from sojourn.hookspecs import hookimpl
+    from sojourn.hookspecs import Converted, ForeignSession, Reader, hookimpl
     from sojourn.manager import Health, HealthState, Page, ServerHealth, SessionInfo, SessionManager
     from sojourn.merge import Merge
     from sojourn.metrics import Metrics
-    from sojourn.readers import Converted, ForeignSession, Reader
     from sojourn.serializers import Serializer, SerializerFactory
     from sojourn.session import CookieAction, CookieChange, Decisions, LoadOutcome, Session, SessionState
     from sojourn.stores import (
@@ -65,7 +64,6 @@ _HOMES: Final = (
     "metrics",
     "flash",
     "merge",
-    "readers",
     "serializers",
     "binding",
     "crypto",

@@ -15,7 +15,10 @@ from msgspec import Struct
 from sojourn.binding import Peer
 from sojourn.errors import ConfigurationError
 from sojourn.http import (
+    ACCESSED,
+    NOTHING,
     Answer,
+    Ending,
     health,
     path_below,
     path_matches,
@@ -25,7 +28,6 @@ from sojourn.http import (
     same_origin,
 )
 from sojourn.manager import Health, HealthState, SessionManager, opening
-from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession, RequestSession
 from sojourn.session import LoadOutcome
 from sojourn.stores import AnnouncingStore, StoreIO

@@ -21,8 +21,8 @@ from itertools import count, islice
 from typing import Final, TypeAlias
 
 from sojourn import metrics as names
+from sojourn.breaker import BreakerState, CircuitBreaker, ServerBreakers
 from sojourn.metrics import Metrics, NullMetrics
-from sojourn.resilience import BreakerState, CircuitBreaker, ServerBreakers
 from sojourn.stores import AnnouncingStore, CachingStore, Clock, SizedStore
 
 OnRevoked: TypeAlias = Callable[[str], object]

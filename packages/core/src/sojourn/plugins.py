@@ -23,8 +23,8 @@ from sojourn.errors import ConfigurationError, PluginConflictError, PluginNotFou
 if TYPE_CHECKING:
     from sojourn.crypto import Cipher
     from sojourn.events import Observer
+    from sojourn.hookspecs import Reader
     from sojourn.metrics import Metrics
-    from sojourn.readers import Reader
     from sojourn.serializers import Serializer, SerializerFactory
     from sojourn.settings import SessionSettings
     from sojourn.stores import ClientSideStore, Store
@@ -236,7 +236,7 @@ class PluginLoader:
     def reader(self, name: str) -> Reader:
         """Return the reader called *name* of another library's sessions."""
         answer = self._find("reader", name)
-        from sojourn.readers import Reader
+        from sojourn.hookspecs import Reader
 
         if isinstance(answer, Reader):
             return answer

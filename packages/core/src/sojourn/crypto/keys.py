@@ -9,8 +9,9 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from hashlib import pbkdf2_hmac
+from hashlib import pbkdf2_hmac, sha256
 from itertools import pairwise
 from typing import AnyStr, Final, Self
 
@@ -298,3 +299,44 @@ def _secret_bytes(name: str, secret: str | bytes, salt: bytes | None, iterations
         )
     phrase = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
     return pbkdf2_hmac("sha256", phrase, salt or _RELAXED_SALT, iterations, KEY_BYTES)
+
+
+def framework_secrets(keys: Sequence[str | bytes], *, is_relaxed: bool, has_salt: bool) -> list[str]:
+    """Return secrets from the keys with which a framework signs, the first in use and those before it (SECURITY R47).
+
+    A random key of at least 32 bytes, as bytes, in hex or in base64url, becomes the 43 characters of that key; anything
+    else is a passphrase. Where that may not be one, relaxed presets get none and use their own. Raises
+    ``ConfigurationError`` for what is guessable, naming the setting and never the key.
+    """
+    secrets: list[str] = []
+    for place, key in enumerate(keys):
+        name = f"SECRET_KEY_FALLBACKS[{place - 1}]" if place else "SECRET_KEY"
+        raw = _random_bytes(key)
+        problem = None if is_relaxed else weakness(key if raw is None else raw) or (raw and weakness(key))
+        if problem:
+            raise ConfigurationError(f"{name} {problem}: {HOW_TO_MAKE_A_SECRET}")
+        if raw is not None:
+            secrets.append(encode_bytes(raw if len(raw) == KEY_BYTES else sha256(raw).digest()))
+        elif has_salt:
+            secrets.append(key if isinstance(key, str) else key.decode("utf-8", "surrogateescape"))
+        elif not is_relaxed:
+            raise ConfigurationError(
+                f"{name} is no random key of 32 bytes, so it counts as a passphrase, which needs SOJOURN_SALT, at least "
+                f"8 bytes, the same on every node; or {HOW_TO_MAKE_A_SECRET}"
+            )
+        elif not place:
+            return []
+    return secrets
+
+
+def _random_bytes(key: str | bytes) -> bytes | None:
+    """Return the bytes that *key* is or spells, if there are enough of them to be a key; None for a passphrase."""
+    if isinstance(key, bytes):
+        if not (key.isascii() and key.decode("ascii").isprintable()):
+            return key if len(key) >= KEY_BYTES else None
+        key = key.decode("ascii")
+    for read in (bytes.fromhex, decode_bytes):
+        with suppress(ValueError):
+            raw = read(key.strip().rstrip("="))
+            return raw if len(raw) >= KEY_BYTES else None
+    return None

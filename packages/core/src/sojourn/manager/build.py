@@ -9,22 +9,21 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sojourn import metrics as names
+from sojourn.breaker import BreakerState, CircuitBreaker, ServerBreakers
 from sojourn.codec import Codec
 from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
 from sojourn.errors import ConfigurationError
 from sojourn.events import EventDispatcher, Levels
-from sojourn.hookspecs import Observer
+from sojourn.hookspecs import Convert, Observer, Reader
 from sojourn.manager import opening
 from sojourn.manager.client_side import ClientSide
 from sojourn.manager.committing import ServerSide
 from sojourn.manager.engine import Engine, Takeover
 from sojourn.manager.guarded_store import DirectStore, GuardedStore
-from sojourn.manager.lane import Lane
 from sojourn.manager.revocations import Revocations
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginLoader, warn_about_unknown_variables
-from sojourn.readers import Convert, Reader
-from sojourn.resilience import BreakerState, CircuitBreaker, RetryBudget, ServerBreakers
+from sojourn.retry import Lane, RetryBudget
 from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
 from sojourn.session import Lifetimes, Migrate, Model, Session
 from sojourn.stores import (

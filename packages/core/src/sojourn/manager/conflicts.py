@@ -23,8 +23,7 @@ from sojourn.errors import (
 from sojourn.manager import opening
 from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
-from sojourn.manager.shielding import runs_in_a_loop
-from sojourn.manager.turns import Turn
+from sojourn.manager.shielding import Turn, runs_in_a_loop
 from sojourn.session import CookieAction, CookieChange, Payload, RequestState
 from sojourn.stores import CURRENT_DEADLINE, STUB, Record, Replaced, new_write_id
 

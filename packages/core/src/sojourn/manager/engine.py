@@ -26,11 +26,10 @@ from sojourn.errors import (
     SessionUnavailableError,
 )
 from sojourn.events import EventDispatcher
+from sojourn.hookspecs import Convert, Reader
 from sojourn.manager.guarded_store import Drive, GuardedStore
 from sojourn.manager.revocations import Revocations
-from sojourn.manager.shielding import in_a_task, in_steps
-from sojourn.manager.turns import Turns
-from sojourn.readers import Convert, Reader
+from sojourn.manager.shielding import Turns, in_a_task, in_steps
 from sojourn.session import PAYLOAD_ENCODER, Lifetimes, LoadOutcome, Model, Payload, RequestState, Session
 from sojourn.stores import (
     CURRENT_DEADLINE,

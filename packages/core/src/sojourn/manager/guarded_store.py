@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from sojourn import metrics as names
+from sojourn.breaker import Permit
 from sojourn.errors import (
     BreakerOpenError,
     ConfigurationError,
@@ -21,8 +22,7 @@ from sojourn.errors import (
     StoreUnavailableError,
 )
 from sojourn.events import EventDispatcher, Levels
-from sojourn.manager.lane import Lane
-from sojourn.resilience import Permit, RetryPolicy
+from sojourn.retry import Lane, RetryPolicy
 from sojourn.stores import (
     CURRENT_DEADLINE,
     WRITE_IDS_KEPT,

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from sojourn.breaker import BreakerState
 from sojourn.errors import SessionUnavailableError
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import GuardedStore
-from sojourn.manager.lane import Lane
 from sojourn.manager.shielding import all_at_once
-from sojourn.resilience import BreakerState
+from sojourn.retry import Lane
 from sojourn.stores import DeadlineScope, PartitionedStore, StoreIO
 
 _PROBES: Final = 512

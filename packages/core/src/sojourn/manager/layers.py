@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, Type
 
 from sojourn.binding import Peer
 from sojourn.errors import ConfigurationError
-from sojourn.manager.ending import Ending
+from sojourn.http import Ending
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
-from sojourn.manager.mapping import ExtrasMapping
 from sojourn.manager.request import OF_THE_SESSION, AsyncRequestSession, BlockingRequestSession, RequestSession
-from sojourn.session import Session
+from sojourn.session import ExtrasMapping, Session
 from sojourn.stores import StoreIO
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 from sojourn.binding import Client, Peer
 from sojourn.crypto import Cipher
 from sojourn.errors import SessionStateError, SessionUnavailableError
-from sojourn.hookspecs import Observer
+from sojourn.hookspecs import Convert, Observer, Reader
 from sojourn.manager import committing, opening
 from sojourn.manager.build import build_engine, complete
 from sojourn.manager.engine import Engine
@@ -33,7 +33,6 @@ from sojourn.manager.queries import Page, Queries, SessionInfo
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession
 from sojourn.manager.shielding import in_a_thread
 from sojourn.metrics import Metrics
-from sojourn.readers import Convert, Reader
 from sojourn.serializers import Serializer, SerializerFactory
 from sojourn.session import CookieChange, Migrate, Session, state_of
 from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, Store, StoreIO

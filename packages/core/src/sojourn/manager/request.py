@@ -26,17 +26,26 @@ from sojourn.errors import (
     SojournError,
     TooManySessionsError,
 )
+from sojourn.http import ACCESSED, NOTHING, Ending
 from sojourn.manager import committing, opening, takeover
 from sojourn.manager.committing import DECISIONS, is_unchanged, log_decisions
-from sojourn.manager.ending import ACCESSED, NOTHING, Ending
 from sojourn.manager.engine import Engine, Lookup
 from sojourn.manager.guarded_store import run_blocking
-from sojourn.manager.mapping import ExtrasMapping
 from sojourn.manager.opening import NOTHING as NOTHING_FOUND
 from sojourn.manager.opening import max_age
 from sojourn.manager.shielding import is_cancellation
 from sojourn.manager.takeover import Claim
-from sojourn.session import KEEP, CookieAction, CookieChange, LoadOutcome, RequestState, Session, SessionState, state_of
+from sojourn.session import (
+    KEEP,
+    CookieAction,
+    CookieChange,
+    ExtrasMapping,
+    LoadOutcome,
+    RequestState,
+    Session,
+    SessionState,
+    state_of,
+)
 from sojourn.stores import Deadline, DeadlineScope
 
 T = TypeVar("T")

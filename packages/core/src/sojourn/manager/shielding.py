@@ -1,18 +1,30 @@
-"""What needs asyncio: work that outlives the cancellation of its task, waiting for a turn, stores in worker threads.
+"""Tasks and threads: work that outlives the cancellation of its task, stores in worker threads, taking turns.
 
 A commit is never left half-way because the client disconnects (FAILURES F17); the time-outs of the store bound the wait.
-asyncio is imported inside the functions, so that WSGI applications never load it.
+Commits of one process that write one session take turns, each with what the one before it has stored, so it needs neither
+a load nor a conflict (FAILURES F29); readers never wait. asyncio is imported inside the functions, so that WSGI
+applications never load it.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import types
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, Protocol, TypeVar
+from weakref import WeakSet
 
+from sojourn.errors import StoreUnavailableError
 from sojourn.manager.guarded_store import run_blocking
 
 R = TypeVar("R")
+
+MOST_TASKS: Final = 32
+"""How many tasks wait for their turn at one session; a further one is told to come back."""
+MOST_THREADS: Final = 16
+"""The same for threads, of which a visitor must not hold all."""
 
 
 @types.coroutine
@@ -90,6 +102,64 @@ async def all_at_once(works: Sequence[Coroutine[Any, Any, R]]) -> list[R]:
     return await asyncio.gather(*works)
 
 
+def is_cancellation(error: BaseException) -> bool:
+    """Tell whether *error* cancels a task."""
+    from asyncio import CancelledError
+
+    return isinstance(error, CancelledError)
+
+
+async def give_way() -> None:
+    """Let the other tasks of an event loop have a turn; elsewhere do nothing."""
+    if runs_in_a_loop():
+        await _one_turn()
+
+
+@types.coroutine
+def _one_turn() -> Generator[None, None, None]:
+    yield
+
+
+def runs_in_a_loop() -> bool:
+    """Tell whether this thread drives an event loop, which must not block."""
+    from sys import modules
+
+    asyncio: Any = modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - the public one raises
+
+
+class Turn(Protocol):
+    """One who waits; *written* is what the one before it has stored, None if that failed."""
+
+    is_given: bool
+    written: Any
+
+    def give(self) -> None:
+        """Wake it, from any thread."""
+        ...
+
+    async def wait(self, seconds: float) -> None:
+        """Return when it was given, or after so many seconds."""
+        ...
+
+
+class ThreadTurn:
+    """The turn of a thread, which blocks."""
+
+    def __init__(self) -> None:
+        self.is_given = False
+        self.written: Any = None
+        self._woken = threading.Event()
+
+    def give(self) -> None:
+        """Wake the thread."""
+        self._woken.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the turn was given, or after so many seconds; never suspends."""
+        self._woken.wait(seconds)
+
+
 class TaskTurn:
     """The turn of a task, which waits in its event loop."""
 
@@ -116,27 +186,44 @@ class TaskTurn:
         await asyncio.wait({self._woken}, timeout=seconds)
 
 
-def is_cancellation(error: BaseException) -> bool:
-    """Tell whether *error* cancels a task."""
-    from asyncio import CancelledError
+class Turns:
+    """Who writes which session in this process. *lock* guards *lines*; nothing waits or calls out while it is held."""
 
-    return isinstance(error, CancelledError)
+    def __init__(self) -> None:
+        self.lines: dict[str, deque[Turn]] = {}
+        """By the id of a session that is being written: who waits for it."""
+        self.start_over()
+        _everybody.add(self)
+
+    def start_over(self) -> None:
+        """Forget everybody: who writes in the parent of a process does not write here (FAILURES F21)."""
+        self.lock = threading.Lock()
+        self.lines.clear()
+
+    def stand(self, id: str, line: deque[Turn], *, blocks: bool) -> Turn:
+        """Stand at the end of a *line*, under the lock. Raise StoreUnavailableError when it is too long."""
+        if len(line) >= (MOST_THREADS if blocks else MOST_TASKS):
+            raise StoreUnavailableError(
+                f"{len(line)} requests wait to write the session {id}; try again later", retry_after=1.0, kind="crowded"
+            )
+        turn: Turn = ThreadTurn() if blocks else TaskTurn()
+        line.append(turn)
+        return turn
+
+    def pass_on(self, line: deque[Turn], written: Any) -> None:
+        """Give the turn to the next in *line*; under the lock."""
+        turn = line.popleft()
+        turn.is_given, turn.written = True, written
+        turn.give()
 
 
-async def give_way() -> None:
-    """Let the other tasks of an event loop have a turn; elsewhere do nothing."""
-    if runs_in_a_loop():
-        await _one_turn()
+_everybody: Final[WeakSet[Turns]] = WeakSet()
 
 
-@types.coroutine
-def _one_turn() -> Generator[None, None, None]:
-    yield
+def _start_over_in_a_child() -> None:
+    for turns in list(_everybody):
+        turns.start_over()
 
 
-def runs_in_a_loop() -> bool:
-    """Tell whether this thread drives an event loop, which must not block."""
-    from sys import modules
-
-    asyncio: Any = modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - the public one raises
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_in_a_child)

@@ -1,19 +1,20 @@
 """The session a handler holds, and the pure state behind it."""
 
-from sojourn.session.lifetimes import CLOCK_TOLERANCE, Lifetimes
 from sojourn.session.model import Migrate, Model
 from sojourn.session.payload import (
+    CLOCK_TOLERANCE,
     EMPTY,
     PAYLOAD_DECODER,
     PAYLOAD_ENCODER,
     UNREADABLE,
+    Lifetimes,
     Moment,
     Payload,
     decode_payload,
     encode_payload,
     unpack_map,
 )
-from sojourn.session.session import Decisions, Session, state_of
+from sojourn.session.session import Decisions, ExtrasMapping, Session, state_of
 from sojourn.session.state import (
     UNSET,
     RequestState,
@@ -43,6 +44,7 @@ __all__ = [
     "CookieAction",
     "CookieChange",
     "Decisions",
+    "ExtrasMapping",
     "Lifetimes",
     "LoadOutcome",
     "Migrate",

@@ -22,9 +22,8 @@ from sojourn.crypto import new_token, token_id
 from sojourn.errors import ResponseStartedError, SerializationError, SessionUnavailableError
 from sojourn.flash import Flash, json_copy
 from sojourn.merge import merge_messages, merge_values
-from sojourn.session.lifetimes import Lifetimes, require_choice
 from sojourn.session.model import Model
-from sojourn.session.payload import CSRF_BYTES, EMPTY, Payload, pack_map, unpack_map
+from sojourn.session.payload import CSRF_BYTES, EMPTY, Lifetimes, Payload, pack_map, require_choice, unpack_map
 from sojourn.session.transitions import CLEAR, KEEP, CookieChange, LoadOutcome, Move, SessionState, after
 from sojourn.stores import Clock, Deadline, Record
 

@@ -5,9 +5,17 @@ Only this package imports pydantic-settings, which takes over 100 ms: import it 
 
 from __future__ import annotations
 
-from sojourn.settings.presets import RELAXED_PRESETS, SESSION_PRESETS, PresetName
 from sojourn.settings.session import PluginSettings, SessionSettings
-from sojourn.settings.sources import LayeredSettings, Origin, Presets, Surroundings, write_value
+from sojourn.settings.sources import (
+    RELAXED_PRESETS,
+    SESSION_PRESETS,
+    LayeredSettings,
+    Origin,
+    PresetName,
+    Presets,
+    Surroundings,
+    write_value,
+)
 from sojourn.settings.types import (
     Choice,
     Duration,

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
@@ -19,15 +19,18 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from sojourn.errors import ConfigurationError
-from sojourn.settings.presets import RELAXED_PRESETS, SESSION_PRESETS, PresetName, resolve_preset
 from sojourn.settings.sources import (
     ENV_FILE,
     ORIGINS,
+    RELAXED_PRESETS,
+    SESSION_PRESETS,
     LayeredSettings,
+    PresetName,
     Presets,
     Surroundings,
     choose,
     refuse_unknown_names,
+    resolve_preset,
 )
 from sojourn.settings.types import (
     Choice,
@@ -51,16 +54,15 @@ from sojourn.settings.types import (
 
 if TYPE_CHECKING:
     from sojourn.binding import Binding, TrustedProxies
+    from sojourn.breaker import BreakerState, CircuitBreaker
     from sojourn.cookies import CookiePolicy
     from sojourn.crypto import KeyRing
-    from sojourn.resilience import BreakerState, CircuitBreaker, RetryPolicy
+    from sojourn.retry import RetryPolicy
 
-AAL2_IDLE: Final = timedelta(hours=1)
-AAL2_ABSOLUTE: Final = timedelta(hours=24)
-AAL3_IDLE: Final = timedelta(minutes=15)
-AAL3_ABSOLUTE: Final = timedelta(hours=12)
-AAL1_LONGEST: Final = timedelta(days=30)
-"""The limits of NIST SP 800-63B-4 that SECURITY R11 refers to."""
+# Idle and absolute timeout of the levels of NIST SP 800-63B-4 that SECURITY R11 refers to.
+_AAL1: Final = (timedelta(days=30), timedelta(days=30))
+_AAL2: Final = (timedelta(hours=1), timedelta(hours=24))
+_AAL3: Final = (timedelta(minutes=15), timedelta(hours=12))
 
 _log = logging.getLogger("sojourn.settings")
 
@@ -105,7 +107,6 @@ class SessionSettings(LayeredSettings):
     revocation_store: OptionalName = Field(
         None, description="A second store in which a client-side store looks up what was revoked"
     )
-
     single_process: bool = Field(
         False, description="No other process serves these sessions, so a revocation index in memory is whole"
     )
@@ -119,7 +120,6 @@ class SessionSettings(LayeredSettings):
         None, description="A directory with one file a setting, named like its variable; `/run/secrets` when it exists"
     )
     encrypt: Choice = Field(None, description="Seal the data; `auto`: every store but `memory` does")
-
     accept_unsealed_until: OptionalMoment = Field(
         None, description="Until then records that are not sealed are opened, and sealed: `2027-01-31T12:00:00Z`"
     )
@@ -192,7 +192,6 @@ class SessionSettings(LayeredSettings):
         (), description="Networks of proxies whose forwarding headers are believed; `unix`: a proxy on a unix socket"
     )
     allowed_origins: Origins = Field((), description="Other origins that may open WebSockets: `https://app.example`")
-
     allow_missing_origin: bool = Field(
         False, description="Let WebSockets with the cookie but without Origin in: native clients; relaxed presets do"
     )
@@ -214,7 +213,7 @@ class SessionSettings(LayeredSettings):
         description="The name of this process in events, in the log of sessions and in CLIENT LIST; unset: a random one in events",
     )
 
-    _made: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _made: dict[str, KeyRing] = PrivateAttr(default_factory=dict)
     _base: PresetName = PrivateAttr("production")
 
     def __init__(
@@ -235,8 +234,7 @@ class SessionSettings(LayeredSettings):
             choices = [*dict.fromkeys((*SESSION_PRESETS, *known))]
             raise ConfigurationError(choose(type(self), "preset", self.origin_of("preset"), self.preset, choices))
         self._base = found.base
-        problems = list(problems_of(self))
-        if problems:
+        if problems := list(problems_of(self)):
             raise ConfigurationError("\n  ".join(problems))
         self.cookie_policy()
         for text in warnings_of(self):
@@ -264,12 +262,12 @@ class SessionSettings(LayeredSettings):
         has the framework's default. *secret_key* is the secret where none is set, and *fallbacks* open beside it, if
         they are strong (SECURITY R47); a passphrase needs ``SOJOURN_SALT``. Raises ``ConfigurationError``.
         """
-        from sojourn.settings.secrets import of_framework
+        from sojourn.crypto.keys import framework_secrets
 
         settings = cls(_variables=variables, _framework=own)
         if not secret_key or settings._secrets():
             return settings
-        secrets = of_framework(
+        secrets = framework_secrets(
             [secret_key, *fallbacks], is_relaxed=settings.is_relaxed, has_salt=settings.salt is not None
         )
         if not secrets:
@@ -314,27 +312,39 @@ class SessionSettings(LayeredSettings):
         return replace(self._surroundings, secrets_dir=self.secrets_dir, preset=self.base_preset, framework={})
 
     def key_ring(self) -> KeyRing:
-        """Return the key ring, built once; raises ``ConfigurationError`` without a good secret (SECURITY R30)."""
-        from sojourn.settings.secrets import build_key_ring
+        """Return the key ring, built once, since that stretches passphrases (SECURITY R28).
 
-        if "key_ring" not in self._made:
-            ring = build_key_ring(
-                self.base_preset,
-                self._secrets(),
-                retired=[secret.get_secret_value() for secret in self.retired_secrets],
-                salt=self.salt.get_secret_value() if self.salt else None,
+        Without a secret ``testing`` gets a ring with a random key, ``development`` the secret that it keeps in a file, and
+        every other preset ``ConfigurationError`` (SECURITY R30).
+        """
+        from sojourn.crypto import HOW_TO_MAKE_A_SECRET, KeyRing
+
+        if "ring" in self._made:
+            return self._made["ring"]
+        secrets = self._secrets()
+        if not secrets and self.base_preset == "development":
+            from sojourn.settings.development import DIRECTORY, development_secret
+
+            secrets = [development_secret(DIRECTORY)]
+        if not secrets and self.base_preset == "testing":
+            ring = KeyRing.ephemeral()
+        elif not secrets:
+            raise ConfigurationError(
+                f"the {self.base_preset} preset needs a secret and none is set: {HOW_TO_MAKE_A_SECRET}, the same on every "
+                "node. For work on your own machine set SOJOURN_PRESET=development"
             )
-            self._made.setdefault("key_ring", ring)
-        return cast("KeyRing", self._made["key_ring"])
+        else:
+            retired = [secret.get_secret_value() for secret in self.retired_secrets]
+            salt = self.salt.get_secret_value() if self.salt else None
+            ring = KeyRing(secrets, retired=retired, salt=salt, allow_weak=self.is_relaxed)
+        return self._made.setdefault("ring", ring)
 
     def _secrets(self) -> list[str]:
         """Return the secrets, the first encrypting; of SOJOURN_SECRET and SOJOURN_SECRETS the one from the earlier source."""
         several = [secret.get_secret_value() for secret in self.secrets]
-        if self.secret is None:
-            return several
-        one = [self.secret.get_secret_value()]
-        if not several:
-            return one
+        one = [self.secret.get_secret_value()] if self.secret is not None else []
+        if not one or not several:
+            return one or several
         first, second = self.origin_of("secret"), self.origin_of("secrets")
         if first == second:
             raise ConfigurationError(
@@ -346,16 +356,8 @@ class SessionSettings(LayeredSettings):
         """Return how the cookie is written (SECURITY R18, R19)."""
         from sojourn.cookies import CookiePolicy
 
-        return CookiePolicy(
-            name=self.cookie_name,
-            path=self.cookie_path,
-            domain=self.cookie_domain,
-            secure=self.cookie_secure,
-            http_only=self.cookie_http_only,
-            same_site=self.cookie_same_site,
-            partitioned=self.cookie_partitioned,
-            persistent=self.cookie_persistent,
-        )
+        names = [each.name for each in fields(CookiePolicy) if each.init]
+        return CookiePolicy(**{name: getattr(self, f"cookie_{name}") for name in names})
 
     def make_breaker(
         self,
@@ -364,7 +366,7 @@ class SessionSettings(LayeredSettings):
         random: Callable[[], float] = random.random,
     ) -> CircuitBreaker | None:
         """Return a new circuit breaker, or None when it is off."""
-        from sojourn.resilience import CircuitBreaker
+        from sojourn.breaker import CircuitBreaker
 
         if not self.breaker:
             return None
@@ -382,7 +384,7 @@ class SessionSettings(LayeredSettings):
 
     def make_retry_policy(self) -> RetryPolicy:
         """Return when a call is tried again; with ``retry_attempts`` 0 it never is."""
-        from sojourn.resilience import RetryPolicy
+        from sojourn.retry import RetryPolicy
 
         return RetryPolicy(
             attempts=self.retry_attempts,
@@ -412,13 +414,8 @@ class SessionSettings(LayeredSettings):
         """Return what of the client is compared (SECURITY R31)."""
         from sojourn.binding import Binding
 
-        return Binding(
-            policy=self.binding,
-            ip=self.binding_ip,
-            user_agent=self.binding_user_agent,
-            ipv4_prefix=self.binding_ipv4_prefix,
-            ipv6_prefix=self.binding_ipv6_prefix,
-        )
+        names = [each.name for each in fields(Binding) if each.name != "policy"]
+        return Binding(policy=self.binding, **{name: getattr(self, f"binding_{name}") for name in names})
 
     def make_trusted_proxies(self) -> TrustedProxies:
         """Return the proxies whose forwarding headers are believed (SECURITY R31)."""
@@ -455,8 +452,6 @@ class PluginSettings(LayeredSettings):
 
 def problems_of(settings: SessionSettings) -> Iterator[str]:
     """Yield what makes the settings unusable (SECURITY R11, R18, R19); each text names its variable."""
-    if not settings.cookie_http_only:
-        yield "SOJOURN_COOKIE_HTTP_ONLY cannot be turned off; scripts never need the session's cookie (SECURITY R18)"
     if not settings.cookie_secure and not settings.is_relaxed:
         yield (
             f"SOJOURN_COOKIE_SECURE cannot be turned off in {_named(settings)}; serve https, or set "
@@ -470,19 +465,19 @@ def problems_of(settings: SessionSettings) -> Iterator[str]:
     if settings.base_preset == "high_security":
         yield from _looser_than_high_security(settings)
     elif not settings.is_relaxed:
-        yield from _too_long(settings, AAL1_LONGEST, AAL1_LONGEST)
+        yield from _too_long(settings, *_AAL1)
 
 
 def warnings_of(settings: SessionSettings) -> Iterator[str]:
     """Yield what is allowed but looser than NIST AAL2 (SECURITY R11)."""
     if settings.is_relaxed:
         return
-    for text in _too_long(settings, AAL2_IDLE, AAL2_ABSOLUTE):
+    for text in _too_long(settings, *_AAL2):
         yield f"{text} (NIST AAL2); fine for sessions of little worth"
 
 
 def _looser_than_high_security(settings: SessionSettings) -> Iterator[str]:
-    yield from _too_long(settings, AAL3_IDLE, AAL3_ABSOLUTE)
+    yield from _too_long(settings, *_AAL3)
     preset = _named(settings)
     if settings.binding != "reject":
         yield f"SOJOURN_BINDING must be reject in {preset}"
@@ -519,6 +514,5 @@ def _too_long(settings: SessionSettings, idle: timedelta, absolute: timedelta) -
         ("SOJOURN_ABSOLUTE_TIMEOUT", settings.absolute_timeout, absolute),
     ):
         if value > limit:
-            yield (
-                f"{variable} is {write_duration(value)}, longer than the {write_duration(limit)} of {_named(settings)}"
-            )
+            longest = write_duration(limit)
+            yield f"{variable} is {write_duration(value)}, longer than the {longest} of {_named(settings)}"
