@@ -32,6 +32,7 @@ PARTS: dict[str, Part] = {
     "size-memory": lambda redis, _random: requests.payload_size("memory", redis),
     "size-redis": lambda redis, _random: requests.payload_size("redis", redis),
     "in-flight": lambda redis, _random: requests.in_flight(redis),
+    "writers": lambda redis, _random: requests.writers(redis),
     "bytes-memory": lambda _redis, _random: weight.in_memory(),
     "bytes-redis": lambda redis, _random: weight.in_redis(redis),
 }

@@ -9,8 +9,9 @@ import asyncio
 import gc
 import random
 import time
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 from benchmarks.scaling.section import Section
 from benchmarks.suite.answers import application
@@ -19,6 +20,7 @@ from benchmarks.suite.contenders import floors, ours, starlette_peers
 from benchmarks.suite.contract import Pair, Place
 from benchmarks.suite.payload import Witness
 from benchmarks.suite.server import Running
+from sojourn import Merge, SessionManager
 from sojourn.asgi import SessionMiddleware
 
 BYTES = (256, 1_024, 4_096, 16_384, 65_536, 262_144)
@@ -26,6 +28,8 @@ IN_FLIGHT = (1, 4, 16, 64, 256)
 REQUESTS = 512
 ROUNDS = 7
 MOST_IN_FLIGHT = 1.0
+WRITERS = 20
+MOST_AMONG_WRITERS = 1.3
 TOLERANCE = 1.05
 """What two runs of the same differ by; `no more than one` means within this."""
 
@@ -173,4 +177,55 @@ async def _together(client: AsgiClient, path: str, cookies: list[str], number: i
     await asyncio.gather(
         *(client.ask(path, Jar(), REQUESTS // number, cookie=cookie, keep=False) for cookie in cookies[:number])
     )
-    return (time.process_time() - started) / REQUESTS
+    return (time.process_time() - started) / (REQUESTS // number * number)
+
+
+def writers(redis: Running) -> Section:
+    """Return what a write of one session costs among twenty at the same time, and alone (FAILURES F29)."""
+    return asyncio.run(_writers(Place(redis.url)))
+
+
+@dataclass
+class _Counted:
+    """A model of which every write can be merged."""
+
+    visits: Annotated[int, Merge.counter] = 0
+
+
+async def _writers(place: Place) -> Section:
+    section = Section(
+        f"us of CPU of a whole request that writes, in one process: alone, and with {WRITERS} writers of its session",
+        [["store", "alone", f"among {WRITERS}"]],
+    )
+    for store in ("memory", "redis", "clustered-redis"):
+        sessions = ours.manager(store, place, model=_Counted)
+        client, jar = AsgiClient(_counter(sessions)), Jar()
+        await client.ask("/login", jar, 1, cookie="", keep=False)
+        turns = [
+            (
+                await _together(client, "/write", [jar.cookie], 1),
+                await _together(client, "/write", [jar.cookie] * WRITERS, WRITERS),
+            )
+            for _ in range(ROUNDS)
+        ]
+        kept = (await sessions.open(jar.cookie.partition("=")[2], fresh=True)).data.visits
+        wanted = ROUNDS * (REQUESTS + REQUESTS // WRITERS * WRITERS)
+        if kept != wanted:
+            raise AssertionError(f"{kept} writes were kept in place of {wanted}")
+        await sessions.aclose()
+        alone, among = (median(turn[number] for turn in turns) for number in (0, 1))
+        section.rows.append([store, f"{alone * 1e6:.0f}", f"{among * 1e6:.0f}"])
+        times = median(many / one for one, many in turns)
+        section.expect(f"{store}: among {WRITERS}, of alone", times, MOST_AMONG_WRITERS)
+    return section
+
+
+def _counter(sessions: SessionManager[_Counted]) -> SessionMiddleware:
+    async def act(path: str, scope: Any) -> None:
+        session = sessions.of(scope)
+        if path == "/login":
+            session.login("184467")
+        else:
+            session.data.visits += 1
+
+    return SessionMiddleware(application(act), sessions)

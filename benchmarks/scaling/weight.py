@@ -63,11 +63,12 @@ async def _in_redis(redis: Running) -> Section:
     rows = [["redis", "bytes of the key", "bytes of the server", "data as JSON"]]
     number = 5_000
     place = Place(redis.url)
-    for label, settings in (
+    kinds: tuple[tuple[str, dict[str, Any]], ...] = (
         ("sojourn, sealed", {}),
         ("sojourn, sealed, anonymous", {}),
         ("sojourn, open", {"encrypt": False}),
-    ):
+    )
+    for label, settings in kinds:
         redis.server.flush()
         sessions: Any = ours.manager("redis", place, **settings)
         before = _used(redis)

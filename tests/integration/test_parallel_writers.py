@@ -138,6 +138,29 @@ async def begun(node: SessionManager[Any]) -> Any:
     return session
 
 
+def test_f29_a_turn_is_handed_on_inside_a_loop_without_waking_it_from_outside() -> None:
+    async def main() -> None:
+        node, _, gate = gated(RecordingObserver(), request_deadline="60s")
+        token = (await node.commit(await begun(node))).token
+        sessions = [await node.open(token) for _ in range(WRITERS)]
+        for each in sessions:
+            each.data.count += 1
+        loop: Any = asyncio.get_running_loop()
+        woken: list[Any] = []
+        loop.call_soon_threadsafe = lambda *call: woken.append(call)  # as a thread does it: a write to a socket
+        try:
+            commits = [asyncio.create_task(node.commit(each)) for each in sessions]
+            await asyncio.sleep(0)
+            gate.set()
+            await asyncio.gather(*commits)
+        finally:
+            del loop.call_soon_threadsafe
+        assert woken == []
+        assert (await node.open(token)).data.count == WRITERS
+
+    asyncio.run(main())
+
+
 def test_f29_who_waits_too_long_is_told_of_a_conflict_and_holds_nobody_up() -> None:
     async def main() -> None:
         observer = RecordingObserver()

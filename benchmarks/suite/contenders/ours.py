@@ -35,13 +35,13 @@ def build(variant: str, place: Place, witness: Witness) -> Pair:
     return Pair(asgi, application(None), sessions.aclose, cache)
 
 
-def manager(store: str, place: Place, **settings: Any) -> SessionManager[Account]:
+def manager(store: str, place: Place, *, model: type[Any] = Account, **settings: Any) -> SessionManager[Any]:
     """Return a manager as an application builds it, from the store's name and the production preset."""
     os.environ["SOJOURN_REDIS_URL"] = place.redis_url
     os.environ["SOJOURN_REDIS_TIMEOUT"], os.environ["SOJOURN_REQUEST_DEADLINE"] = PATIENCE, DEADLINE
     os.environ["SOJOURN_BREAKER_PROBE_DEADLINE"] = PROBE
     return SessionManager.from_settings(
-        Account, SessionSettings(**{"preset": "production", "store": store, "secrets": [SECRET], **settings})
+        model, SessionSettings(**{"preset": "production", "store": store, "secrets": [SECRET], **settings})
     )
 
 

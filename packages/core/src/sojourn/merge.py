@@ -23,6 +23,7 @@ import msgspec
 from sojourn.errors import ConfigurationError
 
 T = TypeVar("T")
+_PLAIN: Final = frozenset({str, int, bool, bytes, type(None)})
 
 Rule = Callable[[Any, Any, Any], Any]
 """Given the value as loaded, ours and theirs, all of one field, return the merged value."""
@@ -243,6 +244,8 @@ def field_types(model: type[Any]) -> dict[str, Any]:
 
 def is_same(one: Any, other: Any) -> bool:
     """Return whether two values are equal: models by every field whatever their ``==`` says, and NaN equals NaN."""
+    if type(one) is type(other) and type(one) in _PLAIN:  # most are, and none of the questions below is cheap
+        return bool(one == other)
     if _is_dict(one) and _is_dict(other):
         return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
     if _is_list(one) and _is_list(other):

@@ -8,7 +8,7 @@ its record may not be stored yet (docs/decisions/0012).
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -51,7 +51,8 @@ class Keyspace:
         """Return the ids of the live records with that label, and remove members without such a record from the index."""
         found: dict[str, None] = {}
         async for batch in self._member_batches(self._keys.index_key(label)):
-            right = {record.id for record in await self._summaries(batch) if record.index_label == label}
+            records = await self._summaries(batch, map(self._keys.session_key, batch))
+            right = {record.id for record in records if record.index_label == label}
             found.update((id, None) for id in batch if id in right)
             await self.leave_index(label, [id for id in batch if id not in right])
         return list(found)
@@ -100,17 +101,18 @@ class Keyspace:
 
     async def _live_records(self) -> AsyncIterator[Record]:
         """Yield every live record once, with the beginning of its payload alone."""
-        async for ids in self.id_batches():
-            for record in await self._summaries(ids):
+        async for found in self.key_batches():
+            for record in await self._summaries(found, found.values()):
                 yield record
 
-    async def id_batches(self) -> AsyncIterator[list[str]]:
-        """Yield the id of every record, whether live or not, once."""
+    async def key_batches(self) -> AsyncIterator[dict[str, bytes]]:
+        """Yield every record, whether live or not, once: its id and its key."""
         seen: set[str] = set()
+        id_of = self._keys.id_of
         async for keys in self._key_batches(self._keys.patterns()[0]):
-            ids = {id for id in map(self._keys.id_of, keys) if id is not None} - seen
-            seen |= ids
-            yield list(ids)
+            found = {id: key for key in keys if (id := id_of(key)) is not None and id not in seen}
+            seen.update(found)
+            yield found
 
     async def clear(self) -> None:
         """Delete every key of the namespace."""
@@ -129,11 +131,9 @@ class Keyspace:
         if self._channel is not None and ids:
             await self._transport.execute_many([("PUBLISH", self._channel, pack_name(id) + b":DEAD") for id in ids])
 
-    async def _summaries(self, ids: Sequence[str]) -> list[Record]:
+    async def _summaries(self, ids: Iterable[str], keys: Iterable[bytes]) -> list[Record]:
         """Return those of the records that are live, with the first bytes of their payloads."""
-        values = await self._transport.execute_many(
-            [("GETRANGE", self._keys.session_key(id), 0, SUMMARY_BYTES - 1) for id in ids]
-        )
+        values = await self._transport.execute_many([("GETRANGE", key, 0, SUMMARY_BYTES - 1) for key in keys])
         now = self._clock.time()
         found = ((id, value) for id, value in zip(ids, values, strict=True) if not isinstance(value, WrongTypeError))
         records = (unpack(id, value) for id, value in found)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias, cast
@@ -171,19 +171,23 @@ class RedisStore:
 
     async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
         """Return the live record of each of *ids*, or None, over a connection on which nobody waits."""
-        commands = [("GETRANGE", self._keys.session_key(id), 0, MOST_SHARED - 1) for id in ids]
-        values = await self._execute_apart(commands)
+        return await self._load_keys(ids, map(self._keys.session_key, ids))
+
+    async def _load_keys(self, ids: Sequence[str], keys: Iterable[bytes]) -> list[Record | None]:
+        values = await self._execute_apart([("GETRANGE", key, 0, MOST_SHARED - 1) for key in keys])
         now = self._clock.time()
         records: list[Record | None] = []
         for id, value in zip(ids, values, strict=True):
+            record: Record | None = None
             if isinstance(value, WrongTypeError):
-                records.append(damaged(id))
+                record = damaged(id)
             elif len(value) == MOST_SHARED:
-                found = await self.load(id)
-                records.append(None if found is None or found.is_expired(now) else found)
-            else:
-                found = unpack(id, value) if value else None
-                records.append(None if found is None or found.is_expired(now) else found)
+                record = await self.load(id)
+            elif value:
+                record = unpack(id, value)
+            if record is not None and (now >= record.idle_deadline or now >= record.absolute_deadline):
+                record = None
+            records.append(record)
         return records
 
     async def create(self, record: Record, *, write_id: bytes, on_written: OnWritten | None = None) -> Created:
@@ -310,9 +314,11 @@ class RedisStore:
 
     async def scan_records(self) -> AsyncIterator[Record]:
         """Yield every live record once."""
-        async for ids in self._keyspace.id_batches():
+        async for found in self._keyspace.key_batches():
+            ids, keys = list(found), list(found.values())
             for start in range(0, len(ids), _READ_TOGETHER):
-                for record in await self.load_many(ids[start : start + _READ_TOGETHER]):
+                end = start + _READ_TOGETHER
+                for record in await self._load_keys(ids[start:end], keys[start:end]):
                     if record is not None:
                         yield record
 

@@ -40,8 +40,9 @@ from sojourn.stores import STUB, Deadline, DeadlineScope, Record
 
 T = TypeVar("T")
 
-# A name of its own: before Python 3.12 to look up a member of an enum costs ten times as much.
+# Names of their own: before Python 3.12 to look up a member of an enum costs ten times as much.
 LOADED: Final = LoadOutcome.LOADED
+STORED: Final = SessionState.LOADED
 _UNKNOWN: Final = LoadOutcome.UNKNOWN
 _REDIRECTS: Final = frozenset(bytes((flags,)) for flags in range(256) if flags & STUB)
 """The third byte of an envelope, its flags, where a renewal left a redirect or a rotation a trail."""
@@ -49,7 +50,6 @@ _decode_payload: Final = PAYLOAD_DECODER.decode
 MOST_TOKENS: Final = 2
 """How many cookies of our name are looked up (SECURITY R22)."""
 _MOST_RENEWALS: Final = 4
-_STORED: Final = SessionState.LOADED
 _new_session: Final = Session.__new__
 _match_value: Final = re.compile(rf"{TOKEN_PATTERN}(?=;|\Z)").match
 
@@ -270,7 +270,7 @@ def open_session(engine: Engine[T], lookup: Lookup, peer: PeerOf = None) -> Sess
             return _without_record(engine, LoadOutcome.BINDING, lookup, peer, is_reported=True)
     token, sent = lookup.token, lookup.sent_token
     state = RequestState(
-        engine, LOADED, sent, peer, payload, payload, data, _STORED, token, record.id, record, token, payload, False
+        engine, LOADED, sent, peer, payload, payload, data, STORED, token, record.id, record, token, payload, False
     )
     if is_outdated:
         state.is_outdated = True

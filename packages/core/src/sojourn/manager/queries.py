@@ -24,7 +24,7 @@ from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.manager.revocations import Revocations
 from sojourn.manager.shielding import give_way
 from sojourn.metrics import ACTIVE_COUNT
-from sojourn.session import LoadOutcome, Move, Payload, RequestState, Session, SessionState
+from sojourn.session import Move, Payload, RequestState, Session
 from sojourn.stores import (
     MOVED,
     STUB,
@@ -337,21 +337,25 @@ class Queries(Generic[T]):
 
     async def each_session(self) -> AsyncIterator[Session[T]]:
         """Yield every readable session; what cannot be read is left out and left alone."""
-        async for record in self._in_turns(self._records(self._scannable("each_session"))):
+        passed = 0
+        # One loop and few calls: it goes over every record there is.
+        async for record in self.engine.store.scanned(self._records(self._scannable("each_session"))):
             state = self._state(record)
             if state is not None:
                 yield Session(state)
+            passed += 1
+            if passed % _TOGETHER == 0:
+                await give_way()
 
-    async def _records(self, store: ScannableStore) -> AsyncIterator[Record]:
-        guarded = self.engine.store
+    def _records(self, store: ScannableStore) -> AsyncIterator[Record]:
         if isinstance(store, BatchingStore):
-            async for record in guarded.scanned(store.scan_records()):
-                yield record
-            return
+            return store.scan_records()
         # Each record is loaded here in any case, so a store that cannot tell sessions from trails is not asked before.
-        ids = store.scan_sessions() if isinstance(store, SessionScanningStore) else store.scan()
-        async for id_ in guarded.scanned(ids):
-            found = await guarded.load_live(id_)
+        return self._loaded(store.scan_sessions() if isinstance(store, SessionScanningStore) else store.scan())
+
+    async def _loaded(self, ids: AsyncIterator[str]) -> AsyncIterator[Record]:
+        async for id_ in ids:
+            found = await self.engine.store.load_live(id_)
             if found is not None:
                 yield found
 
@@ -460,16 +464,28 @@ class Queries(Generic[T]):
     def _state(self, record: Record) -> _Administered[T] | None:
         """Return the state of a session that no request holds; None for a trail, damage and what has expired."""
         engine = self.engine
-        payload, now = self._payload(record), engine.clock.time()
-        if payload is None or now >= record.deadline:
+        now = engine.clock.time()
+        if now >= record.idle_deadline or now >= record.absolute_deadline:
             return None
         try:
+            payload = opening.read(engine, record)
             data = engine.model.load(payload)
-        except SerializationError:
+        except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
             return None
-        loaded, stored = LoadOutcome.LOADED, SessionState.LOADED
         return _Administered(
-            engine, loaded, None, None, payload, payload, data, stored, None, record.id, record, None, payload
+            engine,
+            opening.LOADED,
+            None,
+            None,
+            payload,
+            payload,
+            data,
+            opening.STORED,
+            None,
+            record.id,
+            record,
+            None,
+            payload,
         )
 
     def _scannable(self, what: str) -> ScannableStore:

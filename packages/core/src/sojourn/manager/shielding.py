@@ -173,7 +173,12 @@ class TaskTurn:
 
     def give(self) -> None:
         """Wake the task, from any thread."""
-        self._loop.call_soon_threadsafe(self._wake)
+        import asyncio
+
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - the public one raises
+            self._wake()  # at once: to wake a loop from elsewhere costs it two calls of the system
+        else:
+            self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         if not self._woken.done():
@@ -181,9 +186,11 @@ class TaskTurn:
 
     async def wait(self, seconds: float) -> None:
         """Return when the turn was given, or after so many seconds; the task is not cancelled for that."""
-        import asyncio
-
-        await asyncio.wait({self._woken}, timeout=seconds)
+        alarm = self._loop.call_later(seconds, self._wake)
+        try:
+            await self._woken
+        finally:
+            alarm.cancel()
 
 
 class Turns:

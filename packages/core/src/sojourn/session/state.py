@@ -218,10 +218,14 @@ class RequestState(Struct, Generic[T], eq=False):
         """Return data, extras and flash of *theirs* with this request's changes; None stands for a new session."""
         base, other = self.base or _NOTHING, theirs or _NOTHING
         data = self.rules.model.merge(self.base, self.data, theirs)
-        ours = unpack_map(self.encode_extras())
-        extras = merge_values(unpack_map(base.extras), ours, unpack_map(other.extras), {})
-        flash = merge_messages(unpack_map(base.flash), unpack_map(self.encode_flash()), unpack_map(other.flash))
-        return data, pack_map(extras, "extra"), pack_map(flash, "flash message")
+        extras, flash = other.extras, other.flash  # what this request did not open it did not change
+        if self.opened_extras is not UNSET:
+            ours = unpack_map(self.encode_extras())
+            extras = pack_map(merge_values(unpack_map(base.extras), ours, unpack_map(extras), {}), "extra")
+        if self.opened_flash is not UNSET:
+            ours = unpack_map(self.encode_flash())
+            flash = pack_map(merge_messages(unpack_map(base.flash), ours, unpack_map(flash)), "flash message")
+        return data, extras, flash
 
     def compose(self) -> Payload:
         """Return the payload as it is now; equal to ``loaded`` when nothing changed (DESIGN 3, step 6).
