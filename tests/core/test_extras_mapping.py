@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, MutableMapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -249,20 +250,31 @@ async def test_what_cannot_be_stored_in_its_place_is_an_error_and_never_dropped(
     assert dict(await bench.read(token)) == {"kept": 1}
 
 
-async def test_a_response_that_failed_logs_out_all_the_same_but_stores_no_new_extras() -> None:
-    for value, outcome in (({}, "loaded"), ({"new": 1}, "loaded")):
-        bench = Bench()
+@pytest.mark.parametrize("io", list(StoreIO))
+@pytest.mark.parametrize("fails", ["by its status", "by an error", "in the body"])
+async def test_f23_a_request_that_failed_logs_out_all_the_same_but_stores_no_new_extras(
+    fails: str, io: StoreIO
+) -> None:
+    values: list[Any] = [{}, None, {"new": 1}, {"a": object()}]
+    for value, outcome in zip(values, ["unknown", "unknown", "loaded", "loaded"], strict=True):
+        bench = Bench(io)
         token = await stored(bench, kept=1)
 
         async def app(scope: Any, receive: Any, send: Any, value: Any = value) -> None:
+            if fails == "in the body":
+                await send({"type": "http.response.start", "status": 200, "headers": []})
             scope["session"] = value
-            await send({"type": "http.response.start", "status": 500, "headers": []})
+            if fails == "by its status":
+                await send({"type": "http.response.start", "status": 500, "headers": []})
+            else:
+                raise KeyError
 
-        await bench.send(app, token)
+        with nullcontext() if fails == "by its status" else pytest.raises(KeyError):
+            sent = await bench.send(app, token)
+            assert sent[0]["status"] == 500
         session = await bench.read(token)
         assert session.outcome.value == outcome
-        if value:
-            assert dict(session) == {"kept": 1}
+        assert dict(session) == ({"kept": 1} if outcome == "loaded" else {})
 
 
 @pytest.mark.parametrize("when", ["before accept", "after accept"])

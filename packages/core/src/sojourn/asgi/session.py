@@ -119,6 +119,8 @@ class SessionMiddleware:
             await self.app(scope, receive, send_wrapped)
         except BaseException as error:
             has_begun = request.has_begun
+            if scope.get("session") is not placed:
+                _take_replacement(request, placed, scope)
             ending = await request.close(error)
             if ending.error is not None and not has_begun:
                 await self._send_answer(scope, receive, send, ending)
@@ -217,6 +219,8 @@ class SessionMiddleware:
         try:
             await self.app(scope, receive, send_wrapped)
         except BaseException as error:
+            if scope.get("session") is not placed:
+                _take_replacement(request, placed, scope)
             ending = await request.close(error)
             if ending.error is None:
                 raise

@@ -227,6 +227,16 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         """Call *flush* before each commit: a view that buffers writes itself back there."""
         self._flushes = (*self._flushes, flush)
 
+    def _flush(self, *, is_failing: bool = False) -> RequestState[T] | None:
+        """Let views write themselves back; return the state. Of a failing request only what they end will be stored."""
+        for flush in self._flushes:
+            try:
+                flush()
+            except (SojournError, TypeError, ValueError):
+                if not is_failing:
+                    raise
+        return self._state
+
     # -- the head of the response ----------------------------------------------------------------------------
 
     def finish_unchanged(self, status: int, *, resend: bool = False) -> Ending | None:
@@ -263,10 +273,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         error: SojournError | TypeError | ValueError | None = None
         is_logout = False
         try:
-            if not failing:
-                for flush in self._flushes:
-                    flush()
-                state = self._state
+            state = self._flush(is_failing=failing)
             if self._claim is not None and state is None:
                 state = state_of(self._open())  # its cookie has to go out, whether or not the handler asked for it
             self.has_begun, self._is_refused = True, state is not None or failing
@@ -360,9 +367,8 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         """Tell, without I/O, whether `close` would store something that the head came too early for."""
         if self.ending is None or self._is_refused:
             return False
-        for flush in self._flushes:
-            flush()
-        return self._state is not None and not is_unchanged(self.engine, self._state)
+        state = self._flush()
+        return state is not None and not is_unchanged(self.engine, state)
 
     async def close_steps(self, engine: Engine[T], error: BaseException | None = None) -> Ending:
         """Store what changed since the head, or with an *error* only what logout() and destroy() ended.
@@ -373,6 +379,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
             state = self._state
             if self.ending is None:
                 # Nothing has left yet: the response failed, or there never was one.
+                state = self._flush(is_failing=True)
                 await self._end_quietly(engine, state)
                 await self._conclude(engine)
                 if error is None and state is not None and self.changed:
@@ -384,14 +391,12 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
                 return self.ending  # the adapter raised it through the application
             if self._is_refused or not (error is None or _is_departure(error)):
                 self._is_refused = True
-                await self._end_quietly(engine, state)
+                await self._end_quietly(engine, self._flush(is_failing=True))
                 return NOTHING
             if state is None and not self._flushes:
                 return NOTHING
             try:
-                for flush in self._flushes:
-                    flush()
-                state = self._state
+                state = self._flush()
                 if state is None:
                     return NOTHING
                 state.seen = None  # the handler has gone on since
