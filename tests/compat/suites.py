@@ -5,18 +5,23 @@ a script in ``shims``), on which stores, and the tests that fail, each with its 
 
 Nothing of theirs is kept in the repository: a source is downloaded into ``.cache/compat`` by pip, or stands unpacked in the
 directory that ``SOJOURN_COMPAT_SOURCES`` names. Without a network and without that the run fails and says so.
+
+What a run found is kept in ``results.json``, from which the page is written. Every day the page is compared with it, and it
+with what is expected, the releases of the lock, and what ran the tests.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
 import tarfile
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +29,13 @@ LOCK = ROOT / "3rdparty" / "python" / "lock.txt"
 CACHE = ROOT / ".cache" / "compat"
 PAGE = ROOT / "docs" / "compatibility.md"
 SHIMS = Path(__file__).parent / "shims"
+RESULTS = Path(__file__).parent / "results.json"
+"""What the last run of each suite found."""
+
+
+def _locked(name: str) -> str:
+    """Return the release of a distribution that the lock has, which is the one that `make compat` tries."""
+    return LOCK.read_text().partition(f"\n{name}==")[2].partition(" ")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +72,19 @@ class Suite:
         return list(dict.fromkeys(place.partition("::")[0] for place in self.tests.split()))
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of a suite on one store found."""
+
+    tests: int
+    failing: tuple[str, ...]
+    """The names of the tests that fail, in their order."""
+
+
 STARLETTE = Suite(
     name="Starlette",
-    folder=f"starlette-{version('starlette')}",
-    source=f"starlette=={version('starlette')}",
+    folder=f"starlette-{_locked('starlette')}",
+    source=f"starlette=={_locked('starlette')}",
     tests="tests/middleware/test_session.py",
     shim="starlette_sessions",
     differs={
@@ -199,8 +220,8 @@ DJANGO = tuple(
 _NO_KEY = "tries the session that Flask's own interface hands out without a SECRET_KEY; ours asks for none"
 FLASK = Suite(
     name="Flask",
-    folder=f"flask-{version('flask')}",
-    source=f"Flask=={version('flask')}",
+    folder=f"flask-{_locked('flask')}",
+    source=f"Flask=={_locked('flask')}",
     tests=" ".join(
         f"tests/test_{name}.py"
         for name in ("basic", "testing", "reqctx", "session_interface", "signals", "templating", "helpers")
@@ -229,8 +250,8 @@ FLASK = Suite(
 )
 FLASK_LOGIN = Suite(
     name="Flask-Login",
-    folder=f"Flask-Login-{version('flask-login')}",
-    source=f"Flask-Login=={version('flask-login')}",
+    folder=f"Flask-Login-{_locked('flask-login')}",
+    source=f"Flask-Login=={_locked('flask-login')}",
     tests="tests/test_login.py",
     shim="flask_sessions",
     differs={
@@ -241,8 +262,8 @@ FLASK_LOGIN = Suite(
 )
 FLASK_WTF = Suite(
     name="Flask-WTF",
-    folder=f"flask_wtf-{version('flask-wtf')}",
-    source=f"Flask-WTF=={version('flask-wtf')}",
+    folder=f"flask_wtf-{_locked('flask-wtf')}",
+    source=f"Flask-WTF=={_locked('flask-wtf')}",
     tests="tests/test_csrf_extension.py tests/test_csrf_form.py tests/test_form.py",
     shim="flask_sessions",
     differs={},
@@ -371,8 +392,8 @@ def interpreter(suite: Suite) -> str:
     return str(made)
 
 
-def run(suite: Suite, store: str) -> dict[str, bool]:
-    """Run a suite against ours in a process of its own; return which of its tests passed, by name."""
+def run(suite: Suite, store: str) -> Outcome:
+    """Run a suite against ours in a process of its own."""
     folder = unpacked(suite)
     report = CACHE / f"{suite.name}-{store}.xml"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -392,7 +413,8 @@ def run(suite: Suite, store: str) -> dict[str, bool]:
     assert report.is_file(), done.stdout + done.stderr
     cases = [case for case in ET.parse(report).getroot().iter("testcase") if case.find("skipped") is None]
     assert cases, done.stdout
-    return {name_of(suite, case): case.find("failure") is None and case.find("error") is None for case in cases}
+    passes = {name_of(suite, case): case.find("failure") is None and case.find("error") is None for case in cases}
+    return Outcome(len(passes), tuple(name for name, is_passed in passes.items() if not is_passed))
 
 
 def name_of(suite: Suite, case: ET.Element) -> str:
@@ -406,20 +428,19 @@ def name_of(suite: Suite, case: ET.Element) -> str:
     return f"{place}.{name}" if place else name
 
 
-def rows_of(suite: Suite, outcomes: dict[str, dict[str, bool]]) -> str:
+def rows_of(suite: Suite, outcomes: dict[str, Outcome]) -> str:
     """Return what the page says of a suite, from the outcomes on each store."""
     library, _, release = suite.folder.rpartition("-")
     where = f"{', '.join(f'`{path}`' for path in suite.paths)} of {library} {release}"
-    failing = {store: [name for name, passes in of.items() if not passes] for store, of in outcomes.items()}
     if len(suite.stores) > 1:
         lines = [f"{where}:", "", "| store | tests | passed | failed | not applicable |", "|---|---|---|---|---|"]
         for store, of in outcomes.items():
-            foreign = sum(name in suite.not_applicable for name in failing[store])
-            passed, failed = sum(of.values()), len(failing[store]) - foreign
-            lines.append(f"| {store} | {len(of)} | {passed} | {failed} | {foreign} |")
+            foreign = sum(name in suite.not_applicable for name in of.failing)
+            failed = len(of.failing) - foreign
+            lines.append(f"| {store} | {of.tests} | {of.tests - len(of.failing)} | {failed} | {foreign} |")
     else:
-        lines = [f"{where}: {sum(of.values())} of {len(of)} pass as they are." for of in outcomes.values()]
-    names = dict.fromkeys(name for of in failing.values() for name in of)
+        lines = [f"{where}: {of.tests - len(of.failing)} of {of.tests} pass as they are." for of in outcomes.values()]
+    names = dict.fromkeys(name for of in outcomes.values() for name in of.failing)
     tables = {"test that differs": suite.differs}
     for reasons in suite.differs_on.values():
         stores = [store for store, of in suite.differs_on.items() if of == reasons]
@@ -434,6 +455,11 @@ def rows_of(suite: Suite, outcomes: dict[str, dict[str, bool]]) -> str:
     return "\n".join(lines)
 
 
+def expected_of(suite: Suite, store: str) -> set[str]:
+    """Return the names of the tests that fail on a store, each with its reason on the page."""
+    return {*suite.differs, *suite.not_applicable, *suite.differs_on.get(store, {})}
+
+
 def section_of(text: str, suite: Suite) -> tuple[int, int]:
     """Return where on the page the part of a suite begins and ends."""
     opening, closing = f"<!-- {suite.name}: written by make compat -->\n", "\n<!-- end -->"
@@ -441,10 +467,30 @@ def section_of(text: str, suite: Suite) -> tuple[int, int]:
     return start, text.index(closing, start)
 
 
-def write(suite: Suite, outcomes: dict[str, dict[str, bool]]) -> None:
-    """Put what a run found on the page; nothing changes where it was known."""
+def ran_by(suite: Suite) -> str:
+    """Return what changes with the release, the choice of tests and the shim: an outcome stands for these alone."""
+    shim = (SHIMS / f"{suite.shim}.py").read_text(encoding="utf-8")
+    told = (suite.folder, suite.tests, suite.label, suite.options, shim)
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def results() -> dict[str, dict[str, Any]]:
+    """Return what was found by the last run of each suite, by its name."""
+    found: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return found
+
+
+def outcomes_of(suite: Suite) -> dict[str, Outcome]:
+    """Return what was found by the last run of a suite, by store."""
+    stores = results()[suite.name]["stores"]
+    return {store: Outcome(of["tests"], tuple(of["failing"])) for store, of in stores.items()}
+
+
+def keep(suite: Suite, outcomes: dict[str, Outcome]) -> None:
+    """Keep what a run found, and write it on the page; nothing changes where it was known."""
+    stores = {store: {"tests": of.tests, "failing": sorted(of.failing)} for store, of in outcomes.items()}
+    found = {**results(), suite.name: {"ran_by": ran_by(suite), "stores": stores}}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     text = PAGE.read_text(encoding="utf-8")
     start, end = section_of(text, suite)
-    written = text[:start] + rows_of(suite, outcomes) + text[end:]
-    if written != text:
-        PAGE.write_text(written, encoding="utf-8")
+    PAGE.write_text(text[:start] + rows_of(suite, outcomes) + text[end:], encoding="utf-8")
