@@ -656,15 +656,24 @@ def test_secrets_come_back_as_they_were(preset: str) -> None:
         keep(Token(raw=b"\xff"), preset=preset, model=Token)  # type: ignore[arg-type]
 
 
+def visiting(preset: str) -> Any:
+    clock = FakeClock()
+    settings = {"preset": preset, "secret": KEY}
+    return make_manager(MemoryStore(clock=clock), clock=clock, model=Visit, settings=settings).blocking
+
+
 def test_types_are_compared_in_development_and_testing_and_values_everywhere() -> None:
     for preset in ("development", "testing"):
         with pytest.raises(
             ConfigurationError, match="field prefs of Visit, .* holds a Counter that json brings back as a dict"
         ):
             keep(Visit(prefs=Counter("a")), preset=preset, model=Visit)
-    clock = FakeClock()
-    settings = {"preset": "production", "secret": KEY}
-    manager = make_manager(MemoryStore(clock=clock), clock=clock, model=Visit, settings=settings).blocking
+        manager = visiting(preset)
+        session = manager.open(None)
+        session.data.prefs = Counter("a")
+        with pytest.raises(SerializationError, match="holds a Counter that json brings back as a dict"):
+            manager.commit(session)
+    manager = visiting("production")
     session = manager.open(None)
     session.data.prefs = Counter("a")
     manager.commit(session)

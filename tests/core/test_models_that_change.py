@@ -192,6 +192,20 @@ def test_a_nested_field_that_one_node_does_not_know_survives_its_writes(kind: st
     assert get(first(get(nodes.data("old"), "held")), "name") == "bowl"
 
 
+@pytest.mark.parametrize(("kind", "serializer"), PAIRS)
+@pytest.mark.parametrize("late", ["old", "new"])
+def test_a_field_that_one_node_does_not_know_survives_a_merge(kind: str, serializer: str, late: str) -> None:
+    nodes = Nodes(kind, serializer, {"count": (int, 0)}, {"count": (int, 0), "more": (str, "")})
+    nodes.write("new", count=1)
+    sessions = {node: manager.open(nodes.token) for node, manager in nodes.managers.items()}
+    put(sessions["old"].data, "count", 2)
+    put(sessions["new"].data, "more", "x")
+    for node in sorted(sessions, key=late.__eq__):
+        nodes.managers[node].commit(sessions[node])
+    data = nodes.data("new")
+    assert (get(data, "count"), get(data, "more")) == (2, "x")
+
+
 @dataclass
 class OldItem:
     name: str = ""
