@@ -272,6 +272,8 @@ async def test_f23_a_request_that_failed_logs_out_all_the_same_but_stores_no_new
         with nullcontext() if fails == "by its status" else pytest.raises(KeyError):
             sent = await bench.send(app, token)
             assert sent[0]["status"] == 500
+            lines = [line.partition(";")[0] for line in headers_of(sent[0], "set-cookie")]
+            assert lines == (["sojourn="] if outcome == "unknown" else [])
         session = await bench.read(token)
         assert session.outcome.value == outcome
         assert dict(session) == ({"kept": 1} if outcome == "loaded" else {})
@@ -289,7 +291,9 @@ async def test_a_websocket_may_replace_it_too(value: Any, when: str) -> None:
         await send({"type": "websocket.accept", "headers": []})
         scope["session"] = value
 
-    await bench.send(app, token, kind="websocket")
+    sent = await bench.send(app, token, kind="websocket")
+    clears = ["sojourn="] if when == "before accept" and not value else []
+    assert [line.partition(";")[0] for line in headers_of(sent[0], "set-cookie")] == clears
     session = await bench.read(token)
     assert dict(session) == value
     assert session.outcome.value == ("loaded" if value else "unknown")
