@@ -368,9 +368,6 @@ class Session(MutableMapping[str, Any], Generic[T]):
             "a session belongs to its request and cannot be copied or pickled; take session.data, or dict(session)"
         )
 
-    def __deepcopy__(self, memo: object) -> NoReturn:
-        self.__reduce_ex__(None)
-
     def __repr__(self) -> str:
         """Show nothing of the content, and no token (SECURITY R6)."""
         state = self._state
