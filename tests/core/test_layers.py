@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import a2wsgi
 import flask
 import pytest
 from fastapi import FastAPI, Request
@@ -19,44 +19,6 @@ from sojourn.adapters import path_below
 from sojourn.errors import ConfigurationError
 from sojourn.testing import Browser, FakeClock, FaultyStore, client
 from tests.core.models import Visit, make_manager
-
-
-class Mounted:
-    """A WSGI application inside an ASGI one, with the environ that a2wsgi makes: it holds the scope."""
-
-    def __init__(self, app: Callable[[Any, Any], Any]) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-        root = scope.get("root_path", "")
-        environ: dict[str, Any] = {
-            "asgi.scope": scope,
-            "REQUEST_METHOD": scope["method"],
-            "SCRIPT_NAME": root,
-            "PATH_INFO": path_below(scope["path"], root),
-            "QUERY_STRING": scope["query_string"].decode(),
-            "SERVER_NAME": "testserver",
-            "SERVER_PORT": "80",
-            "HTTP_HOST": headers.get("host", "testserver"),
-            "HTTP_COOKIE": headers.get("cookie", ""),
-            "wsgi.url_scheme": "http",
-            "wsgi.version": (1, 0),
-        }
-        started: list[Any] = []
-
-        def serve() -> bytes:
-            body = self.app(environ, lambda status, pairs, exc_info=None: started.append((status, pairs)))
-            try:
-                return b"".join(body)
-            finally:
-                getattr(body, "close", lambda: None)()
-
-        content = await asyncio.to_thread(serve)
-        status, pairs = started[-1]
-        head = [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs]
-        await send({"type": "http.response.start", "status": int(status[:3]), "headers": head})
-        await send({"type": "http.response.body", "body": content})
 
 
 class Counted:
@@ -86,7 +48,7 @@ def counted(request: pytest.FixtureRequest) -> Counted:
     return Counted(request.param)
 
 
-def flask_inside(sessions: SessionManager[Any], around: Callable[[Any], Any]) -> FastAPI:
+def flask_inside(sessions: SessionManager[Any]) -> FastAPI:
     """Return a FastAPI application that writes a note, with a Flask application at /old that counts."""
     old = flask.Flask("old")
 
@@ -109,7 +71,7 @@ def flask_inside(sessions: SessionManager[Any], around: Callable[[Any], Any]) ->
         sessions.of(request).data.note = "by fastapi"
         return await call_next(request)
 
-    app.mount("/old", around(wsgi.SessionMiddleware(old.wsgi_app, sessions)))
+    app.mount("/old", a2wsgi.WSGIMiddleware(wsgi.SessionMiddleware(old.wsgi_app, sessions)))
     app.add_middleware(asgi.SessionMiddleware, sessions=sessions)
     return app
 
@@ -120,7 +82,7 @@ def browsing(counted: Counted, app: Any) -> Iterator[Browser[Any]]:
 
 
 def test_flask_mounted_in_fastapi_has_the_same_session_one_commit_and_one_cookie(counted: Counted) -> None:
-    for browser in browsing(counted, flask_inside(counted.sessions, Mounted)):
+    for browser in browsing(counted, flask_inside(counted.sessions)):
         answer = browser.get("/old/count")
         assert (answer.status, answer.json()) == (200, "by fastapi")
         assert len(answer.all("set-cookie")) == 1
@@ -133,7 +95,7 @@ def test_flask_mounted_in_fastapi_has_the_same_session_one_commit_and_one_cookie
 
 
 def test_a_logout_in_the_inner_application_is_one_for_the_outer(counted: Counted) -> None:
-    for browser in browsing(counted, flask_inside(counted.sessions, Mounted)):
+    for browser in browsing(counted, flask_inside(counted.sessions)):
         browser.get("/old/count")
         token = browser.token
         assert len(browser.get("/old/logout").all("set-cookie")) == 1
@@ -143,7 +105,7 @@ def test_a_logout_in_the_inner_application_is_one_for_the_outer(counted: Counted
 
 def test_the_inner_application_loads_what_the_outer_one_leaves_out(counted: Counted) -> None:
     async def inner(scope: Any, receive: Any, send: Any) -> None:
-        await Mounted(wsgi.SessionMiddleware(app, counted.sessions))(scope, receive, send)
+        await a2wsgi.WSGIMiddleware(wsgi.SessionMiddleware(app, counted.sessions))(scope, receive, send)
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         note = environ["sojourn.session"].data.note
@@ -160,26 +122,20 @@ def test_the_inner_application_loads_what_the_outer_one_leaves_out(counted: Coun
 def test_asgi_inside_wsgi_shares_the_session_too() -> None:
     counted = Counted(StoreIO.NONE)
     sessions = counted.sessions
-    sent: list[Any] = []
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         scope["session"]["inner"] = 1
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await page(scope, receive, send)
 
-    async def send(message: Any) -> None:
-        sent.append(message)
+    mounted = a2wsgi.ASGIMiddleware(asgi.SessionMiddleware(inner, sessions))
 
-    def app(environ: Any, start_response: Any) -> list[bytes]:
+    def app(environ: Any, start_response: Any) -> Any:
         sessions.of(environ).data.note = "outer"
-        scope = {"type": "http", "path": "/", "headers": [], "wsgi_environ": environ}
-        asyncio.run(asgi.SessionMiddleware(inner, sessions)(scope, None, send))  # type: ignore[arg-type]
-        head = sent[0]
-        pairs = [(name.decode(), value.decode()) for name, value in head["headers"]]
-        start_response("200 OK", pairs)
-        return [b""]
+        return mounted(environ, start_response)
 
     with client(wsgi.SessionMiddleware(app, sessions), sessions) as browser:
-        assert len(browser.get("/").all("set-cookie")) == 1
+        answer = browser.get("/")
+        assert (answer.text, len(answer.all("set-cookie"))) == ("inside", 1)
         assert counted.calls == ["create"]
         with browser.session() as session:
             assert (session.data.note, dict(session)) == ("outer", {"inner": 1})
@@ -221,7 +177,7 @@ def test_two_managers_with_one_cookie_name_in_one_request_fail_naming_both(inner
         raise AssertionError
 
     inner = (
-        Mounted(wsgi.SessionMiddleware(nothing_blocking, others))
+        a2wsgi.WSGIMiddleware(wsgi.SessionMiddleware(nothing_blocking, others))
         if inner_is_wsgi
         else asgi.SessionMiddleware(nothing, others)
     )
