@@ -19,10 +19,10 @@ from litestar.params import Body, FromPath, FromQuery
 from litestar.security.session_auth import SessionAuth
 from litestar.testing import AsyncTestClient, TestClient
 
-from sojourn import MemoryStore, SessionManager, new_secret
+from sojourn import MemoryStore, SessionManager, StoreIO, new_secret
 from sojourn.errors import ConfigurationError
 from sojourn.settings import SessionSettings
-from sojourn.testing import FakeClock, session_of
+from sojourn.testing import FakeClock, FaultyStore, session_of
 from sojourn_contrib_litestar import (
     CurrentSession,
     SojournPlugin,
@@ -517,3 +517,51 @@ def test_session_auth_works_on_these_sessions(sessions: SessionManager[User]) ->
         client.post("/login")
         asyncio.run(sessions.revoke_all("ada"))
         assert client.get("/me").status_code == 401
+
+
+@pytest.mark.parametrize("key", ["skip_session", "no_session"])
+def test_a_route_that_opts_out_asks_no_store_until_it_asks_for_the_session(clock: FakeClock, key: str) -> None:
+    store = FaultyStore(MemoryStore(clock=clock))
+    store.io = StoreIO.ASYNC
+    settings = SessionSettings(_env_file=None, preset="testing")
+    sessions = SessionManager(User, store, settings=settings, clock=clock)
+
+    @get("/plain", opt={key: True})
+    async def plain(request: AnyRequest) -> str:
+        with pytest.raises(ConfigurationError, match="has not been opened"):
+            len(request.session)
+        return "plain"
+
+    @get("/dependency", opt={key: True})
+    async def dependency(session: CurrentSession[User]) -> str:
+        return str(session.principal)
+
+    @get("/usual", opt={key: False})
+    async def usual(request: AnyRequest) -> str:
+        return str(sessions.of(request).principal)
+
+    @websocket("/socket", opt={key: True})
+    async def socket(socket: AnySocket) -> None:
+        await socket.accept()
+        await socket.send_text("open")
+
+    plugin = SojournPlugin(sessions) if key == "skip_session" else SojournPlugin(sessions, exclude_opt_key=key)
+    app = Litestar([plain, dependency, usual, socket], plugins=[plugin])
+    with TestClient(app, raise_server_exceptions=True) as browser:
+        # An async store has no blocking twin here, so the session is made under a loop of its own.
+        token = asyncio.run(logged_in(sessions))
+        browser.cookies.set(sessions.settings.cookie_name, token)
+        for path, answer, calls in (("/plain", "plain", 0), ("/dependency", "ada", 1), ("/usual", "ada", 1)):
+            store.calls.clear()
+            assert browser.get(path).text == answer
+            assert store.calls == ["load"] * calls
+        store.calls.clear()
+        with browser.websocket_connect("/socket", headers=ORIGIN) as connection:
+            assert connection.receive_text() == "open"
+        assert store.calls == []
+
+
+async def logged_in(sessions: SessionManager[User]) -> str:
+    session = await sessions.open(None)
+    session.login("ada")
+    return (await sessions.commit(session)).token or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 from litestar import Request, Response
@@ -54,7 +55,8 @@ class SojournPlugin(InitPlugin, ReceiveRoutePlugin, Generic[T]):
 
     Handlers of both kinds and dependencies get the typed session as *dependency*, a `CurrentSession`. ``request.session`` is the same
     as a mapping, ``set_session`` replaces its extras, and ``clear_session`` logs out. *scheme_name* is what OpenAPI calls
-    the cookie; *load* and *exclude* are those of ``sojourn.asgi.SessionMiddleware``. Shutting down closes the manager.
+    the cookie; *load* and *exclude* are those of ``sojourn.asgi.SessionMiddleware``, and routes whose `opt` has a true value under
+    *exclude_opt_key* are excluded as well. Shutting down closes the manager.
 
     What keeps a response from leaving, a 503 in an outage or a 409, goes to the exception handlers of the route: the one for
     the error or a parent of it, else for the status, else for HTTPException; without one it is sojourn's answer.
@@ -68,6 +70,7 @@ class SojournPlugin(InitPlugin, ReceiveRoutePlugin, Generic[T]):
         scheme_name: str = "session",
         load: Literal["auto", "lazy"] = "auto",
         exclude: Sequence[str] = (),
+        exclude_opt_key: str = "skip_session",
     ) -> None:
         require_manager(sessions)
         self.sessions = sessions
@@ -76,7 +79,7 @@ class SojournPlugin(InitPlugin, ReceiveRoutePlugin, Generic[T]):
         self.session_config = SojournConfig(sessions)
         """For ``TestClient(app, session_config=...)``, whose helpers set and get the extras of its session."""
         self._middleware = DefineMiddleware(
-            cast("Any", SessionMiddleware), sessions=sessions, load=load, exclude=exclude, answer=_answer
+            _Outside, sessions=sessions, load=load, exclude=exclude, exclude_opt_key=exclude_opt_key
         )
 
         async def provide(scope: Scope) -> Any:
@@ -189,6 +192,21 @@ class _Extras(MutableMapping[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._placed, name)
+
+
+class _Outside:
+    """The session's middleware; for routes that opt out of sessions one that loads none before it is asked to."""
+
+    def __init__(
+        self, app: ASGIApp, sessions: SessionManager[Any], *, exclude: Sequence[str], exclude_opt_key: str, load: Any
+    ) -> None:
+        make = partial(SessionMiddleware, cast("Any", app), sessions, load=load, answer=cast("Any", _answer))
+        self._usual, self._without, self._key = make(exclude=exclude), make(exclude=("/*",)), exclude_opt_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        opted_out = scope["route_handler"].opt.get(self._key)
+        serve: Any = self._without if opted_out else self._usual
+        await serve(scope, receive, send)
 
 
 class _Inside:
