@@ -21,7 +21,7 @@ from sojourn.errors import (
     TooManySessionsError,
 )
 from sojourn.manager.committing import is_unchanged
-from sojourn.manager.conflicts import MOST_TRIES
+from sojourn.manager.conflicts import MOST_TRIES, pause
 from sojourn.session import SessionState
 from sojourn.stores import Created, Record
 from sojourn.testing import Fault
@@ -309,6 +309,13 @@ def test_f8_as_many_rivals_as_are_allowed_lose_nothing(rounds: int) -> None:
     assert stored.count == rounds + 1
     assert sorted(stored.log) == ["ours", *["theirs"] * rounds]
     assert session.data == stored  # the handler that goes on sees what was merged
+
+
+def test_f8_requests_in_conflict_pause_for_a_time_that_each_draws_and_that_grows() -> None:
+    drawn = [[pause(tried) for _ in range(100)] for tried in range(8)]
+    assert all(len({*pauses}) > 90 and min(pauses) >= 0.0 for pauses in drawn)
+    assert [max(pauses) <= min(0.05, 0.005 * 2**tried) for tried, pauses in enumerate(drawn)] == [True] * 8
+    assert max(drawn[0]) < max(drawn[-1])
 
 
 def test_f8_the_policy_raise_asks_the_store_once() -> None:

@@ -405,7 +405,8 @@ def test_r34_the_csrf_token_is_masked_verified_and_new_at_login_and_logout() -> 
     token = manager.blocking.commit(session).token
     session = manager.blocking.open(token)
     assert session.verify_csrf(first)
-    for wrong in ("", None, "x" * 86, first[:-1], first + "A"):
+    another = manager.blocking.open(None).csrf_token()
+    for wrong in ("", None, "x" * 86, first[:-1], first + "A", another, first[:43] + second[43:]):
         assert not session.verify_csrf(wrong)
     session.login("1")
     assert not session.verify_csrf(first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -218,6 +219,22 @@ async def test_r8_what_was_acknowledged_before_a_login_is_in_the_new_session(tow
     assert len([session async for session in one.sessions.each_session()]) == 1
 
 
+async def test_r12_a_login_that_is_merged_with_a_rival_counts_from_now_and_lasts_as_it_was_asked_to(town: Town) -> None:
+    one, two = town.node(cookie_persistent=False), town.node()
+    old = await one.begin(count=1)
+    town.clock.advance(100)
+    arriving, writing = await one.open(old), await two.open(old)
+    writing.data.count += 1
+    assert await two.commit(writing) is None
+    arriving.login("42", remember=timedelta(hours=2))
+    change = await one.sessions.commit(arriving)
+    assert change.max_age == 7200
+    session = await two.open(change.token)
+    assert (session.data.count, session.authenticated_at, session.created_at) == (2, *[arriving.created_at] * 2)
+    assert session.created_at.timestamp() == town.clock.time()
+    session.require_fresh(0)
+
+
 async def test_r8_a_slow_request_that_was_rotated_away_sends_no_cookie_and_clears_nothing(town: Town) -> None:
     one, two = town.node(), town.node()
     old = await one.begin()
@@ -303,12 +320,16 @@ async def test_a_rotation_takes_along_what_was_written_meanwhile(town: Town) -> 
     assert await one.read(old) is None
 
 
-async def test_r34_a_merge_never_mixes_csrf_secrets(town: Town) -> None:
+@pytest.mark.parametrize("who", ["the first", "the second"])
+async def test_r34_a_merge_never_mixes_csrf_secrets(town: Town, who: str) -> None:
     one, two = town.node(), town.node()
     token = await one.begin()
     first, second = await one.open(token), await two.open(token)
-    sent = first.csrf_token()
+    sent = (first if who == "the first" else second).csrf_token()
+    first.data.note = "first"
     await one.commit(first)
     second.data.count += 1
     await two.commit(second)
-    assert (await one.open(token)).verify_csrf(sent)
+    session = await one.open(token)
+    assert session.verify_csrf(sent)
+    assert (session.data.note, session.data.count) == ("first", 1)
