@@ -383,6 +383,15 @@ def unpacked(suite: Suite) -> Path:
     return folder
 
 
+def installed(name: str, *wanted: str) -> Path:
+    """Return a directory with distributions that no lock has, which is made once."""
+    target = CACHE / name
+    if not target.exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), *wanted]
+        subprocess.run(command, check=True)
+    return target
+
+
 def interpreter(suite: Suite) -> str:
     """Return the Python that a suite runs on."""
     if suite.python in {"", "{}.{}".format(*sys.version_info)}:

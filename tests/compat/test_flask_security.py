@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib import import_module
 from typing import Any
 
@@ -13,21 +11,17 @@ from flask import Flask
 from sojourn import MemoryStore, SessionManager
 from sojourn.settings import SessionSettings
 from sojourn_contrib_flask import Sojourn
-from tests.compat.suites import CACHE
+from tests.compat.suites import installed
 from tests.core.models import Visit
 
 pytestmark = [pytest.mark.compat, pytest.mark.filterwarnings("ignore")]
 
-WANTED = ["flask-security==5.9.2", "flask-principal==0.4.0", "email-validator==2.4.0", "libpass==1.9.4"]
+WANTED = ("flask-security==5.9.2", "flask-principal==0.4.0", "email-validator==2.4.0", "libpass==1.9.4")
 
 
 @pytest.fixture
 def flask_security(monkeypatch: pytest.MonkeyPatch) -> Any:
-    target = CACHE / "flask-security"
-    if not target.exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), *WANTED]
-        subprocess.run(command, check=True)
-    monkeypatch.syspath_prepend(str(target))
+    monkeypatch.syspath_prepend(str(installed("flask-security", *WANTED)))
     return import_module("flask_security")
 
 

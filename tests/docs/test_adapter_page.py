@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
 
 from sojourn import MemoryStore, SessionManager
+from sojourn.adapters import AsyncRequestSession, Ending
 from sojourn.errors import SessionUnavailableError, StoreUnavailableError
 from tests.core.models import Visit, make_manager
-from tests.docs.pages import blocks, page, run
+from tests.docs.pages import blocks, page, rows, run, section
 
 PAGE = page("docs/write-an-adapter.md")
 
@@ -19,6 +21,16 @@ PAGE = page("docs/write-an-adapter.md")
 def framework(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     code = next(block for block in blocks(PAGE) if "class Sessions" in block)
     return vars(run(monkeypatch, "adapter", code))
+
+
+def test_every_name_that_the_page_shows_is_there() -> None:
+    of_requests, of_endings = (
+        [name for cells in rows(section(PAGE, heading)) for name in re.findall(r"`(\w+)", cells[0])]
+        for heading in ("A request, step by step", "What the response has to say")
+    )
+    assert of_requests.pop(0) == "begin"
+    assert [name for name in of_requests if not hasattr(AsyncRequestSession, name)] == []
+    assert [name for name in of_endings if not hasattr(Ending, name)] == []
 
 
 class Failing(MemoryStore):
