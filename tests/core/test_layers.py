@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import a2wsgi
 import flask
@@ -48,6 +48,11 @@ def counted(request: pytest.FixtureRequest) -> Counted:
     return Counted(request.param)
 
 
+def mounted(app: Any) -> Any:
+    """Return a WSGI application as an ASGI one."""
+    return a2wsgi.WSGIMiddleware(app)
+
+
 def flask_inside(sessions: SessionManager[Any]) -> FastAPI:
     """Return a FastAPI application that writes a note, with a Flask application at /old that counts."""
     old = flask.Flask("old")
@@ -71,7 +76,7 @@ def flask_inside(sessions: SessionManager[Any]) -> FastAPI:
         sessions.of(request).data.note = "by fastapi"
         return await call_next(request)
 
-    app.mount("/old", a2wsgi.WSGIMiddleware(wsgi.SessionMiddleware(old.wsgi_app, sessions)))
+    app.mount("/old", mounted(wsgi.SessionMiddleware(old.wsgi_app, sessions)))
     app.add_middleware(asgi.SessionMiddleware, sessions=sessions)
     return app
 
@@ -105,7 +110,7 @@ def test_a_logout_in_the_inner_application_is_one_for_the_outer(counted: Counted
 
 def test_the_inner_application_loads_what_the_outer_one_leaves_out(counted: Counted) -> None:
     async def inner(scope: Any, receive: Any, send: Any) -> None:
-        await a2wsgi.WSGIMiddleware(wsgi.SessionMiddleware(app, counted.sessions))(scope, receive, send)
+        await mounted(wsgi.SessionMiddleware(app, counted.sessions))(scope, receive, send)
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         note = environ["sojourn.session"].data.note
@@ -127,11 +132,12 @@ def test_asgi_inside_wsgi_shares_the_session_too() -> None:
         scope["session"]["inner"] = 1
         await page(scope, receive, send)
 
-    mounted = a2wsgi.ASGIMiddleware(asgi.SessionMiddleware(inner, sessions))
+    inside = asgi.SessionMiddleware(inner, sessions)
+    bridge = a2wsgi.ASGIMiddleware(cast("Any", inside))
 
     def app(environ: Any, start_response: Any) -> Any:
         sessions.of(environ).data.note = "outer"
-        return mounted(environ, start_response)
+        return bridge(environ, start_response)
 
     with client(wsgi.SessionMiddleware(app, sessions), sessions) as browser:
         answer = browser.get("/")
@@ -177,7 +183,7 @@ def test_two_managers_with_one_cookie_name_in_one_request_fail_naming_both(inner
         raise AssertionError
 
     inner = (
-        a2wsgi.WSGIMiddleware(wsgi.SessionMiddleware(nothing_blocking, others))
+        mounted(wsgi.SessionMiddleware(nothing_blocking, others))
         if inner_is_wsgi
         else asgi.SessionMiddleware(nothing, others)
     )

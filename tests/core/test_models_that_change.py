@@ -622,6 +622,18 @@ def test_what_is_carried_changes_nothing_that_this_node_knows(plain: Any, now: A
     assert pack(without_unknown(carry(stored, plain, now, []))) == pack(now)
 
 
+@given(stored=st.dictionaries(st.sampled_from("abc"), known), data=st.data())
+def test_what_was_not_changed_is_what_was_stored_whatever_this_node_makes_of_it(
+    stored: dict[str, Any], data: st.DataObject
+) -> None:
+    plain = {name: data.draw(known) for name in stored}  # as of a model that reads a number as text
+    changed = data.draw(st.dictionaries(st.sampled_from("abc"), known))
+    kept = carry(stored, plain, {**plain, **changed}, [])
+    pack = msgspec.json.encode
+    same = {name for name in stored if name not in changed or pack(changed[name]) == pack(plain[name])}
+    assert {name: pack(kept[name]) for name in same} == {name: pack(stored[name]) for name in same}
+
+
 @given(plain=st.dictionaries(st.sampled_from("abc"), leaves), now=st.dictionaries(st.sampled_from("abc"), leaves))
 def test_unknown_names_survive_whatever_else_a_mapping_becomes(plain: dict[str, Any], now: dict[str, Any]) -> None:
     found: list[str] = []

@@ -173,15 +173,14 @@ def test_load_fresh_and_evict_go_past_the_cache(cluster: Cluster) -> None:
 def test_a_walk_over_all_sessions_neither_fills_the_cache_nor_evicts_from_it(cluster: Cluster) -> None:
     one, two = cluster.pair(limits=_limits(max_size=4, max_staleness=20.0))
     held = [one.create(f"held {number}") for number in range(4)]
-    for number in range(12):
-        two.create(f"other {number}")
+    others = [two.create(f"other {number}") for number in range(12)]
     cluster.wait_until(lambda: one.figure("lease") and all(one.load(record.id) for record in held))
     before = one.figure("size"), one.figure("evictions")
     settings = SessionSettings(_env_file=None, preset="testing")
     sessions = SessionManager(Visit, one.store, settings=settings)
     one.run(sessions.find_by(lambda _: True))
     one.run(sessions.list("42"))
-    for record in held:
+    for record in (*held, *others):
         one.run(sessions.read(record.id))
     assert (one.figure("size"), one.figure("evictions")) == before
     hits = one.figure("hits")
