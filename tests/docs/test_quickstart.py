@@ -12,16 +12,14 @@ import pytest
 from aiohttp import CookieJar
 from aiohttp.test_utils import TestClient, TestServer
 
-from sojourn import SessionManager
 from sojourn.testing import Browser, client
-from tests.docs.pages import blocks, page, run, section
+from tests.docs.pages import ROOT, blocks, page, run, section
+from tests.quickstarts.sites import complete
 from tests.servers import RedisServer
 
 PAGE = page("docs/quickstart.md")
 DECLARED = blocks(section(PAGE, "Declare the session"))
-FRAMEWORKS = {
-    name: blocks(section(PAGE, name)) for name in ("FastAPI", "Litestar", "aiohttp", "Starlette", "Flask", "Django")
-}
+FRAMEWORKS = ("FastAPI", "Starlette", "Flask", "Django", "Litestar", "aiohttp", "ASGI", "WSGI")
 CHAPTERS = (
     "Log in and out",
     "Tell something on the next page",
@@ -34,64 +32,54 @@ import json, sys
 sys.path.insert(0, "")
 
 from django.core.management import call_command
-import os
-os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
-import django
-django.setup()
+from django.conf import settings
+from main import app, sessions
+settings.ALLOWED_HOSTS.append("testserver")
 call_command("check", fail_level="WARNING", stdout=sys.stderr)
 call_command("migrate", verbosity=0)
 
 from django.contrib.auth.models import User
-from django.core.wsgi import get_wsgi_application
 from sojourn.testing import client
-from visitors import sessions
 User.objects.create_user("ada")
-with client(get_wsgi_application(), sessions) as browser:
-    answers = [browser.get("/").json(), browser.get("/cart?book=emma").json(), browser.get("/").json()]
+with client(app, sessions) as browser:
+    answers = [browser.get("/").json(), browser.post("/cart?book=emma").json(), browser.get("/").json()]
     answers += [browser.another().get("/").json(), browser.get("/signin?name=ada").json(), browser.get("/").json()]
     answers += [browser.get("/end").json(), browser.get("/").json()]
 print(json.dumps(answers))
 """
-SETTINGS = """
-SECRET_KEY = "of no use"
-ALLOWED_HOSTS = ["*"]
-ROOT_URLCONF = "urls"
-USE_TZ = True
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "file:memory?mode=memory&cache=shared"}}
-"""
-URLS = """
-from django.urls import path
-import views
-
-urlpatterns = [path("", views.show), path("cart", views.add), path("signin", views.signin), path("end", views.end_all)]
-"""
-
-
-def declared(monkeypatch: pytest.MonkeyPatch) -> SessionManager[Any]:
-    """Make `visitors.py`."""
-    return run(monkeypatch, "visitors", *DECLARED).sessions  # type: ignore[no-any-return]
 
 
 def in_fastapi(monkeypatch: pytest.MonkeyPatch, *chapters: str) -> Browser[Any]:
     """Run the FastAPI application with some chapters added to it."""
-    sessions = declared(monkeypatch)
     added = [blocks(section(PAGE, chapter))[0] for chapter in chapters]
-    module = run(monkeypatch, "shop", *FRAMEWORKS["FastAPI"], *added)
-    return client(module.app, sessions)
+    module = run(monkeypatch, "main", complete("FastAPI"), *added)
+    return client(module.app, module.sessions)
 
 
 def test_every_block_of_the_page_is_run_by_a_test() -> None:
-    known = len(DECLARED) + sum(map(len, FRAMEWORKS.values())) + sum(len(blocks(section(PAGE, c))) for c in CHAPTERS)
+    known = len(DECLARED) + sum(len(blocks(section(PAGE, chapter))) for chapter in CHAPTERS)
     assert len(blocks(PAGE)) == known
     assert len(blocks(PAGE, "sh")) == 1 + len(blocks(section(PAGE, "Choose a store"), "sh"))
     assert PAGE.count("```") == 2 * (len(blocks(PAGE)) + len(blocks(PAGE, "sh")))
 
 
-@pytest.mark.parametrize("framework", ["FastAPI", "Litestar", "Starlette"])
-def test_a_book_put_into_the_cart_under_asgi_is_found_there(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions = declared(monkeypatch)
-    shop = run(monkeypatch, "shop", *FRAMEWORKS[framework])
-    with client(shop.app, sessions) as browser:
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_file_of_each_framework_begins_with_what_the_page_declares(framework: str) -> None:
+    (declared,) = DECLARED
+    model = declared.partition("@dataclass")[2].partition("\n\n\n")[0]
+    assert model in complete(framework)
+
+
+def test_the_page_leads_to_each_framework() -> None:
+    pages = {file.stem for file in ROOT.glob("docs/quickstarts/*.md")}
+    assert pages == {name.lower() for name in FRAMEWORKS}
+    assert pages == set(re.findall(r"\]\(quickstarts/(\w+)\.md\)", section(PAGE, "Add the middleware")))
+
+
+@pytest.mark.parametrize("framework", ["FastAPI", "Litestar", "Starlette", "ASGI", "WSGI"])
+def test_a_book_put_into_the_cart_is_found_there(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = run(monkeypatch, "main", complete(framework))
+    with client(shop.app, shop.sessions) as browser:
         assert browser.get("/").json() == []
         assert browser.token is None
         assert browser.post("/cart?book=emma").json() == ["emma"]
@@ -105,8 +93,7 @@ async def test_a_book_put_into_the_cart_under_aiohttp_is_found_there(
 ) -> None:
     if anyio_backend_name != "asyncio":
         return  # aiohttp runs on nothing else
-    declared(monkeypatch)
-    app = run(monkeypatch, "shop", *FRAMEWORKS["aiohttp"]).app
+    app = run(monkeypatch, "main", complete("aiohttp")).app
     async with TestClient(TestServer(app), cookie_jar=CookieJar(unsafe=True)) as browser:
         for method, path, expected in (("GET", "/", []), ("POST", "/cart?book=emma", ["emma"]), ("GET", "/", ["emma"])):
             async with browser.request(method, path) as answer:
@@ -114,8 +101,7 @@ async def test_a_book_put_into_the_cart_under_aiohttp_is_found_there(
 
 
 def test_a_book_put_into_the_cart_under_flask_is_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    declared(monkeypatch)
-    app = run(monkeypatch, "shop", *FRAMEWORKS["Flask"]).app
+    app = run(monkeypatch, "main", complete("Flask")).app
     browser = app.test_client()
     assert browser.get("/").json == []
     assert browser.post("/cart?book=emma").json == ["emma"]
@@ -125,9 +111,7 @@ def test_a_book_put_into_the_cart_under_flask_is_found_there(monkeypatch: pytest
 
 def test_a_book_put_into_the_cart_under_django_is_found_there(tmp_path: Path) -> None:
     """In a process of its own, for Django has one configuration a process."""
-    settings, views = FRAMEWORKS["Django"]
-    files = {"visitors": DECLARED[0], "settings": settings + SETTINGS, "views": views, "urls": URLS, "drive": DJANGO}
-    for name, code in files.items():
+    for name, code in {"main": complete("Django"), "drive": DJANGO}.items():
         (tmp_path / f"{name}.py").write_text(code)
     environment = {**os.environ, "SOJOURN_PRESET": "development"}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
@@ -205,10 +189,10 @@ def test_sessions_are_shown_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sessions_are_shown_and_ended_without_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions = declared(monkeypatch)
     added = blocks(section(PAGE, "Show sessions and end them"))[1]
-    app = run(monkeypatch, "shop", *FRAMEWORKS["Flask"], added).app
-    with client(app.wsgi_app, sessions) as browser:
+    module = run(monkeypatch, "main", complete("Flask"), added)
+    app = module.app
+    with client(app.wsgi_app, module.sessions) as browser:
         other = browser.another()
         for one in (browser, other):
             with one.session() as session:

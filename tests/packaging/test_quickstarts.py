@@ -26,7 +26,7 @@ def state(page):
     return "in" if "Hello Ada" in page else "out"
 """
 ASGI = """
-from visitors import sessions
+from shop import sessions
 with TestClient(app) as browser:
     answers = [browser.get("/").json(), browser.post("/cart?book=emma").json(), browser.get("/").json()]
     with TestClient(app) as stranger:
@@ -43,7 +43,7 @@ AIOHTTP = """
 import asyncio
 from aiohttp import CookieJar
 from aiohttp.test_utils import TestClient, TestServer
-from visitors import sessions
+from shop import sessions
 
 async def ask(browser, method, path, **form):
     async with browser.request(method, path, data=form or None) as answer:
@@ -71,7 +71,7 @@ ANSWERS = [[], ["emma"], ["emma"], [], "in", ["emma"], 403, "out", [], "in", 1, 
 FLASK = """
 import requests
 from unittest import mock
-from visitors import sessions
+from shop import sessions
 
 browser, stranger = app.test_client(), app.test_client()
 answers = [browser.get("/").json, browser.post("/cart?book=emma").json, browser.get("/").json, stranger.get("/").json]
@@ -110,8 +110,8 @@ from importlib import import_module
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import AsyncClient, Client, RequestFactory
-import views
-from visitors import sessions
+import shop
+from shop import sessions
 
 ada, browser, stranger = User.objects.get(), Client(), Client()
 answers = [browser.get("/").json(), browser.get("/cart?book=emma").json(), browser.get("/").json()]
@@ -138,7 +138,7 @@ async def visit():
 answers += asyncio.run(visit())
 request = RequestFactory().get("/cart?book=emma")
 request.session = import_module(settings.SESSION_ENGINE).SessionStore()
-answers.append(json.loads(views.add(request).content))
+answers.append(json.loads(shop.add(request).content))
 print(json.dumps(answers))
 """
 NEEDED = {

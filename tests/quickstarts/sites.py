@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from tests.docs.pages import blocks, page, section
+from tests.docs.pages import blocks, page
 
-PAGE = page("docs/quickstart.md")
-VISITORS = blocks(section(PAGE, "Declare the session"))[0]
 TEXTS = '''
 LOG_IN = """<form method="post" action="/in"><label>Name <input name="name"></label><button>Log in</button></form>"""
 LOG_OUT = """<p>Hello {name}</p><form method="post" action="/out">
@@ -182,18 +180,13 @@ def stream():
     return Response(stream_with_context(parts()))
 """
 
-SETTINGS = """
-from pathlib import Path
-
-SECRET_KEY = "of no use"
-ALLOWED_HOSTS = ["*"]
-ROOT_URLCONF = "urls"
-USE_TZ = True
-STATIC_URL = "static/"
-INSTALLED_APPS.append("django.contrib.admin")
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": Path(__file__).with_name("database")}}
-TEMPLATES = [
+# What stands in main.py before Django is set up, and after.
+ADMIN = """
+settings.INSTALLED_APPS.append("django.contrib.admin")
+settings.ALLOWED_HOSTS.append("testserver")
+settings.STATIC_URL = "static/"
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+settings.TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "APP_DIRS": True,
@@ -207,32 +200,15 @@ TEMPLATES = [
     }
 ]
 """
-URLS = """
+DJANGO = """
 from django.contrib import admin
-from django.urls import path
-import views
 
-urlpatterns = [
-    path("", views.show),
-    path("cart", views.add),
-    path("signin", views.signin),
-    path("end", views.end_all),
-    path("admin/", admin.site.urls),
-]
-"""
-MANAGE = """
-import os
-
-os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
-import django
-from django.core.management import call_command
-from django.core.wsgi import get_wsgi_application
-
-app = get_wsgi_application()
+urlpatterns.append(path("admin/", admin.site.urls))
 
 
 def prepare():
     from django.contrib.auth.models import User
+    from django.core.management import call_command
 
     call_command("check", fail_level="WARNING", verbosity=0)
     call_command("migrate", verbosity=0)
@@ -240,11 +216,17 @@ def prepare():
 """
 
 
+def complete(framework: str) -> str:
+    """Return the file of the framework's page."""
+    (found,) = blocks(page(f"docs/quickstarts/{framework.lower()}.md"))
+    return found
+
+
 def files(framework: str) -> dict[str, str]:
     """Return the files of a site by their names: `shop.py` has the application `app`."""
-    found = blocks(section(PAGE, framework))
+    found = complete(framework)
     if framework == "Django":
-        settings, views = found
-        return {"visitors": VISITORS, "settings": settings + SETTINGS, "views": views, "urls": URLS, "shop": MANAGE}
+        before, made, after = found.partition("sessions = from_settings(Visitor)")
+        return {"shop": f"{before}{ADMIN}{made}{after}{DJANGO}"}
     pages = {"FastAPI": FASTAPI, "Litestar": LITESTAR, "aiohttp": AIOHTTP, "Flask": FLASK}[framework]
-    return {"visitors": VISITORS, "texts": TEXTS, "shop": "\n".join([*found, pages])}
+    return {"texts": TEXTS, "shop": f"{found}\n{pages}"}
