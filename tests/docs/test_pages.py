@@ -10,10 +10,10 @@ from tests.docs.pages import ROOT, page, rows, section
 
 PAGES = sorted(
     file.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/**/*.md", "packages/*/README.md")
+    for pattern in ("*.md", "docs/**/*.md", "packages/*/README.md", "examples/*/README.md")
     for file in ROOT.glob(pattern)
 )
-DECISIONS = [name for name in PAGES if name.startswith("docs/decisions/")]
+DECISIONS = [name for name in PAGES if name.startswith("docs/decisions/0")]
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 
 
@@ -35,10 +35,39 @@ def test_every_link_of_a_page_leads_somewhere(name: str) -> None:
         assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
 
 
-def test_the_index_leads_to_every_page() -> None:
-    linked = set(LINK.findall(page("docs/index.md")))
+def test_the_overview_leads_to_every_page() -> None:
+    linked = set(LINK.findall(page("docs/overview.md")))
     there = {Path(name).name for name in PAGES if re.fullmatch(r"docs/[\w-]+\.md", name)}
-    assert there - linked <= {"index.md"}
+    assert there - linked == {"overview.md"}
+
+
+def test_the_list_of_decisions_has_each_with_its_title() -> None:
+    listed = re.findall(r"^(\d+)\. \[(.*)\]\((.*)\)$", page("docs/decisions/README.md"), re.MULTILINE)
+    assert [f"# {number}. {title}" for number, title, _ in listed] == [page(name).splitlines()[0] for name in DECISIONS]
+    assert [f"docs/decisions/{path}" for _, _, path in listed] == DECISIONS
+
+
+def test_the_page_of_versions_says_what_the_packages_need() -> None:
+    told = {
+        (cells[0].strip("`"), f"{cells[1].strip('`')}>={cells[2]}")
+        for cells in rows(section(page("docs/versions.md"), "Dependencies"))
+    }
+    needed = {
+        (project["name"], requirement)
+        for file in ROOT.glob("packages/*/pyproject.toml")
+        for project in [tomllib.loads(file.read_text())["project"]]
+        for requirement in project["dependencies"]
+        if not requirement.startswith("sojourn")
+    }
+    assert told == needed
+
+
+def test_the_symptoms_name_settings_reasons_and_figures_that_exist() -> None:
+    text = page("docs/symptoms.md")
+    reference = page("docs/reference.md")
+    named = set(re.findall(r"SOJOURN_[A-Z_]+", text)) | set(re.findall(r"`(session\.[a-z_]+\.?[a-z_]+)`", text))
+    assert len(named) > 20
+    assert {name for name in named if f"`{name}`" not in reference} <= {"session.data"}
 
 
 def test_decisions_are_numbered_without_gaps_and_say_context_decision_and_consequences() -> None:
