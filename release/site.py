@@ -25,22 +25,10 @@ PAGES = {
     "SECURITY.md": "project/security-policy.md",
     "examples/shop/README.md": "project/shop.md",
 }
-# Modules whose public names are shown from their docstrings; each package of ours is one, too.
-MODULES = (
-    "sojourn",
-    "sojourn.asgi",
-    "sojourn.wsgi",
-    "sojourn.settings",
-    "sojourn.hookspecs",
-    "sojourn.plugins",
-    "sojourn.adapters",
-    "sojourn.errors",
-    "sojourn.events",
-    "sojourn.metrics",
-    "sojourn.readers",
-    "sojourn.stores.deadline",
-)
+# Modules that docs/api.md does not name, and whose public names are shown as those of the others are.
+BESIDE = ["sojourn.adapters", "sojourn.metrics"]
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+_MODULE = re.compile(r"^## `(sojourn[\w.]*)`$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))|(?<= src=\")[^\"]+|(?<= href=\")[^\"]+")
 _PICTURE = re.compile(
     r"<picture>\s*<source media=\"\(prefers-color-scheme: dark\)\" srcset=\"(?P<dark>[^\"]+)\">"
@@ -66,7 +54,10 @@ def on_files(files: Any, *, config: Any) -> Any:
         if source not in _places and (ROOT / source).is_file():
             _places[source] = f"source/{source}.md"
             files.append(File.generated(config, _places[source], content=_shown(source)))
-    modules = [*MODULES, *sorted(path.parent.name for path in ROOT.glob("packages/*/src/sojourn_*/__init__.py"))]
+    packages = sorted(path.parent.name for path in ROOT.glob("packages/*/src/sojourn_*/__init__.py"))
+    named = _MODULE.findall((ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
+    # What stands behind sojourn.testing is a package.
+    modules = [*(name for name in named if name != "sojourn.testing"), *BESIDE, *packages]
     for module in modules:
         files.append(File.generated(config, f"reference/{module}.md", content=_reference(module, modules)))
     _complete(config.nav, "reference/", [f"reference/{module}.md" for module in modules])
