@@ -179,9 +179,9 @@ def _variables_of_plugins() -> list[tuple[str, str]]:
     from sojourn.settings import SessionSettings
 
     known = {SessionSettings.variable_of(name) for name in SessionSettings.model_fields}
+    readers = [plugin for plugin in installed() if plugin.kind != "command"]
     found: list[tuple[str, str]] = []
     for variable in sorted({name.upper() for name in os.environ} - known):
-        readers = [plugin for plugin in installed() if plugin.kind != "command"]
         owners = [plugin.entry_point for plugin in readers if variable.startswith(plugin.prefix)]
         if owners:
             found.append((variable, owners[0]))

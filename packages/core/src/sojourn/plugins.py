@@ -522,7 +522,7 @@ def warn_about_unknown_variables(
     if not any(name.upper().startswith(_PREFIX) for _, names in strange for name in names):
         # Spares reading the metadata of every distribution.
         return []
-    prefixes = [plugin.prefix for plugin in installed()]
+    prefixes = [_prefix(point.name) for point in entry_points(group=hookspecs.PROJECT_NAME)]
     found: list[UnknownVariable] = []
     for origin, names in strange:
         found += unknown_variables(names, origin, known=known, prefixes=prefixes)

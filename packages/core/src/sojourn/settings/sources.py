@@ -106,7 +106,8 @@ class LayeredSettings(BaseSettings):
                     origins[name] = origin
         problem: str
         try:
-            super().__init__(**merged)
+            # Past BaseSettings, which would go through the fields three times for sources of its own.
+            super(BaseSettings, self).__init__(**merged)
         except ValidationError as error:
             problem = explain(type(self), error, origins, merged)
         else:
@@ -115,18 +116,6 @@ class LayeredSettings(BaseSettings):
             return
         # Raised outside the handler, because a chained ValidationError would hold the input (SECURITY R6).
         raise ConfigurationError(problem)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the values of the constructor alone: the other sources were read before, to know the origins."""
-        return (init_settings,)
 
     @classmethod
     def values_of_preset(cls, name: str, own: Presets) -> dict[str, object]:  # noqa: ARG003 - for who extends presets
