@@ -114,6 +114,17 @@ class PostgresServer:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def create_database(self, name: str) -> str:
+        """Make an empty database and return its URL."""
+        # What is the default since PostgreSQL 15 writes every page of the template to the log: four times the work.
+        by_copy = " STRATEGY FILE_COPY" if self._version() >= 150_000 else ""
+        self.execute(f"CREATE DATABASE {name}{by_copy}")
+        return self.url_of(name)
+
+    def _version(self) -> int:
+        with psycopg.connect(self.url, connect_timeout=30) as connection:
+            return connection.info.server_version
+
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         parent = str(self._process.pid)

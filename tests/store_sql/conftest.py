@@ -20,9 +20,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> str:
     """Return the URL of a new, empty database."""
-    name = f"test_{next(_numbers)}"
-    postgres_server.execute(f"CREATE DATABASE {name}")
-    return postgres_server.url_of(name)
+    return postgres_server.create_database(f"test_{next(_numbers)}")
 
 
 @pytest.fixture

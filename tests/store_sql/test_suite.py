@@ -17,6 +17,7 @@ from sojourn_store_sql import SqlStore
 from sojourn_store_sql.address import Address
 from sojourn_store_sql.schema import upgrade
 from sojourn_store_sql.store import open_store
+from tests.postgres import PostgresServer
 
 _numbers = itertools.count(1)
 
@@ -53,8 +54,8 @@ class TestOverSqlite(_SqlSuite):
 
 class _PostgresSuite(_SqlSuite):
     @pytest.fixture(autouse=True)
-    def _on_a_server(self, postgres_url: str) -> None:
-        type(self).url = postgres_url
+    def _on_a_server(self, postgres_server: PostgresServer) -> None:
+        type(self).url = postgres_server.url  # each store has a table of its own
 
 
 class TestOverPostgres(_PostgresSuite):
