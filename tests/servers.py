@@ -266,9 +266,11 @@ class RedisServer:
     def flush(self) -> None:
         """Remove every key, function and script."""
         require_mark()
-        self.command("FLUSHALL")
-        self.command("FUNCTION", "FLUSH")
-        self.command("SCRIPT", "FLUSH")
+        with self.client() as client, client.pipeline(transaction=False) as pipeline:
+            pipeline.flushall()
+            pipeline.function_flush()
+            pipeline.script_flush()
+            pipeline.execute()
 
     def _userinfo(self) -> str:
         return f":{self.password}@" if self.password else ""
@@ -462,8 +464,7 @@ class ClusterSetup:
     def flush(self) -> None:
         """Remove every key and script of every primary."""
         for node in self.primaries():
-            node.command("FLUSHALL")
-            node.command("SCRIPT", "FLUSH")
+            node.flush()
 
     def begin_to_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """Let *source* send whoever asks for absent keys of *slot* to *target* from now on."""

@@ -26,7 +26,7 @@ from tests.security.houses import House, begin
 from tests.servers import ClusterSetup, RedisServer
 
 pytestmark = pytest.mark.server
-EVERY = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+EVERY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 moments = (
     st.sampled_from([math.inf, -math.inf, math.nan, 0.0, -1.0, 1e12, 2.0**53, 253_402_300_800.0, -1e300]) | st.floats()
@@ -227,7 +227,7 @@ def keys_of(node: SessionManager[Any], ids: dict[str, str]) -> dict[str, str]:
     return {**found, "index": f"sojourn:index:{label}"}
 
 
-@settings(EVERY, max_examples=60)
+@settings(EVERY, max_examples=settings().max_examples * 3 // 8)  # on four places
 @given(
     written=st.dictionaries(st.sampled_from(KEYS), st.tuples(st.sampled_from(sorted(TYPES)), junk), min_size=1),
     in_flight=st.sampled_from(["change", "touch", "rotate", "login", "logout", "clear"]),

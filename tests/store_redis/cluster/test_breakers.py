@@ -33,6 +33,8 @@ from tests.store_redis.cluster.conftest import MakeSite, Site
 KEYS = KeyNames.of("sojourn")
 SECONDS = 3.0
 """How long a call may take: longer than a busy machine stalls, since nothing else here may fail."""
+PAUSE = 0.04
+"""Seconds between two requests of a visitor: the time of an outage is for waiting, not for as many of them as fit."""
 NEVER = 3_600_000
 """Milliseconds after which the other nodes would take a silent one for failed."""
 
@@ -178,13 +180,13 @@ class Service:
                 except SojournError as error:
                     answer = error
             self.note(server, answer)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(PAUSE)
 
     def visit_in_a_thread(self, token: str) -> None:
         server = self.tokens[token]
         while not self.is_over:
             self.note(server, self.sessions.blocking.open(token).outcome)
-            time.sleep(0.005)
+            time.sleep(PAUSE)
 
     def note(self, server: str, answer: object) -> None:
         if answer in {LoadOutcome.LOADED, LoadOutcome.UNKNOWN}:
@@ -242,6 +244,7 @@ async def outage(service: Service, servers: set[str], victim: RedisServer, fault
             await service.log_in(number)
             if service.states()[sick] is BreakerState.CLOSED:
                 break
+            await asyncio.sleep(PAUSE)
         assert service.states()[sick] is BreakerState.CLOSED, (service.states(), service.changes[-4:])
         await service.until_served(servers, 20, "the victim is not served again")
         assert service.metrics.gauges[BREAKER_STATE] == 0
