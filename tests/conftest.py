@@ -1,13 +1,17 @@
 """What every test shares: the hypothesis profiles, the marks, how tests are spread over processes, the real servers."""
 
+import functools
 import gc
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from types import CodeType
 
 import pytest
+import redis.utils
 from hypothesis import HealthCheck, settings
 
 from tests.sandbox import furnish
@@ -17,6 +21,17 @@ furnish()
 
 # Thousands of tests are made, and none of them is garbage.
 gc.disable()
+
+
+def _read_metadata_once() -> None:
+    """Read the metadata of all distributions once for each path, not for each manager; redis-py's, not for each connection."""
+    read = functools.cache(lambda _path, **wanted: entry_points(**wanted))
+    patch = pytest.MonkeyPatch()
+    patch.setattr("importlib.metadata.entry_points", lambda **wanted: read(tuple(sys.path), **wanted))
+    patch.setattr("redis.utils.get_lib_version", functools.cache(redis.utils.get_lib_version))
+
+
+_read_metadata_once()
 
 settings.register_profile(
     "ci",
@@ -44,14 +59,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 SERVER_FIXTURES = {"redis_server", "valkey_server", "any_redis_server", "postgres_server"}
 BROWSER_FIXTURES = {"playwright"}
+SLOW = 1.0
+"""Seconds of processor time with which a test is named at the end; twice what the mark stands for, as machines differ."""
+UNMARKED_AS_SLOW = "unmarked as slow"
 STARTERS = {"PostgresServer", "RedisServer", "SentinelSetup", "ClusterSetup", "StatsdServer", "Shop", "WebServer"}
 """What starts a process that listens on a port."""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run more tests than there are processors: many of them wait, for a server or for a time-out."""
+    """Run more tests than there are processors: some of them wait, and of those with a server many, or for a time-out."""
     processors = os.cpu_count() or 1
-    return processors if "not (server" in config.option.markexpr else 2 * processors + 1
+    return processors + 1 if "not (server" in config.option.markexpr else 2 * processors + 1
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -108,6 +126,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         os.environ.pop(UNMARKED, None)
     else:
         os.environ[UNMARKED] = item.nodeid
+
+
+def _processor_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Keep how much processor time a test took that is not marked `slow`, if it is too much."""
+    before = _processor_seconds()
+    yield
+    took = _processor_seconds() - before
+    if took > SLOW and not any(item.get_closest_marker(name) for name in ("slow", "server", "browser")):
+        item.user_properties.append((UNMARKED_AS_SLOW, f"{took:.1f}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that are slow for `make test-fast`."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == UNMARKED_AS_SLOW:
+                terminalreporter.write_line(f"not marked slow: {report.nodeid} took {value} s of processor time")
 
 
 @pytest.hookimpl(trylast=True)

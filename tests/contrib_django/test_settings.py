@@ -168,6 +168,7 @@ def test_without_the_command_the_line_for_pip_is_told(monkeypatch: pytest.Monkey
         call_command("sojourn", "plugins")
 
 
+@pytest.mark.slow
 def test_django_finds_the_command_in_a_process_of_its_own() -> None:
     code = "from tests.contrib_django.project import configure; configure()\n"
     code += "from django.core.management import execute_from_command_line as go; go(['manage.py', 'sojourn', 'keygen'])"

@@ -79,6 +79,7 @@ NESTED = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), NESTED))
 def test_whatever_is_stored_comes_back_equal(values: dict[str, Any]) -> None:
     client = app_in_memory().test_client()

@@ -415,6 +415,7 @@ def table() -> list[str]:
     return [*lines, *rows]
 
 
+@pytest.mark.slow
 def test_the_page_of_serializers_has_the_table_that_the_serializers_make() -> None:
     # `python -m tests.core.test_fidelity` prints it.
     assert [line for line in PAGE.read_text().splitlines() if line.startswith("|")][: len(ROWS) + 2] == table()

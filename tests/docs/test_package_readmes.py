@@ -106,6 +106,7 @@ def test_the_example_of_flask_keeps_a_cart(monkeypatch: pytest.MonkeyPatch) -> N
         assert len(transaction["_flashes"]) == 2
 
 
+@pytest.mark.slow
 def test_the_example_of_django_is_a_project_that_passes_its_checks(tmp_path: Path) -> None:
     """In a process of its own, for Django has one configuration a process."""
     settings, visitors, ending = blocks(page("packages/contrib-django/README.md"))

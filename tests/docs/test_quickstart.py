@@ -109,6 +109,7 @@ def test_a_book_put_into_the_cart_under_flask_is_found_there(monkeypatch: pytest
     assert app.test_client().get("/").json == []
 
 
+@pytest.mark.slow
 def test_a_book_put_into_the_cart_under_django_is_found_there(tmp_path: Path) -> None:
     """In a process of its own, for Django has one configuration a process."""
     for name, code in {"main": complete("Django"), "drive": DJANGO}.items():

@@ -143,7 +143,6 @@ async def test_f6_a_write_whose_reply_was_lost_is_never_applied_twice(applies: b
 SLACK = 10.0  # tests share their machine; `./dev prove faults` is strict
 
 
-@pytest.mark.slow
 def test_threads_that_share_the_memory_store_lose_nothing() -> None:
     result = prove_races("memory", seed=1, operations=3_000, processes=4, browsers=8)
     assert result.verdict.violations == []

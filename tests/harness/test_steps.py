@@ -36,7 +36,6 @@ def test_linear_work_grows_with_its_input(source: str) -> None:
     assert growth(source) < 9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("source", QUADRATIC.values(), ids=QUADRATIC)
 def test_quadratic_work_is_seen(source: str) -> None:
     assert growth(source) > 40

@@ -347,7 +347,6 @@ PLANTS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deployment", "plant"),
     PLANTS,

@@ -171,7 +171,6 @@ def test_r31_a_bound_session_is_used_from_its_client_alone(
     assert site.request(headers=[cookie, agent], peer=CLIENT).body == "loaded 42"
 
 
-@pytest.mark.slow
 @EVERY
 @given(junk=st.text(st.characters(min_codepoint=9, max_codepoint=255, exclude_characters="\n\r"), max_size=60))
 def test_r31_nothing_a_thief_writes_before_his_address_helps(interface: type[Site], junk: str) -> None:
