@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sojourn.errors import SessionTooLargeError
 from sojourn.http import (
     NOT_LOGGED_OUT,
     PROTECTS_SET_COOKIE,
     Answer,
+    Ending,
     add_vary,
     cache_control,
     normalise_path,
@@ -23,10 +25,16 @@ from sojourn.http import (
     path_matches,
     safe_redirect,
     same_origin,
-    too_large,
     unavailable,
 )
 from tests.steps import Counted
+
+
+def too_large(accept: str = "") -> Answer:
+    answer = Ending(SessionTooLargeError()).answer(accept)
+    assert answer is not None
+    return answer
+
 
 header_junk = st.lists(
     st.text(st.sampled_from('no-cache="Set-Cookie" ,;\\\t\r\nprivate*=') | st.characters(), max_size=60), max_size=4

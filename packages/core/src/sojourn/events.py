@@ -44,21 +44,7 @@ _COUNTED: Final = {
     "unsealed": names.UNSEALED,
     "unconfirmed": names.UNCONFIRMED,
 }
-_LOGGED: Final = frozenset(
-    {
-        "started",
-        "deleted",
-        "regenerated",
-        "expired",
-        "rejected",
-        "edited",
-        "evicted",
-        "gone",
-        "taken_over",
-        "breaker",
-        "link",
-    }
-)
+_LOGGED: Final = {*_COUNTED, "edited", "breaker", "link"} - {"loaded", "conflict", "unsealed", "unconfirmed"}
 _MOST_TOLD: Final = 10_000
 """Ids of ended sessions that are remembered, so that nobody is told of them twice."""
 _ENDS: Final = frozenset({"deleted", "regenerated", "evicted"})
@@ -271,26 +257,17 @@ class EventDispatcher:
     def increment(self, name: str, value: int = 1, tags: dict[str, str] | None = None) -> None:
         """Add to a counter."""
         if self.has_metrics:
-            try:
-                self._metrics.increment(name, value, tags)
-            except Exception:  # noqa: BLE001
-                self.drop("metrics sink")
+            self._tell(self._metrics.increment, name, value, tags)
 
     def timing(self, name: str, seconds: float, tags: dict[str, str] | None = None) -> None:
         """Record a duration in seconds."""
         if self.has_metrics:
-            try:
-                self._metrics.timing(name, seconds, tags)
-            except Exception:  # noqa: BLE001
-                self.drop("metrics sink")
+            self._tell(self._metrics.timing, name, seconds, tags)
 
     def gauge(self, name: str, value: float, tags: dict[str, str] | None = None) -> None:
         """Set a level."""
         if self.has_metrics:
-            try:
-                self._metrics.gauge(name, value, tags)
-            except Exception:  # noqa: BLE001
-                self.drop("metrics sink")
+            self._tell(self._metrics.gauge, name, value, tags)
 
     def level(self, name: str, value: float, tags: dict[str, str] | None = None) -> None:
         """Set a level of this process alone: it has the tag ``node`` where SOJOURN_NODE_ID gives the process a name.
@@ -310,10 +287,13 @@ class EventDispatcher:
         """Close the metrics sink, if it can be closed, so that it sends what it holds."""
         closing = getattr(self._metrics, "close", None)
         if closing is not None:
-            try:
-                closing()
-            except Exception:  # noqa: BLE001
-                self.drop("metrics sink")
+            self._tell(closing)
+
+    def _tell(self, call: Callable[..., object], *figures: object) -> None:
+        try:
+            call(*figures)
+        except Exception:  # noqa: BLE001 - FAILURES F22: isolate, count, go on
+            self.drop("metrics sink")
 
     def drop(self, what: str) -> None:
         """Count a call of *what* that raised, and log the first one (FAILURES F22)."""

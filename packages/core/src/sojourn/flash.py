@@ -6,11 +6,13 @@ Reading a message consumes it, exactly once; a request that reads none changes n
 from __future__ import annotations
 
 import math
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from operator import is_
-from typing import Any, Final, TypeGuard, cast
+from typing import Any, Final, cast
 
 from sojourn.errors import SerializationError, SessionTooLargeError
+from sojourn.merge import is_dict
 
 MAX_MESSAGES: Final = 32
 """The most messages that may be pending."""
@@ -31,28 +33,14 @@ def json_value(value: object, what: str) -> Any:
     return _copy(value, what, 0, keeps=True)
 
 
-class FlashNow(MutableMapping[str, Any]):
+class FlashNow(UserDict[str, Any]):
     """Messages for this request alone; reading does not consume them, and they are never stored."""
 
-    __slots__ = ("_messages",)
-
-    def __init__(self) -> None:
-        self._messages: dict[str, Any] = {}
-
-    def __getitem__(self, key: str) -> Any:
-        return self._messages[key]
-
     def __setitem__(self, key: str, value: Any) -> None:
-        self._messages[_checked_key(key)] = json_copy(value, f"flash message {key!a}")
-
-    def __delitem__(self, key: str) -> None:
-        del self._messages[key]
+        super().__setitem__(_checked_key(key), json_copy(value, f"flash message {key!a}"))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._messages))
-
-    def __len__(self) -> int:
-        return len(self._messages)
+        return iter(tuple(self.data))
 
     def __repr__(self) -> str:
         return f"<FlashNow: {len(self)} messages>"
@@ -227,17 +215,13 @@ def _copy(value: object, what: str, level: int, *, keeps: bool = False) -> Any:
         held = cast("Sequence[object]", value)
         copied = [_copy(inner, what, level + 1, keeps=keeps) for inner in held]
         return held if keeps and isinstance(value, list) and all(map(is_, copied, held)) else copied
-    if level < _DEEPEST and _is_dict(value) and all(isinstance(key, str) for key in value):
+    if level < _DEEPEST and is_dict(value) and all(isinstance(key, str) for key in value):
         made = {_copy(key, what, level): _copy(inner, what, level + 1, keeps=keeps) for key, inner in value.items()}
         return value if keeps and all(map(is_, made.values(), value.values())) else made
     raise SerializationError(
         f"{what} holds a {type(value).__name__} that is no JSON value; use str, int of 64 bits, finite float, bool, None, "
         "list and dict with str keys"
     )
-
-
-def _is_dict(value: object) -> TypeGuard[dict[object, object]]:
-    return isinstance(value, dict)
 
 
 def _is_text(value: str) -> bool:

@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
+from sojourn.crypto import Undisclosed
 from sojourn.errors import (
     ConfigurationError,
     SessionConflictError,
@@ -63,7 +64,7 @@ class Answer:
         return f"{self.status} {HTTPStatus(self.status).phrase}"
 
 
-class Ending(Struct, frozen=True):
+class Ending(Undisclosed, Struct, frozen=True):
     """What the response has to say of the session."""
 
     error: SojournError | TypeError | ValueError | None = None
@@ -80,10 +81,6 @@ class Ending(Struct, frozen=True):
         """Show no cookie (SECURITY R6)."""
         return f"<Ending error={type(self.error).__name__} accessed={self.accessed}>"
 
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no field to rich either, which asks structs here (SECURITY R48)."""
-        return []
-
     def answer(self, accept: str = "", method: str = "GET") -> Answer | None:
         """Return the response to send in the place of the application's, for its *accept* header; None without error."""
         error = self.error
@@ -91,12 +88,14 @@ class Ending(Struct, frozen=True):
             return None
         if isinstance(error, SessionUnavailableError):
             answer = unavailable(error.retry_after, accept, detail=NOT_LOGGED_OUT if self.is_logout else UNAVAILABLE)
-        elif isinstance(error, SessionConflictError | TooManySessionsError):
-            answer = conflict(accept)
-        elif isinstance(error, SessionTooLargeError):
-            answer = too_large(accept)
-        else:
-            answer = failed(accept)
+        elif isinstance(error, SessionConflictError | TooManySessionsError):  # FAILURES F8
+            answer = _answer(
+                HTTPStatus.CONFLICT, "The session was changed by another request at the same time.", accept
+            )
+        elif isinstance(error, SessionTooLargeError):  # the last good state and the old cookie are kept (FAILURES F16)
+            answer = _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The session has grown too large to be saved.", accept)
+        else:  # its content cannot be stored (FAILURES F15)
+            answer = _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The session could not be saved.", accept)
         return Answer(answer.status, answer.headers, b"") if method == "HEAD" else answer
 
     def headers(self, present: Callable[[str], Iterable[str]]) -> dict[str, str]:
@@ -111,8 +110,9 @@ class Ending(Struct, frozen=True):
                 needed["Cache-Control"] = control
         if self.accessed:
             varies = [*present("Vary")]
-            if add_vary(varies) is not None or len(varies) > 1:
-                needed["Vary"] = _joined_vary(varies)
+            added = add_vary(varies)
+            if added is not None or len(varies) > 1:
+                needed["Vary"] = ", ".join(varies if added is None else [*varies, added])
         return needed
 
     def apply(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -120,23 +120,12 @@ class Ending(Struct, frozen=True):
         given = [*pairs]
         needed = self.headers(lambda name: [value for key, value in given if key.lower() == name.lower()])
         replaced = {name.lower() for name in needed}
-        result = [pair for pair in given if pair[0].lower() not in replaced]
-        result.extend(needed.items())
-        if self.set_cookie is not None:
-            opening_ = f"{self.cookie_name}="
-            result = [
-                pair
-                for pair in result
-                if not (pair[0].lower() == "set-cookie" and pair[1].lstrip(" \t").startswith(opening_))
-            ]
-            result.append(("Set-Cookie", self.set_cookie))
-        return result
-
-
-def _joined_vary(varies: Sequence[str]) -> str:
-    """Return one Vary line with every name of *varies*, and Cookie."""
-    added = add_vary(varies)
-    return ", ".join([*varies, *([added] if added is not None else ())])
+        kept = [(name, value) for name, value in given if name.lower() not in replaced]
+        if self.set_cookie is None:
+            return [*kept, *needed.items()]
+        ours = f"{self.cookie_name}="
+        kept = [(name, v) for name, v in kept if name.lower() != "set-cookie" or not v.lstrip(" \t").startswith(ours)]
+        return [*kept, *needed.items(), ("Set-Cookie", self.set_cookie)]
 
 
 NOTHING: Final = Ending()
@@ -157,31 +146,11 @@ def unavailable(retry_after: float, accept: str = "", *, detail: str = UNAVAILAB
     return _answer(HTTPStatus.SERVICE_UNAVAILABLE, detail, accept, ("Retry-After", str(seconds)))
 
 
-def too_large(accept: str = "") -> Answer:
-    """Return the 500 for a session that does not fit; the last good state and the old cookie are kept (FAILURES F16)."""
-    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The session has grown too large to be saved.", accept)
-
-
-def conflict(accept: str = "") -> Answer:
-    """Return the 409 for a session that another request changed first (FAILURES F8)."""
-    return _answer(HTTPStatus.CONFLICT, "The session was changed by another request at the same time.", accept)
-
-
-def failed(accept: str = "") -> Answer:
-    """Return the 500 for a session whose content cannot be stored (FAILURES F15)."""
-    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "The session could not be saved.", accept)
-
-
 def health(state: str, method: str, *, is_well: bool) -> Answer:
     """Return what a probe is told: 200, or 503 which takes the node out of service."""
     body = json.dumps({"status": state}).encode()
-    headers = (
-        ("Content-Type", "application/json"),
-        ("Content-Length", str(len(body))),
-        ("Cache-Control", "no-store"),
-    )
-    status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
-    return Answer(status.value, headers, b"" if method == "HEAD" else body)
+    answer = _whole(HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE, "application/json", body)
+    return Answer(answer.status, answer.headers, b"") if method == "HEAD" else answer
 
 
 def refuse_anonymous(
@@ -212,20 +181,15 @@ def require_signin_path(path: str) -> str:
 
 
 def _answer(status: HTTPStatus, detail: str, accept: str, *extra: tuple[str, str]) -> Answer:
-    if _prefers_json(accept):
-        content_type = "application/problem+json"
-        problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-        body = json.dumps(problem).encode()
-    else:
-        content_type = "text/plain; charset=utf-8"
-        body = f"{detail}\n".encode()
-    headers = (
-        ("Content-Type", content_type),
-        ("Content-Length", str(len(body))),
-        ("Cache-Control", "no-store"),
-        *extra,
-    )
-    return Answer(status.value, headers, body)
+    if not _prefers_json(accept):
+        return _whole(status, "text/plain; charset=utf-8", f"{detail}\n".encode(), *extra)
+    problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+    return _whole(status, "application/problem+json", json.dumps(problem).encode(), *extra)
+
+
+def _whole(status: HTTPStatus, content_type: str, body: bytes, *extra: tuple[str, str]) -> Answer:
+    headers = (("Content-Type", content_type), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"))
+    return Answer(status.value, (*headers, *extra), body)
 
 
 def _prefers_json(accept: str) -> bool:

@@ -200,7 +200,7 @@ def field_values(data: object) -> dict[str, Any]:
     """Return the field values of a model instance by Python name, shallowly; extra fields of pydantic included."""
     if isinstance(data, dict):
         return dict(cast("dict[str, Any]", data))
-    values = {name: getattr(data, name) for name in _field_names(type(data)) or ()}
+    values = {name: getattr(data, name) for name in field_names(type(data))}
     return {**values, **(getattr(data, "__pydantic_extra__", None) or {})}
 
 
@@ -238,7 +238,7 @@ def field_types(model: type[Any]) -> dict[str, Any]:
         hints = get_type_hints(origin, include_extras=True)
     except Exception as error:  # an annotation may be any expression, and raise anything
         raise ConfigurationError(f"the annotations of {model!r} cannot be resolved: {error}") from error
-    names = hints if issubclass(origin, dict) else _field_names(origin) or ()
+    names = hints if issubclass(origin, dict) else field_names(origin)
     return {name: hints[name] for name in names if name in hints}
 
 
@@ -246,9 +246,9 @@ def is_same(one: Any, other: Any) -> bool:
     """Return whether two values are equal: models by every field whatever their ``==`` says, and NaN equals NaN."""
     if type(one) is type(other) and type(one) in _PLAIN:  # most are, and none of the questions below is cheap
         return bool(one == other)
-    if _is_dict(one) and _is_dict(other):
+    if is_dict(one) and is_dict(other):
         return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
-    if _is_list(one) and _is_list(other):
+    if is_list(one) and is_list(other):
         return len(one) == len(other) and all(map(is_same, one, other))
     if type(one) is type(other) and _is_model(one):
         return is_same(field_values(one), field_values(other))
@@ -257,8 +257,8 @@ def is_same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) is isinstance(other, bool) and one == other
 
 
-def _field_names(model: type[Any]) -> tuple[str, ...] | None:
-    """Return the names of the fields, or None for a class that is not a model."""
+def field_names(model: type[Any]) -> tuple[str, ...]:
+    """Return the names of the fields of a Struct, dataclass, attrs class or pydantic model; none for another type."""
     if issubclass(model, msgspec.Struct):
         return model.__struct_fields__
     if dataclasses.is_dataclass(model):
@@ -266,19 +266,21 @@ def _field_names(model: type[Any]) -> tuple[str, ...] | None:
     attributes = getattr(model, "__attrs_attrs__", None)
     if attributes is not None:
         return tuple(attribute.name for attribute in attributes)
-    fields = getattr(model, "__pydantic_fields__", None)
-    return None if fields is None else tuple(fields)
+    return tuple(getattr(model, "__pydantic_fields__", ()))
 
 
 def _is_model(value: object) -> bool:
-    return _field_names(type(value)) is not None
+    marks = ("__struct_fields__", "__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__")
+    return any(hasattr(type(value), mark) for mark in marks)
 
 
-def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
+def is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
+    """Return whether *value* is a dict, for type checkers of any keys and values."""
     return isinstance(value, dict)
 
 
-def _is_list(value: Any) -> TypeGuard[list[Any]]:
+def is_list(value: Any) -> TypeGuard[list[Any]]:
+    """Return whether *value* is a list or tuple, for type checkers of any values."""
     return isinstance(value, list | tuple)
 
 
@@ -292,21 +294,11 @@ def carry(stored: Any, plain: Any, now: Any, found: list[str]) -> Any:
     returned as it was stored, so a default that nobody stored stays away. *found* takes the names of what was carried.
     """
     kept = now
-    if are_dicts(stored, plain, now):
+    if all(map(is_dict, (stored, plain, now))):
         kept = _carry_fields(stored, plain, now, found)
-    elif are_lists(stored, plain, now):
+    elif all(isinstance(each, list) for each in (stored, plain, now)):
         kept = _carry_items(stored, plain, now, found)
     return stored if _encode(now) == _encode(plain) else kept
-
-
-def are_dicts(*values: Any) -> bool:
-    """Return whether all values are dicts."""
-    return all(isinstance(value, dict) for value in values)
-
-
-def are_lists(*values: Any) -> bool:
-    """Return whether all values are lists."""
-    return all(isinstance(value, list) for value in values)
 
 
 def _carry_fields(
@@ -326,7 +318,7 @@ def _carry_fields(
 
 def _is_of_another_class(plain: Any, now: Any) -> bool:
     """Return whether another member of a union stands there now, which what was carried might turn into the former."""
-    return are_dicts(plain, now) and bool(plain) and bool(now) and plain.keys().isdisjoint(now)
+    return is_dict(plain) and is_dict(now) and bool(plain) and bool(now) and plain.keys().isdisjoint(now)
 
 
 def _carry_items(stored: list[Any], plain: list[Any], now: list[Any], found: list[str]) -> list[Any]:

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sojourn.events import Observer
     from sojourn.hookspecs import Reader
     from sojourn.metrics import Metrics
-    from sojourn.serializers import Serializer, SerializerFactory
+    from sojourn.serializers import SerializerFactory
     from sojourn.settings import SessionSettings
     from sojourn.stores import ClientSideStore, Store
 
@@ -90,15 +91,6 @@ KNOWN_DISTRIBUTIONS: Final[Mapping[str, str]] = MappingProxyType(
 
 FIRST_THIRD_PARTY_SUITE: Final = 128
 """Suite bytes below this are reserved for the core (docs/security.md)."""
-
-_WORDS: Final[dict[Kind, str]] = {
-    "store": "store is",
-    "serializer": "serializer is",
-    "cipher": "cipher is",
-    "metrics": "metrics are",
-    "reader": "reader is",
-    "observer": "observer is",
-}
 
 _NAMING_SETTINGS: Final[tuple[tuple[Kind, str], ...]] = (
     ("store", "store"),
@@ -181,28 +173,29 @@ class PluginLoader:
 
     def store(self, name: str) -> Store | ClientSideStore:
         """Return the store called *name*."""
-        found = _built_in_store(name, self._settings)
-        if found is not None:
-            return found
-        answer = self._find("store", name)
+        if name == "memory":
+            return _memory_store(self._settings)
         from sojourn.stores import ClientSideStore, Store
 
-        if isinstance(answer, Store | ClientSideStore):
-            return answer
-        raise _unfit("store", name, answer)
+        found: Store | ClientSideStore = self._find("store", name, Store, ClientSideStore)
+        return found
 
     def serializer(self, name: str) -> SerializerFactory:
         """Return the factory of the serializer called *name*."""
-        answer = _built_in_serializer(name) or self._find("serializer", name)
-        if callable(answer):
-            return cast("SerializerFactory", answer)
-        raise _unfit("serializer", name, answer)
+        if name in BUILT_IN["serializer"]:
+            from sojourn.serializers import builtin_serializer
+
+            return cast("SerializerFactory", partial(builtin_serializer, name))
+        found: SerializerFactory = self._find("serializer", name, Callable)
+        return found
 
     def cipher(self, name: str) -> Cipher:
         """Return the cipher called *name*; that of a plugin has a suite byte from 128 (SECURITY R26)."""
-        found = _built_in_cipher(name)
-        if found is not None:
-            return found
+        from sojourn.crypto import BUILTIN_CIPHERS
+
+        for built_in in BUILTIN_CIPHERS:
+            if built_in.name == name:
+                return built_in
         answer = self._find("cipher", name)
         suite: object = getattr(answer, "suite", None)
         if not callable(getattr(answer, "box", None)) or not isinstance(suite, int):
@@ -223,24 +216,17 @@ class PluginLoader:
         return CompositeMetrics(sinks)
 
     def _sink(self, name: str) -> Metrics:
-        found = _built_in_metrics(name)
-        if found is not None:
-            return found
-        answer = self._find("metrics", name)
-        from sojourn.metrics import Metrics
+        from sojourn.metrics import LogMetrics, Metrics, NullMetrics
 
-        if isinstance(answer, Metrics):
-            return answer
-        raise _unfit("metrics", name, answer)
+        if name in BUILT_IN["metrics"]:
+            return NullMetrics() if name == "null" else LogMetrics()
+        found: Metrics = self._find("metrics", name, Metrics)
+        return found
 
     def reader(self, name: str) -> Reader:
         """Return the reader called *name* of another library's sessions."""
-        answer = self._find("reader", name)
-        from sojourn.hookspecs import Reader
-
-        if isinstance(answer, Reader):
-            return answer
-        raise _unfit("reader", name, answer)
+        found: Reader = self._find("reader", name, hookspecs.Reader)
+        return found
 
     def observers(self) -> tuple[Observer, ...]:
         """Return the observers of every plugin loaded so far and of those that ``SOJOURN_OBSERVERS`` names."""
@@ -275,8 +261,11 @@ class PluginLoader:
             ) from error
         return True
 
-    def _find(self, kind: Kind, name: str) -> Any:
-        """Call the hook of the loaded plugins, then load the one of that name; raises ``PluginNotFoundError``."""
+    def _find(self, kind: Kind, name: str, *contracts: Any) -> Any:
+        """Call the hook of the loaded plugins, then load the one of that name; raises ``PluginNotFoundError``.
+
+        What is found has one of the *contracts*, where any are given.
+        """
         hook = f"sojourn_create_{kind}"
         answer = self._call(hook, name=name, settings=self._settings)
         if answer is None:
@@ -288,6 +277,8 @@ class PluginLoader:
                 f"the plugin {kind}-{name} is installed, but its hook {hook} does not know {name!r}; "
                 "that is a defect of the plugin"
             )
+        if contracts and not isinstance(answer, contracts):
+            raise _unfit(kind, name, answer)
         return answer
 
     def _call(self, hook: str, **arguments: Any) -> Any:
@@ -315,7 +306,7 @@ def _import(point: EntryPoint) -> object:
 
 def _not_found(kind: Kind, name: str) -> PluginNotFoundError:
     choices = names_of(kind)
-    told = f"no {_WORDS[kind]} called {name!r}"
+    told = f"no {kind} {'are' if kind == 'metrics' else 'is'} called {name!r}"
     distribution = KNOWN_DISTRIBUTIONS.get(f"{kind}-{name}")
     known = [entry.partition("-")[2] for entry in KNOWN_DISTRIBUTIONS if entry.startswith(f"{kind}-")]
     near = difflib.get_close_matches(name, [*choices, *known], n=1)
@@ -345,7 +336,18 @@ def installed() -> list[InstalledPlugin]:
     """Return the installed plugins, sorted by entry point and distribution, from metadata; imports none of them."""
     points = list(entry_points(group=hookspecs.PROJECT_NAME))
     names = [point.name for point in points]
-    plugins = [_describe(point, conflict=names.count(point.name) > 1) for point in points]
+    plugins = [
+        InstalledPlugin(
+            entry_point=point.name,
+            kind=point.name.partition("-")[0],
+            name=point.name.partition("-")[2],
+            target=point.value,
+            distribution=distribution_of(point),
+            version=point.dist.version if point.dist else "",
+            conflict=names.count(point.name) > 1,
+        )
+        for point in points
+    ]
     return sorted(plugins, key=lambda plugin: (plugin.entry_point, plugin.distribution))
 
 
@@ -370,32 +372,13 @@ def distribution_of(point: EntryPoint) -> str:
     return point.dist.name if point.dist else "an unnamed distribution"
 
 
-def _describe(point: EntryPoint, *, conflict: bool) -> InstalledPlugin:
-    kind, _, name = point.name.partition("-")
-    return InstalledPlugin(
-        entry_point=point.name,
-        kind=kind,
-        name=name,
-        target=point.value,
-        distribution=distribution_of(point),
-        version=point.dist.version if point.dist else "",
-        conflict=conflict,
-    )
-
-
 def _listed(words: Iterable[str]) -> str:
     *others, last = sorted(words)
     return f"{', '.join(others)} and {last}" if others else last
 
 
-# What the core brings itself, imported when it is named. A name that is not built in gives None, and the plugins are
-# asked.
-
-
-def _built_in_store(name: str, settings: SessionSettings) -> Store | None:
-    """Return a new ``MemoryStore`` for ``memory``; that of ``development`` outlives a reload (SECURITY R56)."""
-    if name != "memory":
-        return None
+def _memory_store(settings: SessionSettings) -> Store:
+    """Return a new ``MemoryStore``; that of ``development`` outlives a reload (SECURITY R56)."""
     if settings.base_preset == "development":
         from sojourn.settings.development import development_store
 
@@ -403,40 +386,6 @@ def _built_in_store(name: str, settings: SessionSettings) -> Store | None:
     from sojourn.stores import MemoryStore
 
     return MemoryStore(max_sessions=settings.memory_max_sessions)
-
-
-def _built_in_serializer(name: str) -> SerializerFactory | None:
-    """Return the factory of ``auto``, ``json``, ``msgpack`` or ``pydantic``."""
-    if name not in BUILT_IN["serializer"]:
-        return None
-    from sojourn.serializers import builtin_serializer
-
-    def make(model: type[Any]) -> Serializer[Any]:
-        made = builtin_serializer(name, model)
-        assert made is not None, name  # noqa: S101 - the name was looked up above
-        return made
-
-    return make
-
-
-def _built_in_cipher(name: str) -> Cipher | None:
-    """Return the built-in cipher of that name."""
-    from sojourn.crypto import BUILTIN_CIPHERS
-
-    return next((suite for suite in BUILTIN_CIPHERS if suite.name == name), None)
-
-
-def _built_in_metrics(name: str) -> Metrics | None:
-    """Return the metrics sink for ``null`` or ``log``."""
-    from sojourn.metrics import LogMetrics, NullMetrics
-
-    match name:
-        case "null":
-            return NullMetrics()
-        case "log":
-            return LogMetrics()
-        case _:
-            return None
 
 
 # Variables that look like settings but belong to nobody, most likely because they are misspelt.

@@ -28,6 +28,7 @@ from sojourn.adapters import (
     require_patterns,
     require_signin_path,
 )
+from sojourn.crypto import Undisclosed
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.manager import SessionManager
 
@@ -93,7 +94,7 @@ class SessionMiddleware:
         return _Body(body, response)
 
 
-class _Response(Struct, eq=False):
+class _Response(Undisclosed, Struct, eq=False):
     """The head of one response, as long as it is held back, and what became of it."""
 
     _request: BlockingRequestSession[Any]
@@ -114,10 +115,6 @@ class _Response(Struct, eq=False):
     def __repr__(self) -> str:
         """Show no token (SECURITY R6)."""
         return f"<{type(self).__name__}>"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no field to rich either, which asks structs here (SECURITY R48)."""
-        return []
 
     def start(self, status: str, headers: _Headers, exc_info: _ExcInfo | None = None, /) -> Callable[[bytes], object]:
         """Hold the head back; one that follows another replaces it, or is the server's to judge when that has left."""

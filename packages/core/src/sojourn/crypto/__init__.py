@@ -5,7 +5,7 @@ All algorithms come from `cryptography`, `hmac` and `hashlib`.
 
 from __future__ import annotations
 
-from sojourn.crypto.ciphers import BUILTIN_CIPHERS, AesCbcHmac, AesGcm, Box, Cipher, CryptoError
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS, AesCbcHmac, AesGcm, Box, Cipher, CryptoError, Undisclosed
 from sojourn.crypto.keys import HOW_TO_MAKE_A_SECRET, KEY_ID_BYTES, Key, KeyRing, new_secret
 from sojourn.crypto.tokens import (
     TOKEN_LENGTH,
@@ -30,6 +30,7 @@ __all__ = [
     "CryptoError",
     "Key",
     "KeyRing",
+    "Undisclosed",
     "decode_bytes",
     "encode_bytes",
     "is_token",

@@ -77,6 +77,15 @@ class Unprintable:
         raise TypeError(f"{type(self).__name__} holds key material and is never copied or pickled; build it anew")
 
 
+class Undisclosed:
+    """Base of structs whose fields are not to be shown: rich asks structs for them (SECURITY R48)."""
+
+    __slots__ = ()
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return []
+
+
 class AesGcm:
     """AES-256-GCM (NIST SP 800-38D): a random nonce of 96 bits, then the ciphertext and its tag of 128 bits."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from sojourn import metrics as names
 from sojourn.breaker import BreakerState, CircuitBreaker, ServerBreakers
 from sojourn.codec import Codec
-from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
+from sojourn.crypto import BUILTIN_CIPHERS, Cipher
 from sojourn.errors import ConfigurationError
 from sojourn.events import EventDispatcher, Levels
 from sojourn.hookspecs import Convert, Observer, Reader
@@ -53,6 +53,7 @@ T = TypeVar("T")
 _log = logging.getLogger("sojourn.manager")
 _DAY = 86_400.0
 _LABELS_KEPT = 1024
+# Seconds that one login may ask for, by preset (SECURITY R11).
 _LONGEST = {"high_security": 12 * 3600.0, "development": 400 * _DAY, "testing": 400 * _DAY}
 _LONGEST_ELSEWHERE = 30 * _DAY
 _LONGEST_TAKEOVER = timedelta(days=90)
@@ -99,16 +100,23 @@ def build_engine(
         )
     ring = settings.key_ring()
     events = EventDispatcher(
-        metrics or NullMetrics(),
-        observers,
-        clock,
-        lambda principal: ring.label("event", principal),
-        node=settings.node_id,
+        metrics or NullMetrics(), observers, clock, partial(ring.label, "event"), node=settings.node_id
     )
     _listen_to(store, events)
     if isinstance(store, RetainingStore) and store.keep_expired is None:
         store.keep_expired = min(settings.keep_expired, settings.idle_timeout).total_seconds()
-    longest = _longest(settings)
+    allowed = _LONGEST.get(settings.base_preset, _LONGEST_ELSEWHERE)
+    longest = max(allowed, settings.absolute_timeout.total_seconds())
+    codec = partial(Codec, ring, openers=BUILTIN_CIPHERS, max_lifetime=longest)
+    suite = cipher or next(one for one in BUILTIN_CIPHERS if one.name == settings.cipher)
+    is_sealed = client_side or _is_encrypted(store, settings)
+    compress = not client_side if settings.compress is None else settings.compress
+    revocations = None
+    if revocation_store is not None and client_side:
+        # No cookie is made of an entry of the index, nor the other way round.
+        sealing = codec(suite, purpose=f"revocations:{settings.cookie_name}:{settings.namespace}")
+        index = guard(revocation_store, settings, events, clock, of="revocations_")
+        revocations = Revocations(index, sealing, ring, clock, events, longest=longest)
     return Engine(
         settings=settings,
         model=Model(
@@ -133,29 +141,25 @@ def build_engine(
         keeping=ClientSide() if client_side else ServerSide(),
         label_of=lru_cache(maxsize=_LABELS_KEPT)(ring.label),
         store=guard(store, settings, events, clock),
-        codec=_codec(store, settings, ring, cipher, longest, clock, client_side=client_side),
+        codec=codec(
+            suite if is_sealed else None,
+            purpose=_purpose(store, settings, client_side=client_side),
+            client_side=client_side,
+            compress_over=settings.compress_over if compress else None,
+            max_payload=settings.max_payload,
+            plain_until=_plain_until(settings, longest, clock.time()) if is_sealed and not client_side else None,
+        ),
         ring=ring,
         events=events,
         cookies=settings.cookie_policy(),
         binding=settings.make_binding(),
-        revocations=(
-            Revocations(
-                guard(revocation_store, settings, events, clock, of="revocations_"),
-                _index_codec(settings, ring, cipher, longest),
-                ring,
-                clock,
-                events,
-                longest=longest,
-            )
-            if revocation_store is not None and client_side
-            else None
-        ),
+        revocations=revocations,
         takeover=_takeover(
             readers, convert, settings, clock, has_store=not client_side or revocation_store is not None
         ),
         indexed=isinstance(store, IndexedStore) and not client_side,
-        reload=opening.reload,
-        is_authenticated=is_authenticated or _has_principal,
+        load_again=opening.reload,
+        is_authenticated=is_authenticated or (lambda session: session.principal is not None),
     )
 
 
@@ -189,10 +193,6 @@ def _takeover(
         return None
     _log.warning("sessions of other libraries are taken over by %s until %s", names, last)
     return Takeover(readers, convert, datetime.combine(last + timedelta(days=1), time(), UTC).timestamp())
-
-
-def _has_principal(session: Session[Any]) -> bool:
-    return session.principal is not None
 
 
 def guard(
@@ -250,32 +250,6 @@ def _serializer(serializer: str | Serializer[T] | SerializerFactory | None, mode
     return cast("Serializer[T]", serializer(model)) if callable(serializer) else serializer
 
 
-def _codec(
-    store: Store | ClientSideStore,
-    settings: SessionSettings,
-    ring: KeyRing,
-    cipher: Cipher | None,
-    longest: float,
-    clock: Clock,
-    *,
-    client_side: bool,
-) -> Codec:
-    sealed = client_side or _is_encrypted(store, settings)
-    suite = cipher or _suite(settings)
-    compress = not client_side if settings.compress is None else settings.compress
-    return Codec(
-        ring,
-        suite if sealed else None,
-        openers=BUILTIN_CIPHERS,
-        purpose=_purpose(store, settings, client_side=client_side),
-        client_side=client_side,
-        compress_over=settings.compress_over if compress else None,
-        max_payload=settings.max_payload,
-        max_lifetime=max(longest, settings.absolute_timeout.total_seconds()),
-        plain_until=_plain_until(settings, longest, clock.time()) if sealed and not client_side else None,
-    )
-
-
 def _plain_until(settings: SessionSettings, longest: float, now: float) -> float | None:
     """Return until when records that are not encrypted are opened (SECURITY R55)."""
     if settings.accept_unsealed_until is None:
@@ -316,27 +290,6 @@ def _is_encrypted(store: Store | ClientSideStore, settings: SessionSettings) -> 
 
 def _stays_in_process(store: Store | ClientSideStore) -> bool:
     return isinstance(store, InProcessStore) and store.in_process
-
-
-def _index_codec(settings: SessionSettings, ring: KeyRing, cipher: Cipher | None, longest: float) -> Codec:
-    """Return what seals the entries of a revocation index: no cookie is made of one, nor the other way round."""
-    return Codec(
-        ring,
-        cipher or _suite(settings),
-        openers=BUILTIN_CIPHERS,
-        purpose=f"revocations:{settings.cookie_name}:{settings.namespace}",
-        max_lifetime=max(longest, settings.absolute_timeout.total_seconds()),
-    )
-
-
-def _suite(settings: SessionSettings) -> Cipher:
-    return next(one for one in BUILTIN_CIPHERS if one.name == settings.cipher)
-
-
-def _longest(settings: SessionSettings) -> float:
-    """Return the longest lifetime in seconds that one login may ask for (SECURITY R11)."""
-    allowed = _LONGEST.get(settings.base_preset, _LONGEST_ELSEWHERE)
-    return max(allowed, settings.absolute_timeout.total_seconds())
 
 
 def _refuse_what_the_store_lacks(

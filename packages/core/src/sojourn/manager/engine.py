@@ -16,7 +16,7 @@ import msgspec
 from sojourn.binding import Binding, Client, Peer
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy
-from sojourn.crypto import KEY_ID_BYTES, KeyRing, is_token, token_id
+from sojourn.crypto import KEY_ID_BYTES, KeyRing, Undisclosed, is_token, token_id
 from sojourn.crypto.tokens import encode_bytes
 from sojourn.errors import (
     ConfigurationError,
@@ -89,7 +89,7 @@ class Takeover:
     """From this moment on nothing is taken over."""
 
 
-class Lookup(msgspec.Struct, frozen=True):
+class Lookup(Undisclosed, msgspec.Struct, frozen=True):
     """What the store says of a token; *token* is another one than was sent when a renewal's redirect was followed."""
 
     outcome: LoadOutcome
@@ -101,10 +101,6 @@ class Lookup(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         """Show no token (SECURITY R6)."""
         return f"<Lookup {self.outcome.value}>"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no field to rich either, which asks structs here (SECURITY R48)."""
-        return []
 
 
 class Keeping(Protocol):
@@ -157,49 +153,36 @@ class Keeping(Protocol):
         ...
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Engine(Generic[T]):
     """The parts of one manager; its blocking sibling shares all of them but the stores."""
 
-    def __init__(
-        self,
-        *,
-        settings: SessionSettings,
-        model: Model[T],
-        lifetimes: Lifetimes,
-        clock: Clock,
-        store: GuardedStore,
-        label_of: Callable[[str, str], str],
-        codec: Codec,
-        ring: KeyRing,
-        events: EventDispatcher,
-        cookies: CookiePolicy,
-        binding: Binding,
-        revocations: Revocations | None,
-        takeover: Takeover | None,
-        client_side: bool,
-        keeping: Keeping,
-        indexed: bool,
-        reload: Callable[[Engine[T], RequestState[T]], Coroutine[Any, Any, bool]],
-        is_authenticated: Callable[[Session[T]], bool],
-    ) -> None:
-        self.settings = settings
-        self.model = model
-        self.lifetimes = lifetimes
-        self.clock = clock
-        self.label_of = label_of
-        """``ring.label``, the latest answers kept."""
-        self.codec = codec
-        self.ring = ring
-        self.events = events
-        self.cookies = cookies
-        self.binding = binding
-        self.client_side = client_side
-        """Whether sessions live in the cookie."""
-        self.keeping = keeping
-        self.find_tokens: Callable[[str], tuple[str, ...]] = partial(keeping.find_tokens, cookies)
-        self.indexed = indexed
-        self._reload = reload
-        self.is_authenticated = is_authenticated
+    settings: SessionSettings
+    model: Model[T]
+    lifetimes: Lifetimes
+    clock: Clock
+    store: GuardedStore
+    label_of: Callable[[str, str], str]
+    """``ring.label``, the latest answers kept."""
+    codec: Codec
+    ring: KeyRing
+    events: EventDispatcher
+    cookies: CookiePolicy
+    binding: Binding
+    revocations: Revocations | None
+    takeover: Takeover | None
+    """None where no sessions of other libraries are read."""
+    client_side: bool
+    """Whether sessions live in the cookie."""
+    keeping: Keeping
+    indexed: bool
+    load_again: Callable[[Engine[T], RequestState[T]], Coroutine[Any, Any, bool]]
+    """`opening.reload`, which stands above this module."""
+    is_authenticated: Callable[[Session[T]], bool]
+
+    def __post_init__(self) -> None:
+        settings, lifetimes = self.settings, self.lifetimes
+        self.find_tokens: Callable[[str], tuple[str, ...]] = partial(self.keeping.find_tokens, self.cookies)
         self.key: object = object()
         """Under this object the session of a request stands; the blocking sibling shares it."""
         self.on_conflict: Literal["merge", "raise", "overwrite"] = settings.on_conflict
@@ -212,25 +195,22 @@ class Engine(Generic[T]):
         self._most_anonymous_bytes: float = settings.max_anonymous_bytes or math.inf
         self._always_small = min(self._most_bytes, self._most_anonymous_bytes)
         """No session of so many bytes or fewer is refused."""
-        self.binds = binding.policy != "off"
+        self.binds = self.binding.policy != "off"
         self.asks_for_binding = settings.base_preset == "high_security"
         """Whether a login from before binding was switched on counts no more."""
-        self.accepts_unsealed = codec.accepts_unsealed
+        self.accepts_unsealed = self.codec.accepts_unsealed
         self.untouched_for = lifetimes.idle_timeout - lifetimes.touch_after
         """Seconds before the idle deadline until which no access moves it."""
-        self.renew_after = None if client_side else lifetimes.renew_after
+        self.renew_after = None if self.client_side else lifetimes.renew_after
         self._proxies = settings.make_trusted_proxies()
         self.request_deadline = settings.request_deadline.total_seconds()
         """Seconds that one request may wait for its stores."""
-        self.turns = None if client_side or store.never_waits else Turns()
+        self.turns = None if self.client_side or self.store.never_waits else Turns()
         """Who writes which session now; None where a commit never waits, or nobody can meet."""
-        self._use(store, revocations, takeover)
+        self._use(self.store, self.revocations, self.takeover)
 
     def _use(self, store: GuardedStore, revocations: Revocations | None, takeover: Takeover | None) -> None:
-        self.store = store
-        self.revocations = revocations
-        self.takeover = takeover
-        """None where no sessions of other libraries are read."""
+        self.store, self.revocations, self.takeover = store, revocations, takeover
         self.offload: Drive | None = None
         """Drives what blocks in a worker thread, where an event loop drives this manager."""
         stores = [store.store, *([revocations.store.store] if revocations is not None else ())]
@@ -252,8 +232,8 @@ class Engine(Generic[T]):
         return f"<Engine over {type(self.store.store).__name__}>"
 
     def reload(self, state: RequestState[T]) -> Coroutine[Any, Any, bool]:
-        """Read again what is stored of a session: `opening.reload`, which stands above this module."""
-        return self._reload(self, state)
+        """Read again what is stored of a session."""
+        return self.load_again(self, state)
 
     def describe(self) -> str:
         """Return what tells this manager from others in a message."""

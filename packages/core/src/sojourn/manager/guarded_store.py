@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from copy import copy
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from sojourn import metrics as names
@@ -116,6 +117,16 @@ class GuardedStore:
         clock: Clock,
         levels: Levels | None = None,
     ) -> None:
+        self.reads = reads
+        self.writes = writes
+        self._retry = retry
+        self._events = events
+        self._clock = clock
+        self._levels = levels
+        """Sends how the store and its breakers stand; None without a sink."""
+        self._use(store)
+
+    def _use(self, store: Store | ClientSideStore) -> None:
         self.store = store
         """The store as it is; `server` is the same one where the manager has checked that it is no client-side store."""
         self.server = cast("Store", store)
@@ -126,25 +137,12 @@ class GuardedStore:
         self._caching = store if isinstance(store, CachingStore) else None
         self._longest_load: float = store.longest_load if isinstance(store, BoundedStore) else math.inf
         """Seconds within which a load of the store ends by itself, whatever happens."""
-        self.reads = reads
-        self.writes = writes
-        self._retry = retry
-        self._events = events
-        self._levels = levels
-        """Sends how the store and its breakers stand; None without a sink."""
-        self._clock = clock
 
     def over(self, store: Store) -> GuardedStore:
         """Return the same breakers, budget and metrics around another store on the same data."""
-        return type(self)(
-            store,
-            reads=self.reads,
-            writes=self.writes,
-            retry=self._retry,
-            events=self._events,
-            clock=self._clock,
-            levels=self._levels,
-        )
+        sibling = copy(self)
+        sibling._use(store)  # noqa: SLF001 - its own class
+        return sibling
 
     def reset_breakers(self) -> None:
         """Close the circuit breakers, and forget what failed."""
@@ -213,28 +211,34 @@ class GuardedStore:
         return self._call("touch", self.server.touch, (id, idle_deadline), self.writes, id, tries=1)
 
     async def delete(self, id: str, *, expected: int | None = None, is_over: bool = False) -> Deleted:
-        """Delete a record. GONE after a try whose effect is unknown counts as OK: that try deleted it.
-
-        Where *is_over* the session has ended or moved before, and who was told of that is not told again.
-        """
-        store = self.server
-        unknown = False
+        """Delete a record. Where *is_over* the session has ended or moved before, and nobody is told of that again."""
         revocations = self._events.revocations
         before = revocations.moment()
 
-        async def work() -> Deleted:
-            nonlocal unknown
-            try:
-                result = await store.delete(id, expected=expected)
-            except BaseException:
-                unknown = True
-                raise
-            return Deleted.OK if unknown and result is Deleted.GONE else result
+        async def ask() -> Sequence[Deleted]:
+            return [await self.server.delete(id, expected=expected)]
 
-        result = await self._call("delete", work, (), self.writes, id)
+        (result,) = await self._delete("delete", ask, id)
         if result is Deleted.OK:
             revocations.notify(id, alive_at=None if is_over else before)
         return result
+
+    async def _delete(
+        self, operation: str, ask: Callable[[], Coroutine[Any, Any, Sequence[Deleted]]], id: str = ""
+    ) -> Sequence[Deleted]:
+        """Return what *ask* does; GONE after a try whose effect is unknown counts as OK: that try deleted it."""
+        unknown = False
+
+        async def work() -> Sequence[Deleted]:
+            nonlocal unknown
+            try:
+                results = await ask()
+            except BaseException:
+                unknown = True
+                raise
+            return [Deleted.OK if unknown and result is Deleted.GONE else result for result in results]
+
+        return await self._call(operation, work, (), self.writes, id)
 
     @property
     def reads_many(self) -> bool:
@@ -250,21 +254,9 @@ class GuardedStore:
 
     async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
         """Delete several records by id and expected version, as ``delete`` does. The store is a BatchingStore."""
-        store = cast("BatchingStore", self.store)
-        revocations = self._events.revocations
+        store, revocations = cast("BatchingStore", self.store), self._events.revocations
         before = revocations.moment()
-        unknown = False
-
-        async def work() -> Sequence[Deleted]:
-            nonlocal unknown
-            try:
-                results = await store.delete_many(versions)
-            except BaseException:
-                unknown = True
-                raise
-            return [Deleted.OK if unknown and result is Deleted.GONE else result for result in results]
-
-        results = await self._call("delete_many", work, (), self.writes)
+        results = await self._delete("delete_many", lambda: store.delete_many(versions))
         for (id, _), result in zip(versions, results, strict=True):
             if result is Deleted.OK:
                 revocations.notify(id, alive_at=before)

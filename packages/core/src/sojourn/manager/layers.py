@@ -5,7 +5,7 @@ They share one session, one load and one commit, also where some run under an ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, TypeVar, cast
 
 from sojourn.binding import Peer
@@ -63,7 +63,7 @@ else:
 def join_async(
     requests: MutableMapping[object, RequestSession[Any]],
     engine: Engine[T],
-    cookies: str | Sequence[str],
+    cookies: str,
     peer: Callable[[], Peer] | None,
 ) -> AsyncRequestSession[T]:
     """Return one more layer of a request that a middleware has seen; after that was closed, a new request.
@@ -83,7 +83,7 @@ def join_async(
 def join_blocking(
     requests: MutableMapping[object, RequestSession[Any]],
     engine: Engine[T],
-    cookies: str | Sequence[str],
+    cookies: str,
     peer: Callable[[], Peer] | None,
 ) -> BlockingRequestSession[T]:
     """See `join_async`; *engine* is the blocking one."""

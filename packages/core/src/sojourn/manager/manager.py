@@ -207,7 +207,7 @@ class SessionManager(Queries[T], Face[T]):
         *where* is the ASGI scope, the WSGI environ or whatever mapping the framework's request is; None shares nothing.
         *cookies* is the Cookie header, or its lines. A second call for the same *where* is another layer of the request.
         """
-        engine = self.engine
+        engine, cookies = self.engine, cookies if isinstance(cookies, str) else "; ".join(cookies)
         if engine.blocks:
             engine.offload_to(in_a_thread)
         if where is None:
@@ -331,7 +331,7 @@ class BlockingManager(Face[T]):
         peer: Callable[[], Peer] | None = None,
     ) -> BlockingRequestSession[T]:
         """See SessionManager.begin; what it returns opens on first use."""
-        engine = self.engine
+        engine, cookies = self.engine, cookies if isinstance(cookies, str) else "; ".join(cookies)
         if where is None:
             return BlockingRequestSession(engine, cookies, peer)
         requests = where.get(REQUESTS_KEY)

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Final, TypeVar, cast
 
+from msgspec import structs
+
 from sojourn.binding import PeerOf
-from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
+from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.cookies import CookiePolicy, read_cookies
 from sojourn.crypto import TOKEN_PATTERN, is_token, token_id
 from sojourn.errors import SerializationError, SessionReadOnlyError, SessionStateError, SessionUnavailableError
@@ -49,7 +51,8 @@ _REDIRECTS: Final = frozenset(bytes((flags,)) for flags in range(256) if flags &
 _decode_payload: Final = PAYLOAD_DECODER.decode
 MOST_TOKENS: Final = 2
 """How many cookies of our name are looked up (SECURITY R22)."""
-_MOST_RENEWALS: Final = 4
+_MOST_MOVES: Final = 3
+"""How many renewals of one token are followed (SECURITY R9)."""
 _new_session: Final = Session.__new__
 _match_value: Final = re.compile(rf"{TOKEN_PATTERN}(?=;|\Z)").match
 
@@ -107,60 +110,36 @@ async def load_one_of(engine: Engine[T], tokens: Sequence[str], deadline: Deadli
     return (failures or matches)[0]
 
 
-async def load(engine: Engine[T], token: str, /, *, fresh: bool = False, deadline: Deadline | None = None) -> Lookup:
-    """Ask the store on the server, once in the usual case: `Keeping.load`."""
+async def load(
+    engine: Engine[T], token: str, /, *, fresh: bool = False, deadline: Deadline | None = None, moves: int = _MOST_MOVES
+) -> Lookup:
+    """Ask the store on the server, once in the usual case: `Keeping.load`. So many *moves* are followed."""
     try:
         record = await engine.store.load(token_id(token), fresh=fresh, deadline=deadline)
-        if record is None or not record.payload:  # or what a login left
-            return Lookup(_UNKNOWN, token)
-        now = engine.clock.time()
-        if now >= record.idle_deadline or now >= record.absolute_deadline:
-            return _expired(token, record)
-        lookup = Lookup(LOADED, token, token, record)
-        if record.payload[2:3] in _REDIRECTS:
-            with DeadlineScope(deadline):
-                return await _follow_redirects(engine, lookup, token, fresh=fresh)
     except SessionUnavailableError as error:
         return Lookup(LoadOutcome.UNAVAILABLE, token, error=error)
-    return lookup
-
-
-def judge(engine: Engine[T], sent: str, current: str, record: Record | None) -> Lookup:
-    """Say what *record* means for the token that led to it."""
     if record is None or not record.payload:  # or what a login left
-        return Lookup(LoadOutcome.UNKNOWN, sent)
+        return Lookup(_UNKNOWN, token)
     now = engine.clock.time()
     if now >= record.idle_deadline or now >= record.absolute_deadline:
-        return _expired(sent, record)
-    return Lookup(LOADED, sent, current, record)
-
-
-def _expired(sent: str, record: Record) -> Lookup:
-    """Say that the session is past its deadline; what a renewal or rotation left of one leads nowhere (FAILURES F33)."""
-    return Lookup(LoadOutcome.EXPIRED if record.is_session else _UNKNOWN, sent)
-
-
-async def _follow_redirects(engine: Engine[T], lookup: Lookup, token: str, *, fresh: bool) -> Lookup:
-    """Return what is found where the redirect that a renewal left leads to (SECURITY R9)."""
-    current = token
-    for is_last in (*(False,) * (_MOST_RENEWALS - 1), True):
-        record = lookup.record
-        if record is None or not peek_flags(record.payload) & STUB:
-            return lookup
-        try:
-            moved = engine.read_trail(record)
-        except SessionReadOnlyError:
-            return lookup  # of the future, as any record under an unknown key
-        if moved is None:
-            return lookup  # damaged, as any record that does not open, whatever it says of its grace
-        if is_last or engine.clock.time() >= moved.until:
-            break
-        successor = follow(engine, current, moved)
-        if successor is None:
-            return lookup
-        current = successor
-        lookup = judge(engine, token, current, await engine.store.load(token_id(current), fresh=fresh))
-    return Lookup(LoadOutcome.UNKNOWN, token)
+        # What a renewal or rotation left of a session leads nowhere (FAILURES F33).
+        return Lookup(LoadOutcome.EXPIRED if record.is_session else _UNKNOWN, token)
+    lookup = Lookup(LOADED, token, token, record)
+    if record.payload[2:3] not in _REDIRECTS:
+        return lookup
+    try:
+        moved = engine.read_trail(record)
+    except SessionReadOnlyError:
+        return lookup  # of the future, as any record under an unknown key
+    if moved is None:
+        return lookup  # damaged, as any record that does not open, whatever it says of its grace
+    if not moves or now >= moved.until:
+        return Lookup(_UNKNOWN, token)
+    successor = follow(engine, token, moved)
+    if successor is None:
+        return lookup
+    found = await load(engine, successor, fresh=fresh, deadline=deadline, moves=moves - 1)
+    return structs.replace(found, sent_token=token)
 
 
 def follow(engine: Engine[T], token: str, moved: Trail) -> str | None:

@@ -8,14 +8,15 @@ its body. A commit that fails replaces the application's answer; it is never rai
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from operator import attrgetter
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
 
 from sojourn.binding import Peer
+from sojourn.crypto import Undisclosed
 from sojourn.errors import (
     ConfigurationError,
     ResponseStartedError,
@@ -58,7 +59,7 @@ _CLEAR: Final = CookieAction.CLEAR
 _log: Final = logging.getLogger("sojourn.manager")
 
 
-class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
+class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
     """The session of one request, for one manager.
 
     It is also the mapping of the session's extras, opened when first used, that stands in ``scope["session"]``; other
@@ -67,7 +68,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
     """
 
     engine: Engine[T]
-    _cookies: str | Sequence[str]
+    _cookies: str
     _peer: Callable[[], Peer] | None = None
     is_lazy: bool = False
     """Whether only `get` opens the session."""
@@ -98,9 +99,6 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         """Show no token (SECURITY R6)."""
         return f"<{type(self).__name__}>"
 
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return []  # rich asks structs here (SECURITY R48)
-
     # -- opening ---------------------------------------------------------------------------------------------
 
     @property
@@ -108,8 +106,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         """What of the request is worth a look-up (SECURITY R4, R22)."""
         tokens = self._tokens
         if tokens is None:
-            sent = self._cookies
-            tokens = self._tokens = self.engine.find_tokens(sent if isinstance(sent, str) else "; ".join(sent))
+            tokens = self._tokens = self.engine.find_tokens(self._cookies)
         return tokens
 
     @property
@@ -121,12 +118,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
     @property
     def may_lead_to_session(self) -> bool:
         """Whether the request carries a well-formed token, or a cookie from which a session may be taken over."""
-        return self.token is not None or takeover.concerns(self.engine, self._header)
-
-    @property
-    def _header(self) -> str:
-        sent = self._cookies
-        return sent if isinstance(sent, str) else "; ".join(sent)
+        return self.token is not None or takeover.concerns(self.engine, self._cookies)
 
     async def load_steps(self, engine: Engine[T]) -> None:
         """Ask the store what the token leads to, once. Never raises for an outage; using the session does."""
@@ -147,7 +139,7 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
         # Once the response has started the cookie could not be sent.
         if engine.takeover is not None and lookup.outcome in takeover.LEADS_NOWHERE and not self.has_begun:
             with DeadlineScope(self._deadline):
-                lookup, self._claim = await takeover.look_up(engine, lookup, self._header, self._peer)
+                lookup, self._claim = await takeover.look_up(engine, lookup, self._cookies, self._peer)
         self._lookup = lookup
 
     @property
@@ -168,12 +160,8 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
 
     def require(self) -> Session[T]:
         """Return the session; raise SessionUnavailableError without one, whatever ``on_unavailable`` says."""
-        session = self._session
-        if session is None:
-            session = self._open()
-        state = state_of(session)
-        state.accessed = True
-        if state.phase is _READ_ONLY:
+        session = self.session
+        if state_of(session).phase is _READ_ONLY:
             raise self._refusal()
         return session
 
@@ -186,10 +174,10 @@ class RequestSession(ExtrasMapping, Struct, Generic[T], eq=False):
     def _open(self) -> Session[T]:
         lookup, engine = self._lookup, self.engine
         if lookup is None:
-            tokens, sent = self._tokens, self._cookies
+            tokens = self._tokens
             if tokens is None:  # `tokens` without its frame
-                tokens = self._tokens = engine.find_tokens(sent if isinstance(sent, str) else "; ".join(sent))
-            if not tokens and not takeover.concerns(engine, self._header):
+                tokens = self._tokens = engine.find_tokens(self._cookies)
+            if not tokens and not takeover.concerns(engine, self._cookies):
                 lookup = NOTHING_FOUND
             elif self.is_lazy or not engine.opens_on_access:
                 raise ConfigurationError(
@@ -443,9 +431,9 @@ class AsyncRequestSession(RequestSession[T]):
         engine = self.engine
         if self._lookup is not None or engine.never_waits:
             return
-        tokens, sent = self._tokens, self._cookies
+        tokens = self._tokens
         if tokens is None:  # `tokens` without its frame
-            tokens = self._tokens = engine.find_tokens(sent if isinstance(sent, str) else "; ".join(sent))
+            tokens = self._tokens = engine.find_tokens(self._cookies)
         if engine.takeover is None and len(tokens) == 1:
             deadline = self._deadline = Deadline(engine.request_deadline)
             self._lookup = await engine.keeping.load(engine, tokens[0], deadline=deadline)

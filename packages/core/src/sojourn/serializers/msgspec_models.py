@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MemberDescriptorType
-from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeGuard, TypeVar, cast, get_origin, get_type_hints
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect
 
 from sojourn.errors import ConfigurationError, SerializationError
+from sojourn.merge import field_names, is_dict, is_list
 
 T = TypeVar("T")
 
@@ -92,59 +93,38 @@ MSGPACK = Format(
 )
 
 
-class StructuredSerializer(Generic[T]):
-    """What JSON and MessagePack have in common.
+class ModelSerializer(Generic[T]):
+    """What all serializers of models have in common: the checks around encoding and decoding, and errors that name the field.
 
     What can be decided about a model is decided once, in the constructor, so that encoding takes about a microsecond.
     """
 
-    format: ClassVar[Format]
+    name: str
+    known: frozenset[str]
+    _finite_only: bool
+    """Whether a float that JSON cannot express would be written as null, which is not read back as it was."""
+    _encode: Callable[[T], bytes]
+    _decode: Callable[[bytes], T]
 
-    def __init__(self, model: type[T]) -> None:
-        shape = inspect_model(model, self.format.name)
-        self._format = self.format
-        self.name = self._format.name
-        self.known = shape.known
+    def __init__(self, model: type[T], form: Format) -> None:
         self._model = model_name(model)
         self._class: type[Any] = model_class(model)
         self._is_dict = self._class is dict
-        self._finite_only = self._format.finite_only and shape.holds_floats
-        self._plain = PlainFields(self._format)
-        self._encode: Callable[[object], bytes] = self._format.encode
-        if shape.holds_sets:
-            self._encode = self._encode_with_sorted_sets if shape.holds_dicts else self._encode_sorted
-        self._sure = not (self._is_dict or self._finite_only)
-        """Whether what msgspec has encoded needs no further check."""
-        self._decode: Callable[[bytes], T] = self._format.decoder(model)
-        self.is_exact = shape.is_exact
-        """See `ExactSerializer`."""
+        self._plain = PlainFields(form)
 
     def encode(self, data: T) -> bytes:
         """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed."""
-        # The usual case first; what fails is diagnosed below.
-        if self._sure and type(data) is self._class:
-            try:
-                return self._encode(data)
-            except Exception:  # noqa: BLE001, S110 - diagnosed below
-                pass
         if not isinstance(data, self._class):
             raise SerializationError(f"the session data is a {type(data).__name__}, not a {self._model}")
         if self._is_dict and not cast("dict[str, object]", data).keys() <= self.known:
             raise SerializationError(f"the session data has a key that {self._model} does not declare")
-        fails = self._format.cannot_encode
         try:
             payload = self._encode(data)
         except Exception:  # noqa: BLE001 - raised below, outside of the context of an error that may quote the value
             payload = None
-        if payload is not None:
-            # JSON has no NaN and no infinity: msgspec writes null, which would not be read back as it was.
-            if not (self._finite_only and b"null" in payload and holds_not_finite(data)):
-                return payload
-            fails = holds_not_finite
-        # The keys of a TypedDict are names of fields.
-        names = self.known if self._is_dict else ()
-        name = next((name for name in sorted(names) if fails(cast("dict[str, object]", data).get(name))), "")
-        path = failing_path(data, fails) if not name else f"{name}{self._below(data, name, fails)}"
+        if payload is not None and not (self._finite_only and b"null" in payload and holds_not_finite(data)):
+            return payload
+        path = self._failing(data, None if payload is None else holds_not_finite)
         what = f"field {path} of " if path else ""
         raise SerializationError(f"{what}{self._model} cannot be kept as {self.name}", field=path)
 
@@ -152,8 +132,8 @@ class StructuredSerializer(Generic[T]):
         """Return the model; fields it does not know are skipped. SerializationError when it does not fit."""
         try:
             return self._decode(payload)
-        except Exception as error:  # noqa: BLE001 - a model's own __post_init__ may raise anything
-            path = decoding_path(str(error)) if isinstance(error, msgspec.ValidationError) else ""
+        except Exception as error:  # noqa: BLE001 - a model's own __post_init__ or validators may raise anything
+            path = self._misfit(error)
         what = f": field {path}" if path else ""
         raise SerializationError(f"the stored session does not fit {self._model}{what}", field=path)
 
@@ -165,19 +145,68 @@ class StructuredSerializer(Generic[T]):
         """Return the top-level fields as plain values by encoded name; SerializationError when it is no mapping."""
         return self._plain.decode(payload)
 
-    def _below(self, data: T, name: str, fails: Callable[[object], bool]) -> str:
-        path = failing_path(cast("dict[str, object]", data)[name], fails)
-        return path if not path or path.startswith("[") else f".{path}"
+    def _failing(self, data: T, fails: Callable[[object], bool] | None) -> str:
+        """Return the path to what *fails*, by default to what cannot be encoded."""
+        raise NotImplementedError
+
+    def _misfit(self, error: Exception) -> str:
+        """Return the path to what an *error* in decoding is about; "" where that is not known."""
+        raise NotImplementedError
+
+
+class StructuredSerializer(ModelSerializer[T]):
+    """What JSON and MessagePack have in common."""
+
+    format: ClassVar[Format]
+
+    def __init__(self, model: type[T]) -> None:
+        form = self.format
+        shape = inspect_model(model, form.name)
+        super().__init__(model, form)
+        self.name = form.name
+        self.known = shape.known
+        self._finite_only = form.finite_only and shape.holds_floats
+        self._encode = form.encode
+        if shape.holds_sets:
+            self._encode = self._encode_with_sorted_sets if shape.holds_dicts else self._encode_sorted
+        self._sure = not (self._is_dict or self._finite_only)
+        """Whether what msgspec has encoded needs no further check."""
+        self._decode = form.decoder(model)
+        self.is_exact = shape.is_exact
+        """See `ExactSerializer`."""
+
+    def encode(self, data: T) -> bytes:
+        """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed."""
+        # The usual case first; what fails is diagnosed below.
+        if self._sure and type(data) is self._class:
+            try:
+                return self._encode(data)
+            except Exception:  # noqa: BLE001, S110 - diagnosed below
+                pass
+        return super().encode(data)
+
+    def _failing(self, data: T, fails: Callable[[object], bool] | None) -> str:
+        fails = fails or self.format.cannot_encode
+        # The keys of a TypedDict are names of fields.
+        for name in sorted(self.known) if self._is_dict else ():
+            value = cast("dict[str, object]", data).get(name)
+            if fails(value):
+                path = failing_path(value, fails)
+                return f"{name}{path}" if not path or path.startswith("[") else f"{name}.{path}"
+        return failing_path(data, fails)
+
+    def _misfit(self, error: Exception) -> str:
+        return decoding_path(str(error)) if isinstance(error, msgspec.ValidationError) else ""
 
     def _encode_sorted(self, data: object) -> bytes:
         try:
-            return self._format.encode_sorted(data)
+            return self.format.encode_sorted(data)
         except TypeError:
             # A set whose members cannot be compared keeps its own order.
-            return self._format.encode(data)
+            return self.format.encode(data)
 
     def _encode_with_sorted_sets(self, data: object) -> bytes:
-        native, str_keys = self._format.native, self._format.finite_only
+        native, str_keys = self.format.native, self.format.finite_only
         kept = msgspec.to_builtins(data, builtin_types=native, str_keys=str_keys, enc_hook=as_base)
         try:
             ordered = msgspec.to_builtins(
@@ -186,7 +215,7 @@ class StructuredSerializer(Generic[T]):
         except TypeError:
             # As in _encode_sorted.
             ordered = kept
-        return self._format.encode(with_order_of(kept, ordered))
+        return self.format.encode(with_order_of(kept, ordered))
 
 
 class JsonSerializer(StructuredSerializer[T]):
@@ -440,18 +469,6 @@ def children(value: object) -> Iterator[tuple[str, object]]:
             yield f".{name}", getattr(value, name, None)
 
 
-def field_names(model: type[Any]) -> tuple[str, ...]:
-    """Return the names of the fields of a Struct, dataclass, attrs class or pydantic model; none for another type."""
-    if issubclass(model, msgspec.Struct):
-        return model.__struct_fields__
-    if dataclasses.is_dataclass(model):
-        return tuple(field.name for field in dataclasses.fields(model))
-    attributes = getattr(model, "__attrs_attrs__", None)
-    if attributes is not None:
-        return tuple(attribute.name for attribute in attributes)
-    return tuple(getattr(model, "__pydantic_fields__", ()))
-
-
 def failing_path(value: object, fails: Callable[[object], bool]) -> str:
     """Return the path to the innermost value for which *fails* is true, such as ``cart[3].price``; "" for *value*."""
     steps: list[str] = []
@@ -477,13 +494,3 @@ def decoding_path(message: str) -> str:
     path = at.group(1) if at else ""
     missing = _MISSING_FIELD.match(message)
     return (f"{path}.{missing.group(1)}" if missing else path).removeprefix(".")
-
-
-def is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
-    """Return whether *value* is a dict, for type checkers of any keys and values."""
-    return isinstance(value, dict)
-
-
-def is_list(value: Any) -> TypeGuard[list[Any]]:
-    """Return whether *value* is a list or tuple, for type checkers of any values."""
-    return isinstance(value, list | tuple)

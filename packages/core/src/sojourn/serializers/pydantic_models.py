@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
 
-from sojourn.errors import ConfigurationError, SerializationError
+from sojourn.errors import ConfigurationError
+from sojourn.merge import field_names, is_dict, is_list
 from sojourn.serializers.msgspec_models import (
     JSON,
-    PlainFields,
+    ModelSerializer,
     TypeLostError,
-    field_names,
-    holds_not_finite,
-    is_dict,
-    is_list,
-    model_class,
-    model_name,
     refusal,
     type_name,
 )
@@ -32,15 +28,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PydanticSerializer(Generic[T]):
+class PydanticSerializer(ModelSerializer[T]):
     """A pydantic model (or a dataclass or TypedDict, validated by pydantic) as JSON."""
 
     def __init__(self, model: type[T]) -> None:
         from pydantic import TypeAdapter
 
+        super().__init__(model, JSON)
         self.name = "pydantic"
-        self._model = model_name(model)
-        self._class: type[Any] = model_class(model)
         for kind, mark in (("Struct", "__struct_fields__"), ("attrs class", "__attrs_attrs__")):
             if hasattr(self._class, mark):
                 raise ConfigurationError(
@@ -67,13 +62,11 @@ class PydanticSerializer(Generic[T]):
         kinds = {node.get("type") for _, node in nodes}
         config = cast("Mapping[str, object]", getattr(self._class, "model_config", {}))
         self._finite_only = config.get("ser_json_inf_nan", "null") == "null" and bool(kinds & {"float", "any"})
-        self._is_dict = self._class is dict
         self._holds_sets = bool(kinds & {"set", "frozenset"})
         self._holds_secrets = _holds_secrets(schema)
-        self._plain = PlainFields(JSON)
         # What a newer node has added is carried around such a model, which would refuse to be decoded with it.
         extras = {_extra_of(node) for _, node in nodes}
-        self._decoding: dict[str, Any] = {"by_alias": False, "by_name": True}
+        decoding: dict[str, Any] = {"by_alias": False, "by_name": True}
         if "forbid" in extras:
             if "allow" in extras:
                 raise ConfigurationError(
@@ -85,52 +78,22 @@ class PydanticSerializer(Generic[T]):
                     f"the session model {self._model} has extra='forbid', which only pydantic 2.12 and later can read "
                     "past where a newer node has added a field; upgrade it, or use extra='ignore'"
                 )
-            self._decoding["extra"] = "ignore"
+            decoding["extra"] = "ignore"
+        self._decode = partial(self._adapter.validate_json, **decoding)
 
-    def encode(self, data: T) -> bytes:
-        """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed.
+    def _failing(self, data: T, fails: Callable[[object], bool] | None) -> str:
+        def is_it(name: str) -> bool:
+            return fails(self._value(data, name)) if fails is not None else self._cannot_dump(data, name)
 
-        A value of another type than its field's, assigned without validation, fails here.
-        """
-        if not isinstance(data, self._class):
-            raise SerializationError(f"the session data is a {type(data).__name__}, not a {self._model}")
-        if self._is_dict and not cast("dict[str, object]", data).keys() <= self.known:
-            raise SerializationError(f"the session data has a key that {self._model} does not declare")
-        fails: Callable[[str], bool] = lambda name: self._cannot_dump(data, name)  # noqa: E731
-        try:
-            payload = self._encode(data)
-        except Exception:  # noqa: BLE001 - raised below, outside of the context of an error that quotes the value
-            payload = None
-        if payload is not None:
-            if not (self._finite_only and b"null" in payload and holds_not_finite(data)):
-                return payload
-            fails = lambda name: holds_not_finite(self._value(data, name))  # noqa: E731
-        name = next((name for name in sorted(self.known) if fails(name)), "")
-        what = f"field {name} of " if name else ""
-        raise SerializationError(f"{what}{self._model} cannot be kept as {self.name}", field=name)
+        return next((name for name in sorted(self.known) if is_it(name)), "")
 
-    def decode(self, payload: bytes) -> T:
-        """Return the validated model; SerializationError names the field that does not fit."""
+    def _misfit(self, error: Exception) -> str:
         from pydantic import ValidationError
 
-        path = ""
-        try:
-            return self._adapter.validate_json(payload, **self._decoding)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][:1]
-            path = next((str(name) for name in first if name in self.known), "")
-        except Exception:  # noqa: BLE001, S110 - a model's own validators may raise anything
-            pass
-        what = f": field {path}" if path else ""
-        raise SerializationError(f"the stored session does not fit {self._model}{what}", field=path)
-
-    def encode_fields(self, fields: Mapping[str, object]) -> bytes:
-        """Return the bytes of plain values by field name; SerializationError names the field that failed."""
-        return self._plain.encode(fields)
-
-    def decode_fields(self, payload: bytes) -> dict[str, object]:
-        """Return the top-level fields as plain values by field name; SerializationError when it is no mapping."""
-        return self._plain.decode(payload)
+        if not isinstance(error, ValidationError):
+            return ""
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][:1]
+        return next((str(name) for name in first if name in self.known), "")
 
     def _encode(self, data: T, include: set[str] | None = None) -> bytes:
         # Sets have no order: they are sorted, so that equal data gives equal bytes. Secrets print as asterisks.

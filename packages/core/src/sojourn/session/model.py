@@ -24,7 +24,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sojourn.errors import ConfigurationError, SerializationError
-from sojourn.merge import are_dicts, are_lists, carry, field_types, field_values, merge_models, merge_rules
+from sojourn.merge import carry, field_types, field_values, is_dict, is_list, merge_models, merge_rules
 from sojourn.serializers import ExactSerializer, Serializer, SerializerFactory, builtin_serializer
 from sojourn.session.payload import Payload
 
@@ -323,12 +323,12 @@ def difference(
         return None if value == again or (_is_nan(value) and _is_nan(again)) else ("", value, again)
     if type(value) is not type(again):
         return "", value, again
-    if are_dicts(value):
+    if is_dict(value):
         if value.keys() != again.keys():
             return "", value, again
         entries = value.items()
         pairs = [(f".{key}" if key in names else "[...]", inner, again[key]) for key, inner in entries]
-    elif are_lists(value) or _is_tuple(value):
+    elif is_list(value):
         if len(value) != len(again):
             return "", value, again
         pairs = [(f"[{index}]", *pair) for index, pair in enumerate(zip(value, again, strict=True))]
@@ -356,16 +356,12 @@ def _undeclared(value: Any, path: str = "") -> Iterator[str]:
             if not (name in fields or name.startswith("_") or _works_out(value, name)):
                 yield f"{path}.{name}".removeprefix(".")
         for name, inner in fields.items():
-            yield from _undeclared(inner, f"{path}[...]" if are_dicts(value) else f"{path}.{name}")
+            yield from _undeclared(inner, f"{path}[...]" if is_dict(value) else f"{path}.{name}")
 
 
 def _works_out(value: object, name: str) -> bool:
     """Return whether a class has something of that name that works a value out, as a cached property does."""
     return hasattr(inspect.getattr_static(type(value), name, None), "__get__")
-
-
-def _is_tuple(value: Any) -> bool:
-    return isinstance(value, tuple)
 
 
 def _is_nan(value: object) -> bool:
@@ -407,7 +403,7 @@ def _at(model: Any, data: Any, path: str) -> tuple[str, object]:
                 kind = cast("Any", type(value))
                 attribute: Any = _encoded_names(kind).get(name) or name
                 hint = field_types(owner if value is data else kind).get(attribute)
-                value = value[attribute] if are_dicts(value) else getattr(value, attribute)
+                value = value[attribute] if is_dict(value) else getattr(value, attribute)
     if hint is None:
         return " ", value
     return f", declared as {_written(hint)}, ", value

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, cast
 
 import msgspec
 
+from sojourn.crypto import Undisclosed
 from sojourn.errors import ConfigurationError, SerializationError, SessionStateError
 from sojourn.stores import Record
 
@@ -24,7 +25,7 @@ Moment = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]
 """Wall-clock seconds since the epoch, up to the last year that ``datetime`` knows; checked when decoded."""
 
 
-class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
+class Payload(Undisclosed, msgspec.Struct, array_like=True, kw_only=True, gc=False):
     """The content of one record; times are wall-clock seconds since the epoch."""
 
     data: bytes
@@ -58,10 +59,6 @@ class Payload(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     def __repr__(self) -> str:
         """Show nothing of the content (SECURITY R48)."""
         return f"<Payload created_at={self.created_at}>"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no field to rich either, which asks structs here (SECURITY R48)."""
-        return []
 
 
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)  # text that is no UTF-8 is a ValueError

@@ -6,10 +6,11 @@ A move that is not in the table raises and changes nothing.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
+from sojourn.crypto import Undisclosed
 from sojourn.errors import SessionReadOnlyError, SessionStateError
 
 
@@ -60,7 +61,7 @@ class CookieAction(Enum):
     CLEAR = "clear"
 
 
-class CookieChange(Struct, frozen=True):
+class CookieChange(Undisclosed, Struct, frozen=True):
     """What a commit asks of the response; *max_age* is in seconds, None for a cookie of the browser's session."""
 
     action: CookieAction = CookieAction.KEEP
@@ -70,10 +71,6 @@ class CookieChange(Struct, frozen=True):
     def __repr__(self) -> str:
         """Show everything but the token (SECURITY R6)."""
         return f"<CookieChange {self.action.value} max_age={self.max_age}>"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no field to rich either, which asks structs here (SECURITY R48)."""
-        return []
 
 
 KEEP: Final = CookieChange()
