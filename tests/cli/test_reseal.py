@@ -45,8 +45,6 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
-    redis_server.start_if_stopped()
-    redis_server.flush()
     monkeypatch.setenv("SOJOURN_STORE", "redis")
     monkeypatch.setenv("SOJOURN_REDIS_URL", redis_server.url)
     monkeypatch.setenv("SOJOURN_SERIALIZER", "msgpack")

@@ -432,8 +432,6 @@ async def test_aiohttp_security_knows_the_principal_until_revoke_all(
 ) -> None:
     if store == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        server.start_if_stopped()
-        server.flush()
         monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
     values: dict[str, Any] = {"revocation_store": "memory"} if store == "cookie" else {}
     settings = SessionSettings(_env_file=None, preset="testing", store=store, secret=new_secret(), **values)

@@ -126,8 +126,6 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call
     """Return what plays a scenario on a site, in an event loop of its own."""
     if request.param != "memory":
         server = request.getfixturevalue("redis_server")
-        server.start_if_stopped()
-        server.flush()
         monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
 
     @asynccontextmanager

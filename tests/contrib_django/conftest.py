@@ -36,8 +36,6 @@ def sessions(store: str, request: pytest.FixtureRequest) -> Iterator[SessionMana
     values: dict[str, Any] = {"SOJOURN_STORE": store, "SOJOURN_MODEL": Visitor, "SOJOURN_SECRET": new_secret()}
     if store == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        server.start_if_stopped()
-        server.flush()
         values["SOJOURN_REDIS_URL"] = server.url
     if store == "cookie":
         values["SOJOURN_REVOCATION_STORE"] = "memory"

@@ -33,8 +33,6 @@ def sessions(
 ) -> Iterator[SessionManager[Visit]]:
     if store == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        server.start_if_stopped()
-        server.flush()
         monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
         # Longer than a busy machine stalls.
         for name, value in PATIENCE.items():

@@ -453,8 +453,6 @@ def test_the_helpers_of_the_test_client_set_and_get_the_extras(client: TestClien
 def test_the_helpers_of_the_test_client_reach_redis_and_cookies(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redis_server.start_if_stopped()
-    redis_server.flush()
     monkeypatch.setenv("SOJOURN_REDIS_URL", redis_server.url)
     for store in ("redis", "cookie"):
         values: dict[str, Any] = {"revocation_store": "memory"} if store == "cookie" else {}

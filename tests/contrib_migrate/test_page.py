@@ -35,7 +35,6 @@ def moving(monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer) -> None:
     monkeypatch.setenv("SOJOURN_PRESET", "testing")
     monkeypatch.setenv("SOJOURN_READERS_UNTIL", str(UNTIL))
     monkeypatch.setenv("REDIS_URL", redis_server.url)
-    redis_server.flush()
     run(monkeypatch, "moving", blocks(PAGE)[0])
 
 

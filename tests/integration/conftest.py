@@ -65,8 +65,6 @@ def build(
         server: RedisServer | None = None
         if store == "redis":
             server = request.getfixturevalue("redis_server")
-            server.start_if_stopped()
-            server.flush()
             monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
         observer = RecordingObserver()
         values: dict[str, Any] = {"preset": "testing", "secret": new_secret(), **settings}

@@ -90,9 +90,6 @@ class Town:
 
 async def running(server: RedisServer | None) -> AsyncIterator[Town]:
     """Hand over an empty town, and close it."""
-    if server is not None:
-        server.start_if_stopped()
-        server.flush()
     town = Town(server)
     yield town
     await town.aclose()

@@ -70,8 +70,6 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     server: RedisServer | None = None
     if request.param != "memory":
         server = request.getfixturevalue("redis_server")
-        server.start_if_stopped()
-        server.flush()
     place = Place(request.param, server)
     yield place
     place.close()
@@ -167,8 +165,6 @@ def test_f33_what_a_move_left_is_unknown_after_the_end_as_before(place: Place, m
 
 @pytest.mark.server
 def test_f33_redis_keeps_a_session_so_much_longer_and_nothing_else(redis_server: RedisServer) -> None:
-    redis_server.start_if_stopped()
-    redis_server.flush()
     place = Place("redis", redis_server)
     node = place.node(keep_expired="20m")
     token = begin(node, principal="42")

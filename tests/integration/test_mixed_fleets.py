@@ -133,8 +133,6 @@ async def fleet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     server: RedisServer | None = None
     if "[cookie: " not in request.node.name:
         server = request.getfixturevalue("redis_server")
-        server.start_if_stopped()
-        server.flush()
     fleet = Fleet(server, monkeypatch)
     yield fleet
     for node in fleet.nodes:

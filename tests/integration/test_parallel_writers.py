@@ -42,7 +42,6 @@ def names(observer: RecordingObserver) -> Counter[str]:
 def test_f29_twenty_tasks_that_write_one_session_all_count(
     kind: str, processes: int, redis_server: RedisServer
 ) -> None:
-    redis_server.flush()
 
     async def main() -> None:
         observer = RecordingObserver()
@@ -73,7 +72,6 @@ def test_f29_twenty_tasks_that_write_one_session_all_count(
 
 @pytest.mark.parametrize("kind", ["memory", *KINDS])
 def test_f29_threads_that_write_one_session_all_count(kind: str, redis_server: RedisServer) -> None:
-    redis_server.flush()
     observer = RecordingObserver()
     if kind == "memory":
         node = make_manager(MemoryStore(), settings={"request_deadline": "60s"}, observers=[observer])

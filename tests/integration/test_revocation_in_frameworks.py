@@ -144,8 +144,6 @@ def in_aiohttp(sessions: SessionManager[Visit]) -> Any:
 def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionManager[Visit]]:
     if request.param == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        server.start_if_stopped()
-        server.flush()
         monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
     values: dict[str, Any] = {"revocation_store": "memory"} if request.param == "cookie" else {}
     settings = SessionSettings(_env_file=None, preset="testing", store=request.param, secret=new_secret(), **values)

@@ -23,8 +23,6 @@ def build(
     request: pytest.FixtureRequest, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Build]:
     """Build the site on a sealed Redis; keyword arguments are settings."""
-    redis_server.start_if_stopped()
-    redis_server.flush()
     monkeypatch.setenv("SOJOURN_REDIS_URL", redis_server.url)
     monkeypatch.setenv("SOJOURN_STORE", "redis")
     monkeypatch.setenv("SOJOURN_PRESET", "testing")

@@ -12,14 +12,14 @@ from tests.servers import RedisServer
 
 
 @pytest.fixture(scope="module")
-def variables(redis_server: RedisServer) -> dict[str, str]:
+def variables(shared_redis_server: RedisServer) -> dict[str, str]:
     """Return the environment of every server."""
-    redis_server.start_if_stopped()
+    shared_redis_server.start_if_stopped()
     return {
         "SOJOURN_PRESET": "development",
         "SOJOURN_SECRET": new_secret(),
         "SOJOURN_STORE": "redis",
-        "SOJOURN_REDIS_URL": redis_server.url,
+        "SOJOURN_REDIS_URL": shared_redis_server.url,
     }
 
 

@@ -31,8 +31,6 @@ def _open(kind: str, request: pytest.FixtureRequest) -> Iterator[House]:
     server = None
     if kind == "redis":
         server = request.getfixturevalue("redis_server")
-        server.start_if_stopped()
-        server.flush()
     house = House(kind, server)
     yield house
     house.close()

@@ -30,8 +30,6 @@ def index(request: pytest.FixtureRequest, cookie_house: House) -> Iterator[Calla
         yield lambda: shared
         return
     server: RedisServer = request.getfixturevalue("redis_server")
-    server.start_if_stopped()
-    server.flush()
     with server.client() as client:
         yield lambda: RedisStore(client, clock=cookie_house.clock)
 

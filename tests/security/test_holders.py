@@ -52,7 +52,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     if "memory" in kind:
         yield Deployment(lambda clock: MemoryStore(clock=clock), client_side=client_side, **limits)
         return
-    server: RedisServer = request.getfixturevalue("redis_server")
+    server: RedisServer = request.getfixturevalue("shared_redis_server")
     server.start_if_stopped()
     server.flush()
     if kind == "clustered-redis":

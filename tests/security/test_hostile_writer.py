@@ -37,8 +37,6 @@ maps = st.binary(max_size=20) | st.dictionaries(st.text(max_size=3), st.text(max
 
 @pytest.fixture
 def redis_house(redis_server: RedisServer) -> Iterator[House]:
-    redis_server.start_if_stopped()
-    redis_server.flush()
     house = House("redis", redis_server)
     yield house
     house.close()
@@ -195,7 +193,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         setup: ClusterSetup = request.getfixturevalue("cluster")
         url, server, client_of = setup.cluster_url, setup, lambda key: setup.primary_of(key).client()
     else:
-        single: RedisServer = request.getfixturevalue("redis_server")
+        single: RedisServer = request.getfixturevalue("shared_redis_server")
         single.start_if_stopped()
         url, server, client_of = single.url, single, lambda _: single.client()
     clock = FakeClock()

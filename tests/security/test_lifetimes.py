@@ -351,8 +351,6 @@ def test_r40_what_a_rotation_or_a_renewal_leaves_counts_as_no_session(
 
 @pytest.mark.server
 def test_sessions_are_counted_in_redis_without_loading_their_records(redis_server: RedisServer) -> None:
-    redis_server.start_if_stopped()
-    redis_server.flush()
     house = House("redis", redis_server)
     node = house.node().blocking
     for _ in range(10):

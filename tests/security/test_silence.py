@@ -207,8 +207,6 @@ def test_r6_the_middlewares_log_no_token_and_no_data(dress: str, house: House, e
 
 
 def test_r2_no_key_and_no_value_in_redis_holds_a_token_data_or_a_secret(redis_server: Any) -> None:
-    redis_server.start_if_stopped()
-    redis_server.flush()
     house = House("redis", redis_server)
     node = house.node(binding="observe", renew_after="10m").blocking
     here = Client(ADDRESS, AGENT)

@@ -257,8 +257,6 @@ def test_r42_a_record_that_is_copied_to_another_namespace_of_a_server_does_not_o
 @pytest.mark.server
 @pytest.mark.parametrize("name", ["redis", "clustered-redis"])
 def test_r42_nor_does_one_that_is_copied_on_a_real_server(name: str, redis_server: RedisServer) -> None:
-    redis_server.start_if_stopped()
-    redis_server.flush()
     secret, clock = new_secret(), FakeClock()
     kind: Any = {"redis": RedisStore, "clustered-redis": ClusteredRedisStore}[name]
     stores = [kind.from_url(redis_server.url, namespace=place, clock=clock) for place in ("staging", "production")]

@@ -25,7 +25,6 @@ W1, W2 = make_write_id(1), make_write_id(2)
 
 @pytest.fixture
 def proxy(redis_server: RedisServer) -> Iterator[FaultProxy]:
-    redis_server.command("FLUSHALL")
     with FaultProxy(redis_server.port) as proxy:
         yield proxy
 

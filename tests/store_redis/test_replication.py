@@ -327,7 +327,6 @@ def test_a_wait_holds_up_nobody_else(setup: SentinelSetup) -> None:
 
 
 def test_a_server_without_the_right_to_wait_deletes_and_reports(redis_server: RedisServer) -> None:
-    redis_server.start_if_stopped()
     redis_server.command("ACL", "SETUSER", "hasty", "on", ">word", "~*", "&*", "+@all", "-wait")
     url = redis_server.url.replace("redis://", "redis://hasty:word@")
     try:

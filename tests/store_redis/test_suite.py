@@ -43,8 +43,6 @@ class _OnOneEngine(_RedisSuite):
 
     @pytest.fixture(autouse=True)
     def _on_a_server(self, redis_server: RedisServer) -> None:
-        redis_server.start_if_stopped()
-        redis_server.flush()
         type(self).server = redis_server
         type(self).made = 0
 

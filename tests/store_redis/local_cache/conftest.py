@@ -101,8 +101,6 @@ class Cluster:
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "blocking"])
 def cluster(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Cluster]:
-    redis_server.start_if_stopped()
-    redis_server.flush()
     with Driver() as driver:
         cluster = Cluster(redis_server, driver, blocking=request.param)
         yield cluster

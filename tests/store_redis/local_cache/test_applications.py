@@ -37,8 +37,6 @@ class Visitor:
 @pytest.fixture
 def make_node(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[], SessionManager[Visitor]]:
     """Return what builds the manager of one more node, from a preset, a secret and an address alone."""
-    redis_server.start_if_stopped()
-    redis_server.flush()
     monkeypatch.setenv("SOJOURN_PRESET", "clustered")
     monkeypatch.setenv("SOJOURN_SECRET", new_secret())
     monkeypatch.setenv("SOJOURN_REDIS_URL", redis_server.url)

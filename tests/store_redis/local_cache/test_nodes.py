@@ -76,8 +76,6 @@ class Nodes:
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "blocking"])
 def nodes(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Nodes]:
-    redis_server.start_if_stopped()
-    redis_server.flush()
     with Driver() as driver:
         nodes = Nodes(redis_server, driver, blocking=request.param)
         yield nodes
@@ -167,7 +165,6 @@ def test_closing_is_no_loss(nodes: Nodes) -> None:
 
 
 def test_a_subscription_alone_makes_a_node_listen(redis_server: RedisServer) -> None:
-    redis_server.start_if_stopped()
     with Driver() as driver:
         store = ClusteredRedisStore.from_url(redis_server.url, timeout=2.0)
         twin: Any = store.blocking_twin()

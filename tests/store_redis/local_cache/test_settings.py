@@ -63,7 +63,6 @@ def test_the_copies_change_nothing_about_how_calls_end(mode: Any, is_shared: boo
 def test_the_preset_clustered_works_from_a_secret_and_a_url_alone(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, is_blocking: bool
 ) -> None:
-    redis_server.start_if_stopped()
     monkeypatch.setenv("SOJOURN_PRESET", "clustered")
     monkeypatch.setenv("SOJOURN_SECRET", "b4dTFIMbDgM4rNvYbVNIjIKr4V8bIcTHcKbSoIa4s6A")
     monkeypatch.setenv("SOJOURN_REDIS_URL", redis_server.url)
@@ -119,7 +118,6 @@ def test_limits_that_break_the_guarantee_are_refused(name: str, value: str, monk
 
 
 def test_the_node_id_names_the_link(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    redis_server.start_if_stopped()
     store = _made(monkeypatch, SOJOURN_REDIS_URL=redis_server.url, SOJOURN_NODE_ID="web 7")
     with Driver() as driver:
         until = time.monotonic() + 30

@@ -327,8 +327,6 @@ def test_a_channel_of_ones_own_carries_the_announcements(cluster: Cluster) -> No
 
 
 def test_f12_a_node_that_hears_too_slowly_is_cut_off_and_keeps_nothing(redis_server: RedisServer) -> None:
-    redis_server.start_if_stopped()
-    redis_server.flush()
     with Driver() as driver, Driver() as elsewhere:
         slow, quick = (Cluster(redis_server, each, blocking=False) for each in (driver, elsewhere))
         two = slow.node(limits=_limits())

@@ -39,8 +39,6 @@ class _ClusteredSuite(StoreSuite):
 
     @pytest.fixture(autouse=True)
     def _on_a_server(self, redis_server: RedisServer) -> None:
-        redis_server.start_if_stopped()
-        redis_server.flush()
         type(self).server = redis_server
         type(self).made = 0
 
