@@ -261,7 +261,7 @@ class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
         error: SojournError | TypeError | ValueError | None = None
         is_logout = False
         try:
-            state = self._flush(is_failing=failing)
+            state = self._flush(is_failing=failing) if self._flushes else self._state
             if self._claim is not None and state is None:
                 state = state_of(self._open())  # its cookie has to go out, whether or not the handler asked for it
             self.has_begun, self._is_refused = True, state is not None or failing
