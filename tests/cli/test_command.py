@@ -15,6 +15,7 @@ import pytest
 from sojourn.crypto import is_token, new_secret
 from sojourn.settings import SessionSettings
 from sojourn_cli import command, main
+from sojourn_store_redis.settings import RedisSettings
 
 Output = pytest.CaptureFixture[str]
 
@@ -103,17 +104,55 @@ def test_every_setting_is_shown_with_its_origin(
     (tmp_path / ".env").write_text("SOJOURN_ABSOLUTE_TIMEOUT=90m\nDATABASE_URL=x\n")
     assert main(["config", "show"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["SOJOURN_STORE", "redis", "environment"] in lines
-    assert ["SOJOURN_ABSOLUTE_TIMEOUT", "1h30m", ".env"] in lines
-    assert ["SOJOURN_IDLE_TIMEOUT", "1h", "preset"] in lines
-    assert ["SOJOURN_COOKIE_SECURE", "true", "default"] in lines
-    assert ["SOJOURN_MAX_SESSIONS", "off", "default"] in lines
-    assert ["SOJOURN_ENCRYPT", "auto", "default"] in lines
-    assert ["SOJOURN_NODE_ID", "-", "default"] in lines
-    assert ["SOJOURN_TRUSTED_PROXIES", "10.0.0.0/8,::1", "environment"] in lines
-    assert {line[0] for line in lines[1:]} == {
-        SessionSettings.variable_of(name) for name in SessionSettings.model_fields
-    }
+    assert ["SOJOURN_STORE", "redis", "environment", "memory"] in lines
+    assert ["SOJOURN_ABSOLUTE_TIMEOUT", "1h30m", ".env", "24h"] in lines
+    assert ["SOJOURN_IDLE_TIMEOUT", "1h", "preset", "1h"] in lines
+    assert ["SOJOURN_COOKIE_SECURE", "true", "default", "true"] in lines
+    assert ["SOJOURN_MAX_SESSIONS", "off", "default", "off"] in lines
+    assert ["SOJOURN_ENCRYPT", "auto", "default", "auto"] in lines
+    assert ["SOJOURN_NODE_ID", "-", "default", "-"] in lines
+    assert ["SOJOURN_TRUSTED_PROXIES", "10.0.0.0/8,::1", "environment", "-"] in lines
+    shown = {line[0] for line in lines if line and line[0].startswith("SOJOURN_")} - {"SOJOURN_REDIS_*,"}
+    assert shown == {kind.variable_of(name) for kind in (SessionSettings, RedisSettings) for name in kind.model_fields}
+
+
+def test_the_settings_of_plugins_are_shown_like_the_others(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOJOURN_STORE", "redis")
+    monkeypatch.setenv("SOJOURN_PRESET", "development")
+    monkeypatch.setenv("SOJOURN_REDIS_NAMESPACE", "shop")
+    assert main(["config", "show", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["plugins"]
+    assert shown["SOJOURN_REDIS_NAMESPACE"] == {"value": "shop", "from": "environment", "default": None}
+    assert shown["SOJOURN_REDIS_TIMEOUT"] == {"value": "2s", "from": "preset", "default": "500ms"}
+    url = "redis://localhost:6379/0"
+    assert shown["SOJOURN_REDIS_URL"] == {"value": url, "from": "default", "default": url}
+    assert not [name for name in shown if name.startswith("SOJOURN_STATSD_")]
+    assert main(["config", "show", "--json", "--all"]) == 0
+    assert "SOJOURN_STATSD_HOST" in json.loads(capsys.readouterr().out)["plugins"]
+
+
+@pytest.mark.parametrize("action", ["show", "check"])
+def test_a_misspelt_setting_of_a_plugin_is_noticed(
+    action: str, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_STORE", "clustered-redis")
+    monkeypatch.setenv("SOJOURN_SECRET", new_secret())
+    assert main(["config", action]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("SOJOURN_REDIS_MAX_STALENES", "2s")
+    assert main(["config", action]) == (action == "check")
+    assert "did you mean SOJOURN_REDIS_MAX_STALENESS?" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_a_plugin_is_told_beside_the_settings(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_STORE", "redis")
+    monkeypatch.setenv("SOJOURN_REDIS_TIMEOUT", "soon")
+    assert main(["config", "show"]) == 1
+    output = capsys.readouterr()
+    assert "SOJOURN_STORE" in output.out
+    assert "error  SOJOURN_REDIS_TIMEOUT = 'soon' (from the environment): write a duration" in output.err
 
 
 def test_what_is_shown_may_be_limited_to_what_was_changed(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +173,7 @@ def test_r6_config_show_prints_no_secret(
     monkeypatch.setenv("SOJOURN_REDIS_URL", f"redis://u:{hidden[3]}@h")
     monkeypatch.setenv("SOJOURN_SECRET_KEY", hidden[4])
     (tmp_path / ".env").write_text(f"SOJOURN_SECRET={hidden[0]}\n")
-    assert main(["config", "show", *form]) == 0
+    assert main(["config", "show", "--all", *form]) == 0
     output = capsys.readouterr()
     assert "(2 set)" in output.out
     assert "(set)" in output.out
@@ -144,11 +183,11 @@ def test_r6_config_show_prints_no_secret(
 
 
 def test_config_show_for_programs(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOJOURN_REDIS_URL", "redis://h")
-    assert main(["config", "show", "--json"]) == 0
+    monkeypatch.setenv("SOJOURN_IDLE_TIMEOUT", "5m")
+    assert main(["config", "show", "--json", "--changed"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["settings"]["SOJOURN_PRESET"] == {"value": "production", "from": "default"}
-    assert shown["plugins"] == {"SOJOURN_REDIS_URL": "store-redis"}
+    assert shown["settings"]["SOJOURN_IDLE_TIMEOUT"] == {"value": "5m", "from": "environment", "default": "1h"}
+    assert shown["plugins"] == {}
 
 
 def test_config_check_tries_everything_and_reports_every_problem(
@@ -222,7 +261,7 @@ def test_the_command_runs_as_a_process_and_survives_a_closed_pipe() -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = f"'{sys.executable}' -m sojourn config show | head -n 1"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.split() == ["VARIABLE", "VALUE", "FROM"]
+    assert done.stdout.split() == ["VARIABLE", "VALUE", "FROM", "DEFAULT"]
     assert done.stderr == ""
 
 
@@ -266,7 +305,7 @@ def test_a_table_is_never_cut_nor_padded_where_no_terminal_shows_it(
     monkeypatch.setenv("COLUMNS", "40")
     assert main(["config", "show"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert ["SOJOURN_TRUSTED_PROXIES", networks, "environment"] in [line.split() for line in lines]
+    assert ["SOJOURN_TRUSTED_PROXIES", networks, "environment", "-"] in [line.split() for line in lines]
     assert [line for line in lines if line != line.rstrip()] == []
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sojourn import SessionManager
 from sojourn.crypto import AesGcm
 from sojourn.errors import ConfigurationError, PluginConflictError, PluginNotFoundError
 from sojourn.hookspecs import Event
@@ -443,6 +444,52 @@ def test_a_core_setting_misspelt_under_a_plugins_prefix_is_reported_too() -> Non
     assert [(variable.name, variable.nearest) for variable in found] == [
         ("SOJOURN_COOKIE_SECUR", "SOJOURN_COOKIE_SECURE")
     ]
+
+
+QUEUE = """
+    from pydantic import Field
+    from pydantic_settings import SettingsConfigDict
+    from sojourn.settings import PluginSettings
+    from sojourn.stores import MemoryStore
+
+    class QueueSettings(PluginSettings):
+        model_config = SettingsConfigDict(env_prefix="SOJOURN_QUEUE_")
+        max_size: int = Field(10, description="How many")
+
+    @hookimpl
+    def sojourn_settings(name):
+        return QueueSettings if name == "queue" else None
+
+    @hookimpl
+    def sojourn_create_store(name, settings):
+        return MemoryStore(max_sessions=QueueSettings.build(settings).max_size) if name == "queue" else None
+"""
+
+
+def test_a_misspelt_setting_of_a_plugin_is_reported_when_a_manager_is_built(
+    install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install("fake-queue", QUEUE, "store-queue")
+    install("fake-cart", "raise RuntimeError", "store-queue-cart")
+    monkeypatch.setenv("SOJOURN_QUEUE_MAX_SIZE", "3")
+    monkeypatch.setenv("SOJOURN_QUEUE_MAX_SIEZ", "3")
+    monkeypatch.setenv("SOJOURN_QUEUE_CART_URL", "of another plugin")
+    SessionManager.from_settings(Cart, SessionSettings(preset="testing", store="queue"))
+    (told,) = [record.getMessage() for record in caplog.records if "QUEUE" in record.getMessage()]
+    assert "SOJOURN_QUEUE_MAX_SIEZ (from the environment)" in told
+    assert "did you mean SOJOURN_QUEUE_MAX_SIZE?" in told
+    caplog.clear()
+    SessionManager.from_settings(Cart, SessionSettings(preset="testing"))
+    assert "QUEUE" not in caplog.text  # for the plugin is not loaded, and nobody knows its settings
+
+
+def test_a_misspelt_variable_is_reported_although_what_it_names_is_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SOJOURN_STOER", "redis")
+    with pytest.raises(PluginNotFoundError):
+        SessionManager.from_settings(Cart, SessionSettings(preset="testing", store="nowhere"))
+    assert "did you mean SOJOURN_STORE?" in caplog.text
 
 
 def test_a_variable_of_a_plugin_that_is_not_installed_says_so() -> None:

@@ -6,33 +6,25 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from sojourn import new_secret
-from sojourn.errors import ConfigurationError, SessionUnavailableError
-from sojourn_cli.output import print_table, tell
-from sojourn_cli.sessions import StoppedError, make_manager, sessions
+from sojourn.errors import ConfigurationError
+from sojourn_cli.config import config
+from sojourn_cli.output import WELL, WRONG, for_programs, print_table, tell
+from sojourn_cli.sessions import StoppedError, sessions
 
-if TYPE_CHECKING:
-    from sojourn.settings import SessionSettings
-
-WELL: Final = 0
-WRONG: Final = 1
 MISUSED: Final = 2
 INTERRUPTED: Final = 130
 
 _COMMAND: Final = "command-"
 """How the entry point of a package's command begins."""
-_NOT_SET: Final = "-"
-"""How a value that is not set is written."""
-
-_for_programs = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,7 +102,7 @@ def keygen() -> None:
 
 
 @root.command()
-@_for_programs
+@for_programs
 def plugins(*, as_json: bool) -> int:
     """List what settings may name, and where it comes from."""
     from sojourn.plugins import BUILT_IN, installed
@@ -135,120 +127,5 @@ def plugins(*, as_json: bool) -> int:
     return code
 
 
-@root.group()
-def config() -> None:
-    """Show or check the settings."""
-
-
-@config.command()
-@_for_programs
-@click.option("--changed", is_flag=True, help="Leave out what has its default.")
-def show(*, as_json: bool, changed: bool) -> None:
-    """Print every setting and its origin; secrets are masked."""
-    from sojourn.plugins import warn_about_unknown_variables
-    from sojourn.settings import SessionSettings, write_value
-
-    settings = SessionSettings()
-    rows = [
-        (
-            settings.variable_of(name),
-            write_value(type(settings), name, getattr(settings, name)),
-            settings.origin_of(name),
-        )
-        for name in type(settings).model_fields
-        if not (changed and settings.origin_of(name) == "default")
-    ]
-    theirs = _variables_of_plugins()
-    if as_json:
-        listed = {
-            variable: {"value": None if value == _NOT_SET else value, "from": origin}
-            for variable, value, origin in rows
-        }
-        click.echo(json.dumps({"settings": listed, "plugins": dict(theirs)}, indent=2))
-    else:
-        print_table(("VARIABLE", "VALUE", "FROM"), rows)
-        if theirs:
-            click.echo("\nread by plugins:")
-            print_table(("VARIABLE", "PLUGIN"), theirs)
-    warn_about_unknown_variables()
-
-
-def _variables_of_plugins() -> list[tuple[str, str]]:
-    """Return the variables of the environment under the prefix of an installed plugin, without their values."""
-    from sojourn.plugins import installed
-    from sojourn.settings import SessionSettings
-
-    known = {SessionSettings.variable_of(name) for name in SessionSettings.model_fields}
-    readers = [plugin for plugin in installed() if plugin.kind != "command"]
-    found: list[tuple[str, str]] = []
-    for variable in sorted({name.upper() for name in os.environ} - known):
-        owners = [plugin.entry_point for plugin in readers if variable.startswith(plugin.prefix)]
-        if owners:
-            found.append((variable, owners[0]))
-    return found
-
-
-@config.command()
-@click.option("--connect", is_flag=True, help="Begin, change and end a session in the store, too.")
-def check(*, connect: bool) -> int:
-    """Try everything that start-up does, short of connecting unless that is asked for."""
-    from sojourn.plugins import PluginLoader, warn_about_unknown_variables
-    from sojourn.settings import SessionSettings
-
-    settings = SessionSettings()
-    warn_about_unknown_variables()
-    loader = PluginLoader(settings)
-    revocation_store = settings.revocation_store
-    steps: list[tuple[str, Callable[[], object]]] = [
-        ("settings", settings.cookie_policy),
-        ("secret", settings.key_ring),
-        ("store", lambda: loader.store(settings.store)),
-        ("revocation store", lambda: revocation_store and loader.store(revocation_store)),
-        ("serializer", lambda: loader.serializer(settings.serializer)),
-        ("cipher", lambda: loader.cipher(settings.cipher)),
-        ("metrics", lambda: loader.metrics(settings.metrics)),
-        ("readers", lambda: [loader.reader(name) for name in settings.readers]),
-        ("observers", loader.observers),
-        ("client", lambda: (settings.make_binding(), settings.make_trusted_proxies())),
-    ]
-    # Every step runs, so that all problems are told at once.
-    passed = [_passes(name, step) for name, step in steps]
-    if all(passed):  # and whether the parts fit together
-        passed.append(_passes("manager", lambda: make_manager(settings)))
-    if all(passed) and connect:
-        passed.append(_passes("connection", lambda: _try(settings)))
-    return WELL if all(passed) else WRONG
-
-
-def _try(settings: SessionSettings) -> None:
-    """Go through what a request does with the store, so that a right that is missing there is named now."""
-    manager = make_manager(settings).blocking
-    try:
-        session = manager.open(None)
-        session["checked"] = 1
-        token = manager.commit(session).token
-        session = manager.open(token)
-        session["checked"] = 2
-        manager.commit(session)
-        session = manager.open(token)
-        if "checked" not in session:
-            raise ConfigurationError("the session that was just stored is not there; is the store full, or read-only?")
-        session.destroy()
-        manager.commit(session)
-    except SessionUnavailableError as error:
-        raise ConfigurationError(str(error)) from error
-    finally:
-        manager.close()
-
-
-def _passes(name: str, step: Callable[[], object]) -> bool:
-    try:
-        step()
-    except ConfigurationError as error:
-        tell(f"error  {name}: {error}")
-        return False
-    click.echo(f"ok     {name}")
-    return True
-
-
+root.add_command(config)
 root.add_command(sessions)

@@ -9,6 +9,12 @@ from typing import Final
 
 import click
 
+WELL: Final = 0
+WRONG: Final = 1
+"""The exit codes of a command that found nothing wrong, and something."""
+
+for_programs = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
 _EVERY: Final = 1000
 """How many sessions are gone through between two lines of progress, where no terminal shows it."""
 _WIDE: Final = 1_000_000

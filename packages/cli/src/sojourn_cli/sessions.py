@@ -16,7 +16,7 @@ import click
 
 from sojourn import ForeignSession, Session, SessionInfo, SessionManager
 from sojourn.errors import ConfigurationError, SessionUnavailableError, SojournError
-from sojourn_cli.output import print_table, progress, tell
+from sojourn_cli.output import for_programs, print_table, progress, tell
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -31,7 +31,6 @@ class AnyModel:
     """Stands in for the model of the application: no command looks into a session's data."""
 
 
-_for_programs = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would end, and end nothing.")
 
 
@@ -48,7 +47,7 @@ def sessions() -> None:
 @click.option("--principal", required=True, help="Whose: what the application gave to login().")
 @click.option("--limit", type=click.IntRange(1), default=_PAGE, show_default=True, help="How many at most.")
 @click.option("--after", help="The id after which to go on, as the page before said.")
-@_for_programs
+@for_programs
 def list_sessions(*, principal: str, limit: int, after: str | None, as_json: bool) -> None:
     """List a user's sessions, one page in the order of their ids."""
     with _manager() as manager:
@@ -63,7 +62,7 @@ def list_sessions(*, principal: str, limit: int, after: str | None, as_json: boo
 
 @sessions.command()
 @click.argument("id")
-@_for_programs
+@for_programs
 def show(*, id: str, as_json: bool) -> int:
     """Show what is known of one session, without its data."""
     with _manager() as manager:
@@ -87,7 +86,7 @@ def show(*, id: str, as_json: bool) -> int:
 
 
 @sessions.command("count")
-@_for_programs
+@for_programs
 def count_sessions(*, as_json: bool) -> None:
     """Count the sessions of the store, by going through all of them."""
     with _manager() as manager, _counted("counted") as done:
@@ -97,7 +96,7 @@ def count_sessions(*, as_json: bool) -> None:
 
 @sessions.command()
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@_for_programs
+@for_programs
 def revoke(*, ids: Sequence[str], as_json: bool) -> int:
     """End sessions by their ids; exit code 1 when one of them was not there."""
     with _manager() as manager:
@@ -118,7 +117,7 @@ def _absent(found: dict[str, bool]) -> list[str]:
 @click.option("--principal", required=True, help="Whose: what the application gave to login().")
 @click.option("--except", "except_id", help="The id of a session that stays.")
 @_dry_run
-@_for_programs
+@for_programs
 def revoke_all(*, principal: str, except_id: str | None, dry_run: bool, as_json: bool) -> None:
     """End all sessions of a user. Stopped in the middle, it may be run again for the rest."""
     with _manager() as manager:
@@ -135,7 +134,7 @@ def revoke_all(*, principal: str, except_id: str | None, dry_run: bool, as_json:
 @click.option("--unused-for", type=click.FloatRange(0), help="Days since the session was used.")
 @click.option("--anonymous", is_flag=True, help="Only sessions in which nobody is logged in.")
 @_dry_run
-@_for_programs
+@for_programs
 def purge(*, older_than: float | None, unused_for: float | None, anonymous: bool, dry_run: bool, as_json: bool) -> None:
     """End every session that all of the options fit. Stopped in the middle, it may be run again for the rest."""
     if older_than is None and unused_for is None and not anonymous:
@@ -168,7 +167,7 @@ def _tell_ended(number: int, *, dry_run: bool, as_json: bool) -> None:
 
 
 @sessions.command()
-@_for_programs
+@for_programs
 def rekey(*, as_json: bool) -> None:
     """Seal every session with the first secret, before an older one goes. Stopped in the middle, run it again."""
     with _manager() as manager, _counted("sealed anew") as done:

@@ -59,17 +59,26 @@ class ReaderSettings(PluginSettings):
 
 
 @hookimpl
-def sojourn_create_reader(name: str, settings: SessionSettings) -> Reader | None:
-    """Return the reader of that name; ConfigurationError when one of its settings is missing, or is not one of its own."""
-    make = _READERS.get(name)
-    if make is None:
+def sojourn_settings(name: str) -> type[ReaderSettings] | None:
+    """Return the class of the settings of the reader of that name."""
+    if name not in _READERS:
         return None
     prefix = f"SOJOURN_{name.replace('-', '_').upper()}_"
 
     class Settings(ReaderSettings):
         model_config = SettingsConfigDict(env_prefix=prefix)
 
-    read = Settings.build(settings)
+    return Settings
+
+
+@hookimpl
+def sojourn_create_reader(name: str, settings: SessionSettings) -> Reader | None:
+    """Return the reader of that name; ConfigurationError when one of its settings is missing, or is not one of its own."""
+    kind = sojourn_settings(name)
+    if kind is None:
+        return None
+    make = _READERS[name]
+    read = kind.build(settings)
     own = {field: _plain(getattr(read, field)) for field in ReaderSettings.model_fields}
     takes = signature(make).parameters
     if "token" in takes:
@@ -80,9 +89,9 @@ def sojourn_create_reader(name: str, settings: SessionSettings) -> Reader | None
         parameter = next((one for one in _PARAMETERS.get(field, (field,)) if one in takes), None)
         if parameter is not None and value is None and takes[parameter].default is takes[parameter].empty:
             variable = "secret" if field == "token" else field
-            raise ConfigurationError(f"the reader {name!r} needs {prefix}{variable.upper()}")
+            raise ConfigurationError(f"the reader {name!r} needs {kind.variable_of(variable)}")
         if value is not None and parameter is None:
-            raise ConfigurationError(f"{prefix}{field.upper()} is set, and the reader {name!r} has no use for it")
+            raise ConfigurationError(f"{kind.variable_of(field)} is set, and the reader {name!r} has no use for it")
         if value is not None and parameter is not None:
             given[parameter] = value
     reader: Reader = make(**given)

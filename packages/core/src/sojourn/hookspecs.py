@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sojourn.crypto import Cipher
     from sojourn.metrics import Metrics
     from sojourn.serializers import SerializerFactory
-    from sojourn.settings import SessionSettings
+    from sojourn.settings import PluginSettings, SessionSettings
     from sojourn.stores import ClientSideStore, Store
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ __all__ = [
     "sojourn_create_serializer",
     "sojourn_create_store",
     "sojourn_observers",
+    "sojourn_settings",
 ]
 
 PROJECT_NAME: Final = "sojourn"
@@ -160,3 +161,11 @@ def sojourn_observers(settings: SessionSettings) -> Iterable[Observer]:
     stop the next.
     """
     return ()
+
+
+@hookspec(firstresult=True)
+def sojourn_settings(name: str) -> type[PluginSettings] | None:
+    """Return the class of the settings of what this plugin offers under *name*, or None when it has none of that name.
+
+    With it a misspelt variable is noticed, and ``sojourn config show`` lists what may be set.
+    """

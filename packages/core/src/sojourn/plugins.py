@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sojourn.hookspecs import Reader
     from sojourn.metrics import Metrics
     from sojourn.serializers import SerializerFactory
-    from sojourn.settings import SessionSettings
+    from sojourn.settings import PluginSettings, SessionSettings
     from sojourn.stores import ClientSideStore, Store
 
 __all__ = [
@@ -98,6 +98,8 @@ _NAMING_SETTINGS: Final[tuple[tuple[Kind, str], ...]] = (
     ("serializer", "serializer"),
     ("cipher", "cipher"),
     ("metrics", "metrics"),
+    ("reader", "readers"),
+    ("observer", "observers"),
 )
 
 _log = logging.getLogger("sojourn.settings")
@@ -152,10 +154,7 @@ def find_metrics(name: str, settings: SessionSettings) -> Metrics:
 def find_observers(settings: SessionSettings) -> tuple[Observer, ...]:
     """Return the observers of every plugin that the settings name: those of ``SOJOURN_OBSERVERS`` must be installed."""
     loader = PluginLoader(settings)
-    for kind, field in _NAMING_SETTINGS:
-        for name in (getattr(settings, field) or "").split(","):
-            if name and name not in BUILT_IN[kind]:
-                loader.load(kind, name)
+    loader.load_named()
     return loader.observers()
 
 
@@ -170,6 +169,7 @@ class PluginLoader:
         self._settings = settings
         self._plugins = pluggy.PluginManager(hookspecs.PROJECT_NAME)
         self._plugins.add_hookspecs(hookspecs)
+        self._loaded: dict[str, None] = {}
 
     def store(self, name: str) -> Store | ClientSideStore:
         """Return the store called *name*."""
@@ -243,12 +243,26 @@ class PluginLoader:
                 observers.append(cast("Observer", observer))
         return tuple(observers)
 
+    def settings(self) -> list[type[PluginSettings]]:
+        """Return the classes of the settings of every plugin loaded so far, of those that say which theirs are."""
+        found = [self._call("sojourn_settings", name=name) for name in self._loaded]
+        return list(dict.fromkeys(one for one in found if one is not None))
+
+    def load_named(self) -> None:
+        """Import every plugin that the settings name, if it is installed, and register its hooks."""
+        for kind, field in _NAMING_SETTINGS:
+            named: str | tuple[str, ...] = getattr(self._settings, field) or ()
+            for name in named.split(",") if isinstance(named, str) else named:
+                if name not in BUILT_IN[kind]:
+                    self.load(kind, name)
+
     def load(self, kind: Kind, name: str) -> bool:
         """Import the plugin that offers *name* and register its hooks; return whether one is installed."""
         point = entry_point_of(kind, name)
         if point is None:
             return False
         plugin = _import(point)
+        self._loaded[name] = None
         if self._plugins.is_registered(plugin):
             return True
         try:
@@ -413,27 +427,30 @@ class UnknownVariable:
 
 
 def unknown_variables(
-    names: Iterable[str], origin: str, *, known: Iterable[str], prefixes: Iterable[str]
+    names: Iterable[str], origin: str, *, known: Iterable[str], prefixes: Iterable[str], complete: Iterable[str] = ()
 ) -> list[UnknownVariable]:
     """Return those of *names* that begin with ``SOJOURN_``, are not *known* and are under none of the *prefixes*.
 
     A name under a plugin's prefix counts as the plugin's, unless it is all but equal to a known one of the same
-    prefix: ``SOJOURN_COOKIE_`` is shared by the core and by the cookie store.
+    prefix: ``SOJOURN_COOKIE_`` is shared by the core and by the cookie store. Under the *complete* prefixes there is
+    nothing but what is known.
     """
     settings = sorted(known)
-    theirs = sorted(prefixes)
+    whole = frozenset(complete)
+    theirs = sorted({*prefixes, *whole}, key=len, reverse=True)
     found: list[UnknownVariable] = []
     for name in sorted({name.upper() for name in names}):
         if not name.startswith(_PREFIX) or name in settings:
             continue
         prefix = next((prefix for prefix in theirs if name.startswith(prefix)), None)
-        if prefix:
+        if prefix and prefix not in whole:
             shared = [setting for setting in settings if setting.startswith(prefix)]
             near = difflib.get_close_matches(name, shared, n=1, cutoff=_VERY_NEAR)
             if not near:
                 continue
         else:
-            near = difflib.get_close_matches(name, [*settings, *_under(theirs, name)], n=1, cutoff=0.75)
+            meant = settings if prefix else [*settings, *_under(theirs, name)]
+            near = difflib.get_close_matches(name, meant, n=1, cutoff=0.75)
         missing = next((dist for entry, dist in KNOWN_DISTRIBUTIONS.items() if name.startswith(_prefix(entry))), None)
         found.append(
             UnknownVariable(
@@ -450,16 +467,18 @@ def warn_about_unknown_variables(
     environ: Mapping[str, str] | None = None,
     dotenv_path: str | os.PathLike[str] | None = ".env",
     configured: Iterable[str] = (),
+    plugins: Iterable[type[PluginSettings]] = (),
 ) -> list[UnknownVariable]:
     """Log a warning for every ``SOJOURN_*`` variable that nothing reads, with the nearest name; return them.
 
-    *environ* is the environment of the process by default, *configured* are names in a framework's configuration. Values
-    are neither read nor shown.
+    *environ* is the environment of the process by default, *configured* are names in a framework's configuration,
+    *plugins* the settings of those that are loaded. Values are neither read nor shown.
     """
-    from sojourn.settings import SessionSettings
+    from sojourn.settings import LayeredSettings, SessionSettings
     from sojourn.settings.sources import names_in_env_file
 
-    known = {SessionSettings.variable_of(name) for name in SessionSettings.model_fields}
+    own: tuple[type[LayeredSettings], ...] = tuple(plugins)
+    known = {each.variable_of(name) for each in (SessionSettings, *own) for name in each.model_fields}
     given: list[tuple[str, Iterable[str]]] = [
         ("the environment", os.environ if environ is None else environ),
         ("the framework's configuration", configured),
@@ -472,9 +491,10 @@ def warn_about_unknown_variables(
         # Spares reading the metadata of every distribution.
         return []
     prefixes = [_prefix(point.name) for point in entry_points(group=hookspecs.PROJECT_NAME)]
+    complete = {each.variable_of("") for each in own}
     found: list[UnknownVariable] = []
     for origin, names in strange:
-        found += unknown_variables(names, origin, known=known, prefixes=prefixes)
+        found += unknown_variables(names, origin, known=known, prefixes=prefixes, complete=complete)
     for variable in found:
         _log.warning("%s", variable)
     return found

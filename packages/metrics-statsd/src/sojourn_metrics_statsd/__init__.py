@@ -12,8 +12,19 @@ from sojourn_metrics_statsd.metrics import StatsdMetrics
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
+    from sojourn_metrics_statsd.settings import StatsdSettings
 
-__all__ = ["StatsdMetrics", "sojourn_create_metrics"]
+__all__ = ["StatsdMetrics", "sojourn_create_metrics", "sojourn_settings"]
+
+
+@hookimpl
+def sojourn_settings(name: str) -> type[StatsdSettings] | None:
+    """Return the class of ``SOJOURN_STATSD_*``."""
+    if name != "statsd":
+        return None
+    from sojourn_metrics_statsd.settings import StatsdSettings
+
+    return StatsdSettings
 
 
 @hookimpl

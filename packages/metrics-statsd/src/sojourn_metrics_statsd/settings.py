@@ -32,9 +32,11 @@ class StatsdSettings(PluginSettings):
         None, description="Path of the agent's unix datagram socket; replaces host and port"
     )
     prefix: str = Field("", description="Put before every name, with a dot")
-    tags: Tags = Field((), description="Constant tags, 'tag' or 'tag:value', between commas; needs dialect dogstatsd")
+    tags: Tags = Field(
+        (), description="Constant tags, `tag` or `tag:value`, between commas; needs the dialect `dogstatsd`"
+    )
     dialect: Literal["plain", "dogstatsd"] = Field(
-        "plain", description="'plain' puts the values of tags into names, 'dogstatsd' sends tags"
+        "plain", description="`plain` puts the values of tags into names, `dogstatsd` sends tags"
     )
     sample_rate: float = Field(1.0, description="Share of counts and durations that are sent; levels always are")
     buffer: bool = Field(False, description="Gather figures for up to 0.3 s into one datagram")  # - a default

@@ -3,7 +3,7 @@
 from sojourn_store_redis.address import Address
 from sojourn_store_redis.local_cache.process import LocalCacheLimits
 from sojourn_store_redis.local_cache.store import ClusteredRedisStore
-from sojourn_store_redis.plugin import sojourn_create_store
+from sojourn_store_redis.plugin import sojourn_create_store, sojourn_settings
 from sojourn_store_redis.store import RedisStore, TwinnedRedisStore
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "RedisStore",
     "TwinnedRedisStore",
     "sojourn_create_store",
+    "sojourn_settings",
 ]

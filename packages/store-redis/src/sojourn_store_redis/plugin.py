@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sojourn.errors import ConfigurationError
 from sojourn.hookspecs import hookimpl
@@ -11,12 +11,25 @@ from sojourn_store_redis.store import TwinnedRedisStore
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
+    from sojourn_store_redis.settings import RedisSettings
+
+_NAMES: Final = ("redis", "clustered-redis")
+
+
+@hookimpl
+def sojourn_settings(name: str) -> type[RedisSettings] | None:
+    """Return the class of ``SOJOURN_REDIS_*``."""
+    if name not in _NAMES:
+        return None
+    from sojourn_store_redis.settings import RedisSettings
+
+    return RedisSettings
 
 
 @hookimpl
 def sojourn_create_store(name: str, settings: SessionSettings) -> TwinnedRedisStore | ClusteredRedisStore | None:
     """Return the store of that name; ConfigurationError when a ``SOJOURN_REDIS_*`` setting is wrong."""
-    if name not in {"redis", "clustered-redis"}:
+    if name not in _NAMES:
         return None
     from sojourn_store_redis.settings import RedisSettings
 

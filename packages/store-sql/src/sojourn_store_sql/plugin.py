@@ -9,6 +9,17 @@ from sojourn_store_sql.store import SqlStore, open_store
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
+    from sojourn_store_sql.settings import SqlSettings
+
+
+@hookimpl
+def sojourn_settings(name: str) -> type[SqlSettings] | None:
+    """Return the class of ``SOJOURN_SQL_*``."""
+    if name != "sql":
+        return None
+    from sojourn_store_sql.settings import SqlSettings
+
+    return SqlSettings
 
 
 @hookimpl

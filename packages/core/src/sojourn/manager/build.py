@@ -365,14 +365,19 @@ def _listen_to(store: Store | ClientSideStore, events: EventDispatcher) -> None:
 def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]:
     """Return *parts*, keywords of SessionManager, with everything else that the settings name."""
     surroundings = settings.surroundings
-    warn_about_unknown_variables(dotenv_path=surroundings.env_file, configured=surroundings.variables)
     loader = PluginLoader(settings)
-    if "store" not in parts:
-        parts["store"] = loader.store(settings.store)
-    if settings.revocation_store is not None and "revocation_store" not in parts:
-        parts["revocation_store"] = loader.store(settings.revocation_store)
-    parts.setdefault("cipher", loader.cipher(settings.cipher))
-    parts.setdefault("metrics", loader.metrics(settings.metrics))
-    parts["readers"] = (*map(loader.reader, settings.readers), *parts.get("readers", ()))
-    parts["observers"] = (*loader.observers(), *parts.get("observers", ()))
+    try:
+        if "store" not in parts:
+            parts["store"] = loader.store(settings.store)
+        if settings.revocation_store is not None and "revocation_store" not in parts:
+            parts["revocation_store"] = loader.store(settings.revocation_store)
+        parts.setdefault("cipher", loader.cipher(settings.cipher))
+        parts.setdefault("metrics", loader.metrics(settings.metrics))
+        parts["readers"] = (*map(loader.reader, settings.readers), *parts.get("readers", ()))
+        parts["observers"] = (*loader.observers(), *parts.get("observers", ()))
+    finally:
+        # Also when something is missing: it may be there under a misspelt name.
+        warn_about_unknown_variables(
+            dotenv_path=surroundings.env_file, configured=surroundings.variables, plugins=loader.settings()
+        )
     return parts

@@ -460,7 +460,7 @@ def write_value(model: type[BaseSettings], name: str, value: object) -> str:
         case timedelta():
             return write_duration(value)
         case _:
-            return str(value)
+            return str(value) or _NOT_SET
 
 
 def _members(value: object) -> tuple[object, ...] | None:
@@ -469,7 +469,10 @@ def _members(value: object) -> tuple[object, ...] | None:
 
 def _word_for_none(model: type[BaseSettings], name: str) -> str:
     """Return the word that reads as None: a choice is left to the store, a limit is off, text is not set."""
-    choices = str(get_args(model.model_fields[name].annotation))
+    field = model.model_fields[name]
+    if not field.metadata:  # and so nothing that reads a word
+        return _NOT_SET
+    choices = str(get_args(field.annotation))
     if "bool" in choices:
         return "auto"
     return "off" if "timedelta" in choices or "int" in choices else _NOT_SET
