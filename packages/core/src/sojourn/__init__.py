@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sojourn.errors import SojournError
     from sojourn.events import AuditFormatter, Event, Observer
     from sojourn.flash import Flash
-    from sojourn.hookspecs import Converted, ForeignSession, Reader, hookimpl
-    from sojourn.manager import Health, HealthState, Page, ServerHealth, SessionInfo, SessionManager
+    from sojourn.hookspecs import Converted, DiagnosingStore, Finding, ForeignSession, Reader, hookimpl
+    from sojourn.manager import Health, HealthState, Inspection, Node, Page, ServerHealth, SessionInfo, SessionManager
     from sojourn.merge import Merge
     from sojourn.metrics import Metrics
     from sojourn.serializers import Serializer, SerializerFactory
@@ -92,20 +92,24 @@ __all__ = [
     "Created",
     "Decisions",
     "Deleted",
+    "DiagnosingStore",
     "Event",
     "EvictingStore",
+    "Finding",
     "Flash",
     "ForeignSession",
     "Health",
     "HealthState",
     "InProcessStore",
     "IndexedStore",
+    "Inspection",
     "LinkedStore",
     "LoadOutcome",
     "MemoryStore",
     "Merge",
     "Metrics",
     "NamespacedStore",
+    "Node",
     "Observer",
     "Page",
     "Partition",

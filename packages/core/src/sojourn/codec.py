@@ -11,7 +11,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from struct import Struct, error
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -196,6 +196,27 @@ class Codec:
         if not inflate.eof or inflate.unused_data:
             raise CorruptEnvelopeError
         return plain
+
+
+class Head(NamedTuple):
+    """What an envelope says of itself, without a proof."""
+
+    format: int
+    suite: int
+    day: int
+    """The UTC day on which it was encrypted, counted from 1970-01-01."""
+    key: bytes
+    """The id of its key; empty where it is not encrypted."""
+
+
+def read_head(envelope: bytes) -> Head | None:
+    """Return what an envelope says of itself; None for what is too short for one."""
+    if envelope[1:2] == _PLAIN_HEAD[1:]:
+        return Head(envelope[0], PLAIN, 0, b"")
+    if len(envelope) < _HEAD_BYTES:
+        return None
+    form, suite, _, day, key = _HEAD.unpack_from(envelope)
+    return Head(form, suite, day, key)
 
 
 def peek_flags(envelope: bytes) -> int:

@@ -6,7 +6,7 @@ called while a manager is built, never during a request. How to write a plugin: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -108,6 +108,30 @@ class Reader(Protocol):
 
     async def aclose(self) -> None:
         """Release connections; safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or worth knowing."""
+
+    subject: str
+    """What it is about, in a word or two: ``eviction``, ``rights``."""
+    message: str
+    """What is the matter, and what to do; never a secret (SECURITY R6)."""
+    is_problem: bool = True
+    """Whether something has to be done; else it is a note."""
+
+
+@runtime_checkable
+class DiagnosingStore(Protocol):
+    """A store that can look at its server for what will be trouble later. Nobody asks during a request."""
+
+    async def diagnose(self) -> Sequence[Finding]:
+        """Return what is found, nothing where all is well; raises StoreUnavailableError when the server does not answer.
+
+        What cannot be looked at, for want of a right that the store itself does not need, is passed over.
+        """
         ...
 
 

@@ -477,8 +477,8 @@ def warn_about_unknown_variables(
     from sojourn.settings import LayeredSettings, SessionSettings
     from sojourn.settings.sources import names_in_env_file
 
-    own: tuple[type[LayeredSettings], ...] = tuple(plugins)
-    known = {each.variable_of(name) for each in (SessionSettings, *own) for name in each.model_fields}
+    classes: list[type[LayeredSettings]] = [SessionSettings, *plugins]
+    known = {each.variable_of(name) for each in classes for name in each.model_fields}
     given: list[tuple[str, Iterable[str]]] = [
         ("the environment", os.environ if environ is None else environ),
         ("the framework's configuration", configured),
@@ -491,7 +491,7 @@ def warn_about_unknown_variables(
         # Spares reading the metadata of every distribution.
         return []
     prefixes = [_prefix(point.name) for point in entry_points(group=hookspecs.PROJECT_NAME)]
-    complete = {each.variable_of("") for each in own}
+    complete = {each.variable_of("") for each in classes[1:]}
     found: list[UnknownVariable] = []
     for origin, names in strange:
         found += unknown_variables(names, origin, known=known, prefixes=prefixes, complete=complete)

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
+from sojourn.hookspecs import Finding
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Partition, Record, Replaced, Store, StoreIO
 from sojourn_store_redis import scripts
 from sojourn_store_redis.address import Address
@@ -337,6 +338,15 @@ class RedisStore:
         else:
             time.sleep(seconds)  # noqa: ASYNC251 - a blocking store never suspends
 
+    async def diagnose(self) -> Sequence[Finding]:
+        """Return what is wrong with each server, and which rights the user lacks there."""
+        from sojourn_store_redis.diagnosis import diagnose, suppress_denied
+
+        with suppress_denied():
+            await self.load("0" * 43)  # after the first answer the transport is the bare one
+        replicas = self._durability.replicas if self._durability is not None else 0
+        return await diagnose(self._transport, self._keys, self._clock, channel=self._channel, replicas=replicas)
+
     def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
         """Call *callback* with the id of each session whose end too few replicas confirmed, and their number."""
         return self._durability.add(callback) if self._durability is not None else lambda: None
@@ -483,29 +493,22 @@ class InspectedTransport:
         await self._transport.aclose()
 
     async def _inspect(self) -> None:
+        from sojourn_store_redis.diagnosis import read_info
+
         self._is_inspected = True
         self._on_inspected()
         # the command may be forbidden; then there is nothing to warn of
         with suppress(StoreUnavailableError):
             transport = self._transport
             for server in await transport.servers() if isinstance(transport, ShardedTransport) else (transport,):
-                policy = _policy_in(await server.execute("INFO", "memory"))
-                if policy not in {"", "noeviction"}:
+                policy = (await read_info(server, "memory") or {}).get("maxmemory_policy", "")
+                if policy.strip() not in {"", "noeviction"}:
                     _log.warning(
                         "redis at %s evicts keys when its memory is full (maxmemory-policy %s): sessions would end "
                         "early; set maxmemory-policy noeviction there",
                         server.address,
                         policy,
                     )
-
-
-def _policy_in(reply: object) -> str:
-    """Return the policy in a reply to INFO, which redis-py alone has parsed."""
-    if isinstance(reply, Mapping):
-        return str(cast("Mapping[str, object]", reply).get("maxmemory_policy", ""))
-    text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
-    _, _, rest = text.partition("maxmemory_policy:")
-    return rest.split(maxsplit=1)[0] if rest.strip() else ""
 
 
 class KeyPartition:

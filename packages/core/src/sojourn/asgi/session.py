@@ -256,6 +256,8 @@ class SessionMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_wrapped(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await self.sessions.report_node()
             if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
                 await self.sessions.aclose()
             await send(message)

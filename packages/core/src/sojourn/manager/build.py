@@ -20,6 +20,7 @@ from sojourn.manager.client_side import ClientSide
 from sojourn.manager.committing import ServerSide
 from sojourn.manager.engine import Engine, Takeover
 from sojourn.manager.guarded_store import DirectStore, GuardedStore
+from sojourn.manager.nodes import Nodes
 from sojourn.manager.revocations import Revocations
 from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginLoader, warn_about_unknown_variables
@@ -158,6 +159,13 @@ def build_engine(
             readers, convert, settings, clock, has_store=not client_side or revocation_store is not None
         ),
         indexed=isinstance(store, IndexedStore) and not client_side,
+        nodes=Nodes(
+            settings,
+            ring,
+            clock,
+            is_known=isinstance(store, IndexedStore) and not client_side,
+            waits=store.io is not StoreIO.NONE,
+        ),
         load_again=opening.reload,
         is_authenticated=is_authenticated or (lambda session: session.principal is not None),
     )

@@ -28,6 +28,7 @@ from sojourn.errors import (
 from sojourn.events import EventDispatcher
 from sojourn.hookspecs import Convert, Reader
 from sojourn.manager.guarded_store import Drive, GuardedStore
+from sojourn.manager.nodes import Nodes
 from sojourn.manager.revocations import Revocations
 from sojourn.manager.shielding import Turns, in_a_task, in_steps
 from sojourn.session import PAYLOAD_ENCODER, Lifetimes, LoadOutcome, Model, Payload, RequestState, Session
@@ -176,6 +177,7 @@ class Engine(Generic[T]):
     """Whether sessions live in the cookie."""
     keeping: Keeping
     indexed: bool
+    nodes: Nodes
     load_again: Callable[[Engine[T], RequestState[T]], Coroutine[Any, Any, bool]]
     """`opening.reload`, which stands above this module."""
     is_authenticated: Callable[[Session[T]], bool]

@@ -1,22 +1,33 @@
-"""Whether the stores of a manager answer now, server by server, and what their circuit breakers say."""
+"""What operators ask: how the servers of the stores answer, where a cookie leads, which keys records are encrypted with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from typing import Any, Final
 
 from sojourn.breaker import BreakerState
-from sojourn.errors import SessionUnavailableError
+from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError, read_head
+from sojourn.crypto import BUILTIN_CIPHERS
+from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
+from sojourn.hookspecs import DiagnosingStore, Finding
+from sojourn.manager import opening
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import GuardedStore
 from sojourn.manager.shielding import all_at_once
 from sojourn.retry import Lane
-from sojourn.stores import DeadlineScope, PartitionedStore, StoreIO
+from sojourn.session import LoadOutcome
+from sojourn.stores import BatchingStore, DeadlineScope, PartitionedStore, Record, ScannableStore, StoreIO
 
 _PROBES: Final = 512
 """Ids that nobody has, among which there is one for each of the servers that a cluster has in practice."""
+
+
+_EPOCH: Final = date(1970, 1, 1)
+_SUITES: Final = {PLAIN: "none", **{cipher.suite: cipher.name for cipher in BUILTIN_CIPHERS}}
 
 
 class HealthState(Enum):
@@ -81,6 +92,16 @@ async def examine(engine: Engine[Any]) -> Health:
     return Health(state=state, servers=tuple(found))
 
 
+async def diagnose(engine: Engine[Any]) -> Sequence[Finding]:
+    """Return what the stores find wrong with their servers, and nothing for those that cannot tell."""
+    stores = [engine.store, *([engine.revocations.store] if engine.revocations is not None else ())]
+    found: list[Finding] = []
+    for store in stores:
+        if isinstance(store.store, DiagnosingStore):
+            found += await store.store.diagnose()
+    return found
+
+
 def _probes(store: GuardedStore) -> Iterator[tuple[str, str]]:
     """Yield each server that the store knows, with an id on it that nobody has."""
     partition = store.store.partition if isinstance(store.store, PartitionedStore) else None
@@ -117,3 +138,84 @@ def _breaker(lane: Lane, server: str) -> BreakerState | None:
     if lane.servers is not None:
         return lane.servers.states.get(server, BreakerState.CLOSED)
     return lane.breaker.state if lane.breaker is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a cookie value leads to; neither the value nor the data of the session."""
+
+    outcome: LoadOutcome
+    """What a request with it would be told, binding apart; NONE for a value that is no token of ours."""
+    id: str
+    """The id of the session, under which events name it; empty for such a value."""
+    size: int = 0
+    """The bytes of the stored payload; 0 where there is no record."""
+    format: int | None = None
+    """That of the envelope; None where there is none."""
+    suite: str = ""
+    """The cipher's name, or ``none``."""
+    key: str = ""
+    """The id of the key that sealed it; empty where none did."""
+    sealed_on: date | None = None
+    """The UTC day on which that was."""
+    principal: str | None = None
+    """The hash under which events name the principal."""
+    client: str = ""
+    began: datetime | None = None
+    expires: datetime | None = None
+
+
+async def inspect(engine: Engine[Any], token: str) -> Inspection:
+    """Return what *token* leads to, as a request would find it; nothing is written and no event told."""
+    if not engine.keeping.is_well_formed(token):
+        return Inspection(outcome=LoadOutcome.NONE, id="")
+    lookup = await engine.keeping.load(engine, token, fresh=True)
+    record = lookup.record
+    if record is None:
+        return Inspection(outcome=lookup.outcome, id=engine.keeping.id_of(token))
+    told: dict[str, Any] = {}
+    outcome, head = lookup.outcome, read_head(record.payload)
+    if head is not None:
+        told = {"format": head.format, "suite": _SUITES.get(head.suite, str(head.suite)), "key": head.key.hex()}
+        told["sealed_on"] = _EPOCH + timedelta(days=head.day) if head.key else None
+    try:
+        payload = opening.read(engine, record)
+        told["began"] = datetime.fromtimestamp(payload.created_at, UTC)
+        told["expires"] = datetime.fromtimestamp(record.deadline, UTC)
+        told["principal"] = engine.events.principal_hash(payload.principal) if payload.principal is not None else None
+        told["client"] = payload.client
+    except FutureEnvelopeError:
+        outcome = LoadOutcome.FUTURE
+    except (CorruptEnvelopeError, SerializationError, OverflowError, ValueError):  # of a moment that is none (R50)
+        outcome = LoadOutcome.CORRUPT
+    return Inspection(outcome=outcome, id=record.id, size=len(record.payload), **told)
+
+
+async def keys_in_use(engine: Engine[Any], progress: Callable[[int], object] | None) -> Mapping[str, int]:
+    """Return for the id of each key how many records it encrypts, those too that rotations left; "" for none."""
+    store = engine.store.store
+    if not isinstance(store, ScannableStore):
+        msg = f"keys_in_use() needs a store that can go through its records, and {type(store).__name__} cannot"
+        raise ConfigurationError(msg)
+    found: Counter[str] = Counter()
+    seen = 0
+    async for record in _records(engine, store):
+        head = read_head(record.payload)
+        # An entry of a process tells by itself which keys that has.
+        if head is not None and (record.is_session or record.index_label is None):
+            found[head.key.hex()] += 1
+        seen += 1
+        if progress is not None:
+            progress(seen)
+    return found
+
+
+async def _records(engine: Engine[Any], store: ScannableStore) -> AsyncIterator[Record]:
+    if isinstance(store, BatchingStore):
+        async for record in engine.store.scanned(store.scan_records()):
+            yield record
+        return
+    async for id in engine.store.scanned(store.scan()):
+        found = await engine.store.load_live(id)
+        if found is not None:
+            yield found

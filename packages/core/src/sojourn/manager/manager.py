@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 from sojourn.binding import Client, Peer
 from sojourn.crypto import Cipher
 from sojourn.errors import SessionStateError, SessionUnavailableError
-from sojourn.hookspecs import Convert, Observer, Reader
+from sojourn.hookspecs import Convert, Finding, Observer, Reader
 from sojourn.manager import committing, opening
 from sojourn.manager.build import build_engine, complete
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
-from sojourn.manager.health import Health, examine
+from sojourn.manager.health import Health, Inspection, diagnose, examine, inspect, keys_in_use
 from sojourn.manager.layers import (
     OUTER_ENVIRON,
     OUTER_SCOPE,
@@ -29,7 +29,8 @@ from sojourn.manager.layers import (
     join_outer,
     request_of,
 )
-from sojourn.manager.queries import Page, Queries, SessionInfo
+from sojourn.manager.nodes import Node
+from sojourn.manager.queries import Page, Progress, Queries, SessionInfo
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession
 from sojourn.manager.shielding import in_a_thread
 from sojourn.metrics import Metrics
@@ -275,6 +276,33 @@ class SessionManager(Queries[T], Face[T]):
         """Ask every server of the stores, and return how each answered and what its circuit breakers say."""
         return await examine(self.engine)
 
+    async def diagnose(self) -> Sequence[Finding]:
+        """Return what the stores find wrong with their servers, for operators: it asks more than a request may take."""
+        return await diagnose(self.engine)
+
+    async def report_node(self) -> None:
+        """Tell the store of this process, as a request does once a minute; the ASGI lifespan does it at start. Never raises."""
+        nodes = self.engine.nodes
+        if self.engine.clock.time() >= nodes.due:
+            await nodes.report(self.engine.store)
+
+    async def nodes(self) -> Sequence[Node]:
+        """Return the processes that serve these sessions, as each told the store within the last five minutes.
+
+        Raises ConfigurationError where the store cannot know: sessions in cookies, and a store without an index.
+        """
+        with self.engine.deadline_scope():
+            return await self.engine.nodes.all(self.engine.store)
+
+    async def inspect(self, token: str) -> Inspection:
+        """Return what a cookie value leads to, without the data of the session; nothing is written and no event told."""
+        with self.engine.deadline_scope():
+            return await inspect(self.engine, token)
+
+    async def keys_in_use(self, progress: Progress = None) -> Mapping[str, int]:
+        """Return for the id of each key how many records of the store it encrypts; "" for those that are not encrypted."""
+        return await keys_in_use(self.engine, progress)
+
     async def aclose(self) -> None:
         """Release connections and let the metrics sink send what it holds; safe to call twice."""
         await self.engine.store.store.aclose()
@@ -361,6 +389,11 @@ class BlockingManager(Face[T]):
     evict = _driven(SessionManager[T].evict)
     healthy = _driven(SessionManager[T].healthy)
     health = _driven(SessionManager[T].health)
+    diagnose = _driven(SessionManager[T].diagnose)
+    report_node = _driven(SessionManager[T].report_node)
+    nodes = _driven(SessionManager[T].nodes)
+    inspect = _driven(SessionManager[T].inspect)
+    keys_in_use = _driven(SessionManager[T].keys_in_use)
     aclose = close = _driven(SessionManager[T].aclose)
 
     @overload

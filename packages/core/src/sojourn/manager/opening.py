@@ -124,6 +124,8 @@ async def load(
     if now >= record.idle_deadline or now >= record.absolute_deadline:
         # What a renewal or rotation left of a session leads nowhere (FAILURES F33).
         return Lookup(LoadOutcome.EXPIRED if record.is_session else _UNKNOWN, token)
+    if now >= engine.nodes.due:
+        await engine.nodes.report(engine.store)
     lookup = Lookup(LOADED, token, token, record)
     if record.payload[2:3] not in _REDIRECTS:
         return lookup

@@ -212,8 +212,10 @@ class SessionSettings(LayeredSettings):
         None,
         description="The name of this process in events, in the log of sessions and in CLIENT LIST; unset: a random one in events",
     )
+    report_node: bool = Field(True, description="Keep an entry for this process in the store, for `sojourn nodes`")
 
     _made: dict[str, KeyRing] = PrivateAttr(default_factory=dict)
+    _of_plugins: dict[str, PluginSettings] = PrivateAttr(default_factory=dict)
     _base: PresetName = PrivateAttr("production")
 
     def __init__(
@@ -310,6 +312,11 @@ class SessionSettings(LayeredSettings):
     def surroundings(self) -> Surroundings:
         """The files and the preset that plugins read their own settings from."""
         return replace(self._surroundings, secrets_dir=self.secrets_dir, preset=self.base_preset, framework={})
+
+    @property
+    def of_plugins(self) -> dict[str, PluginSettings]:
+        """The settings of plugins that were built with these, by the prefix of their variables."""
+        return self._of_plugins
 
     def key_ring(self) -> KeyRing:
         """Return the key ring, built once, since that stretches passphrases (SECURITY R28).
@@ -447,7 +454,8 @@ class PluginSettings(LayeredSettings):
         Raises ``ConfigurationError`` naming the variable, never a secret.
         """
         given: dict[str, Any] = {**values, "_surroundings": settings.surroundings}
-        return cls(**given)
+        settings.of_plugins[cls.variable_of("")] = built = cls(**given)
+        return built
 
 
 def problems_of(settings: SessionSettings) -> Iterator[str]:

@@ -158,6 +158,7 @@ _RELAXED: Final = MappingProxyType(
         "breaker": False,
         "retry_attempts": 0,
         "check_round_trip": True,
+        "report_node": False,
     }
 )
 _PRODUCTION: Final = MappingProxyType(

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import msgspec
 
+from sojourn.hookspecs import Finding
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn_store_redis.address import Address
 from sojourn_store_redis.cluster.topology import Topology
@@ -205,6 +206,10 @@ class LocallyCachedStore:
         It gets whether the link works, and how many links are down. The listener calls it, as for ``on_dead``.
         """
         return self._local.subscribers.add_on_link(callback)
+
+    async def diagnose(self) -> Sequence[Finding]:
+        """Return what is wrong with each server, and which rights the user lacks there."""
+        return await self._store.diagnose()
 
     def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
         """Call *callback* with the id of each ended session whose end too few replicas confirmed, and their number."""
