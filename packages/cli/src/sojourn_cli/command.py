@@ -17,6 +17,9 @@ import click
 from sojourn import new_secret
 from sojourn.errors import ConfigurationError
 from sojourn_cli.config import config
+from sojourn_cli.doctor import doctor
+from sojourn_cli.fleet import keys, nodes
+from sojourn_cli.inspection import inspect_cookie
 from sojourn_cli.output import WELL, WRONG, for_programs, print_table, tell
 from sojourn_cli.sessions import StoppedError, sessions
 
@@ -127,5 +130,5 @@ def plugins(*, as_json: bool) -> int:
     return code
 
 
-root.add_command(config)
-root.add_command(sessions)
+for _command in (config, doctor, inspect_cookie, keys, nodes, sessions):
+    root.add_command(_command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -14,6 +14,7 @@ from sojourn_cli.output import WELL, WRONG, for_programs, print_table, tell
 from sojourn_cli.sessions import make_manager
 
 if TYPE_CHECKING:
+    from sojourn import SessionManager
     from sojourn.plugins import Kind, PluginLoader
     from sojourn.settings import LayeredSettings, SessionSettings
 
@@ -118,8 +119,21 @@ def check(*, connect: bool) -> int:
 
     settings = SessionSettings()
     loader = PluginLoader(settings)
+    # Every step runs, so that all problems are told at once.
+    passed = [_passes(name, step) for name, step in start_up_steps(settings, loader)]
+    # What nothing reads is most likely misspelt, so the service would not be what it was meant to be.
+    passed.append(not warn_about_unknown_variables(plugins=loader.settings()))
+    if all(passed):  # and whether the parts fit together
+        passed.append(_passes("manager", lambda: make_manager(settings)))
+    if all(passed) and connect:
+        passed.append(_passes("connection", lambda: _connect(settings)))
+    return WELL if all(passed) else WRONG
+
+
+def start_up_steps(settings: SessionSettings, loader: PluginLoader) -> list[tuple[str, Callable[[], object]]]:
+    """Return what start-up does before it makes a manager, each step with its name."""
     revocation_store = settings.revocation_store
-    steps: list[tuple[str, Callable[[], object]]] = [
+    return [
         ("settings", settings.cookie_policy),
         ("secret", settings.key_ring),
         ("store", lambda: loader.store(settings.store)),
@@ -131,36 +145,33 @@ def check(*, connect: bool) -> int:
         ("observers", loader.observers),
         ("client", lambda: (settings.make_binding(), settings.make_trusted_proxies())),
     ]
-    # Every step runs, so that all problems are told at once.
-    passed = [_passes(name, step) for name, step in steps]
-    # What nothing reads is most likely misspelt, so the service would not be what it was meant to be.
-    passed.append(not warn_about_unknown_variables(plugins=loader.settings()))
-    if all(passed):  # and whether the parts fit together
-        passed.append(_passes("manager", lambda: make_manager(settings)))
-    if all(passed) and connect:
-        passed.append(_passes("connection", lambda: _try(settings)))
-    return WELL if all(passed) else WRONG
 
 
-def _try(settings: SessionSettings) -> None:
-    """Go through what a request does with the store, so that a right that is missing there is named now."""
-    manager = make_manager(settings).blocking
+def _connect(settings: SessionSettings) -> None:
+    manager = make_manager(settings)
     try:
-        session = manager.open(None)
+        try_store(manager)
+    finally:
+        manager.blocking.close()
+
+
+def try_store(manager: SessionManager[Any]) -> None:
+    """Go through what a request does with the store, so that a right that is missing there is named now."""
+    sessions = manager.blocking
+    try:
+        session = sessions.open(None)
         session["checked"] = 1
-        token = manager.commit(session).token
-        session = manager.open(token)
+        token = sessions.commit(session).token
+        session = sessions.open(token)
         session["checked"] = 2
-        manager.commit(session)
-        session = manager.open(token)
+        sessions.commit(session)
+        session = sessions.open(token)
         if "checked" not in session:
             raise ConfigurationError("the session that was just stored is not there; is the store full, or read-only?")
         session.destroy()
-        manager.commit(session)
+        sessions.commit(session)
     except SessionUnavailableError as error:
         raise ConfigurationError(str(error)) from error
-    finally:
-        manager.close()
 
 
 def _passes(name: str, step: Callable[[], object]) -> bool:

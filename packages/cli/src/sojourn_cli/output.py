@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final
 
 import click
@@ -63,3 +64,8 @@ def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def tell(line: str) -> None:
     """Write a line to standard error."""
     click.echo(line, err=True)
+
+
+def moment(when: datetime) -> str:
+    """Return a moment as programs and people read it, in UTC."""
+    return when.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -16,7 +16,7 @@ import click
 
 from sojourn import ForeignSession, Session, SessionInfo, SessionManager
 from sojourn.errors import ConfigurationError, SessionUnavailableError, SojournError
-from sojourn_cli.output import for_programs, print_table, progress, tell
+from sojourn_cli.output import for_programs, moment, print_table, progress, tell
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -50,7 +50,7 @@ def sessions() -> None:
 @for_programs
 def list_sessions(*, principal: str, limit: int, after: str | None, as_json: bool) -> None:
     """List a user's sessions, one page in the order of their ids."""
-    with _manager() as manager:
+    with open_manager() as manager:
         page = manager.blocking.list(principal, limit=limit, after=after)
     if as_json:
         click.echo(json.dumps({"sessions": [_described(item) for item in page.items], "after": page.after}))
@@ -65,7 +65,7 @@ def list_sessions(*, principal: str, limit: int, after: str | None, as_json: boo
 @for_programs
 def show(*, id: str, as_json: bool) -> int:
     """Show what is known of one session, without its data."""
-    with _manager() as manager:
+    with open_manager() as manager:
         session = manager.blocking.read(id)
         if session is None:
             tell("error: there is no session of that id; ids are in events and in `sojourn sessions ls`")
@@ -73,10 +73,10 @@ def show(*, id: str, as_json: bool) -> int:
         told = {
             "id": session.id,
             "principal_hash": manager.blocking.principal_hash(session.principal) if session.principal else None,
-            "began": _moment(session.created_at),
-            "logged_in": _moment(session.authenticated_at) if session.authenticated_at else None,
-            "last_seen": _moment(session.last_seen),
-            "expires": _moment(session.expires_at),
+            "began": moment(session.created_at),
+            "logged_in": moment(session.authenticated_at) if session.authenticated_at else None,
+            "last_seen": moment(session.last_seen),
+            "expires": moment(session.expires_at),
         }
     if as_json:
         click.echo(json.dumps(told))
@@ -89,7 +89,7 @@ def show(*, id: str, as_json: bool) -> int:
 @for_programs
 def count_sessions(*, as_json: bool) -> None:
     """Count the sessions of the store, by going through all of them."""
-    with _manager() as manager, _counted("counted") as done:
+    with open_manager() as manager, counted("counted") as done:
         number = manager.blocking.count(progress=done)
     click.echo(json.dumps({"sessions": number}) if as_json else str(number))
 
@@ -99,7 +99,7 @@ def count_sessions(*, as_json: bool) -> None:
 @for_programs
 def revoke(*, ids: Sequence[str], as_json: bool) -> int:
     """End sessions by their ids; exit code 1 when one of them was not there."""
-    with _manager() as manager:
+    with open_manager() as manager:
         found = {id: manager.blocking.revoke(id) for id in ids}
     if as_json:
         click.echo(json.dumps({"revoked": [id for id, was in found.items() if was], "absent": _absent(found)}))
@@ -120,11 +120,11 @@ def _absent(found: dict[str, bool]) -> list[str]:
 @for_programs
 def revoke_all(*, principal: str, except_id: str | None, dry_run: bool, as_json: bool) -> None:
     """End all sessions of a user. Stopped in the middle, it may be run again for the rest."""
-    with _manager() as manager:
+    with open_manager() as manager:
         if dry_run:
             number = sum(item.id != except_id for item in manager.blocking.list(principal))
         else:
-            with _counted("ended") as done:
+            with counted("ended") as done:
                 number = manager.blocking.revoke_all(principal, except_id, progress=done)
     _tell_ended(number, dry_run=dry_run, as_json=as_json)
 
@@ -148,11 +148,11 @@ def purge(*, older_than: float | None, unused_for: float | None, anonymous: bool
             and not (anonymous and session.principal is not None)
         )
 
-    with _manager() as manager:
+    with open_manager() as manager:
         if dry_run:
             number = manager.blocking.count_by(fits)
         else:
-            with _counted("ended") as done:
+            with counted("ended") as done:
                 number = manager.blocking.bulk_delete(fits, progress=done)
     _tell_ended(number, dry_run=dry_run, as_json=as_json)
 
@@ -170,7 +170,7 @@ def _tell_ended(number: int, *, dry_run: bool, as_json: bool) -> None:
 @for_programs
 def rekey(*, as_json: bool) -> None:
     """Seal every session with the first secret, before an older one goes. Stopped in the middle, run it again."""
-    with _manager() as manager, _counted("sealed anew") as done:
+    with open_manager() as manager, counted("sealed anew") as done:
         number = manager.blocking.reseal(done)
     click.echo(json.dumps({"resealed": number}) if as_json else f"{number} sealed anew")
 
@@ -179,8 +179,13 @@ sessions.add_command(rekey, "reseal")
 
 
 def make_manager(settings: SessionSettings) -> SessionManager[AnyModel]:
-    """Return a manager of the settings; what the application makes of other libraries' sessions is its own matter."""
-    return SessionManager.from_settings(AnyModel, settings, convert=_no_session)
+    """Return a manager of the settings; what the application makes of other libraries' sessions is its own matter.
+
+    A command is no process of the fleet.
+    """
+    return SessionManager.from_settings(
+        AnyModel, settings.model_copy(update={"report_node": False}), convert=_no_session
+    )
 
 
 def _no_session(foreign: ForeignSession) -> None:
@@ -188,7 +193,7 @@ def _no_session(foreign: ForeignSession) -> None:
 
 
 @contextmanager
-def _manager() -> Generator[SessionManager[AnyModel]]:
+def open_manager() -> Generator[SessionManager[AnyModel]]:
     """Hand over a manager from the settings; say how far a command came when its store stops answering."""
     from sojourn.settings import SessionSettings
 
@@ -209,7 +214,7 @@ def _manager() -> Generator[SessionManager[AnyModel]]:
 
 
 @contextmanager
-def _counted(done: str) -> Generator[Callable[[int], None]]:
+def counted(done: str) -> Generator[Callable[[int], None]]:
     """Show how far a command is; on ^C or when the store stops answering it says how much was done."""
     number = 0
     try:
@@ -231,12 +236,8 @@ def _counted(done: str) -> Generator[Callable[[int], None]]:
 def _described(item: SessionInfo) -> dict[str, str]:
     return {
         "id": item.id,
-        "began": _moment(item.created_at),
-        "last_seen": _moment(item.last_seen),
-        "expires": _moment(item.expires_at),
+        "began": moment(item.created_at),
+        "last_seen": moment(item.last_seen),
+        "expires": moment(item.expires_at),
         "client": item.client,
     }
-
-
-def _moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,451 @@
+"""``sojourn doctor`` finds each of these misconfigurations and says what to do, and is silent on a right set-up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from sojourn import SessionManager, new_secret
+from sojourn.manager import BlockingManager
+from sojourn.settings import SessionSettings
+from sojourn_cli import main
+from tests.faults.proxy import Fault, FaultProxy
+from tests.servers import RedisServer
+
+Output = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.server
+
+SECRET, OTHER = new_secret(), new_secret()
+RIGHTS = (
+    "~sojourn:session:* ~sojourn:index:* &sojourn:invalidations -@all +publish +client|setname +info +get "
+    "+getrange +setrange +set +unlink +pttl +pexpire +zadd +zrem +zremrangebyscore +zscan +scan +eval +evalsha"
+)
+
+
+Plant = Callable[["Site"], object]
+
+
+@dataclass
+class Basket:
+    note: str = ""
+
+
+@dataclass
+class Site:
+    """A service with a right set-up, into which something wrong is planted."""
+
+    server: RedisServer
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    running: list[BlockingManager[Any]] = field(default_factory=list)
+    proxies: list[FaultProxy] = field(default_factory=list)
+
+    def set(self, **variables: str) -> None:
+        for name, value in variables.items():
+            self.monkeypatch.setenv(f"SOJOURN_{name}", value)
+
+    def unset(self, *names: str) -> None:
+        for name in names:
+            self.monkeypatch.delenv(f"SOJOURN_{name}")
+
+    def start(self, **variables: str) -> None:
+        """Have a process of the fleet serve a request under other settings than doctor is asked with."""
+        with self.monkeypatch.context() as other:
+            for name, value in variables.items():
+                other.setenv(f"SOJOURN_{name}", value)
+            node = SessionManager.from_settings(Basket, SessionSettings()).blocking
+            self.running.append(node)
+            session = node.open(None)
+            session.login("ada")
+            node.open(node.commit(session).token)
+
+    def command(self, *words: str) -> None:
+        self.server.command(*words)
+
+    def user(self, rights: str) -> None:
+        self.command("ACL", "SETUSER", "shop", "reset", "on", ">hunter22", *rights.split())
+        with suppress(ResponseError):  # unknown before Redis 7.2
+            self.command("ACL", "SETUSER", "shop", "+client|setinfo")
+        self.set(REDIS_USERNAME="shop", REDIS_PASSWORD="hunter22")
+
+    def through_a_slow_line(self) -> None:
+        proxy = FaultProxy(self.server.port, pause=0.3)
+        proxy.__enter__()
+        proxy.fault = Fault.DELAY
+        self.proxies.append(proxy)
+        self.set(REDIS_URL=proxy.url, REDIS_CONNECT_TIMEOUT="10s", REDIS_TIMEOUT="1500ms")
+
+    def install(self, entry_points: str, *distributions: str) -> None:
+        for name in distributions:
+            metadata = self.folder / name / f"{name}-1.dist-info"
+            metadata.mkdir(parents=True)
+            (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+            (metadata / "entry_points.txt").write_text(f"[sojourn]\n{entry_points}\n")
+            self.monkeypatch.syspath_prepend(str(self.folder / name))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer("--appendonly", "yes") as server:
+        yield server
+
+
+@pytest.fixture
+def site(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    for name in list(os.environ):
+        if name.upper().startswith("SOJOURN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    server.start_if_stopped()
+    server.flush()
+    site = Site(server, tmp_path, monkeypatch)
+    site.set(SECRETS=json.dumps([SECRET]), STORE="redis", REDIS_URL=server.url, REDIS_CONNECT_TIMEOUT="10s")
+    yield site
+    for node in site.running:
+        node.close()
+    for proxy in site.proxies:
+        proxy.__exit__()
+    server.command("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "0")
+    server.command("CONFIG", "SET", "appendonly", "yes")
+    server.command("REPLICAOF", "NO", "ONE")
+    server.command("ACL", "DELUSER", "shop")
+
+
+def ask(capsys: Output, *options: str) -> tuple[int, list[dict[str, Any]]]:
+    """Return the exit code of doctor, and what it found."""
+    capsys.readouterr()
+    code = main(["doctor", "--json", *options])
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert SECRET not in output.out
+    findings: list[dict[str, Any]] = json.loads(output.out)["findings"]
+    return code, findings
+
+
+def test_a_right_set_up_is_met_with_silence(site: Site, capsys: Output) -> None:
+    site.user(RIGHTS)
+    site.set(TRUSTED_PROXIES="10.1.0.0/16", COOKIE_SAME_SITE="strict")
+    site.start()
+    site.start()
+    code, findings = ask(capsys, "--url", "https://shop.example/account", "--running")
+    assert (code, [each for each in findings if each["is_problem"]]) == (0, [])
+    assert {each["subject"] for each in findings} == {"replication"}
+    assert main(["doctor"]) == 0
+    output = capsys.readouterr()
+    assert re.fullmatch(r"ok     sessions : answers in [\d.]+ ms\n", output.out)
+    assert output.err.startswith("note   replication: ")
+
+
+def test_the_clustered_store_is_right_too(site: Site, capsys: Output) -> None:
+    site.user(f"{RIGHTS} +subscribe +ping")
+    site.set(STORE="clustered-redis", PRESET="clustered")
+    site.start()
+    assert ask(capsys, "--running")[0] == 0
+
+
+def test_sessions_in_cookies_are_right_too_with_an_index(site: Site, capsys: Output) -> None:
+    site.set(STORE="cookie", REVOCATION_STORE="redis")
+    code, findings = ask(capsys, "--url", "https://shop.example")
+    assert (code, {each["subject"] for each in findings}) == (0, {"replication", "fleet"})
+    assert any("nobody can know which processes serve them" in each["message"] for each in findings)
+
+
+def first(*plants: Plant) -> Plant:
+    """Return what does one thing after the other."""
+
+    def plant(site: Site) -> None:
+        for each in plants:
+            each(site)
+
+    return plant
+
+
+def r44(site: Site) -> None:
+    site.set(STORE="cookie", REVOCATION_STORE="memory")
+
+
+def f32(site: Site) -> None:
+    site.start(REDIS_ANNOUNCE="false")
+    site.set(STORE="clustered-redis")
+
+
+PLANTS: dict[str, tuple[Plant, str, str, tuple[str, ...]]] = {
+    # settings
+    "a value that is none": (
+        lambda s: s.set(IDLE_TIMEOUT="soon"),
+        "settings",
+        "IDLE_TIMEOUT = 'soon'.*write a duration",
+        (),
+    ),
+    "a misspelt setting": (lambda s: s.set(STOER="redis"), "settings", "did you mean SOJOURN_STORE", ()),
+    "a misspelt setting of a plugin": (
+        lambda s: s.set(REDIS_MAX_STALENES="1s"),
+        "settings",
+        "did you mean SOJOURN_REDIS_MAX_STALENESS",
+        (),
+    ),
+    "a value of a plugin that is none": (
+        lambda s: s.set(REDIS_TIMEOUT="soon"),
+        "store",
+        "REDIS_TIMEOUT.*write a duration",
+        (),
+    ),
+    "retries that can never happen": (
+        lambda s: s.set(REDIS_TIMEOUT="3s"),
+        "start-up",
+        "raise SOJOURN_REQUEST_DEADLINE",
+        (),
+    ),
+    # secrets
+    "no secret": (lambda s: s.unset("SECRETS"), "secret", "needs a secret.*sojourn keygen", ()),
+    "R30: a short secret": (
+        lambda s: s.set(SECRETS='["short"]'),
+        "secret",
+        "fewer than 20 characters.*sojourn keygen",
+        (),
+    ),
+    "R30: a passphrase without salt": (
+        lambda s: s.set(SECRETS='["a sentence that nobody else has written"]'),
+        "secret",
+        "needs SOJOURN_SALT",
+        (),
+    ),
+    "R47: a secret from a tutorial": (
+        lambda s: s.set(SECRETS='["your-256-bit-secret"]', SALT="8 bytes or more"),
+        "secret",
+        "(well-known|fewer).*sojourn keygen",
+        (),
+    ),
+    # preset rules
+    "R19: a cookie without Secure": (lambda s: s.set(COOKIE_SECURE="false"), "settings", "serve https", ()),
+    "R19: a domain with a __Host- name": (
+        lambda s: s.set(COOKIE_DOMAIN="shop.example"),
+        "settings",
+        "__Host-.*(leave|without|rename|another name|take)",
+        (),
+    ),
+    "R11: high_security loosened": (
+        lambda s: s.set(PRESET="high_security", IDLE_TIMEOUT="1h"),
+        "settings",
+        "longer than the 15m of the high_security preset",
+        (),
+    ),
+    "R11: sessions that live too long": (
+        lambda s: s.set(IDLE_TIMEOUT="7d"),
+        "settings",
+        "longer than the 1h .*AAL2",
+        (),
+    ),
+    "sessions in the memory of one process": (
+        lambda s: s.set(STORE="memory"),
+        "manager",
+        "set SOJOURN_STORE to redis or cookie",
+        (),
+    ),
+    "R44: a revocation index in memory": (r44, "start-up", "set SOJOURN_REVOCATION_STORE to redis", ()),
+    # the store
+    "a store that nothing listens for": (
+        lambda s: s.set(REDIS_URL="redis://127.0.0.1:1"),
+        "store",
+        "refused; start it, or correct host and port of SOJOURN_REDIS_URL",
+        (),
+    ),
+    "a wrong password": (
+        lambda s: s.set(REDIS_PASSWORD="wrong", REDIS_USERNAME="shop"),
+        "store",
+        "auth; correct user and password of SOJOURN_REDIS_URL",
+        (),
+    ),
+    "a slow line": (Site.through_a_slow_line, "latency", "one read took .* bring the server nearer", ()),
+    "F14: a server that evicts": (
+        lambda s: s.command("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"),
+        "eviction",
+        "set maxmemory-policy noeviction",
+        (),
+    ),
+    "a server that keeps nothing": (
+        lambda s: s.command("CONFIG", "SET", "appendonly", "no"),
+        "persistence",
+        "all sessions are lost.*set appendonly yes",
+        (),
+    ),
+    "replicas that are not there": (
+        lambda s: s.set(REDIS_WAIT_REPLICAS="1"),
+        "replication",
+        "has 0 replicas.*bring the replicas back",
+        (),
+    ),
+    "a replica in the place of the primary": (
+        lambda s: s.command("REPLICAOF", "127.0.0.1", "1"),
+        "replication",
+        "name the primary in SOJOURN_REDIS_URL",
+        (),
+    ),
+    "a user without rights": (
+        lambda s: s.user(RIGHTS.replace("+zscan", "").replace("+pexpire", "")),
+        "rights",
+        r"ACL SETUSER <user> \+pexpire \+zscan",
+        (),
+    ),
+    "a user of another namespace": (
+        lambda s: s.user(RIGHTS.replace("~sojourn:session", "~shop:session")),
+        "rights",
+        r"ACL SETUSER <user> ~sojourn:session:\*",
+        (),
+    ),
+    "a user without the channel": (
+        lambda s: s.user(RIGHTS.replace("&sojourn", "&shop")),
+        "rights",
+        r"ACL SETUSER <user> &sojourn:invalidations",
+        (),
+    ),
+    "a clock that is wrong": (
+        lambda s: s.monkeypatch.setattr(time, "time", lambda now=time.time: now() - 300.0),
+        "clock",
+        "(299|300) s behind .*run NTP",
+        (),
+    ),
+    # the URL
+    "a Secure cookie over http": (lambda _: None, "cookie", "is http.*serve https", ("--url", "http://shop.example")),
+    "a preset for one's own machine on a site": (
+        lambda s: s.set(PRESET="testing"),
+        "cookie",
+        "set SOJOURN_PRESET=production",
+        ("--url", "https://shop.example"),
+    ),
+    "a cookie of another domain": (
+        lambda s: s.set(COOKIE_NAME="sid", COOKIE_DOMAIN="example.org"),
+        "cookie",
+        "SOJOURN_COOKIE_DOMAIN is example.org.*correct it",
+        ("--url", "https://shop.example"),
+    ),
+    "a cookie of another path": (
+        lambda s: s.set(COOKIE_NAME="sid", COOKIE_PATH="/shop"),
+        "cookie",
+        "SOJOURN_COOKIE_PATH is /shop.*set it to /",
+        ("--url", "https://shop.example/account"),
+    ),
+    "proxies that are anybody": (
+        lambda s: s.set(TRUSTED_PROXIES="128.0.0.0/1"),
+        "proxies",
+        "name the networks of your own proxies alone",
+        (),
+    ),
+    # plugins
+    "a store that is not installed": (lambda s: s.set(STORE="redsi"), "store", "did you mean 'redis'", ()),
+    "two packages with one name": (
+        lambda s: s.install("metrics-figures = x", "alpha", "beta"),
+        "plugins",
+        "(alpha and beta|beta and alpha) offer metrics-figures: uninstall all but one",
+        (),
+    ),
+    "a plugin that does not import": (
+        first(lambda s: s.install("metrics-figures = no_such_module", "gamma"), lambda s: s.set(METRICS="figures")),
+        "metrics",
+        "cannot be imported.*pip install --force-reinstall gamma",
+        (),
+    ),
+    # the fleet
+    "F31: another name of the cookie": (
+        first(lambda s: s.start(), lambda s: s.set(COOKIE_NAME="__Host-sid")),
+        "fleet",
+        "SOJOURN_COOKIE_NAME is another one in 1 of 1 running processes: .*everybody logs in again",
+        (),
+    ),
+    "F31: encryption turned on": (
+        first(lambda s: s.start(ENCRYPT="false"), lambda s: s.set(ENCRYPT="true")),
+        "fleet",
+        "SOJOURN_ENCRYPT is another one.*set SOJOURN_ACCEPT_UNSEALED_UNTIL on all processes first",
+        (),
+    ),
+    "F31: clients compared otherwise": (
+        first(lambda s: s.set(BINDING="reject"), Site.start, lambda s: s.set(BINDING_IP="false")),
+        "fleet",
+        "SOJOURN_BINDING_IP.*set SOJOURN_BINDING=observe",
+        (),
+    ),
+    "F31: a secret taken out": (
+        first(lambda s: s.start(), lambda s: s.set(SECRETS=json.dumps([OTHER]))),
+        "keys",
+        "Put it into SOJOURN_RETIRED_SECRETS",
+        (),
+    ),
+    "F32: local copies that hear of no writes": (f32, "fleet", "SOJOURN_REDIS_ANNOUNCE is off.*set it to true", ()),
+    "R42: another namespace": (
+        first(lambda s: s.start(), lambda s: s.set(REDIS_NAMESPACE="shop")),
+        "fleet",
+        "no process told of itself.*another store or namespace",
+        ("--running",),
+    ),
+    "R45: a key that seals before it is known": (
+        first(lambda s: s.start(), lambda s: s.set(SECRETS=json.dumps([OTHER, SECRET]))),
+        "keys",
+        "First deploy it in SOJOURN_RETIRED_SECRETS",
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_doctor_finds_what_is_wrong_and_says_what_to_do(name: str, site: Site, capsys: Output) -> None:
+    plant, subject, words, options = PLANTS[name]
+    plant(site)
+    code, findings = ask(capsys, *options)
+    told = {each["message"] for each in findings if each["is_problem"] and each["subject"] == subject}
+    assert any(re.search(words, message, re.DOTALL) for message in told), findings
+    assert code == 1
+
+
+def test_the_list_of_what_is_found_is_long_enough() -> None:
+    assert len(PLANTS) >= 25
+
+
+def test_r44_an_index_in_memory_that_is_wanted_is_a_note(site: Site, capsys: Output) -> None:
+    r44(site)
+    site.set(SINGLE_PROCESS="true")
+    code, findings = ask(capsys)
+    assert code == 0
+    assert any("start no second process" in each["message"] for each in findings)
+
+
+def test_f31_what_harms_nobody_is_a_note(site: Site, capsys: Output) -> None:
+    site.start(COMPRESS="false", REDIS_TIMEOUT="600ms")
+    code, findings = ask(capsys)
+    (told,) = [each["message"] for each in findings if each["subject"] == "fleet"]
+    assert (code, "SOJOURN_COMPRESS, SOJOURN_REDIS_TIMEOUT" in told) == (0, True)
+
+
+def test_f32_both_kinds_that_announce_are_a_note(site: Site, capsys: Output) -> None:
+    site.start(STORE="clustered-redis")
+    code, findings = ask(capsys)
+    assert code == 0
+    assert any("share these sessions; each announces its writes" in each["message"] for each in findings)
+
+
+def test_a_secret_in_a_file_that_others_read_is_found(site: Site, capsys: Output) -> None:
+    site.unset("SECRETS")
+    (site.folder / ".env").write_text(f"SOJOURN_SECRET={SECRET}\n")
+    (site.folder / ".env").chmod(0o644)
+    code, findings = ask(capsys)
+    assert (code, [each["message"] for each in findings if each["subject"] == "secret"]) == (
+        1,
+        [".env holds the secret and others may read it: chmod 600 .env"],
+    )
+    (site.folder / ".env").chmod(0o600)
+    assert ask(capsys)[0] == 0
+
+
+def test_doctor_leaves_nothing_behind(site: Site, capsys: Output) -> None:
+    assert ask(capsys)[0] == 0
+    time.sleep(1.1)  # the key on which rights are tried expires
+    assert site.server.command("DBSIZE") == 0
