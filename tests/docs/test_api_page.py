@@ -14,7 +14,7 @@ import pytest
 
 from sojourn import errors
 from sojourn.manager.manager import BlockingManager
-from tests.docs.pages import blocks, page, rows, section, sections
+from tests.docs.pages import ROOT, blocks, page, rows, section, sections
 
 PAGE = page("docs/api.md")
 MODULES = (
@@ -178,3 +178,14 @@ def test_the_error_tree_is_that_of_the_code() -> None:
 def test_the_error_tree_is_the_one_in_the_docstring() -> None:
     tree = blocks(section(PAGE, "`sojourn.errors`"), "text")[0]
     assert textwrap.indent(tree, "    ") in (errors.__doc__ or "")
+
+
+def test_the_page_names_every_event() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "packages" / "core" / "src").rglob("*.py"))
+    told = {
+        word
+        for cells in rows(section(PAGE, "`Event`"))
+        for word in re.findall(r"`(\w+)`", cells[1])
+        if cells[0] == "`name`"
+    }
+    assert set(re.findall(r"\bevent\(\s*\"(\w+)\"", sources)) | {"edited"} == told

@@ -22,6 +22,7 @@ from sojourn_cli.fleet import keys, nodes
 from sojourn_cli.inspection import inspect_cookie
 from sojourn_cli.output import WELL, WRONG, for_programs, print_table, tell
 from sojourn_cli.sessions import StoppedError, sessions
+from sojourn_cli.top import top
 
 MISUSED: Final = 2
 INTERRUPTED: Final = 130
@@ -130,5 +131,5 @@ def plugins(*, as_json: bool) -> int:
     return code
 
 
-for _command in (config, doctor, inspect_cookie, keys, nodes, sessions):
+for _command in (config, doctor, inspect_cookie, keys, nodes, sessions, top):
     root.add_command(_command)
