@@ -6,11 +6,12 @@ import ast
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
-from pydantic import SecretStr
+from pydantic import AwareDatetime, SecretStr
 
 from sojourn import events, metrics
 from sojourn.settings import SESSION_PRESETS, LayeredSettings, SessionSettings, write_value
@@ -33,6 +34,19 @@ commands are for in [Operations](operations.md).
 - [Metrics](#metrics)
 - [Commands](#commands)
 """
+HEADINGS = ["variable", "type", "default", "in presets", "what it is"]
+KINDS: dict[object, str] = {
+    bool: "`true` or `false`",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    date: "date",
+    datetime: "moment",
+    timedelta: "duration",
+    AwareDatetime: "moment",
+    SecretStr: "secret",
+}
+"""What variables hold, in words; [Settings](settings.md) says how each is written."""
 PACKAGES: dict[str, type[LayeredSettings]] = {
     "sojourn-store-redis": RedisSettings,
     "sojourn-store-sql": SqlSettings,
@@ -47,16 +61,19 @@ def page() -> str:
 
 def _settings() -> Iterator[str]:
     yield "## Settings of sojourn\n"
-    yield _table(["variable", "default", "in presets", "what it is"], _variables(SessionSettings, SESSION_PRESETS))
+    yield _table(HEADINGS, _variables(SessionSettings, SESSION_PRESETS))
     yield "## Settings of packages\n"
     for package, model in PACKAGES.items():
         yield f"### {package}\n"
-        yield _table(["variable", "default", "in presets", "what it is"], _variables(model, model.presets))
+        yield _table(HEADINGS, _variables(model, model.presets))
     yield "### sojourn-contrib-migrate\n"
     yield "After the name of each reader: `SOJOURN_STARLETTE_SECRET`. None has a default but that of its library.\n"
     yield _table(
-        ["variable", "what it is"],
-        ([f"`SOJOURN_<READER>_{name.upper()}`", str(field.description)] for name, field in _fields(ReaderSettings)),
+        ["variable", "type", "what it is"],
+        (
+            [f"`SOJOURN_<READER>_{name.upper()}`", _type(field.annotation, field.metadata), str(field.description)]
+            for name, field in _fields(ReaderSettings)
+        ),
     )
 
 
@@ -67,7 +84,26 @@ def _variables(model: type[LayeredSettings], presets: Any) -> Iterator[list[str]
             if name in values and values[name] != field.default:
                 others.setdefault(_value(model, name, values[name]), []).append(preset)
         differing = "; ".join(f"{value} in {', '.join(names)}" for value, names in others.items())
-        yield [f"`{model.variable_of(name)}`", _value(model, name, field.default), differing, str(field.description)]
+        kind, default = _type(field.annotation, field.metadata), _value(model, name, field.default)
+        yield [f"`{model.variable_of(name)}`", kind, default, differing, str(field.description)]
+
+
+def _type(annotation: Any, metadata: list[Any]) -> str:
+    """Return what a variable holds, in words."""
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(annotation))
+    if hasattr(annotation, "__metadata__"):
+        return _type(annotation.__origin__, metadata)
+    parts = get_args(annotation)
+    if type(None) in parts:
+        (known,) = (part for part in parts if part is not type(None))
+        word = _type(known, [])
+        # Without anything that reads a word there is none for what is not set.
+        return word + {"`true` or `false`": ", or `auto`", "duration": ", or `off`"}.get(word, "") if metadata else word
+    if get_origin(annotation) is tuple:
+        return "secrets as a JSON list" if SecretStr in parts else "list"
+    least = next((each.ge for each in metadata if hasattr(each, "ge")), None)
+    return KINDS[annotation] + ("" if least is None else f" from {least}")
 
 
 def _fields(model: type[LayeredSettings]) -> Iterable[tuple[str, Any]]:

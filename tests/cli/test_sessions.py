@@ -93,6 +93,16 @@ def test_r58_sessions_of_a_user_are_listed_in_pages_and_shown_without_their_data
     assert "no session of that id" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("start", ["-", "-h", "-v1H-", "--", "_"])
+def test_an_id_may_begin_like_an_option(start: str, fleet: Fleet, capsys: Output) -> None:
+    fleet.begin()
+    id_ = start + "0" * (43 - len(start))
+    assert main(["sessions", "show", id_]) == 1
+    assert "no session of that id" in capsys.readouterr().err
+    assert main(["sessions", "revoke", id_, id_]) == 1
+    assert "was not there" in capsys.readouterr().out
+
+
 def test_sessions_are_counted_and_ended_by_id(fleet: Fleet, capsys: Output) -> None:
     ids = [fleet.begin() for _ in range(3)]
     assert told(capsys, "sessions", "count") == {"sessions": 3}

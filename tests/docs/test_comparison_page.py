@@ -196,7 +196,9 @@ def ours(store: str) -> Callable[[str], AbstractAsyncContextManager[Visitor]]:
     async def site(url: str) -> AsyncIterator[Visitor]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SOJOURN_REDIS_URL", url)
-            settings = SessionSettings(preset="production", secret=SECRET, salt="of this test", store=store)
+            settings = SessionSettings(
+                preset="production", secret=SECRET, salt="of this test", store=store, report_node=False
+            )
             sessions = SessionManager.from_settings(Nothing, settings)
 
         def make(ask: Ask) -> Any:

@@ -88,24 +88,20 @@ def doctor(*, url: str | None, running: bool, as_json: bool) -> int:
     return WRONG if problems else WELL
 
 
-class _Collector(logging.Handler):
-    """Takes what is logged as findings: a warning is a problem, other lines are notes."""
-
-    def __init__(self, findings: list[Finding]) -> None:
-        super().__init__()
-        self._findings = findings
-
-    def emit(self, record: logging.LogRecord) -> None:
-        subject = record.name.rpartition(".")[2]
-        self._findings.append(Finding(subject, record.getMessage(), record.levelno >= logging.WARNING))
-
-
 @contextmanager
 def _log_becomes(findings: list[Finding]) -> Generator[None]:
-    """Have what is logged become *findings*, in the place of lines on standard error."""
+    """Have what is logged become *findings*, in the place of lines on standard error: a warning is a problem."""
+
+    def note(record: logging.LogRecord) -> bool:
+        subject = record.name.rpartition(".")[2]
+        findings.append(Finding(subject, record.getMessage(), record.levelno >= logging.WARNING))
+        return False
+
+    collector = logging.Handler()
+    collector.addFilter(note)
     loggers = [logging.getLogger("sojourn"), logging.getLogger()]
     before = [(logger, logger.handlers, logger.level) for logger in loggers]
-    loggers[0].handlers, loggers[1].handlers = [_Collector(findings)], [logging.NullHandler()]
+    loggers[0].handlers, loggers[1].handlers = [collector], [logging.NullHandler()]
     loggers[0].setLevel(logging.INFO)
     try:
         yield

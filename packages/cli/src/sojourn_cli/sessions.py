@@ -31,6 +31,8 @@ class AnyModel:
     """Stands in for the model of the application: no command looks into a session's data."""
 
 
+# Some ids begin with a hyphen.
+_takes_ids = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would end, and end nothing.")
 
 
@@ -60,7 +62,7 @@ def list_sessions(*, principal: str, limit: int, after: str | None, as_json: boo
         tell(f"there are more: --after {page.after}")
 
 
-@sessions.command()
+@sessions.command(context_settings=_takes_ids)
 @click.argument("id")
 @for_programs
 def show(*, id: str, as_json: bool) -> int:
@@ -94,7 +96,7 @@ def count_sessions(*, as_json: bool) -> None:
     click.echo(json.dumps({"sessions": number}) if as_json else str(number))
 
 
-@sessions.command()
+@sessions.command(context_settings=_takes_ids)
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @for_programs
 def revoke(*, ids: Sequence[str], as_json: bool) -> int:
