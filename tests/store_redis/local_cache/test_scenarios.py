@@ -147,3 +147,23 @@ def test_each_defect_shows_in_its_story(make_node: MakeNode, story: Callable[[St
 
 def test_every_planted_defect_has_its_story() -> None:
     assert {make_node for make_node, _ in STORIES} == set(planted.PLANTED)
+
+
+def test_a_copy_is_as_old_as_the_read_or_write_that_left_it() -> None:
+    stage = Stage(right_node)
+
+    def age() -> float | None:
+        return stage.node.coherence.copy_age("a0", stage.node.now)
+
+    assert age() is None
+    stage.call("read", "a0")
+    stage.wait(2 * X)
+    assert age() == pytest.approx(2 * X)
+    coherence = stage.node.coherence
+    coherence.finish_touch("a0", coherence.begin_touch("a0"), 5_000.0)
+    assert age() == pytest.approx(2 * X)
+    stage.call("write", "a0")
+    assert age() == 0.0
+    stage.world.write_by_stranger("a0")
+    stage.wait(X)
+    assert age() is None

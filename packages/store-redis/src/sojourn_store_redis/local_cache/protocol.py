@@ -102,6 +102,12 @@ class Coherence:
         with self._lock:
             return self._copies.cache.peek(id) is not None
 
+    def copy_age(self, id: str, now: float) -> float | None:
+        """Return how many seconds ago the copy was read or written, fresh or not; None where there is none."""
+        with self._lock:
+            entry = self._copies.cache.peek(id)
+            return None if entry is None else now - entry.until + self._copies.cache.ttl
+
     def begin_read(self, id: str, now: float) -> Reading | None:
         """Note a read from the primary; return None when its answer will not be kept."""
         with self._lock:

@@ -181,6 +181,10 @@ class LocallyCachedStore:
         """Drop the copy that this process has of one record."""
         self._local.coherence.evict(id)
 
+    def copy_age(self, id: str) -> float | None:
+        """Return how many seconds ago the copy that this process has was read or written; None where it has none."""
+        return self._local.coherence.copy_age(id, self._monotonic())
+
     def cache_stats(self) -> Mapping[str, float]:
         """Return figures of the local cache by name (docs/clustering.md)."""
         return self._local.coherence.figures(self._monotonic())
