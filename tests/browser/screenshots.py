@@ -6,37 +6,38 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from tests.browser.conftest import FLAGS, SHELL
 from tests.browser.shops import Shop
 
 DESK: ViewportSize = {"width": 1180, "height": 760}
 PHONE: ViewportSize = {"width": 390, "height": 760}
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
 def _sign_in(page: Page) -> None:
     page.get_by_label("Name").fill("basho")
     page.get_by_label("Password").fill("narrow-road")
     page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("Signed in as")).to_be_visible()
 
 
-def _sign_in_elsewhere(browser: Browser, shop: Shop) -> None:
-    page = browser.new_page(user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
-    page.goto(shop.url)
-    _sign_in(page)
-    page.close()
+def _go_live(page: Page, shop: Shop) -> None:
+    page.goto(f"{shop.url}/live")
+    expect(page.locator("#live")).to_have_attribute("data-state", "open")
 
 
 def _visit(browser: Browser, shop: Shop, folder: Path) -> None:
     page = browser.new_page(viewport=DESK, color_scheme="light")
+    elsewhere = browser.new_page(viewport=DESK, user_agent=FIREFOX)
 
-    def take(name: str, part: str | None = None) -> None:
+    def take(name: str, part: str | None = None, *, of: Page = page) -> None:
         for is_dark, path in ((False, f"{name}.png"), (True, f"{name}-dark.png")):
-            page.emulate_media(color_scheme="dark" if is_dark else "light")
+            of.emulate_media(color_scheme="dark" if is_dark else "light")
             # Colours that are still changing go to their end.
-            (page.locator(part) if part else page).screenshot(path=folder / path, animations="disabled")
-        page.emulate_media(color_scheme="light")
+            (of.locator(part) if part else of).screenshot(path=folder / path, animations="disabled")
+        of.emulate_media(color_scheme="light")
 
     page.goto(shop.url)
     take("shelf")
@@ -46,14 +47,22 @@ def _visit(browser: Browser, shop: Shop, folder: Path) -> None:
     _sign_in(page)
     page.locator(".panel").scroll_into_view_if_needed()
     take("panel", ".panel")
-    _sign_in_elsewhere(browser, shop)
+    elsewhere.goto(shop.url)
+    _sign_in(elsewhere)
+    _go_live(elsewhere, shop)
     page.goto(f"{shop.url}/sessions")
     take("sessions", "main")
     page.goto(f"{shop.url}/try")
+    page.get_by_role("button", name="Race two tabs").click()
     take("try", "main")
+    page.get_by_role("button", name="End the session of Firefox on Linux").click()
+    expect(elsewhere.locator("#live")).to_have_attribute("data-state", "ended")
+    take("live-ended", "main", of=elsewhere)
     page.set_viewport_size(PHONE)
     page.goto(f"{shop.url}/order")
     take("order-on-a-phone")
+    _go_live(page, shop)
+    take("live-on-a-phone")
 
 
 def main() -> None:

@@ -260,10 +260,12 @@ def test_the_policy_of_the_pages_allows_what_they_do_and_no_page_loads_anything_
     page.on("request", lambda request: None if request.url.startswith(shop.url) else foreign.append(request.url))
     put_into_cart(page, shop)
     sign_in(page, shop, "ada", "wander-far")
-    for path in ("/", "/cart", "/sessions", "/inside", "/try", "/staff"):
+    for path in ("/", "/cart", "/sessions", "/live", "/inside", "/try", "/staff"):
         answer = page.goto(shop.url + path)
         assert answer is not None
-        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert ("script-src 'self'" in policy) == (path == "/live")
         assert answer.headers["cache-control"] == "no-store"
         assert page.get_by_role("heading", level=1).count() == 1
     assert (complaints, foreign) == ([], [])
@@ -352,18 +354,95 @@ def test_the_cart_leads_to_an_order_that_wants_a_sign_in(shop: Shop, page: Page)
     expect(page.get_by_text("There is nothing to order.")).to_be_visible()
 
 
-@ON_ONE_STORE
-def test_the_page_of_switches_logs_another_browser_out(shop: Shop, open_page: OpenPage) -> None:
-    here, there = open_page(), open_page(user_agent=IPHONE)
+@ON_STORES_THAT_LIST
+def test_r14_the_live_page_of_another_browser_ends_with_its_session(shop: Shop, open_page: OpenPage) -> None:
+    here, there = open_page(), open_page(user_agent=IPHONE, java_script_enabled=True)
     sign_in(here, shop, "ibn", "seven-seas")
     sign_in(there, shop, "ibn", "seven-seas")
+    there.get_by_role("link", name="Live", exact=True).click()
+    live = there.locator("#live")
+    expect(live).to_have_attribute("data-state", "open")
+    expect(live).to_contain_text("loaded: the cookie led to a live record that opened")
     here.get_by_role("link", name="Break it").click()
     here.get_by_role("button", name="End the session of Safari on iOS").click()
     expect(here.get_by_role("status")).to_contain_text("That session has ended.")
+    expect(there.get_by_role("alert")).to_contain_text("This session has ended, and this page with it.")
+    expect(live).to_contain_text("closed with 4401")
     there.goto(shop.url + "/try")
     expect(there.get_by_role("link", name="Sign in").first).to_be_visible()
     expect(there.locator("main")).to_contain_text("This browser: unknown")
     assert is_signed_in(here, shop)
+
+
+@ON_ONE_STORE
+def test_the_live_page_shows_what_another_tab_does_and_ends_when_that_signs_out(
+    shop: Shop, open_page: OpenPage
+) -> None:
+    page = open_page(java_script_enabled=True)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    sign_in(page, shop)
+    page.get_by_role("link", name="Live", exact=True).click()
+    tab = page.context.new_page()
+    tab.goto(shop.url)
+    tab.get_by_role("button", name="Add Brass compass to the cart").click()
+    things = page.locator("#live-things")
+    expect(things).to_have_text("1")
+    tab.goto(shop.url + "/try")
+    tab.get_by_role("button", name="Change the secret").click()
+    expect(tab.locator("#secret")).to_contain_text("The secret is a new one, and you are still here.")
+    tab.get_by_role("button", name="Race two tabs").click()
+    expect(things).to_have_text("3")
+    tab.get_by_role("button", name="Stop the store").click()
+    expect(page.locator("#live-outcome")).to_contain_text("unavailable")
+    tab.get_by_role("button", name="Bring it back").click()
+    expect(page.locator("#live-outcome")).to_contain_text("loaded")
+    assert complaints == []
+    tab.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("alert")).to_contain_text("This session has ended")
+    expect(page.locator("#live")).to_have_attribute("data-state", "ended")
+
+
+@ON_ONE_STORE
+def test_the_live_page_says_that_it_needs_scripts(shop: Shop, page: Page) -> None:
+    sign_in(page, shop)
+    page.get_by_role("link", name="Live", exact=True).click()
+    expect(page.get_by_text("This is the one page of the shop that needs a script")).to_be_visible()
+
+
+@ON_STORES_THAT_LIST
+def test_two_tabs_of_one_browser_race_on_one_cart_and_both_count(shop: Shop, page: Page) -> None:
+    put_into_cart(page, shop, "Brass compass")
+    page.goto(shop.url + "/try")
+    opened: list[Page] = []
+    page.context.on("page", lambda tab: opened.append(tab))  # told once the slow tab has its answer
+    page.get_by_role("button", name="Open a slow tab").click()
+    lanterns = 0
+    while not opened:
+        page.get_by_role("button", name="Add a lantern meanwhile").click()
+        lanterns += 1
+    status = opened[0].locator("#race").get_by_role("status")
+    expect(status).to_contain_text("The other tab was faster, and both count")
+    expect(opened[0].locator(".trail")).to_contain_text(
+        "another request changed it at the same time, so both were merged"
+    )
+    page.goto(shop.url + "/cart")
+    for thing, count in (("Brass compass", 1), ("Storm lantern", lanterns), ("Map of the pass", 1)):
+        expect(page.get_by_role("row", name=thing).locator(".times")).to_have_text(str(count))
+
+
+@ON_ONE_STORE
+def test_a_newcomer_is_told_three_things_each_with_a_button(shop: Shop, page: Page) -> None:
+    put_into_cart(page, shop)
+    page.get_by_role("link", name="Three things that other session libraries get wrong").click()
+    claims = page.locator(".wrongs a")
+    expect(claims).to_have_text(
+        ["The last tab wins", "An outage is an error of the application", "A logout ends one browser"]
+    )
+    for claim, words in zip(claims.all(), ("Race two tabs", "Stop the store", "Sign in"), strict=True):
+        target = page.locator(str(claim.get_attribute("href")))
+        expect(target).to_contain_text("Elsewhere:")
+        expect(target.locator("button, .button").first).to_have_text(words)
 
 
 @ON_ONE_STORE

@@ -19,6 +19,7 @@ HERE = "localhost:8000"
 PATHS = (
     ("GET", "/try"),
     ("POST", "/try/race"),
+    ("POST", "/try/slow"),
     ("POST", "/try/stop"),
     ("GET", "/try/outage"),
     ("POST", "/try/recover"),
@@ -87,6 +88,36 @@ def test_two_tabs_on_one_cart_both_count(visitor: Visitor) -> None:
     assert "Both count: your cart holds 2 things." in page
     assert re.findall(r"<strong>(replaced|merged)</strong>", page) == ["replaced", "merged"]
     assert "your cart holds 4 things." in visitor.press("/try/race").text
+
+
+def test_a_slow_tab_that_nobody_overtakes_says_so(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("shop.breaking"), "SLOW_LOOKS", 1)
+    visitor.press("/cart/add", sku="lantern")
+    page = visitor.press("/try/slow").text
+    assert "No other tab came within ten seconds: your cart holds 2 things." in page
+    assert re.findall(r"<strong>(replaced|merged)</strong>", page) == ["replaced"]
+
+
+def test_a_switch_moves_on_every_node(load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shop = load(SOJOURN_PRESET="development", SOJOURN_ENCRYPT="true")
+    levers = import_module("shop.levers")
+    (tmp_path / "levers").write_bytes(bytes(levers.Levers.new()))
+    monkeypatch.setenv(levers.LEVERS, str(tmp_path / "levers"))
+    store = MemoryStore()
+    one, other = (import_module("shop.switches").Switches(shop.create_app, store=store) for _ in range(2))
+    with client(one, one.sessions) as browser, client(other, other.sessions) as elsewhere:
+        here, there = Visitor(browser), Visitor(elsewhere)
+        here.sign_in()
+        elsewhere.cookies.update(browser.cookies)
+        assert there.is_signed_in
+        assert "you are still here" in here.press("/try/secret").text
+        assert there.is_signed_in
+        here.press("/cart/add", sku="lantern")  # sealed with the new secret
+        assert "Cart (1)" in there.get("/cart").text
+        there.press("/try/stop")
+        assert here.get("/cart").status == 503
+        here.post("/try/recover", csrf=here.csrf("/try/outage"))
+        assert there.get("/cart").status == 200
 
 
 def test_f1_a_stopped_store_is_503_and_the_session_is_there_when_it_is_back(visitor: Visitor) -> None:
@@ -160,8 +191,8 @@ def test_r34_no_switch_moves_without_the_token_of_its_session(visitor: Visitor) 
 
 def test_the_footer_leads_to_docs_and_source(visitor: Visitor) -> None:
     links = re.findall(r'href="(/read/[^"]+)"', visitor.get("/try").text)
-    assert len(links) == 4
-    assert [visitor.get(link).status for link in links] == [200] * 4
+    assert len(links) >= 6
+    assert {visitor.get(link).status for link in links} == {200}
     assert visitor.get("/read/secret").status == 404
 
 

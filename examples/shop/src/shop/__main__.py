@@ -1,12 +1,10 @@
-"""Serve the shop on this machine alone: ``PORT=8000 python -m shop``."""
+"""Serve the shop on this machine alone: ``PORT=8000 python -m shop``, with NODES by several processes."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
-
-import uvicorn
 
 
 def main() -> None:
@@ -18,11 +16,31 @@ def main() -> None:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         sys.exit(f"error: cannot listen on port {port} of 127.0.0.1: {reason}; choose another one: PORT=8001 make demo")
     with listener:
-        from shop.app import app
+        if nodes := os.environ.get("NODES"):
+            serve_nodes(listener, nodes)
+        else:
+            serve(listener)
 
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        print(f"The shop: {address} (PORT changes the port, Ctrl-C ends it)", flush=True)
-        uvicorn.Server(uvicorn.Config(app)).run(sockets=[listener])
+
+def serve(listener: socket.socket) -> None:
+    """Serve in this process."""
+    import uvicorn
+
+    from shop.app import app
+
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    print(f"The shop: {address} (PORT changes the port, Ctrl-C ends it)", flush=True)
+    uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=3)).run(sockets=[listener])
+
+
+def serve_nodes(listener: socket.socket, nodes: str) -> None:
+    """Serve by several processes, each of which is this program without NODES."""
+    from shop import nodes as several
+
+    try:
+        several.serve(listener, nodes)
+    except several.NodesError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

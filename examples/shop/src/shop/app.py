@@ -8,11 +8,12 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from shop.account import RevokeOthers, RevokeSession, ShowSessions
-from shop.breaking import Outage, Race, Read, Recover, Revoke, RotateSecret, Stop, Try
+from shop.breaking import Outage, Race, Read, Recover, Revoke, RotateSecret, SlowTab, Stop, Try
 from shop.cart import AddToCart, ClearCart, RemoveFromCart, ShowCart
 from shop.errors import ErrorPages, SecurityHeaders
 from shop.front import Front, KeepPanel, SignIn, SignInPage, SignOut
 from shop.inside import Health, Icon, Inside, Staff
+from shop.live import ShowLive, live_channel
 from shop.model import ShopSession
 from shop.order import PlaceOrder, ShowOrder
 from shop.pages import HERE
@@ -29,7 +30,7 @@ EXCLUDED = ("/healthz", "/icon.svg", "/static/*", "/try/outage", "/try/recover",
 
 def create_app(manager: SessionManager[ShopSession] = sessions, switches: Switches | None = None) -> SecurityHeaders:
     """Build the shop over *manager*; a test brings one with a clock of its own. With *switches* it can be broken."""
-    local = () if switches is None else routes(Try, Race, Stop, Outage, Recover, Revoke, RotateSecret, Read)
+    local = () if switches is None else routes(Try, Race, SlowTab, Stop, Outage, Recover, Revoke, RotateSecret, Read)
     shop = Starlette(
         routes=[
             *routes(Front, SignInPage, SignIn, SignOut, KeepPanel),
@@ -37,6 +38,7 @@ def create_app(manager: SessionManager[ShopSession] = sessions, switches: Switch
             *routes(ShowOrder, PlaceOrder),
             *routes(ShowSessions, RevokeSession, RevokeOthers),
             *routes(Inside, Staff, Health, Icon),
+            *routes(ShowLive, live_channel(manager)),
             *map(LocalRoute, local),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
@@ -47,7 +49,13 @@ def create_app(manager: SessionManager[ShopSession] = sessions, switches: Switch
     )
     shop.state.sessions = manager
     shop.state.switches = switches
-    return SecurityHeaders(ErrorPages(shop, broken=lambda: switches is not None and switches.is_down))
+    pages = ErrorPages(shop, broken=lambda: switches is not None and switches.is_down)
+    return SecurityHeaders(pages, () if settings.node_id is None else node_headers(settings.node_id))
+
+
+def node_headers(node: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return what names the node that answered, and has the browser connect anew, which may lead to another one."""
+    return ((b"x-node", node.encode()), (b"connection", b"close"))
 
 
 def choose_app() -> Application:

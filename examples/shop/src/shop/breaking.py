@@ -1,7 +1,8 @@
-"""The page “Try to break it”: four things that go wrong with sessions, each with a button and what was decided."""
+"""The page “Try to break it”: what goes wrong with sessions elsewhere, each with a button and what was decided."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from shop.cart import MOST
 from shop.endpoint import NO_STORE, Req, Res, ShopEndpoint
 from shop.front import Signed
 from shop.pages import HERE, render
+from shop.sessions import token_of
 from shop.switches import Switches
 from sojourn import Decisions, InProcessStore, SessionInfo
 from sojourn.errors import ConfigurationError
@@ -20,6 +22,10 @@ from sojourn.http import same_origin
 from sojourn_contrib_azu_like import Endpoint, Html, Problem, Redirect, Text
 
 Step = tuple[str, Decisions]
+
+SLOW_LOOKS = 100
+SLOW_PAUSE = 0.1
+"""In seconds, between two looks."""
 
 DOCS = HERE.parents[3] / "docs"
 READABLE = {path.name: path for folder, kind in ((DOCS, "md"), (HERE, "py")) for path in folder.glob(f"*.{kind}")}
@@ -33,7 +39,9 @@ class BrokenEndpoint(ShopEndpoint[Req, Res]):
         """The switches, which are there where these routes are."""
         return _switches(self.request)
 
-    async def show(self, done: str = "", steps: Sequence[Step] = (), problem: str | None = None) -> Html:
+    async def show(
+        self, done: str = "", steps: Sequence[Step] = (), problem: str | None = None, *, was_overtaken: bool = False
+    ) -> Html:
         """Show the page with what was decided for the button *done*."""
         others: list[SessionInfo] = []
         cannot_list = ""
@@ -52,13 +60,14 @@ class BrokenEndpoint(ShopEndpoint[Req, Res]):
             problem=problem,
             others=others,
             cannot_list=cannot_list,
+            was_overtaken=was_overtaken,
             sealed=self.sessions.settings.encrypt is True or not isinstance(self.bench.store, InProcessStore),
             has_server=self.bench.has_server,
         )
 
 
 class Try(BrokenEndpoint[None, Html], path="/try"):
-    """Show the four buttons; looking creates no session."""
+    """Show the buttons; looking creates no session."""
 
     async def call(self) -> Html:
         """Show the page."""
@@ -86,6 +95,29 @@ class Race(BrokenEndpoint[Signed, Html], path="/try/race", method="POST"):
         return await self.show("race", steps)
 
 
+class SlowTab(BrokenEndpoint[Signed, Html], path="/try/slow", method="POST"):
+    """Add a map as a slow tab does: the cart was loaded with this request, and is stored once another tab has stored it."""
+
+    async def call(self) -> Html:
+        """Wait for the other tab, ten seconds at most."""
+        self.require_csrf(self.params.csrf)
+        session = self.session
+        if not self.bench.has_server:
+            return await self.show("slow", problem="Each tab brings its cart along, and the last one to answer wins.")
+        cart = session.data.cart
+        cart["map"] = min(MOST, cart.get("map", 0) + 1)
+        loaded, token = session.decisions.version, token_of(self.request, self.sessions)
+        for _ in range(SLOW_LOOKS):
+            if (await self.sessions.open(token, fresh=True)).decisions.version != loaded:
+                break
+            await asyncio.sleep(SLOW_PAUSE)
+        self.trace.because("data.cart changed")
+        await self.sessions.commit(session)
+        decisions = session.decisions
+        was_overtaken = decisions.written == "merged"
+        return await self.show("slow", [("This tab, which was slow", decisions)], was_overtaken=was_overtaken)
+
+
 class Stop(BrokenEndpoint[Signed, Redirect], path="/try/stop", method="POST"):
     """Stop the store: from now on it answers nothing."""
 
@@ -107,7 +139,7 @@ class Outage(Endpoint[None, Html | Redirect], path="/try/outage"):
         bench = _switches(self.request)
         if not bench.is_down:
             return Redirect("/try")
-        session = await bench.sessions.open(_token(self.request))
+        session = await bench.sessions.open(token_of(self.request, bench.sessions))
         steps = [("Your session", session.decisions)]
         return Html(render("outage.html", steps=steps, token=bench.token), headers=NO_STORE)
 
@@ -150,7 +182,7 @@ class RotateSecret(BrokenEndpoint[Signed, Html], path="/try/secret", method="POS
         self.trace.because("the button began a session")
         await self.sessions.commit(self.session)
         only_new = self.bench.rotate()
-        token = _token(self.request)
+        token = token_of(self.request, self.sessions)
         steps = [
             ("With the new secret, the old one accepted", (await self.bench.sessions.open(token)).decisions),
             ("With the new secret alone", (await only_new.open(token)).decisions),
@@ -179,7 +211,3 @@ class Read(Endpoint[Name, Text], path="/read/{name}"):
 def _switches(request: Request) -> Switches:
     switches: Switches = request.app.state.switches
     return switches
-
-
-def _token(request: Request) -> str | None:
-    return request.cookies.get(_switches(request).sessions.settings.cookie_policy().name)

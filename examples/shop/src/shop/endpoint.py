@@ -9,8 +9,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from shop.model import ShopSession
 from shop.pages import render
+from shop.sessions import age_of_copy, settings
 from shop.sessions import sessions as shop_sessions
-from shop.sessions import settings
 from shop.switches import Switches, is_local
 from shop.trace import Recent, Trace
 from sojourn.http import safe_redirect
@@ -41,7 +41,8 @@ class ShopEndpoint(Endpoint[Req, Res], SessionHelpers[ShopSession], Generic[Req,
     def trace(self) -> Trace:
         """What is noted of this request for the panel."""
         if self._trace is None:
-            self._trace = Trace(self.session, f"{self.request.method} {self.request.url.path}")
+            named = f"{self.request.method} {self.request.url.path}"
+            self._trace = Trace(self.session, named, copy_age=age_of_copy(self.session))
         return self._trace
 
     async def page(self, template: str, *, status: int = 200, **values: object) -> Html:
@@ -61,6 +62,7 @@ class ShopEndpoint(Endpoint[Req, Res], SessionHelpers[ShopSession], Generic[Req,
             "cart_size": sum(session.data.cart.values()),
             "here": self.request.url.path,
             "store": settings.store,
+            "node": settings.node_id,
             "panel": bool(session.get("panel")),
             "before": before,
             "breakable": self.switches is not None and is_local(self.request.scope),

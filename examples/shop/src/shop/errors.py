@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -16,8 +16,9 @@ Application = Callable[[Scope, Any, Send], Awaitable[None]]
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+# The page that has a script, and what it may load and connect to.
+LIVE_POLICY = f"{POLICY}; script-src 'self'; connect-src 'self'"
 HEADERS = (
-    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),  # a stricter one would hide the Origin that forms are checked by
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -36,17 +37,20 @@ TITLES = {
 
 
 class SecurityHeaders:
-    """Add the same headers to every response."""
+    """Add the same headers to every response, and *more*."""
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: Application, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self.app = app
+        self._headers = (*HEADERS, *more)
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         """Serve one connection."""
+        policy = LIVE_POLICY if scope.get("path") == "/live" else POLICY
+        added = ((b"content-security-policy", policy.encode()), *self._headers)
 
         async def send_wrapped(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *HEADERS]
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         await self.app(scope, receive, send_wrapped)

@@ -28,6 +28,11 @@ def moment(at: datetime) -> str:
     return f"in {words}" if seconds > 0 else f"{words} ago"
 
 
+def _address(name: str) -> str:
+    """Return the address of a static file, which changes with its content."""
+    return f"/static/{name}?{hashlib.sha256((HERE / 'static' / name).read_bytes()).hexdigest()[:12]}"
+
+
 def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -38,8 +43,8 @@ def _environment() -> Environment:
     )
     made.filters["price"] = price
     made.filters["moment"] = moment
-    style = hashlib.sha256((HERE / "static" / "shop.css").read_bytes()).hexdigest()[:12]
-    made.globals["style"] = f"/static/shop.css?{style}"
+    made.globals["style"] = _address("shop.css")
+    made.globals["live_script"] = _address("live.js")
     return made
 
 

@@ -5,7 +5,6 @@ They exist in the preset ``development`` alone, and answer this machine alone.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from ipaddress import ip_address
 from typing import Any
@@ -13,11 +12,12 @@ from typing import Any
 from starlette.datastructures import URL
 from starlette.routing import BaseRoute, Match
 
+from shop.levers import Levers
 from shop.model import ShopSession
 from shop.sessions import make_sessions
 from shop.sessions import settings as own_settings
 from shop.sessions import store as own_store
-from sojourn import ClientSideStore, SessionManager, Store, new_secret
+from sojourn import ClientSideStore, SessionManager, Store
 from sojourn.errors import StoreUnavailableError
 from sojourn.settings import SessionSettings
 from sojourn.settings.development import DIRECTORY, development_secret
@@ -38,16 +38,22 @@ class Switches:
         self, build: Callable[[SessionManager[ShopSession], Switches], Application], *, store: Store | None = None
     ) -> None:
         self.store = own_store if store is None else store
-        self.is_down = False
-        self.token = secrets.token_urlsafe(32)
+        self.levers = Levers.shared()
+        self.token = self.levers.derive("recover")
         """What the form that ends an outage carries: there is no session then that could hold a CSRF token."""
         self._build = build
-        self._secrets = _secrets_of(own_settings)
+        self._seen = Levers()
         if self.has_server:
             for name in _CALLS:
                 if hasattr(self.store, name):
                     setattr(self.store, name, self._unless_down(name, getattr(self.store, name)))
         self._use(own_settings)
+        self._follow()
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the store is stopped."""
+        return self.levers.is_down
 
     @property
     def has_server(self) -> bool:
@@ -56,22 +62,38 @@ class Switches:
 
     def stop(self) -> None:
         """Let every call of the store fail from now on, as if its server did not answer."""
-        self.is_down = True
+        self.levers.is_down = True
+        self._follow()
 
     def start(self) -> None:
-        """End the outage; the circuit breaker need not find that out by itself."""
-        self.is_down = False
-        self.sessions.reset_breaker()
+        """End the outage."""
+        self.levers.is_down = False
+        self._follow()
 
     def rotate(self) -> SessionManager[ShopSession]:
         """Seal with a new secret and open with those before it, too; return a manager that has the new one alone."""
-        self._secrets = [new_secret(), *self._secrets]
-        self._use(SessionSettings(secrets=self._secrets))
-        return make_sessions(SessionSettings(secrets=self._secrets[:1]), store=self.store)
+        self.levers.rotations += 1
+        self._follow()
+        return make_sessions(SessionSettings(secrets=self._secrets()[:1]), store=self.store)
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Serve one connection with the shop as it is now."""
+        self._follow()
         await self._app(scope, receive, send)
+
+    def _follow(self) -> None:
+        """Do what the levers say, whichever node they were moved on."""
+        if self._seen.rotations != self.levers.rotations:
+            self._use(SessionSettings(secrets=self._secrets()))
+        if self._seen.is_down and not self.is_down:
+            # The circuit breaker need not find out by itself that the store is back.
+            self.sessions.reset_breaker()
+        self._seen = Levers.from_buffer_copy(self.levers)
+
+    def _secrets(self) -> list[str]:
+        """Return the secrets, the newest first."""
+        later = [self.levers.derive(f"secret {number}") for number in range(self.levers.rotations, 0, -1)]
+        return [*later, *_secrets_of(own_settings)]
 
     def _use(self, settings: SessionSettings) -> None:
         self.sessions = make_sessions(settings, store=self.store)

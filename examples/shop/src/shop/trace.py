@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,16 @@ from sojourn import CookieAction, Decisions, Event, Session, SessionManager
 
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
-_events: ContextVar[list[Event] | None] = ContextVar("events", default=None)
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is noted of one request."""
+
+    began: float
+    events: list[Event]
+
+
+_request: ContextVar[Request | None] = ContextVar("request", default=None)
 
 _COOKIES = {
     CookieAction.KEEP: "not touched: no Set-Cookie",
@@ -44,13 +53,16 @@ class Report:
     cookie: str
     events: tuple[str, ...]
     milliseconds: float
+    source: str
+    """Where the session came from, if the store keeps copies of its own."""
 
 
 class Trace:
     """Watch one request from its handler to its commit."""
 
-    def __init__(self, session: Session[ShopSession], request: str) -> None:
+    def __init__(self, session: Session[ShopSession], request: str, *, copy_age: float | None = None) -> None:
         self._session = session
+        self._source = source_of(copy_age)
         self._request = request
         self._outcome = session.outcome.value
         self._why_outcome = session.decisions.why_outcome
@@ -81,8 +93,9 @@ class Trace:
             write=_write(decisions),
             reasons=tuple(reasons) or (_nothing(self._outcome),),
             cookie=_COOKIES[change.action],
-            events=tuple(_name(event) for event in _events.get() or ()),
+            events=tuple(_name(event) for event in _noted()),
             milliseconds=took,
+            source=self._source,
         )
 
 
@@ -113,6 +126,21 @@ def _name(event: Event) -> str:
     return f"{event.name} ({event.reason})" if event.reason else event.name
 
 
+def source_of(copy_age: float | None) -> str:
+    """Say where a session came from: a copy that is older than the request was there before it."""
+    if copy_age is None:
+        return ""
+    request = _request.get()
+    if request is not None and copy_age < time.monotonic() - request.began:
+        return "read from Redis"
+    return f"own copy, {copy_age:.1f} s old"
+
+
+def _noted() -> Sequence[Event]:
+    request = _request.get()
+    return () if request is None else request.events
+
+
 class Recent:
     """The last report of each session, until the next page shows it: what a form did is told by the page after it."""
 
@@ -134,21 +162,21 @@ class Recent:
 
 def observe(event: Event) -> None:
     """Be the observer of the session manager: note the event with the request that it happened in."""
-    noted = _events.get()
-    if noted is not None:
-        noted.append(event)
+    request = _request.get()
+    if request is not None:
+        request.events.append(event)
 
 
 class TraceMiddleware:
-    """Begin an empty list of events for every request; stands outside SessionMiddleware."""
+    """Begin to note what happens in every request; stands outside SessionMiddleware."""
 
     def __init__(self, app: Application) -> None:
         self.app = app
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Serve one connection."""
-        token = _events.set([])
+        token = _request.set(Request(time.monotonic(), []))
         try:
             await self.app(scope, receive, send)
         finally:
-            _events.reset(token)
+            _request.reset(token)
