@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -27,7 +28,7 @@ from sojourn_store_sql import SqlStore, make_table
 from sojourn_store_sql.address import Address
 from sojourn_store_sql.connections import _POSTGRES
 from sojourn_store_sql.schema import VERSION, upgrade, version_of
-from sojourn_store_sql.statements import PAGE, Statements
+from sojourn_store_sql.statements import BATCH, PAGE, Statements
 from sojourn_testing.bench import Driver
 from tests.core.models import make_manager
 
@@ -65,9 +66,9 @@ def store(url: str, clock: FakeClock, driver: Driver) -> Iterator[SqlStore]:
 
 def test_every_value_of_a_statement_is_bound_and_none_is_written_into_it() -> None:
     statements = vars(Statements(make_table(), _POSTGRES))
-    assert len(statements) == 13
+    assert len(statements) == 17
     for statement in statements.values():
-        assert set(statement.constants.values()) <= {PAGE}
+        assert set(statement.constants.values()) <= {PAGE, BATCH}
         assert "'" not in statement.text
 
 
@@ -129,6 +130,39 @@ def test_a_clean_up_that_fails_fails_no_login(sqlite_url: str, clock: FakeClock,
         created = store.create(make_record(id=make_id(number)), write_id=W1)
         assert driver.run(created, store.io) is Created.OK
     driver.run(store.aclose(), store.io)
+
+
+# many at once
+
+
+def test_f34_a_thousand_sessions_of_one_principal_are_listed_and_ended_in_few_statements(
+    url: str, clock: FakeClock, driver: Driver
+) -> None:
+    store = make_store(url, clock)
+    asked: Counter[str] = Counter()
+    run = store._database.run
+
+    async def counting(statement: Any, values: Any, *, operation: str) -> Any:
+        asked[operation] += 1
+        return await run(statement, values, operation=operation)
+
+    async def log_in() -> None:
+        session = await sessions.open(None)
+        session.login("7")
+        await sessions.commit(session)
+
+    sessions = make_manager(store, clock=clock)
+    for _ in range(2 * PAGE + 1):
+        driver.run(log_in(), store.io)
+    store._database.run = counting  # type: ignore[method-assign]
+    assert len(driver.run(sessions.list("7"), store.io)) == 2 * PAGE + 1
+    assert asked == {"ids_of": 4, "load_many": 16}, "the last page is the empty one"
+    asked.clear()
+    assert driver.run(sessions.revoke_all("7"), store.io) == 2 * PAGE + 1
+    # asked again until nothing new is found
+    assert asked == {"ids_of": 5, "load_many": 16, "delete_many": 16}
+    assert driver.run(store.count(), store.io) == 0
+    driver.run(sessions.aclose(), store.io)
 
 
 # the schema

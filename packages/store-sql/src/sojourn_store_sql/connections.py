@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -186,12 +186,19 @@ def _within(seconds: float) -> float:
 
 class _ThreadSlots:
     def __init__(self, most: int) -> None:
-        self._free = threading.BoundedSemaphore(most)
-        self.release = self._free.release
+        # a semaphore of threads is written in Python, and this queue in C
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(most):
+            self._free.put(None)
 
     async def acquire(self, seconds: float) -> None:
-        if not self._free.acquire(timeout=seconds):
-            raise NoSlotError(f"no connection became free within {seconds:g} s")
+        try:
+            self._free.get(timeout=seconds)
+        except Empty as error:
+            raise NoSlotError(f"no connection became free within {seconds:g} s") from error
+
+    def release(self) -> None:
+        self._free.put(None)
 
 
 class _TaskSlots:

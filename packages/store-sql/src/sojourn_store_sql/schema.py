@@ -51,11 +51,11 @@ def make_table(namespace: str = "sojourn", metadata: MetaData | None = None) -> 
         )
         raise ConfigurationError(msg)
     name = f"{namespace}_sessions"
-    label = Column("index_label", _TEXT)
+    id, label = Column("id", _TEXT, primary_key=True), Column("index_label", _TEXT)
     return Table(
         name,
         MetaData() if metadata is None else metadata,
-        Column("id", _TEXT, primary_key=True),
+        id,
         Column("version", BigInteger, nullable=False),
         Column("payload", LargeBinary, nullable=False),
         Column("idle_deadline", Double, nullable=False),
@@ -63,7 +63,8 @@ def make_table(namespace: str = "sojourn", metadata: MetaData | None = None) -> 
         label,
         Column("is_session", Boolean, nullable=False),
         *(Column(f"write_id_{place}", BigInteger) for place in range(1, 5)),
-        Index(f"{name}_by_label", label, postgresql_where=label.is_not(None), sqlite_where=label.is_not(None)),
+        # with the ids, since those of one label are read in pages
+        Index(f"{name}_by_label", label, id, postgresql_where=label.is_not(None), sqlite_where=label.is_not(None)),
     )
 
 

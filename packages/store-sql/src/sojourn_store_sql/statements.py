@@ -14,6 +14,8 @@ from sojourn.errors import ConfigurationError
 
 PAGE: Final = 500
 """The most ids in one page of a scan, and rows that one clean-up looks at."""
+BATCH: Final = 64
+"""The most records in one page of a scan, and ids in one statement."""
 
 Values: TypeAlias = Mapping[str, Any]
 Row: TypeAlias = Sequence[Any]
@@ -56,6 +58,9 @@ class Statements:
 
         record = (c.version, c.payload, c.idle_deadline, c.absolute_deadline, c.index_label, *write_ids)
         self.load = compiled(select(*record).where(id, is_live), has_rows=True)
+        # of so many ids each time, so that the text is always the same; the last ones may be ids of nothing
+        ids = [bindparam(f"id_{place}", type_=c.id.type) for place in range(BATCH)]
+        self.load_many = compiled(select(c.id, *record).where(c.id.in_(ids), is_live), has_rows=True)
 
         inserts = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
         if dialect.name not in inserts:
@@ -93,10 +98,18 @@ class Statements:
         self.delete = compiled(delete(table).where(id, is_live))
         self.delete_expected = compiled(delete(table).where(id, is_live, is_expected))
 
-        self.ids_of = compiled(select(c.id).where(c.index_label == bindparam("label"), is_live), has_rows=True)
-        page = select(c.id).where(c.id > bindparam("after"), is_live).order_by(c.id).limit(PAGE)
+        versions = [bindparam(f"version_{place}", type_=c.version.type) for place in range(BATCH)]
+        one_of = or_(*(and_(c.id == id, c.version == version) for id, version in zip(ids, versions, strict=True)))
+        self.delete_many = compiled(delete(table).where(one_of, is_live).returning(c.id), has_rows=True)
+        self.versions_of = compiled(select(c.id, c.version).where(c.id.in_(ids), is_live), has_rows=True)
+
+        is_next = and_(c.id > bindparam("after"), is_live)
+        page = select(c.id).where(is_next).order_by(c.id).limit(PAGE)
+        self.ids_of = compiled(page.where(c.index_label == bindparam("label")), has_rows=True)
         self.scan = compiled(page, has_rows=True)
         self.scan_sessions = compiled(page.where(c.is_session), has_rows=True)
+        records = select(c.id, *record).where(is_next).order_by(c.id).limit(BATCH)
+        self.scan_records = compiled(records, has_rows=True)
         self.count = compiled(select(func.count()).select_from(table).where(is_live, c.is_session), has_rows=True)
         self.clear = compiled(delete(table))
 

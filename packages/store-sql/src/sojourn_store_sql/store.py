@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -26,13 +26,13 @@ from sojourn_store_sql.connections import Database, Outcome
 from sojourn_store_sql.engines import EngineDatabase, run_on
 from sojourn_store_sql.errors import CLIENT_ERRORS, mapped
 from sojourn_store_sql.schema import make_table, upgrade
-from sojourn_store_sql.statements import Row, Statement, Statements, Values
+from sojourn_store_sql.statements import BATCH, Row, Statement, Statements, Values
 
 DEFAULT_NAMESPACE: Final = "sojourn"
 DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
 _CLEAN_UP_EVERY: Final = 16
 """How many sessions begin for each clean-up."""
-
+T = TypeVar("T")
 
 _JOINED: Final[ContextVar[tuple[object, AsyncConnection | Connection] | None]] = ContextVar(
     "sojourn_sql_joined", default=None
@@ -101,9 +101,18 @@ class SqlStore:
         """Return the record, or None when it is absent or expired, a session longer ago than it is kept."""
         now = self._clock.time()
         for row in (await self._run(self._statements.load, "load", the_id=id, now=self._kept_from(now)))[0]:
-            record = Record(id, row[0], bytes(row[1]), row[2], row[3], row[4], _write_ids(row[5:]))
+            record = _record(id, row)
             return record if record.is_session or not record.is_expired(now) else None
         return None
+
+    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        """Return the live record of each of *ids*, or None, in as few statements as it takes."""
+        found: dict[str, Record] = {}
+        for batch in _batches(ids):
+            values = _numbered("id", batch, "")
+            for row in (await self._run(self._statements.load_many, "load_many", **values))[0]:
+                found[row[0]] = _record(row[0], row[1:])
+        return [found.get(id) for id in ids]
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
         """Store a record that is absent so far; OK again for the same *write_id*."""
@@ -139,19 +148,43 @@ class SqlStore:
             return Deleted.OK
         return Deleted.GONE if _was_absent(await self._explain(id), expected) else Deleted.CONFLICT
 
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
+        """Return what ``delete`` would return for each id and its expected version, in as few statements as it takes."""
+        statements, results = self._statements, list[Deleted]()
+        for batch in _batches(versions):
+            ids = _numbered("id", [id for id, _ in batch], "")
+            expected = _numbered("version", [version for _, version in batch], 0)
+            ended = {row[0] for row in (await self._run(statements.delete_many, "delete_many", **ids, **expected))[0]}
+            left: dict[str, int] = {}
+            if len(ended) < len(batch):
+                left = {row[0]: row[1] for row in (await self._run(statements.versions_of, "delete_many", **ids))[0]}
+            for id, version in batch:
+                was_absent = left.get(id, version) == version  # or another one began in between
+                results.append(Deleted.OK if id in ended else Deleted.GONE if was_absent else Deleted.CONFLICT)
+        return results
+
     async def ids_of(self, label: str) -> Sequence[str]:
-        """Return the ids of the live records with that index label."""
-        return [str(row[0]) for row in (await self._run(self._statements.ids_of, "ids_of", label=label))[0]]
+        """Return the ids of the live records with that index label, which are read in pages."""
+        return [row[0] async for row in self._pages(self._statements.ids_of, "ids_of", label=label)]
+
+    async def members_of(self, label: str) -> Sequence[str]:
+        """Return the same: the index knows no fewer and no more."""
+        return await self.ids_of(label)
 
     async def scan(self) -> AsyncIterator[str]:
         """Yield the id of every live record once, in pages."""
-        async for id in self._scan(self._statements.scan):
-            yield id
+        async for row in self._pages(self._statements.scan, "scan"):
+            yield row[0]
 
     async def scan_sessions(self) -> AsyncIterator[str]:
         """Yield the ids that ``scan`` yields, but only those of sessions."""
-        async for id in self._scan(self._statements.scan_sessions):
-            yield id
+        async for row in self._pages(self._statements.scan_sessions, "scan"):
+            yield row[0]
+
+    async def scan_records(self) -> AsyncIterator[Record]:
+        """Yield every live record once, in pages."""
+        async for row in self._pages(self._statements.scan_records, "scan"):
+            yield _record(row[0], row[1:])
 
     async def count(self) -> int:
         """Return the number of sessions, by one statement that goes through the table."""
@@ -208,11 +241,12 @@ class SqlStore:
         rows = (await self._run(self._statements.explain, "load", the_id=id))[0]
         return rows[0] if rows else None
 
-    async def _scan(self, statement: Statement) -> AsyncIterator[str]:
+    async def _pages(self, statement: Statement, operation: str, **values: Any) -> AsyncIterator[Row]:
+        """Yield the rows of every page, each of which begins after the last id of the one before."""
         after = ""
-        while rows := (await self._run(statement, "scan", after=after))[0]:
+        while rows := (await self._run(statement, operation, after=after, **values))[0]:
             for row in rows:
-                yield row[0]
+                yield row
             after = rows[-1][0]
 
     def _content(self, record: Record, write_id: bytes) -> dict[str, Any]:
@@ -237,6 +271,19 @@ class SqlStore:
 def _was_absent(present: Row | None, expected: int) -> bool:
     """Return whether the statement before found no record: it is absent now, or another one began in between."""
     return present is None or present[0] == expected
+
+
+def _record(id: str, row: Row) -> Record:
+    return Record(id, row[0], bytes(row[1]), row[2], row[3], row[4], _write_ids(row[5:]))
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def _numbered(name: str, values: Sequence[Any], filler: object) -> dict[str, Any]:
+    """Return the parameters *name*_0, *name*_1 ... of a statement that takes many; *filler* is for those left over."""
+    return {f"{name}_{place}": values[place] if place < len(values) else filler for place in range(BATCH)}
 
 
 def _write_ids(columns: Sequence[int | None]) -> tuple[bytes, ...]:
