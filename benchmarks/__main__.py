@@ -8,6 +8,8 @@ import time
 from importlib import import_module
 from typing import Any
 
+from benchmarks.suite.registry import STORES
+
 WHAT = {
     "peers": "cost of a session per request, beside peers and floors (the default)",
     "adapters": "our adapters for frameworks on Redis, beside the sessions that their applications have without us",
@@ -36,6 +38,7 @@ def main() -> int:
         "--minutes", type=float, default=0.0, help="begin no round of `peers` after so many minutes (0: no limit)"
     )
     parser.add_argument("--only", default="", help="words of stores, scenarios and contenders: redis,read,starsessions")
+    parser.add_argument("--store", choices=STORES, help="of `peers` those of one store alone")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--save", action="store_true", help="write to benchmarks/results and docs as well")
     arguments = parser.parse_args()

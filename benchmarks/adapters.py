@@ -11,7 +11,7 @@ import sys
 from random import Random
 
 from benchmarks.suite import page
-from benchmarks.suite.contract import SCENARIOS, Contender
+from benchmarks.suite.contract import SCENARIOS, Contender, Place
 from benchmarks.suite.figures import Ratio, ratio
 from benchmarks.suite.machine import cores, describe
 from benchmarks.suite.registry import adapters
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> bool:
         rounds = Rounds(
             [one for everybody in chosen.values() for one in everybody],
             list(SCENARIOS),
-            redis_url=redis.url,
+            place=Place(redis.url),
             core=measured_core,
             random=Random(arguments.seed),
             batch=arguments.batch / 1000,

@@ -8,29 +8,35 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from random import Random
 
 from benchmarks.suite import page
-from benchmarks.suite.contract import SCENARIOS, Contender
+from benchmarks.suite.contract import SCENARIOS, Contender, Place
 from benchmarks.suite.machine import cores, describe
 from benchmarks.suite.plot import draw
 from benchmarks.suite.registry import contenders, is_clustered_installed
 from benchmarks.suite.report import as_json, summary, table_of_costs, table_of_verdicts
 from benchmarks.suite.results import save_figure, save_json, save_text
 from benchmarks.suite.rounds import Rounds
-from benchmarks.suite.server import redis_server
+from benchmarks.suite.server import postgres_url, redis_server
 from benchmarks.suite.verdicts import judge
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Measure and print; say whether a target was missed or a contender failed."""
     everybody, scenarios = chosen(arguments.only)
+    if arguments.store:
+        everybody = [one for one in everybody if one.store == arguments.store]
     measured_core, _ = cores()
-    with redis_server(measured_core) as redis:
+    with ExitStack() as stack:
+        redis = stack.enter_context(redis_server(measured_core))
+        uses_sql = any(one.store == "sql" for one in everybody)
+        postgres = stack.enter_context(postgres_url(measured_core)) if uses_sql else ""
         rounds = Rounds(
             everybody,
             scenarios,
-            redis_url=redis.url,
+            place=Place(redis.url, postgres),
             core=measured_core,
             random=Random(arguments.seed),
             batch=arguments.batch / 1000,

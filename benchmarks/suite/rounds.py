@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.suite.contract import Contender
+from benchmarks.suite.contract import Contender, Place
 from benchmarks.suite.figures import Series
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ class WorkerFailedError(RuntimeError):
 class Worker:
     """The process of one contender."""
 
-    def __init__(self, contender: Contender, redis_url: str, core: int | None) -> None:
+    def __init__(self, contender: Contender, place: Place, core: int | None) -> None:
         self.contender = contender
         self._process = subprocess.Popen(
             [
@@ -45,7 +45,8 @@ class Worker:
                 "-m",
                 "benchmarks.suite.worker",
                 contender.name,
-                redis_url,
+                place.redis_url,
+                place.postgres_url,
                 "-" if core is None else str(core),
             ],
             cwd=ROOT,
@@ -88,7 +89,7 @@ class Rounds:
         contenders: Sequence[Contender],
         scenarios: Sequence[str],
         *,
-        redis_url: str,
+        place: Place,
         core: int | None,
         random: Random,
         batch: float,
@@ -98,7 +99,7 @@ class Rounds:
         self.failures: dict[str, str] = {}
         self._contenders = list(contenders)
         self._scenarios = scenarios
-        self._where = (redis_url, core)
+        self._where = (place, core)
         self._random = random
         self._batch = batch
         self._tell = tell

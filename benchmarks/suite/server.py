@@ -1,4 +1,4 @@
-"""The Redis of the benchmarks: started by them, pinned beside the clients, gone with them."""
+"""The servers of the benchmarks: started by them, pinned beside the clients, gone with them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks.suite.machine import pin
+from tests.postgres import PostgresServer
 from tests.servers import RedisServer, find_program
 
 
@@ -28,3 +29,11 @@ def redis_server(core: int | None) -> Iterator[Running]:
     with RedisServer() as server:
         pin(server.pid, core)
         yield Running(server, find_program(server.engine))
+
+
+@contextmanager
+def postgres_url(core: int | None) -> Iterator[str]:
+    """Start a PostgreSQL on *core* and return its URL."""
+    with PostgresServer() as server:
+        pin(server.pid, core)
+        yield server.url

@@ -14,8 +14,9 @@ OF_THE_BEST_PEER: dict[str, dict[str, float]] = {
     "memory": {**_UNUSED, "read": 0.35, "write": 0.55, "create": 0.90},
     "redis": {**_UNUSED, "read": 0.60, "write": 0.65, "create": 0.90},
     CLUSTERED: {**_UNUSED, "read": 0.17, "write": 0.90},
+    "sql": {**_UNUSED, "read": 1.00, "write": 1.00, "create": 1.00},
 }
-"""By store, under ASGI."""
+"""By store, under ASGI; of `sql` under WSGI too."""
 OF_THE_BEST_PEER_UNDER_WSGI: dict[str, float] = {**_UNUSED, "read": 0.45, "write": 0.40, "create": 0.50}
 OF_THE_BEST_EQUAL: dict[str, float] = {"read": 0.25, "write": 0.25, "create": 0.35}
 """Of the best peer that protects as much: where sessions live in the cookie, one that encrypts."""
@@ -40,7 +41,7 @@ def target_of(contender: Contender, scenario: str) -> float | None:
     """Return what ours may cost of the best peer, where the targets apply."""
     if not is_judged(contender, scenario):
         return None
-    if contender.driver is Driver.WSGI and contender.store != CLUSTERED:
+    if contender.driver is Driver.WSGI and contender.store not in {CLUSTERED, "sql"}:
         return OF_THE_BEST_PEER_UNDER_WSGI.get(scenario)
     return OF_THE_BEST_PEER[contender.store].get(scenario)
 
@@ -51,7 +52,7 @@ def floor_of(contender: Contender) -> str:
 
 
 def is_judged(contender: Contender, scenario: str) -> bool:
-    """Tell whether the targets apply: on redis, untouched requests are judged with ``load="lazy"``, others without."""
-    if store_compared_with(contender) != "redis" or contender.driver is Driver.WSGI:
+    """Tell whether the targets apply: on servers, untouched requests are judged with ``load="lazy"``, others without."""
+    if store_compared_with(contender) not in {"redis", "sql"} or contender.driver is Driver.WSGI:
         return True
     return (scenario in {"anon", "untouched"}) == contender.name.endswith("-lazy")

@@ -144,12 +144,12 @@ def drive(work: Any) -> None:
 
 
 def main() -> None:
-    """Serve the contender named first, with the Redis named second, on the core named third."""
-    name, redis_url, core = sys.argv[1:4]
+    """Serve the contender named first, with the Redis and the PostgreSQL named next, on the core named last."""
+    name, redis_url, postgres_url, core = sys.argv[1:5]
     if core != "-":
         os.sched_setaffinity(0, {int(core)})
     contender = find(name)
-    work = serve(contender, Place(redis_url))
+    work = serve(contender, Place(redis_url, postgres_url))
     if contender.is_sync:
         drive(work)
     else:

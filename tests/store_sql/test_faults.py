@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -246,8 +245,8 @@ def test_f24_a_server_that_is_down_at_start_up_is_used_when_it_comes(make_site: 
         token = site.begin(user_id=1)
         assert site.read(token).user_id == 1
         # a crash: what was acknowledged is there afterwards, over connections that are all dead
-        server.stop(signal.SIGQUIT)
-        server.start()
+        server.kill()
+        server.restart()
         assert site.read(token).user_id == 1
         # frozen: every call ends in time, and the next one after the thaw is served
         server.freeze()

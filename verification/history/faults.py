@@ -5,22 +5,29 @@ Faults begin at numbers of operations and last for seconds, so that every seed m
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import repeat
+from pathlib import Path
 from random import Random
 from typing import Final
 
 from tests.faults.proxy import Fault, FaultProxy, schedule
-from tests.servers import RedisServer, SentinelSetup, ServerStartError, wait_until
+from tests.servers import SentinelSetup, Server, ServerStartError, wait_until
 from verification.history.stage import Shared
 
 KILL, FREEZE, FAILOVER, THAWED_LATE = "kill", "freeze", "failover", "thawed late"
 """The server is killed and started again | stopped and let go on | its replica takes over | as that, and the old master
 comes back from its freeze when the replica has taken over."""
 
+LOCK, BREAK_OFF = "lock", "break off"
+"""Another process holds the lock of writers of a SQLite file | it is killed in the middle of a write of every row."""
+
 SERVER_FAULTS: Final = (KILL, FREEZE)
+FILE_FAULTS: Final = (LOCK, BREAK_OFF)
 PROXY_FAULTS: Final = tuple(fault for fault in Fault if fault is not Fault.NONE)
 RETRIED: Final = (Fault.LOSE_REPLY, Fault.CUT_REPLY, Fault.CUT_REQUEST, Fault.DROP)
 """Noticed at once, so that the product tries again: they never hit all requests, or no second try would succeed."""
@@ -107,7 +114,7 @@ class Schedule:
             self.done[-1].ended = time.monotonic()
 
 
-def on_standalone(seed: int, server: RedisServer, proxy: FaultProxy) -> Callable[[Window], Callable[[], None]]:
+def on_standalone(seed: int, server: Server, proxy: FaultProxy) -> Callable[[Window], Callable[[], None]]:
     """Return what begins a fault of one server behind a proxy; that returns what ends it."""
 
     def begin(window: Window) -> Callable[[], None]:
@@ -129,6 +136,38 @@ def on_standalone(seed: int, server: RedisServer, proxy: FaultProxy) -> Callable
 
     def proxy_heals() -> None:
         proxy.heal()
+
+    return begin
+
+
+_WRITER: Final = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")  # so that the file gets the pages before the end of the transaction
+connection.execute("BEGIN IMMEDIATE")
+if sys.argv[2] == "break off":
+    connection.execute("UPDATE history_sessions SET version = version + 7, payload = zeroblob(5000)")
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def on_sqlite(path: Path) -> Callable[[Window], Callable[[], None]]:
+    """Return what begins a fault of a SQLite file; that returns what ends it."""
+
+    def begin(window: Window) -> Callable[[], None]:
+        other = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(path), window.name], stdout=subprocess.PIPE, text=True
+        )
+        assert other.stdout is not None
+        if other.stdout.readline() != "ready\n":
+            raise RuntimeError(f"the process that was to write to {path.name} did not")
+
+        def end() -> None:
+            other.kill()
+            other.communicate()
+
+        return end
 
     return begin
 

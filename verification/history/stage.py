@@ -32,9 +32,9 @@ class Stage:
     """The set-up of one run."""
 
     store: str
-    """redis, sqlite or memory."""
+    """redis, sql, example (the SQLite store of the examples) or memory."""
     place: str
-    """The URL of the server, or the path of the file."""
+    """The URL of the server or of the file, or the path of the example's."""
     folder: str
     """Where the processes leave their rows."""
     sizes: Sizes
@@ -73,7 +73,12 @@ class Stage:
                 from sojourn_store_redis import RedisStore
 
                 return RedisStore.from_url(self.place, namespace="history", wait_replicas=self.wait_replicas)
-            case "sqlite":
+            case "sql":
+                from sojourn_store_sql import SqlStore
+
+                own = {"timeout": 0.5, "connect_timeout": 0.5, "durable": False}
+                return SqlStore.from_url(self.place, namespace="history", create=True, **own)
+            case "example":
                 if str(EXAMPLE) not in sys.path:
                     sys.path.append(str(EXAMPLE))
                 from sojourn_store_sqlite.store import SqliteStore

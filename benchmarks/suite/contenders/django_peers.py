@@ -1,10 +1,11 @@
-"""Django's sessions: signed cookie, the cache in memory, and django-redis."""
+"""Django's sessions: signed cookie, the cache in memory, django-redis, and the database."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from benchmarks.suite.contenders.starlette_peers import use
 from benchmarks.suite.contract import PATHS, SECRET, Pair, Place
@@ -14,11 +15,12 @@ ENGINES = {
     "cookie": "django.contrib.sessions.backends.signed_cookies",
     "memory": "django.contrib.sessions.backends.cache",
     "redis": "django.contrib.sessions.backends.cache",
+    "sql": "django.contrib.sessions.backends.db",
 }
 
 
 def build(variant: str, place: Place, witness: Witness) -> Pair:
-    """Return Django with its session in: cookie, memory or redis."""
+    """Return Django with its session in: cookie, memory, redis or sql."""
     settings: Any = import_module("django.conf").settings
     caches = {
         "cookie": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
@@ -27,6 +29,7 @@ def build(variant: str, place: Place, witness: Witness) -> Pair:
             "OPTIONS": {"MAX_ENTRIES": 1_000_000},
         },
         "redis": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": place.redis_url},
+        "sql": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
     }
     urls = ModuleType("benchmark_urls")
     settings.configure(
@@ -35,11 +38,15 @@ def build(variant: str, place: Place, witness: Witness) -> Pair:
         ROOT_URLCONF=urls,
         CACHES={"default": caches[variant]},
         SESSION_ENGINE=ENGINES[variant],
+        DATABASES={"default": _database(place.postgres_url)} if variant == "sql" else {},
+        INSTALLED_APPS=["django.contrib.sessions"] if variant == "sql" else [],
         SESSION_COOKIE_SECURE=True,
         MIDDLEWARE=[],
         LOGGING_CONFIG=None,
     )
     import_module("django").setup()
+    if variant == "sql":
+        import_module("django.core.management").call_command("migrate", verbosity=0)
     django_urls: Any = import_module("django.urls")
     response: Any = import_module("django.http").HttpResponse
 
@@ -58,3 +65,16 @@ def build(variant: str, place: Place, witness: Witness) -> Pair:
     without = handler()
     settings.MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware"]
     return Pair(handler(), without)
+
+
+def _database(url: str) -> dict[str, Any]:
+    """Return a database of Django, over one connection that stays open."""
+    parts = urlsplit(url)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path[1:],
+        "USER": parts.username,
+        "HOST": parts.hostname,
+        "PORT": parts.port,
+        "CONN_MAX_AGE": None,
+    }

@@ -1,4 +1,4 @@
-"""Flask's own signed cookie and Flask-Session on memory and Redis, writing only what changed."""
+"""Flask's own signed cookie and Flask-Session on memory, Redis and SQLAlchemy, writing only what changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.suite.payload import Witness
 
 
 def build(variant: str, place: Place, witness: Witness) -> Pair:
-    """Return Flask with its session in: cookie, memory or redis."""
+    """Return Flask with its session in: cookie, memory, redis or sql."""
     flask: Any = import_module("flask")
 
     def application(action: Any) -> Any:
@@ -46,6 +46,9 @@ def build(variant: str, place: Place, witness: Witness) -> Pair:
         client: Any = import_module("redis").Redis
         one = client.from_url(place.redis_url, protocol=2, socket_timeout=None, single_connection_client=True)
         app.config.update(SESSION_TYPE="redis", SESSION_REDIS=one)
+    elif variant == "sql":
+        url = place.postgres_url.replace("postgresql:", "postgresql+psycopg:")
+        app.config.update(SESSION_TYPE="sqlalchemy", SQLALCHEMY_DATABASE_URI=url)
     if variant != "cookie":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)

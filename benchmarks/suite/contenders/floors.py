@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
+from contextlib import suppress
 from hashlib import sha256
 from os import urandom
 from secrets import token_urlsafe
+from time import time
 from typing import Any
 
 import msgspec
+import psycopg
 import redis.asyncio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -24,12 +27,16 @@ from benchmarks.suite.payload import Account, Witness, fill
 PREFIX = b"__Host-session="
 SUFFIX = b"; Path=/; Max-Age=86400; HttpOnly; Secure; SameSite=Lax"
 SECONDS = 86_400
+ROW_OF = "SELECT value FROM floor WHERE id = %s"
+PUT_ROW = """INSERT INTO floor VALUES (%s, %s, %s)
+ON CONFLICT (id) DO UPDATE SET value = excluded.value, deadline = excluded.deadline"""
+DELETE_ROW = "DELETE FROM floor WHERE id = %s"
 ENCODE = msgspec.json.Encoder().encode
 DECODE = msgspec.json.Decoder(Account).decode
 
 
 def build(variant: str, place: Place, witness: Witness) -> Pair:
-    """Return a floor: cookie, memory, redis, or redis-pool (redis-py as it comes)."""
+    """Return a floor: cookie, memory, redis, redis-pool (redis-py as it comes), or sql."""
     if variant == "cookie":
         return _floor(_Sealed(), witness)
     if variant == "memory":
@@ -38,8 +45,17 @@ def build(variant: str, place: Place, witness: Witness) -> Pair:
     if variant == "redis":
         shared = SharedConnection(place.redis_url)
         return _floor(_Kept(shared, cipher), witness, shared.aclose)
+    if variant == "sql":
+        rows = _Rows(place.postgres_url)
+        return _floor(_Kept(rows, cipher), witness, rows.aclose)
     client = redis.asyncio.Redis.from_url(place.redis_url)
     return _floor(_Kept(client, cipher), witness, client.aclose)
+
+
+def make_rows(url: str) -> None:
+    """Make the table of the floor, where another process has not made it."""
+    with psycopg.connect(url, autocommit=True) as connection, suppress(psycopg.errors.UniqueViolation):
+        connection.execute("CREATE TABLE IF NOT EXISTS floor (id bytea PRIMARY KEY, value bytea, deadline float8)")
 
 
 def _floor(mechanism: Any, witness: Witness, close: Any = None) -> Pair:
@@ -142,6 +158,34 @@ class _Dictionary:
 
     async def delete(self, key: bytes) -> None:
         del self._values[key]
+
+
+class _Rows:
+    """One connection of psycopg to PostgreSQL; each call is one statement and one transaction."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Any = None
+
+    async def get(self, key: bytes) -> bytes:
+        found: tuple[bytes] = await (await self._run(ROW_OF, (key,))).fetchone()
+        return found[0]
+
+    async def set(self, key: bytes, value: bytes, seconds: int) -> None:
+        await self._run(PUT_ROW, (key, value, time() + seconds))
+
+    async def delete(self, key: bytes) -> None:
+        await self._run(DELETE_ROW, (key,))
+
+    async def aclose(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _run(self, statement: str, values: tuple[Any, ...]) -> Any:
+        if self._connection is None:
+            make_rows(self._url)
+            self._connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+        return await self._connection.execute(statement, values, prepare=False, binary=True)
 
 
 class SharedConnection:

@@ -6,12 +6,15 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
 from os import urandom
 from secrets import token_urlsafe
+from time import time
 from typing import Any
 
 import msgspec
+import psycopg
 import redis
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from benchmarks.suite.contenders.floors import DELETE_ROW, PUT_ROW, ROW_OF, make_rows
 from benchmarks.suite.contract import Pair, Place
 from benchmarks.suite.payload import Account, Witness, fill
 
@@ -23,12 +26,13 @@ DECODE = msgspec.json.Decoder(Account).decode
 
 
 def build(variant: str, place: Place, witness: Witness) -> Pair:
-    """Return the floor of a store: cookie, memory or redis."""
+    """Return the floor of a store: cookie, memory, redis or sql."""
     if variant == "cookie":
         return _floor(_Sealed(), witness)
     if variant == "memory":
         return _floor(_Kept({}), witness)
-    return _floor(_Kept(OneConnection(place.redis_url), AESGCM(b"k" * 32)), witness)
+    keeper: Any = _Rows(place.postgres_url) if variant == "sql" else OneConnection(place.redis_url)
+    return _floor(_Kept(keeper, AESGCM(b"k" * 32)), witness)
 
 
 def plain(environ: Any, start_response: Any) -> list[bytes]:
@@ -131,3 +135,21 @@ class OneConnection:
     def _ask(self, *command: Any) -> Any:
         self._connection.send_packed_command(self._connection.pack_command(*command))
         return self._connection.read_response(disable_decoding=True)
+
+
+class _Rows:
+    """One blocking connection of psycopg to PostgreSQL; each call is one statement and one transaction."""
+
+    def __init__(self, url: str) -> None:
+        make_rows(url)
+        self._connection = psycopg.connect(url, autocommit=True, prepare_threshold=None)
+
+    def __getitem__(self, key: bytes) -> Any:
+        found: Any = self._connection.execute(ROW_OF, (key,), binary=True).fetchone()
+        return found[0]
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        self._connection.execute(PUT_ROW, (key, value, time() + SECONDS), binary=True)
+
+    def __delitem__(self, key: bytes) -> None:
+        self._connection.execute(DELETE_ROW, (key,), binary=True)

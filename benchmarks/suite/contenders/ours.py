@@ -15,7 +15,7 @@ from sojourn import SessionManager
 from sojourn.settings import SessionSettings
 
 PATIENCE = "10"
-"""Seconds for a call to Redis: a machine that is busy elsewhere must not pass for an outage."""
+"""Seconds for a call to a server: a machine that is busy elsewhere must not pass for an outage."""
 DEADLINE = "40"
 """Seconds for all calls of a request: four times that, as in the defaults."""
 PROBE = "20"
@@ -38,6 +38,8 @@ def build(variant: str, place: Place, witness: Witness) -> Pair:
 def manager(store: str, place: Place, *, model: type[Any] = Account, **settings: Any) -> SessionManager[Any]:
     """Return a manager as an application builds it, from the store's name and the production preset."""
     os.environ["SOJOURN_REDIS_URL"] = place.redis_url
+    os.environ["SOJOURN_SQL_URL"] = place.postgres_url
+    os.environ["SOJOURN_SQL_TIMEOUT"], os.environ["SOJOURN_SQL_CREATE"] = PATIENCE, "true"
     os.environ["SOJOURN_REDIS_TIMEOUT"], os.environ["SOJOURN_REQUEST_DEADLINE"] = PATIENCE, DEADLINE
     os.environ["SOJOURN_BREAKER_PROBE_DEADLINE"] = PROBE
     return SessionManager.from_settings(

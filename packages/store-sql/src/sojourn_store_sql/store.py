@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sojourn.errors import ConfigurationError, SessionTooLargeError, StoreUnavailableError
-from sojourn.stores import SYSTEM_CLOCK, WRITE_ID_BYTES, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
+from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn_store_sql.address import Address
 from sojourn_store_sql.connections import Database, Outcome
 from sojourn_store_sql.engines import EngineDatabase, run_on
@@ -32,6 +33,7 @@ DEFAULT_NAMESPACE: Final = "sojourn"
 DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
 _CLEAN_UP_EVERY: Final = 16
 """How many sessions begin for each clean-up."""
+_WRITE_ID: Final = struct.Struct(">q")
 T = TypeVar("T")
 
 _JOINED: Final[ContextVar[tuple[object, AsyncConnection | Connection] | None]] = ContextVar(
@@ -264,7 +266,7 @@ class SqlStore:
             "new_absolute_deadline": record.absolute_deadline,
             "new_index_label": record.index_label,
             "new_is_session": record.is_session,
-            "new_write_id": int.from_bytes(write_id, signed=True),
+            "new_write_id": _WRITE_ID.unpack(write_id)[0],
         }
 
 
@@ -288,7 +290,7 @@ def _numbered(name: str, values: Sequence[Any], filler: object) -> dict[str, Any
 
 def _write_ids(columns: Sequence[int | None]) -> tuple[bytes, ...]:
     """Return the write ids of a row, newest last."""
-    return tuple(each.to_bytes(WRITE_ID_BYTES, signed=True) for each in reversed(columns) if each is not None)
+    return tuple([_WRITE_ID.pack(each) for each in columns[::-1] if each is not None])
 
 
 class TwinnedSqlStore(SqlStore):
