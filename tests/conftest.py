@@ -14,6 +14,7 @@ import pytest
 import redis.utils
 from hypothesis import HealthCheck, settings
 
+from tests.postgres import PostgresServer
 from tests.sandbox import furnish
 from tests.servers import UNMARKED, RedisServer, engines
 
@@ -107,6 +108,8 @@ def _names_in(item: pytest.Item, fixtures: dict[str, pytest.FixtureDef[object]])
 
 def _group_of(item: pytest.Item, fixtures: dict[str, pytest.FixtureDef[object]]) -> str:
     """Return where the fixture comes from that a folder or a file sets up once, and its parameter; or nothing."""
+    if "postgres_server" in fixtures:
+        return "postgres"  # its data take longer to make than a whole Redis
     shared = {
         name: fixture.baseid
         for name, fixture in fixtures.items()
@@ -213,3 +216,20 @@ def _cleaned(server: RedisServer) -> RedisServer:
     server.start_if_stopped()
     server.flush()
     return server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        server.execute("CREATE DATABASE test")
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """Return the URL of an empty database with the settings of the server, the same one each time: one weighs 7 MB."""
+    postgres_server.execute("ALTER DATABASE test RESET ALL")
+    postgres_server.execute(
+        "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT ALL ON SCHEMA public TO PUBLIC", "test"
+    )
+    return postgres_server.url_of("test")

@@ -13,7 +13,7 @@ from typing import Self
 
 import psycopg
 
-from tests.servers import LOOPBACK, START_SECONDS, Server, ServerMissingError, ServerStartError, require_mark
+from tests.servers import LOOPBACK, Server, ServerMissingError, ServerStartError, require_mark
 
 
 def find_programs() -> Path:
@@ -38,7 +38,7 @@ class PostgresServer(Server):
     """One server; entering the context makes its data, unless they are a copy, and starts it."""
 
     name = "postgres"
-    stop_signal = signal.SIGINT  # SIGTERM waits for every client
+    stop_signal = signal.SIGQUIT  # others wait for clients, or write everything to the disk
 
     def __init__(self, *settings: str) -> None:
         # initdb and postgres refuse to run as root
@@ -59,26 +59,13 @@ class PostgresServer(Server):
 
     def kill(self) -> None:
         """End the server and its connections as a crash would; what was acknowledged is there afterwards."""
-        process = self._running()
-        process.send_signal(signal.SIGQUIT)
-        process.wait(START_SECONDS)
+        self.stop()
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """Run one statement on a connection of its own and return the rows, if it has any."""
         with psycopg.connect(self.url_of(database), autocommit=True, connect_timeout=30) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
-
-    def create_database(self, name: str) -> str:
-        """Make an empty database and return its URL."""
-        # What is the default since PostgreSQL 15 writes every page of the template to the log: four times the work.
-        by_copy = " STRATEGY FILE_COPY" if self._version() >= 150_000 else ""
-        self.execute(f"CREATE DATABASE {name}{by_copy}")
-        return self.url_of(name)
-
-    def _version(self) -> int:
-        with psycopg.connect(self.url, connect_timeout=30) as connection:
-            return connection.info.server_version
 
     def run(self, program: str, *arguments: str) -> None:
         """Run another program of PostgreSQL in the folder of this server."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pytest
+
 from sojourn import SessionManager, asgi, wsgi
 from sojourn.testing import AdapterSuite
 from sojourn_testing.pages import Page, Visit
-from tests.adapters.stores import InCookies, OnBlockingRedis, OnRedis
+from tests.adapters.stores import InCookies, OnBlockingPostgres, OnBlockingRedis, OnPostgres, OnRedis, OnSqlite
 
 
 class Asgi(AdapterSuite):
@@ -81,4 +83,22 @@ class TestAsgiOnRedis(OnRedis, Asgi):
 
 
 class TestWsgiOnRedis(OnBlockingRedis, Wsgi):
+    pass
+
+
+class TestAsgiOnSqlite(OnSqlite, Asgi):
+    pass
+
+
+class TestWsgiOnSqlite(OnSqlite, Wsgi):
+    pass
+
+
+@pytest.mark.long
+class TestAsgiOnPostgres(OnPostgres, Asgi):
+    pass
+
+
+@pytest.mark.long
+class TestWsgiOnPostgres(OnBlockingPostgres, Wsgi):
     pass

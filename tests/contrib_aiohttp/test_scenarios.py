@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from sojourn import SessionManager
@@ -13,7 +14,7 @@ from sojourn.testing import AdapterSuite
 from sojourn_contrib_aiohttp import setup
 from sojourn_testing.adapters import Site
 from sojourn_testing.pages import Page, Visit
-from tests.adapters.stores import InCookies, OnRedis
+from tests.adapters.stores import InCookies, OnPostgres, OnRedis, OnSqlite
 from tests.contrib_aiohttp.bridge import Bridge
 
 
@@ -81,4 +82,13 @@ class TestInCookies(InCookies, InAiohttp):
 
 
 class TestOnRedis(OnRedis, InAiohttp):
+    pass
+
+
+class TestOnSqlite(OnSqlite, InAiohttp):
+    pass
+
+
+@pytest.mark.long
+class TestOnPostgres(OnPostgres, InAiohttp):
     pass

@@ -17,7 +17,7 @@ from django.urls import path
 from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_testing.pages import Answer, Page, Visit
-from tests.adapters.stores import InCookies, OnBlockingRedis, OnRedis
+from tests.adapters.stores import InCookies, OnBlockingPostgres, OnBlockingRedis, OnPostgres, OnRedis, OnSqlite
 
 URLS = "tests_of_the_scenarios_urls"
 
@@ -135,4 +135,22 @@ class TestWsgiOnRedis(OnBlockingRedis, OfDjango):
 
 
 class TestAsgiOnRedis(Asgi, OnRedis, OfDjango):
+    is_async = True
+
+
+class TestWsgiOnSqlite(OnSqlite, OfDjango):
+    pass
+
+
+class TestAsgiOnSqlite(Asgi, OnSqlite, OfDjango):
+    is_async = True
+
+
+@pytest.mark.long
+class TestWsgiOnPostgres(OnBlockingPostgres, OfDjango):
+    pass
+
+
+@pytest.mark.long
+class TestAsgiOnPostgres(Asgi, OnPostgres, OfDjango):
     is_async = True

@@ -13,7 +13,7 @@ from sojourn import Session, SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_fastapi import SessionDependency, install
 from sojourn_testing.pages import Answer, Page, Visit
-from tests.adapters.stores import InCookies, OnRedis
+from tests.adapters.stores import InCookies, OnPostgres, OnRedis, OnSqlite
 
 
 def response_of(answer: Answer) -> Response:
@@ -115,4 +115,12 @@ class TestInCookies(InCookies, InFastAPI):
 
 
 class TestOnRedis(OnRedis, InFastAPI):
+    pass
+
+
+class TestOnSqlite(OnSqlite, InFastAPI):
+    pass
+
+
+class TestOnPostgres(OnPostgres, InFastAPI):
     pass

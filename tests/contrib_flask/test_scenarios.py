@@ -11,7 +11,7 @@ from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_flask import Sojourn
 from sojourn_testing.pages import Page, Visit
-from tests.adapters.stores import InCookies, OnBlockingRedis
+from tests.adapters.stores import InCookies, OnBlockingPostgres, OnBlockingRedis, OnSqlite
 
 
 class InFlask(AdapterSuite):
@@ -42,4 +42,12 @@ class TestInCookies(InCookies, InFlask):
 
 
 class TestOnRedis(OnBlockingRedis, InFlask):
+    pass
+
+
+class TestOnSqlite(OnSqlite, InFlask):
+    pass
+
+
+class TestOnPostgres(OnBlockingPostgres, InFlask):
     pass

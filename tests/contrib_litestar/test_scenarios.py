@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from litestar import Litestar, Request, Response, WebSocket
 from litestar.handlers import HTTPRouteHandler, WebsocketRouteHandler
 from litestar.response import Stream
@@ -12,7 +13,7 @@ from sojourn import SessionManager
 from sojourn.testing import AdapterSuite
 from sojourn_contrib_litestar import CurrentSession, SojournPlugin
 from sojourn_testing.pages import Answer, Page, Visit
-from tests.adapters.stores import InCookies, OnRedis
+from tests.adapters.stores import InCookies, OnPostgres, OnRedis, OnSqlite
 
 
 def response_of(answer: Answer) -> Response[Any]:
@@ -99,4 +100,13 @@ class TestInCookies(InCookies, InLitestar):
 
 
 class TestOnRedis(OnRedis, InLitestar):
+    pass
+
+
+class TestOnSqlite(OnSqlite, InLitestar):
+    pass
+
+
+@pytest.mark.long
+class TestOnPostgres(OnPostgres, InLitestar):
     pass

@@ -162,6 +162,13 @@ def test_processes_lose_nothing_while_the_server_dies_and_replies_get_lost() -> 
 
 
 @pytest.mark.slow
+def test_processes_lose_nothing_while_another_one_locks_their_file_and_dies_in_the_middle_of_a_write() -> None:
+    result = prove_faults("sqlite", seed=1, operations=300, processes=2, browsers=6, longest=0.6, slack=SLACK)
+    assert not result.verdict.violations, result.verdict.violations
+    assert result.more["recovery_s_after"].keys() == {"lock", "break off"}
+
+
+@pytest.mark.slow
 @pytest.mark.server
 def test_processes_that_live_on_lose_nothing_and_hold_no_more_than_at_first() -> None:
     result = prove_soak(seed=1, seconds=0, operations=400, browsers=12, longest=0.3, slack=SLACK)
@@ -191,7 +198,7 @@ def test_what_a_process_holds_more_of_than_when_it_was_warm_is_found(name: str) 
 @pytest.mark.long
 @pytest.mark.server
 @pytest.mark.parametrize("seed", range(2, 5))
-@pytest.mark.parametrize("store", ["memory", "redis", "sqlite"])
+@pytest.mark.parametrize("store", ["memory", "redis", "postgresql", "sqlite", "example"])
 def test_long_histories_lose_nothing(store: str, seed: int) -> None:
     result = prove_races(store, seed=seed, operations=30_000, processes=4, browsers=24)
     assert [violation.text for violation in result.verdict.violations] == []
@@ -200,8 +207,9 @@ def test_long_histories_lose_nothing(store: str, seed: int) -> None:
 @pytest.mark.long
 @pytest.mark.server
 @pytest.mark.parametrize("seed", range(2, 5))
-def test_long_histories_lose_nothing_while_everything_fails_once(seed: int) -> None:
-    result = prove_faults(seed=seed, operations=12_000, processes=4, browsers=24, slack=SLACK)
+@pytest.mark.parametrize("store", ["redis", "postgresql", "sqlite"])
+def test_long_histories_lose_nothing_while_everything_fails_once(store: str, seed: int) -> None:
+    result = prove_faults(store, seed=seed, operations=12_000, processes=4, browsers=24, slack=SLACK)
     assert [violation.text for violation in result.verdict.violations] == []
 
 

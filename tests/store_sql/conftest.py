@@ -1,26 +1,8 @@
-"""One PostgreSQL server for the folder, and a database of its own for each test that asks for one."""
+"""An empty database of each kind for each test that asks for one."""
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.postgres import PostgresServer
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
-
-
-@pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> str:
-    """Return the URL of a new, empty database."""
-    return postgres_server.create_database(f"test_{next(_numbers)}")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from sojourn.errors import SessionUnavailableError, StoreTimeoutError, StoreUnav
 from sojourn.session import LoadOutcome
 from sojourn.settings import SessionSettings
 from sojourn.stores import Created, Replaced, StoreIO
+from sojourn.stores.deadline import Deadline, DeadlineScope
 from sojourn.testing import make_id, make_record, make_write_id
 from sojourn_store_sql import SqlStore
 from sojourn_testing.bench import Driver
@@ -403,4 +404,16 @@ def test_f26_sqlite_says_that_the_file_is_locked(tmp_path: Path, driver: Driver)
             driver.run(store.touch(make_id(), 2e9), StoreIO.BLOCKING)
     assert caught.value.kind == "locked"
     assert not isinstance(caught.value, StoreTimeoutError)
+    driver.run(store.aclose(), StoreIO.BLOCKING)
+
+
+def test_f29_a_file_that_is_locked_is_waited_for_no_longer_than_the_request_has(tmp_path: Path, driver: Driver) -> None:
+    store = SqlStore.from_url(f"sqlite:///{tmp_path}/sessions.db", create=True, timeout=60.0)
+    assert driver.run(store.create(make_record(), write_id=make_write_id(1)), StoreIO.BLOCKING) is Created.OK
+    with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with lasts(at_most=5.0), DeadlineScope(Deadline(0.2)), pytest.raises(StoreUnavailableError):
+            driver.run(store.touch(make_id(), 2e9), StoreIO.BLOCKING)
+        other.execute("ROLLBACK")
+    assert driver.run(store.touch(make_id(), 2e9), StoreIO.BLOCKING)
     driver.run(store.aclose(), StoreIO.BLOCKING)

@@ -387,7 +387,16 @@ class Sqlite:
         self, connection: sqlite3.Connection, statement: Statement, values: Values, seconds: float
     ) -> Outcome:
         """Run one statement."""
-        del seconds  # those of the connection
+        if seconds >= self._timeout:
+            return self._execute(connection, statement, values)
+        # the request has less time left than a call may take
+        connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+        try:
+            return self._execute(connection, statement, values)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}")
+
+    def _execute(self, connection: sqlite3.Connection, statement: Statement, values: Values) -> Outcome:
         cursor = connection.execute(statement.text, values)
         return (cursor.fetchall() if statement.has_rows else (), cursor.rowcount)
 
