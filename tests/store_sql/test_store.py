@@ -23,10 +23,11 @@ from sojourn.errors import ConfigurationError, SessionTooLargeError, StoreUnavai
 from sojourn.plugins import find_store
 from sojourn.settings import SessionSettings
 from sojourn.stores import Created, Deleted, Replaced, StoreIO
+from sojourn.stores.deadline import Deadline, DeadlineScope
 from sojourn.testing import FakeClock, make_id, make_label, make_record, make_write_id
 from sojourn_store_sql import SqlStore, make_table
 from sojourn_store_sql.address import Address
-from sojourn_store_sql.connections import _POSTGRES
+from sojourn_store_sql.connections import _POSTGRES, DriverDatabase
 from sojourn_store_sql.schema import VERSION, upgrade, version_of
 from sojourn_store_sql.statements import BATCH, PAGE, Statements
 from sojourn_testing.bench import Driver
@@ -130,6 +131,55 @@ def test_a_clean_up_that_fails_fails_no_login(sqlite_url: str, clock: FakeClock,
         created = store.create(make_record(id=make_id(number)), write_id=W1)
         assert driver.run(created, store.io) is Created.OK
     driver.run(store.aclose(), store.io)
+
+
+# connections
+
+
+class SlowDriver:
+    """A driver of which each step takes a second of the clock that *now* tells, and which notes what it was given."""
+
+    io, dialect = StoreIO.BLOCKING, _POSTGRES
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.given: list[float] = []
+
+    async def acquire(self, seconds: float) -> None:
+        self.given.append(seconds)
+        self.now += 1.0
+
+    async def open(self, seconds: float) -> object:
+        await self.acquire(seconds)
+        return self
+
+    async def execute(self, connection: object, statement: object, values: object, seconds: float) -> Any:
+        await self.acquire(seconds)
+        return (), 0
+
+    def release(self) -> None:
+        pass
+
+    def is_usable(self, connection: object) -> bool:
+        return True
+
+    def slots(self, most: int) -> Any:
+        return self
+
+
+def test_f29_waiting_connecting_and_asking_together_take_no_longer_than_the_request_has(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow: Any = SlowDriver()
+    monkeypatch.setattr(time, "monotonic", lambda: slow.now)
+    database = DriverDatabase(slow, address="", most=1, timeout=2.0, connect_timeout=5.0)
+    load = Statements(make_table(), _POSTGRES).load
+    with DeadlineScope(Deadline(2.5)):
+        driver.run(database.run(load, {}, operation="load"), StoreIO.BLOCKING)
+    assert slow.given == [2.0, 1.5, 0.5]
+    slow.given.clear()
+    driver.run(database.run(load, {}, operation="load"), StoreIO.BLOCKING)
+    assert slow.given == [2.0, 2.0], "the connection is there, and nothing else limits the call"
 
 
 # many at once

@@ -58,8 +58,9 @@ class Address:
 
     @property
     def name(self) -> str:
-        """Return the URL without the password and without options."""
-        return self._parsed().set(query={}).render_as_string(hide_password=True)
+        """Return the URL without the password, the driver and options."""
+        url = self._parsed()
+        return url.set(drivername=url.get_backend_name(), query={}).render_as_string(hide_password=True)
 
     def database(self, io: StoreIO) -> Database:
         """Return connections to it, opened on first use."""

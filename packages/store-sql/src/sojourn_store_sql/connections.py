@@ -6,10 +6,11 @@ The driver is used as it is, since a statement through SQLAlchemy's engine costs
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from queue import Empty, SimpleQueue
@@ -105,7 +106,23 @@ class _Idle(Generic[C]):
 
     def __init__(self, slots: Slots) -> None:
         self.slots = slots
-        self.connections: list[C] = []
+        self.connections: list[tuple[C, float]] = []
+        """Each with the moment of its last answer, in seconds of the monotonic clock."""
+
+    def take(self) -> C | None:
+        """Return the connection that was used last; None when there is none, or another thread was quicker."""
+        try:
+            return self.connections.pop()[0]
+        except IndexError:
+            return None
+
+    def take_silent(self, since: float) -> Iterator[C]:
+        """Yield every connection that has not answered from that moment on."""
+        for one in tuple(self.connections):
+            if one[1] < since:
+                with suppress(ValueError):  # another thread was quicker
+                    self.connections.remove(one)
+                    yield one[0]
 
 
 class DriverDatabase(Generic[C]):
@@ -128,26 +145,28 @@ class DriverDatabase(Generic[C]):
         """Run one statement on the connection that was used last, or on a new one."""
         if statement.constants:
             values = {**values, **statement.constants}
-        here = self._here()
-        seconds = _within(self._timeout)
+        here, began, left = self._here(), time.monotonic(), seconds_left()
+        end = math.inf if left is None else began + left
         try:
-            await here.slots.acquire(seconds)
+            await here.slots.acquire(min(self._timeout, end - began))
         except NoSlotError as error:
             raise mapped(error, operation=operation, address=self.address) from error
         try:
-            if here.connections:
-                connection = here.connections.pop()
-            else:
-                connection = await self._driver.open(_within(self._connect_timeout))
+            connection = here.take()
+            if connection is None:
+                connection = await self._driver.open(_within(self._connect_timeout, end))
             try:
-                outcome = await self._driver.execute(connection, statement, values, seconds)
+                outcome = await self._driver.execute(connection, statement, values, _within(self._timeout, end))
             finally:
                 # one that was left in the middle of a statement has been closed
                 if self._driver.is_usable(connection):
-                    here.connections.append(connection)
+                    here.connections.append((connection, time.monotonic()))
         except CLIENT_ERRORS as error:
             if is_disconnect(error):
                 await self._close_idle(here)  # they are older than the one that was lost
+            elif isinstance(error, OverrunError):
+                # the address may lead to another server by now; what has answered meanwhile is at the right one
+                await self._close_idle(here, silent_since=began)
             raise mapped(error, operation=operation, address=self.address) from error
         finally:
             here.slots.release()
@@ -172,16 +191,15 @@ class DriverDatabase(Generic[C]):
             found = self._of_loops[loop] = _Idle(self._driver.slots(self._most))
         return found
 
-    async def _close_idle(self, here: _Idle[C]) -> None:
-        while here.connections:
+    async def _close_idle(self, here: _Idle[C], silent_since: float = math.inf) -> None:
+        for connection in here.take_silent(silent_since):
             with suppress(*CLIENT_ERRORS):
-                await self._driver.close(here.connections.pop())
+                await self._driver.close(connection)
 
 
-def _within(seconds: float) -> float:
-    """Return *seconds*, or what the request has left if that is less."""
-    left = seconds_left()
-    return seconds if left is None else min(left, seconds)
+def _within(seconds: float, end: float) -> float:
+    """Return *seconds*, or those until *end* if they are fewer."""
+    return max(0.0, min(seconds, end - time.monotonic()))
 
 
 class _ThreadSlots:

@@ -89,6 +89,8 @@ def _kind_of_connection(text: str) -> str:
         ("authentication failed", "auth"),
         ("not permitted to log in", "auth"),
         ("too many connections", "too many connections"),
+        # PgBouncer's, whose connections to the server are all in use
+        ("query_wait_timeout", "no free connection"),
         ("could not translate host name", "name not found"),
         ("Name or service not known", "name not found"),
         ("resolve host", "name not found"),

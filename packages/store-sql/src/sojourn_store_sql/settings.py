@@ -35,7 +35,10 @@ class SqlSettings(PluginSettings):
     timeout: Duration = Field(
         timedelta(seconds=0.5), description="How long one call may take; opening a connection comes before"
     )
-    connect_timeout: Duration = Field(timedelta(seconds=0.5), description="How long opening a connection may take")
+    connect_timeout: Duration = Field(
+        timedelta(seconds=1),
+        description="How long opening a connection may take; TLS and a password make six round trips of it",
+    )
     max_connections: Annotated[int, Field(ge=1)] = Field(
         10, description="The most connections of one event loop, or of all threads of a process; further calls wait"
     )
