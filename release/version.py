@@ -16,7 +16,12 @@ from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).parents[1]
 # Everything that requires one of our distributions, a page that shows such a file included.
-REQUIRING = ("packages/*/pyproject.toml", "examples/*/pyproject.toml", "docs/write-a-plugin.md")
+REQUIRING = (
+    "packages/*/pyproject.toml",
+    "examples/*/pyproject.toml",
+    "examples/plugin-template/*/pyproject.toml.jinja",
+    "docs/write-a-plugin.md",
+)
 
 
 def rewritten(root: Path, version: str, urls: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
