@@ -82,7 +82,9 @@ def write_commands(environment: Environment) -> None:
         for point in installed.entry_points.select(group="console_scripts"):
             script = environment.folder / "bin" / point.name
             script.write_text(
-                f"#!{environment.python}\nimport sys\nfrom {point.module} import {point.attr}\nsys.exit({point.attr}())\n"
+                f"#!{environment.python}\nimport sys\nfrom {point.module} import {point.attr}\n"
+                # Without it a server could not start workers, which import this file.
+                f"if __name__ == '__main__':\n    sys.exit({point.attr}())\n"
             )
             script.chmod(0o755)
 
