@@ -31,7 +31,7 @@ MOST_COMMANDS = 9
 # Serve until the test has seen enough.
 SERVE = """
 {serve} &
-read -r _
+read -r _ || true
 kill $!
 wait $! || true
 """
