@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-import subprocess
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import httpx
 from aiohttp import web
@@ -45,6 +43,7 @@ from sojourn_contrib_migrate import (
     StarletteCookie,
     StarsessionsRedis,
 )
+from tests.npm import installed
 
 SECRET = "the former application's secret, 43 letters"
 KEY = bytes(range(32))
@@ -61,6 +60,9 @@ class Site(Protocol):
     def cookies(self) -> dict[str, str]:
         """The cookies, as a browser would send them."""
         ...
+
+
+Old = Callable[[str], AbstractAsyncContextManager[tuple[Site, Callable[[bool], Reader]]]]
 
 
 class AsgiSite:
@@ -236,43 +238,59 @@ async def aiohttp_redis(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], 
         yield site, lambda end: AiohttpRedis(client, max_age=3600, end=end)
 
 
-_SIGN = """
-const crypto = require('crypto')
-const [sid, secret] = process.argv.slice(1)
-const mac = crypto.createHmac('sha256', secret).update(sid).digest('base64').replace(/=+$/, '')
-process.stdout.write(encodeURIComponent('s:' + sid + '.' + mac))
+PACKAGES = ("express@5.1.0", "express-session@1.18.2", "connect-redis@9.0.0", "redis@5.8.2")
+# What stands around the block that docs/coming-from.md shows.
+_BEGIN = """
+const express = require("express"), session = require("express-session")
+const { RedisStore } = require("connect-redis"), { createClient } = require("redis")
+const client = createClient({ url: process.argv[1] })
+const app = express()
+"""
+_SERVE = """
+client.connect().then(() => {
+  const server = app.listen(0, "127.0.0.1", () => process.stdout.write(server.address().port + "\\n"))
+})
+"""
+EXPRESS = """
+app.use(session({ secret: [%s], store: new RedisStore({ client }), resave: false, saveUninitialized: false }))
+app.get("/login", (req, res) => { req.session.user_id = 7; res.send("") })
+app.get("/whoami", (req, res) => res.send(String(req.session.user_id)))
 """
 
 
-class ExpressSite:
-    """What express-session and connect-redis write, by Node's own crypto; they are on npm alone."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._sid = secrets.token_urlsafe(24)
-        self.cookies: dict[str, str] = {}
+class ExpressSite(AsgiSite):
+    """An application of express with express-session and connect-redis, in a process of Node's."""
 
     async def get(self, path: str) -> str:
-        key = f"sess:{self._sid}"
-        if path == "/login":
-            cookie = {"originalMaxAge": None, "expires": None, "httpOnly": True, "path": "/"}
-            await self._client.set(key, json.dumps({"cookie": cookie, "user_id": 7}), ex=86_400)
-            command = ["node", "-e", _SIGN, self._sid, SECRET]
-            done = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True)
-            made = done.stdout
-            assert quote(made, safe="%") == made
-            self.cookies = {"connect.sid": made}
-        kept = await self._client.get(key)
-        return str(json.loads(kept)["user_id"] if kept else None)
+        # What is not there is called undefined.
+        return (await super().get(path)).replace("undefined", "None")
 
 
-@asynccontextmanager
-async def express(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
-    async with AsyncRedis.from_url(url) as client:
-        yield ExpressSite(client), lambda end: ExpressRedis(client, ["a newer secret", SECRET], end=end)
+def express(code: str) -> Old:
+    """Serve what *code* adds to `app`."""
 
+    @asynccontextmanager
+    async def make(url: str) -> AsyncIterator[tuple[Site, Callable[[bool], Reader]]]:
+        modules = await asyncio.to_thread(installed, *PACKAGES)
+        process = await asyncio.create_subprocess_exec(
+            *("node", "-e", f"{_BEGIN}{code}{_SERVE}", url),
+            env={**os.environ, "NODE_PATH": str(modules)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert process.stdout is not None
+            port = int(await process.stdout.readline())
+            async with (
+                httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as browser,
+                AsyncRedis.from_url(url) as client,
+            ):
+                yield ExpressSite(browser), lambda end: ExpressRedis(client, ["a newer secret", SECRET], end=end)
+        finally:
+            process.kill()
+            await process.wait()
 
-Old = Callable[[str], AbstractAsyncContextManager[tuple[Site, Callable[[bool], Reader]]]]
+    return make
+
 
 LIBRARIES: dict[str, Old] = {
     "starlette": starlette,
@@ -284,6 +302,6 @@ LIBRARIES: dict[str, Old] = {
     "flask-session-json": flask_session("json"),
     "litestar-redis": litestar_redis,
     "aiohttp-redis": aiohttp_redis,
-    "express-session": express,
+    "express-session": express(EXPRESS % json.dumps(SECRET)),
 }
 IN_COOKIES = {"starlette", "flask", "litestar-cookie", "aiohttp-cookie"}

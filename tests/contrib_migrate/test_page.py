@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from flask import Flask
 
 from tests.contrib_django.project import configure
-from tests.contrib_migrate.libraries import LIBRARIES
+from tests.contrib_migrate.libraries import express
 from tests.contrib_migrate.test_azutoolkit import session_json, token_of
 from tests.docs.pages import blocks, page, run, section, sections
 from tests.servers import RedisServer
@@ -110,10 +110,10 @@ async def switch(monkeypatch: pytest.MonkeyPatch, after: str, cookies: dict[str,
 async def test_who_logged_in_to_express_is_logged_in_after(
     monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
 ) -> None:
-    monkeypatch.setattr("tests.contrib_migrate.libraries.SECRET", "the former application's secret")
-    async with LIBRARIES["express-session"](redis_server.url) as (site, _):
+    text = section(PAGE, "express-session")
+    (before,), (after,) = blocks(text, "js"), blocks(text)
+    async with express(before)(redis_server.url) as (site, _):
         await site.get("/login")
-        (after,) = blocks(section(PAGE, "express-session"))
         await switch(monkeypatch, after, dict(site.cookies))
 
 

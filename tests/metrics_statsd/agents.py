@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,6 +14,7 @@ from typing import Self
 
 import pytest
 
+from tests.npm import installed
 from tests.servers import free_port, release_port, require_mark
 
 LOOPBACK = "127.0.0.1"
@@ -93,7 +90,7 @@ class StatsdServer:
     """Run the statsd server of npm with its console backend, which prints what it received every 100 ms."""
 
     def __init__(self, folder: Path) -> None:
-        self.program = _installed_statsd()
+        self.program = installed(f"statsd@{VERSION}") / "statsd" / "stats.js"
         self.folder = folder
         self.port, self.management_port = free_port(), free_port()
         self.output = folder / "console.txt"
@@ -155,28 +152,3 @@ class StatsdServer:
             for name, values in re.findall(r"'?([\w.-]+)'?: \[([^\]]*)\]", block):
                 found.setdefault(name, []).extend(float(value) for value in values.split(",") if value.strip())
         return found
-
-
-def _installed_statsd() -> Path:
-    """Return the server's script, installing it once; a machine without node fails the tests."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.fail("node and npm are missing; install nodejs and npm: the metrics are tested against the real server")
-    folder = Path(tempfile.gettempdir(), f"sojourn-tests-{os.getuid()}", f"statsd-{VERSION}")
-    script = folder / "node_modules" / "statsd" / "stats.js"
-    if not script.is_file():
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        # Install beside and move: two test runs at once then never see half of it.
-        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as fresh:
-            command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
-            done = subprocess.run(
-                [*command, "--prefix", fresh, f"statsd@{VERSION}"],
-                check=False,
-                capture_output=True,
-                text=True,
-                timeout=180,
-            )
-            if done.returncode:
-                pytest.fail(f"npm could not install statsd {VERSION}:\n{done.stderr}")
-            with contextlib.suppress(OSError):  # another run was faster
-                Path(fresh).rename(folder)
-    return script
