@@ -10,12 +10,12 @@ from fuzz.sealed import Basket
 from fuzz.target import Check, ForgeryError, Target, require
 from sojourn.binding import TrustedProxies, parse_address
 from sojourn.cookies import CookiePolicy, read_cookies
-from sojourn.crypto import decode_bytes, encode_bytes, is_token, token_id
+from sojourn.crypto.tokens import decode_bytes, encode_bytes, is_token, token_id
 from sojourn.errors import ConfigurationError, CookieTooLargeError, SerializationError
 from sojourn.http import add_vary, cache_control, normalise_path, path_is_exempt, safe_redirect, same_origin
 from sojourn.manager.opening import find_tokens
 from sojourn.serializers import builtin_serializer
-from sojourn.session import decode_payload, encode_payload, unpack_map
+from sojourn.session.payload import decode_payload, encode_payload, unpack_map
 from sojourn_store_cookie.packing import pack as pack_cookie
 from sojourn_store_cookie.packing import unpack as unpack_cookie
 from sojourn_store_redis.records import HEAD_BYTES

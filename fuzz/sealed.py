@@ -9,12 +9,15 @@ from typing import Any, Final
 from fuzz.target import Check, ForgeryError, Target, damage, require
 from sojourn import SessionManager
 from sojourn.codec import PLAIN, Codec, CorruptEnvelopeError, FutureEnvelopeError
-from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing, decode_bytes, encode_bytes, new_token, token_id
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS, Cipher
+from sojourn.crypto.keys import KeyRing
+from sojourn.crypto.tokens import decode_bytes, encode_bytes, new_token, token_id
 from sojourn.manager import run_blocking
-from sojourn.session import LoadOutcome, Session
+from sojourn.session.session import Session
+from sojourn.session.transitions import LoadOutcome
 from sojourn.settings import SessionSettings
-from sojourn.stores import MemoryStore, Record
-from sojourn.stores.contract import FORMAT
+from sojourn.stores import FORMAT, Record
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock
 from sojourn_store_cookie import CookieStore
 

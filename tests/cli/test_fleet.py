@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import SessionManager, new_secret
-from sojourn.crypto import KeyRing
+from sojourn.crypto.keys import KeyRing
 from sojourn.manager import BlockingManager, run_blocking
 from sojourn.settings import SessionSettings
 from sojourn_cli import main

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from sojourn import SessionManager, new_secret
-from sojourn.crypto import KeyRing
+from sojourn.crypto.keys import KeyRing
 from sojourn.settings import SessionSettings
 from tests.servers import RedisServer
 

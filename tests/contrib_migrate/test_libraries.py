@@ -10,7 +10,7 @@ import pytest
 
 from sojourn import Converted, ForeignSession, Reader, SessionManager
 from sojourn.settings import SessionSettings
-from sojourn.stores import MemoryStore
+from sojourn.stores.memory import MemoryStore
 from tests.contrib_migrate.libraries import IN_COOKIES, LIBRARIES
 from tests.core.models import Visit
 from tests.servers import RedisServer

@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 from sojourn import Merge, SessionManager
 from sojourn.settings import SessionSettings
-from sojourn.stores import ClientSideStore, MemoryStore, Store
+from sojourn.stores import ClientSideStore, Store
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ import pytest
 
 from sojourn import Session, SessionManager, asgi, wsgi
 from sojourn.errors import SessionUnavailableError, StoreUnavailableError
-from sojourn.stores import MemoryStore
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import Browser, client
 from tests.core.models import make_manager
 

@@ -13,8 +13,9 @@ import sojourn
 from sojourn import SessionManager, asgi, new_secret, wsgi
 from sojourn.errors import ConfigurationError, SessionUnavailableError, StoreUnavailableError
 from sojourn.manager import run_blocking
-from sojourn.session import LoadOutcome
-from sojourn.stores import MemoryStore, Store, StoreIO
+from sojourn.session.transitions import LoadOutcome
+from sojourn.stores import Store, StoreIO
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, client
 from sojourn_store_cookie import CookieStore
 from tests.core.models import Visit, make_manager

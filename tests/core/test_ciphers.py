@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sojourn.crypto import BUILTIN_CIPHERS, AesCbcHmac, AesGcm, Box, Cipher, CryptoError
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS, AesCbcHmac, AesGcm, Box, Cipher, CryptoError
 
 KEY = bytes(range(100, 132))
 SUITES = st.sampled_from(BUILTIN_CIPHERS)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sojourn.codec import COMPRESSED, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.crypto import BUILTIN_CIPHERS, AesGcm, Cipher, KeyRing, new_secret
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS, AesGcm, Cipher
+from sojourn.crypto.keys import KeyRing, new_secret
 from sojourn.errors import SessionTooLargeError
-from sojourn.stores.contract import FORMAT, STUB
+from sojourn.stores import FORMAT, STUB
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0

@@ -10,7 +10,8 @@ import pytest
 
 from sojourn import LoadOutcome, SessionManager
 from sojourn.errors import BreakerOpenError, SessionUnavailableError, StoreTimeoutError
-from sojourn.stores import Deadline, DeadlineScope, MemoryStore, Record, StoreIO, seconds_left
+from sojourn.stores import Deadline, DeadlineScope, Record, StoreIO, seconds_left
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
 from tests.core.models import make_manager
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, SessionManager, new_secret
-from sojourn.crypto import KeyRing
+from sojourn.crypto.keys import KeyRing
 from sojourn.manager import run_blocking
 from sojourn.settings import SessionSettings
 from sojourn.settings.development import DevelopmentStore, development_store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sojourn import LoadOutcome
-from sojourn.stores import MemoryStore
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock
 from tests.core.models import make_manager
 

@@ -36,9 +36,8 @@ from typing_extensions import TypedDict
 from sojourn import Merge
 from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.serializers import builtin_serializer
-from sojourn.session import Model
-from sojourn.session.model import difference
-from sojourn.stores import MemoryStore
+from sojourn.session.model import Model, difference
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock
 from tests.core.models import make_manager
 

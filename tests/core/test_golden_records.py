@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from sojourn.codec import COMPRESSED, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
-from sojourn.crypto import BUILTIN_CIPHERS, Cipher, KeyRing
-from sojourn.session import Payload, decode_payload, encode_payload
-from sojourn.stores.contract import FORMAT, STUB
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS, Cipher
+from sojourn.crypto.keys import KeyRing
+from sojourn.session.payload import Payload, decode_payload, encode_payload
+from sojourn.stores import FORMAT, STUB
 
 VECTORS = Path(__file__).with_name("golden_records.json")
 SECRET = "bm90IGEgc2VjcmV0LCBidXQgYSB2ZWN0b3IgZm9yIGE"

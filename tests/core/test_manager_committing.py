@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sojourn import CookieAction, LoadOutcome, MemoryStore, Session
 from sojourn.binding import Client
-from sojourn.crypto import token_id
+from sojourn.crypto.tokens import token_id
 from sojourn.errors import (
     ResponseStartedError,
     SessionConflictError,
@@ -22,7 +22,7 @@ from sojourn.errors import (
 )
 from sojourn.manager.committing import is_unchanged
 from sojourn.manager.conflicts import MOST_TRIES, pause
-from sojourn.session import SessionState
+from sojourn.session.transitions import SessionState
 from sojourn.stores import Created, Record
 from sojourn.testing import Fault
 from tests.core.models import make_manager

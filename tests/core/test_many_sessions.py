@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sojourn import BatchingStore, SessionManager
-from sojourn.stores import Deleted, MemoryStore, Record, StoreIO
+from sojourn.stores import Deleted, Record, StoreIO
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, RecordingObserver
 from tests.core.models import make_manager
 

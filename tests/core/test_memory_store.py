@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sojourn.manager import run_blocking
-from sojourn.stores import Clock, Created, Deleted, MemoryStore, Record, Replaced, memory
-from sojourn.stores.memory import DeadlineQueue, deadline_of
+from sojourn.stores import Clock, Created, Deleted, Record, Replaced, memory
+from sojourn.stores.memory import DeadlineQueue, MemoryStore, deadline_of
 from sojourn.testing import FakeClock, StoreSuite
 
 R = TypeVar("R")

@@ -25,9 +25,8 @@ from sojourn import LoadOutcome
 from sojourn.errors import ConfigurationError
 from sojourn.merge import carry
 from sojourn.serializers import JsonSerializer
-from sojourn.session import Model
-from sojourn.session.model import schema_id
-from sojourn.stores import MemoryStore
+from sojourn.session.model import Model, schema_id
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock
 from tests.core.models import make_manager
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import SessionManager
-from sojourn.crypto import AesGcm
+from sojourn.crypto.ciphers import AesGcm
 from sojourn.errors import ConfigurationError, PluginConflictError, PluginNotFoundError
 from sojourn.hookspecs import Event
 from sojourn.metrics import CompositeMetrics, LogMetrics, NullMetrics
@@ -32,7 +32,7 @@ from sojourn.plugins import (
     warn_about_unknown_variables,
 )
 from sojourn.settings import SessionSettings
-from sojourn.stores import MemoryStore
+from sojourn.stores.memory import MemoryStore
 
 Install = Callable[..., str]
 
@@ -75,7 +75,7 @@ class Cart:
 
 
 STORE = """
-    from sojourn.stores import MemoryStore
+    from sojourn.stores.memory import MemoryStore
 
     @hookimpl
     def sojourn_create_store(name, settings):
@@ -176,7 +176,7 @@ def test_an_installed_plugin_that_is_not_named_is_not_imported(install: Install)
 def test_a_plugin_may_offer_several_names(install: Install) -> None:
     code = """
         from sojourn.metrics import NullMetrics
-        from sojourn.stores import MemoryStore
+        from sojourn.stores.memory import MemoryStore
 
         @hookimpl
         def sojourn_create_store(name, settings):
@@ -450,7 +450,7 @@ QUEUE = """
     from pydantic import Field
     from pydantic_settings import SettingsConfigDict
     from sojourn.settings import PluginSettings
-    from sojourn.stores import MemoryStore
+    from sojourn.stores.memory import MemoryStore
 
     class QueueSettings(PluginSettings):
         model_config = SettingsConfigDict(env_prefix="SOJOURN_QUEUE_")

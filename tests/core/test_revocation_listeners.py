@@ -9,7 +9,7 @@ import pytest
 
 from sojourn import AnnouncingStore, MemoryStore
 from sojourn.manager import run_blocking
-from sojourn.session import state_of
+from sojourn.session.session import state_of
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
 from sojourn_store_cookie import CookieStore
 from tests.core.models import make_manager

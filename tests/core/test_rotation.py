@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from sojourn import CookieAction, CookieChange, LoadOutcome, SessionManager, new_secret
-from sojourn.crypto import token_id
+from sojourn.crypto.tokens import token_id
 from sojourn.errors import SessionUnavailableError
 from sojourn.manager import run_blocking
 from sojourn.manager.manager import BlockingManager
-from sojourn.stores import MemoryStore, StoreIO
+from sojourn.stores import StoreIO
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingObserver
 from tests.core.models import Visit, make_manager
 

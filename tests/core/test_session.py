@@ -24,9 +24,9 @@ from sojourn.errors import (
     SessionStateError,
 )
 from sojourn.manager import SessionManager
-from sojourn.session import TRANSITIONS, Move, state_of
-from sojourn.session.transitions import after
-from sojourn.stores import MemoryStore
+from sojourn.session.session import state_of
+from sojourn.session.transitions import TRANSITIONS, Move, after
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock
 from sojourn_store_cookie import CookieStore
 from tests.core.models import Visit, make_manager

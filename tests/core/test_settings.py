@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from sojourn.crypto import new_secret
+from sojourn.crypto.keys import new_secret
 from sojourn.errors import ConfigurationError
 from sojourn.settings import PluginSettings, Presets, SessionSettings
 from sojourn.settings.development import development_secret

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from sojourn.errors import ConfigurationError
-from sojourn.session import LoadOutcome
-from sojourn.stores import MemoryStore
+from sojourn.session.transitions import LoadOutcome
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock
 from tests.core.models import make_manager
 

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 import sojourn.manager
 from sojourn import AtRestStore, EvictingStore, InProcessStore, MemoryStore, SessionManager
-from sojourn.crypto import new_secret
+from sojourn.crypto.keys import new_secret
 from sojourn.errors import ConfigurationError
-from sojourn.stores import MOVED, Created, Deleted, Record, Replaced, StoreIO
-from sojourn.stores.contract import FORMAT
+from sojourn.stores import FORMAT, MOVED, Created, Deleted, Record, Replaced, StoreIO
 from sojourn_testing import FakeClock, RecordingObserver
 from tests.core.models import make_manager
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import Converted, ForeignSession, LoadOutcome, Session, SessionManager, new_secret
-from sojourn.crypto import token_id
+from sojourn.crypto.tokens import token_id
 from sojourn.errors import (
     ConfigurationError,
     FreshLoginRequiredError,
@@ -25,7 +25,8 @@ from sojourn.errors import (
 from sojourn.events import Event
 from sojourn.manager.guarded_store import run_blocking
 from sojourn.manager.takeover import LEADS_NOWHERE
-from sojourn.stores import MemoryStore, Record, StoreIO
+from sojourn.stores import Record, StoreIO
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock
 from sojourn.wsgi import SessionMiddleware
 from sojourn_store_cookie import CookieStore

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sojourn.errors import StoreTimeoutError
-from sojourn.stores import CURRENT_DEADLINE, Deadline, DeadlineScope, MemoryStore, StoreIO, seconds_left
+from sojourn.stores import CURRENT_DEADLINE, Deadline, DeadlineScope, StoreIO, seconds_left
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, FaultyStore
 from tests.core.models import make_manager
 

@@ -14,7 +14,7 @@ from sojourn import MemoryStore, SessionManager, StoreIO, new_secret
 from sojourn.asgi import RevocationMiddleware, SessionMiddleware
 from sojourn.asgi import websockets as revocation_module
 from sojourn.errors import ConfigurationError
-from sojourn.session import state_of
+from sojourn.session.session import state_of
 from sojourn.testing import FakeClock, Fault, FaultyStore
 from sojourn_store_cookie import CookieStore
 from tests.core.asgi_bench import make_scope

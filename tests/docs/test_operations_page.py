@@ -11,7 +11,7 @@ import pytest
 from click import Command, Context, Group
 
 from sojourn import LoadOutcome, MemoryStore, SessionManager
-from sojourn.crypto import new_secret
+from sojourn.crypto.keys import new_secret
 from sojourn.settings import SessionSettings, write_value
 from sojourn.testing import FakeClock, client
 from sojourn.wsgi import SessionMiddleware

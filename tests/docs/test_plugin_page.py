@@ -63,12 +63,12 @@ def test_an_answer_in_time_is_handed_on(remote_store: Any, left: float | None) -
 
 
 def test_every_declaration_that_the_page_lists_is_a_member_of_the_contract() -> None:
-    from sojourn.stores import contract
+    from sojourn import stores
     from tests.docs.pages import rows
 
     members = {
         name
-        for kind in vars(contract).values()
+        for kind in vars(stores).values()
         if isinstance(kind, type) and getattr(kind, "_is_protocol", False)
         for name in (*vars(kind), *getattr(kind, "__annotations__", ()))
     }

@@ -10,7 +10,7 @@ import pytest
 
 from sojourn import SessionManager, new_secret
 from sojourn.errors import SessionUnavailableError, StoreUnavailableError
-from sojourn.session import LoadOutcome
+from sojourn.session.transitions import LoadOutcome
 from sojourn.settings import SessionSettings
 from sojourn.testing import FakeClock
 from sojourn_testing.bench import Driver

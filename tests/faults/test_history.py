@@ -9,10 +9,11 @@ import pytest
 from msgspec.structs import asdict
 
 from sojourn import Event, LoadOutcome, SessionManager
-from sojourn.crypto import token_id
+from sojourn.crypto.tokens import token_id
 from sojourn.errors import SessionUnavailableError, StoreTimeoutError
 from sojourn.settings import SessionSettings
-from sojourn.stores import MemoryStore, Record, Replaced, StoreIO
+from sojourn.stores import Record, Replaced, StoreIO
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock
 from tests.core.models import Visit
 from verification.faults import prove as prove_faults

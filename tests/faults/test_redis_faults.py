@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import redis
 
-from sojourn.crypto import token_id
+from sojourn.crypto.tokens import token_id
 from sojourn.errors import BreakerOpenError, SessionUnavailableError, StoreUnavailableError
-from sojourn.session import LoadOutcome
+from sojourn.session.transitions import LoadOutcome
 from sojourn.stores import StoreIO
 from sojourn.testing import make_id, make_record, make_write_id
 from sojourn_store_redis import RedisStore

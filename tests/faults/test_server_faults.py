@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from sojourn.errors import SessionUnavailableError, StoreUnavailableError
-from sojourn.session import LoadOutcome
+from sojourn.session.transitions import LoadOutcome
 from sojourn.stores import StoreIO
 from sojourn.testing import FakeClock, make_id, make_record, make_write_id
 from sojourn_store_redis import RedisStore

@@ -16,7 +16,7 @@ import pytest
 from sojourn.errors import BreakerOpenError, SessionUnavailableError, StoreTimeoutError, StoreUnavailableError
 from sojourn.manager import run_blocking
 from sojourn.plugins import find_store
-from sojourn.session import LoadOutcome
+from sojourn.session.transitions import LoadOutcome
 from sojourn.settings import SessionSettings
 from sojourn.stores import Created, Replaced, StoreIO
 from sojourn.stores.deadline import Deadline, DeadlineScope

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sojourn import MemoryStore, Node, SessionManager
 from sojourn.asgi import SessionMiddleware
-from sojourn.crypto import new_secret
+from sojourn.crypto.keys import new_secret
 from sojourn.errors import ConfigurationError, StoreUnavailableError
 from sojourn.settings import SessionSettings
 from sojourn.stores import STUB, Record, StoreIO

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import StatusCode
 
 from sojourn.metrics import LOAD_TIME
-from sojourn.stores import MemoryStore
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, Fault, FaultyStore
 from sojourn_metrics_opentelemetry import OpenTelemetryMetrics
 from tests.core.models import make_manager

@@ -276,7 +276,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from sojourn.hookspecs import hookimpl
 from sojourn.settings import PluginSettings
-from sojourn.stores import MemoryStore
+from sojourn.stores.memory import MemoryStore
 
 class QueueSettings(PluginSettings):
     model_config = SettingsConfigDict(env_prefix="SOJOURN_QUEUE_")

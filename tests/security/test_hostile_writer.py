@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, SessionManager
-from sojourn.crypto import encode_bytes, token_id
+from sojourn.crypto.tokens import encode_bytes, token_id
 from sojourn.errors import SessionConflictError, SessionUnavailableError
 from sojourn.manager import BlockingManager
-from sojourn.session import EMPTY, decode_payload, encode_payload
+from sojourn.session.payload import EMPTY, decode_payload, encode_payload
 from sojourn.testing import FakeClock, RecordingObserver
 from sojourn_store_redis import ClusteredRedisStore, RedisStore, records
 from tests.core.models import make_manager

@@ -19,10 +19,12 @@ from rich.pretty import pretty_repr
 
 from sojourn import CookieAction, CookieChange, LoadOutcome, MemoryStore, Record, new_secret
 from sojourn.binding import TrustedProxies
-from sojourn.crypto import AesGcm, KeyRing, ciphers
+from sojourn.crypto import ciphers
+from sojourn.crypto.ciphers import AesGcm
+from sojourn.crypto.keys import KeyRing
 from sojourn.flash import Flash, FlashNow
 from sojourn.manager.engine import Lookup
-from sojourn.session import state_of
+from sojourn.session.session import state_of
 from sojourn.testing import FakeClock
 from sojourn_cli import command
 from sojourn_contrib_flask.interface import FlaskSession
@@ -81,7 +83,7 @@ HARMLESS = {
         *{"outcome", "why_outcome", "written", "why_written", "changed", "cookie", "why_cookie"},
     },
     "sojourn.settings.sources.Surroundings": {"env_file", "secrets_dir", "preset"},
-    "sojourn.stores.contract.Record": {"id", "index_label", "write_ids"},
+    "sojourn.stores.Record": {"id", "index_label", "write_ids"},
     "sojourn.hookspecs.Finding": {"subject", "message"},
     "sojourn_cli.fleet.Step": {"advice"},
     "sojourn_cli.top.Breaker": {"state"},

@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, MemoryStore
-from sojourn.crypto import BUILTIN_CIPHERS, decode_bytes, encode_bytes, new_secret, new_token, token_id
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS
+from sojourn.crypto.keys import new_secret
+from sojourn.crypto.tokens import decode_bytes, encode_bytes, new_token, token_id
 from sojourn.manager import run_blocking
 from sojourn.testing import FakeClock
 from sojourn_store_cookie.packing import pack, unpack
@@ -216,7 +218,7 @@ def test_r33_junk_in_an_unsealed_store_is_no_session_and_no_error(server_house: 
 
 
 def test_r33_extras_that_do_not_decode_are_no_session_and_no_error(server_house: House) -> None:
-    from sojourn.session import Payload, encode_payload
+    from sojourn.session.payload import Payload, encode_payload
 
     node = server_house.node(encrypt=False).blocking
     token = begin(node)

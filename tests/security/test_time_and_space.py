@@ -30,7 +30,9 @@ import sojourn_store_redis
 import sojourn_store_sql
 from sojourn.binding import Client
 from sojourn.codec import COMPRESSED, Codec, CorruptEnvelopeError
-from sojourn.crypto import BUILTIN_CIPHERS, KeyRing, decode_bytes, encode_bytes, token_id
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS
+from sojourn.crypto.keys import KeyRing
+from sojourn.crypto.tokens import decode_bytes, encode_bytes, token_id
 from sojourn.stores import Record
 from tests.security.houses import House, begin, outcome
 
@@ -145,7 +147,8 @@ def test_r29_a_bomb_under_a_good_seal_takes_no_more_memory_than_the_limit(cipher
 WEIGH_A_BOMB = """
 import json, os, sys, zlib
 from sojourn.codec import COMPRESSED, Codec, CorruptEnvelopeError
-from sojourn.crypto import BUILTIN_CIPHERS, KeyRing
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS
+from sojourn.crypto.keys import KeyRing
 from sojourn.stores import Record
 
 MEGABYTE = 1 << 20

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import force_setattr
 
-from sojourn.stores.contract import Clock, Created, Deleted, Record, Replaced, Store, StoreIO
+from sojourn.stores import Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from tests.testing.plain_stores import BatchingPlainStore, PlainStore, RetainingPlainStore, TokenStore
 
 

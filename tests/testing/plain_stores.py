@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from threading import RLock
 
-from sojourn.stores.contract import Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn.stores import Clock, Created, Deleted, Record, Replaced, StoreIO
 
 
 class PlainStore:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 
-from sojourn.stores.contract import ClientSideStore, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
+from sojourn.stores import ClientSideStore, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn.testing import (
     CLIENT_SIDE_RULES,
     STORE_RULES,

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sojourn.stores import MemoryStore, StoreIO
+from sojourn.stores import StoreIO
+from sojourn.stores.memory import MemoryStore
 from sojourn.testing import client
 from sojourn_testing.browser import AsgiTransport
 from tests.core.models import make_manager

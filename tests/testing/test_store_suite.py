@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from hypothesis import settings
 
-from sojourn.stores.contract import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
+from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn.testing import ClientSideStoreSuite, StoreSuite
 from tests.testing.plain_stores import PlainStore, TokenStore
 

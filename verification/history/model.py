@@ -13,7 +13,7 @@ from zlib import crc32
 import msgspec
 
 from sojourn import Merge, Session
-from sojourn.session import LoadOutcome
+from sojourn.session.transitions import LoadOutcome
 
 FIELDS: Final = ("first", "second", "third")
 """The plain fields: a write sets the one that the rest of its number by four names; with rest three it sets none."""

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from sojourn import Session, SessionManager
-from sojourn.crypto import token_id
+from sojourn.crypto.tokens import token_id
 from sojourn.errors import SessionConflictError, SessionUnavailableError
-from sojourn.session import CookieChange, LoadOutcome, SessionState
+from sojourn.session.transitions import CookieChange, LoadOutcome, SessionState
 from verification.history.model import Basket, look, write
 from verification.history.plan import Kind, Step, owner_of
 from verification.history.recorder import CONFLICT, LOST, UNAVAILABLE, UNKNOWN, Row

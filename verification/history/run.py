@@ -14,8 +14,8 @@ from pathlib import Path
 from threading import Thread
 
 from sojourn import SessionManager
-from sojourn.session import LoadOutcome
-from sojourn.stores import MemoryStore
+from sojourn.session.transitions import LoadOutcome
+from sojourn.stores.memory import MemoryStore
 from verification.history.model import Basket, View, look
 from verification.history.recorder import Row, load
 from verification.history.stage import START, Shared, Stage

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from sojourn import Observer, SessionManager
 from sojourn.settings import SessionSettings
-from sojourn.stores import MemoryStore, Store
+from sojourn.stores import Store
+from sojourn.stores.memory import MemoryStore
 from verification.history.jars import Jars
 from verification.history.model import Basket
 from verification.history.plan import Sizes

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sojourn import errors
     from sojourn.binding import Client
-    from sojourn.crypto import Cipher, new_secret
+    from sojourn.crypto.ciphers import Cipher
+    from sojourn.crypto.keys import new_secret
     from sojourn.errors import SojournError
     from sojourn.events import AuditFormatter, Event, Observer
     from sojourn.flash import Flash
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from sojourn.merge import Merge
     from sojourn.metrics import Metrics
     from sojourn.serializers import Serializer, SerializerFactory
-    from sojourn.session import CookieAction, CookieChange, Decisions, LoadOutcome, Session, SessionState
+    from sojourn.session.session import Decisions, Session
+    from sojourn.session.transitions import CookieAction, CookieChange, LoadOutcome, SessionState
     from sojourn.stores import (
         AnnouncingStore,
         AtRestStore,
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
         IndexedStore,
         InProcessStore,
         LinkedStore,
-        MemoryStore,
         NamespacedStore,
         Partition,
         PartitionedStore,
@@ -55,20 +56,24 @@ if TYPE_CHECKING:
         TwinnedStore,
         WaitingStore,
     )
+    from sojourn.stores.memory import MemoryStore
 
 __version__ = "0.1.0"
 
 _HOMES: Final = (
     "errors",
     "stores",
+    "stores.memory",
     "metrics",
     "flash",
     "merge",
     "serializers",
     "binding",
-    "crypto",
+    "crypto.ciphers",
+    "crypto.keys",
     "events",
-    "session",
+    "session.transitions",
+    "session.session",
     "hookspecs",
     "manager",
 )

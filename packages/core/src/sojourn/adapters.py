@@ -29,7 +29,7 @@ from sojourn.http import (
 )
 from sojourn.manager import Health, HealthState, SessionManager, opening
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession, RequestSession
-from sojourn.session import LoadOutcome
+from sojourn.session.transitions import LoadOutcome
 from sojourn.stores import AnnouncingStore, StoreIO
 
 __all__ = [

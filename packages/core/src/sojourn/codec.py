@@ -11,13 +11,14 @@ import math
 import zlib
 from collections.abc import Sequence
 from struct import Struct, error
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
 
-from sojourn.crypto import Box, Cipher, CryptoError, KeyRing
+from sojourn.crypto.ciphers import Box, Cipher, CryptoError
+from sojourn.crypto.keys import KeyRing
 from sojourn.errors import SessionTooLargeError
-from sojourn.stores.contract import FORMAT
+from sojourn.stores import FORMAT, Record
 
 PLAIN: Final = 0
 """The suite byte of an envelope that is not encrypted: only for stores that never leave the process."""
@@ -46,21 +47,8 @@ class FutureEnvelopeError(Exception):
     """The envelope in a store has another format, or was encrypted with a suite or key that this node does not have."""
 
 
-class BoundFacts(Protocol):
-    """What an envelope is bound to beside its header and the purpose of the codec; a ``Record`` has it."""
-
-    @property
-    def id(self) -> str: ...  # noqa: D102
-    @property
-    def version(self) -> int: ...  # noqa: D102
-    @property
-    def idle_deadline(self) -> float: ...  # noqa: D102
-    @property
-    def absolute_deadline(self) -> float: ...  # noqa: D102
-
-
 class Bound(msgspec.Struct, frozen=True, gc=False):
-    """The same for a record that is not made yet."""
+    """What an envelope is bound to beside its header and the purpose of the codec, for a record that is not made yet."""
 
     id: str
     version: int
@@ -105,7 +93,7 @@ class Codec:
         self._opened: dict[bytes, tuple[Box, float, float, int]] = {}
         """By the head of an envelope that was authentic: the box, the times from and until it is valid, the flags."""
 
-    def seal(self, plain: bytes, bound: BoundFacts, now: float, flags: int = 0) -> bytes:
+    def seal(self, plain: bytes, bound: Bound | Record, now: float, flags: int = 0) -> bytes:
         """Return the envelope. Raise SessionTooLargeError when *plain* exceeds ``max_payload``."""
         if len(plain) > self._max_payload:
             raise SessionTooLargeError(
@@ -133,7 +121,7 @@ class Codec:
         )
         return head + sealing[2].seal(plain, b"".join((head, times, self._purpose, bound.id.encode())))
 
-    def open(self, envelope: bytes, bound: BoundFacts, now: float) -> tuple[bytes, int]:
+    def open(self, envelope: bytes, bound: Bound | Record, now: float) -> tuple[bytes, int]:
         """Return plain bytes and flags. Raise CorruptEnvelopeError or FutureEnvelopeError."""
         if now < self._plain_until and envelope[:2] == _PLAIN_HEAD and len(envelope) > 2:
             plain, flags = envelope[3:], envelope[2]

@@ -7,6 +7,7 @@ an attribute or a header.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -88,8 +89,8 @@ class CookiePolicy:
     room: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_syntax(self)
-        _check_safety(self)
+        for fault in _faults(self):
+            raise ConfigurationError(fault)
         attributes = [f"; Path={self.path}"]
         if self.domain is not None:
             attributes.append(f"; Domain={self.domain}")
@@ -129,56 +130,46 @@ class CookiePolicy:
         return f"{self.opening}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT{self._attributes}"
 
 
-def _check_syntax(policy: CookiePolicy) -> None:
-    """Refuse whatever could break out of its attribute, or that browsers would ignore."""
-    if _NAME.fullmatch(policy.name) is None:
-        msg = f"SOJOURN_COOKIE_NAME is {policy.name!r}; use letters, digits, '-' and '_' (a token of RFC 6265)"
-        raise ConfigurationError(msg)
-    if len(policy.name) > MAX_ATTRIBUTE_BYTES:
-        msg = f"SOJOURN_COOKIE_NAME is {len(policy.name)} characters long; use at most {MAX_ATTRIBUTE_BYTES}"
-        raise ConfigurationError(msg)
-    if _PATH.fullmatch(policy.path) is None or len(policy.path) > MAX_ATTRIBUTE_BYTES:
-        raise ConfigurationError(
-            f"SOJOURN_COOKIE_PATH is {policy.path[:80]!r}; use a percent-encoded path of at most "
-            f"{MAX_ATTRIBUTE_BYTES} characters that starts with '/' and holds no ';' and no ','"
+def _faults(policy: CookiePolicy) -> Iterator[str]:
+    """Yield what could break out of its attribute, what browsers ignore or drop, and what gives the token away."""
+    name, path, domain = policy.name, policy.path, policy.domain
+    if _NAME.fullmatch(name) is None:
+        yield f"SOJOURN_COOKIE_NAME is {name!r}; use letters, digits, '-' and '_' (a token of RFC 6265)"
+    if len(name) > MAX_ATTRIBUTE_BYTES:
+        yield f"SOJOURN_COOKIE_NAME is {len(name)} characters long; use at most {MAX_ATTRIBUTE_BYTES}"
+    if _PATH.fullmatch(path) is None or len(path) > MAX_ATTRIBUTE_BYTES:
+        yield (
+            f"SOJOURN_COOKIE_PATH is {path[:80]!r}; use a percent-encoded path of at most {MAX_ATTRIBUTE_BYTES} characters "
+            "that starts with '/' and holds no ';' and no ','"
         )
-    if policy.domain is not None and (_DOMAIN.fullmatch(policy.domain) is None or len(policy.domain) > 253):
-        raise ConfigurationError(
-            f"SOJOURN_COOKIE_DOMAIN is {policy.domain[:80]!r}; use a host name without scheme and port, in its ASCII "
-            "form, or leave it out (the cookie then stays with the host that set it)"
+    if domain is not None and (_DOMAIN.fullmatch(domain) is None or len(domain) > 253):
+        yield (
+            f"SOJOURN_COOKIE_DOMAIN is {domain[:80]!r}; use a host name without scheme and port, in its ASCII form, or "
+            "leave it out (the cookie then stays with the host that set it)"
         )
     if policy.same_site not in _SAME_SITE:
-        raise ConfigurationError(f"SOJOURN_COOKIE_SAME_SITE is {policy.same_site!r}; use 'lax', 'strict' or 'none'")
-
-
-def _check_safety(policy: CookiePolicy) -> None:
-    """Refuse combinations that browsers drop, or that would give the token away (SECURITY R18, R19)."""
-    # Browsers compare the prefixes without regard to case.
-    name = policy.name.lower()
+        yield f"SOJOURN_COOKIE_SAME_SITE is {policy.same_site!r}; use 'lax', 'strict' or 'none'"
     if not policy.http_only:
-        msg = "SOJOURN_COOKIE_HTTP_ONLY is false, which shows the token to every script on the page; leave it out"
-        raise ConfigurationError(msg)
-    if name.startswith("__host-"):
-        if policy.domain is not None:
-            raise ConfigurationError(
-                f"SOJOURN_COOKIE_DOMAIN is {policy.domain!r}, but the name {policy.name!r} forbids a domain; leave "
-                "SOJOURN_COOKIE_DOMAIN out, or set SOJOURN_COOKIE_NAME to a name such as '__Secure-session'"
-            )
-        if policy.path != "/":
-            raise ConfigurationError(
-                f"SOJOURN_COOKIE_PATH is {policy.path!r}, but the name {policy.name!r} demands '/'; leave "
-                "SOJOURN_COOKIE_PATH out, or set SOJOURN_COOKIE_NAME to a name such as '__Secure-session'"
-            )
+        yield "SOJOURN_COOKIE_HTTP_ONLY is false, which shows the token to every script on the page; leave it out"
+    prefix = name.lower()  # browsers compare the prefixes without regard to case
+    other_name = "or set SOJOURN_COOKIE_NAME to a name such as '__Secure-session'"
+    if prefix.startswith("__host-") and domain is not None:
+        yield (
+            f"SOJOURN_COOKIE_DOMAIN is {domain!r}, but the name {name!r} forbids a domain; leave SOJOURN_COOKIE_DOMAIN out, "
+            f"{other_name}"
+        )
+    if prefix.startswith("__host-") and path != "/":
+        yield (
+            f"SOJOURN_COOKIE_PATH is {path!r}, but the name {name!r} demands '/'; leave SOJOURN_COOKIE_PATH out, {other_name}"
+        )
     if policy.secure:
         return
-    if name.startswith(_SECURE_PREFIXES):
-        raise ConfigurationError(
-            f"SOJOURN_COOKIE_SECURE is false, but browsers drop {policy.name!r} without Secure; serve https, or set "
+    if prefix.startswith(_SECURE_PREFIXES):
+        yield (
+            f"SOJOURN_COOKIE_SECURE is false, but browsers drop {name!r} without Secure; serve https, or set "
             "SOJOURN_COOKIE_NAME to 'sojourn' for development"
         )
     if policy.same_site == "none":
-        msg = "SOJOURN_COOKIE_SAME_SITE is 'none' without Secure, which browsers drop; set SOJOURN_COOKIE_SECURE=true"
-        raise ConfigurationError(msg)
+        yield "SOJOURN_COOKIE_SAME_SITE is 'none' without Secure, which browsers drop; set SOJOURN_COOKIE_SECURE=true"
     if policy.partitioned:
-        msg = "SOJOURN_COOKIE_PARTITIONED is true without Secure, which browsers drop; set SOJOURN_COOKIE_SECURE=true"
-        raise ConfigurationError(msg)
+        yield "SOJOURN_COOKIE_PARTITIONED is true without Secure, which browsers drop; set SOJOURN_COOKIE_SECURE=true"

@@ -16,7 +16,7 @@ from sojourn.events import Event, Observer
 from sojourn.stores import StoreIO
 
 if TYPE_CHECKING:
-    from sojourn.crypto import Cipher
+    from sojourn.crypto.ciphers import Cipher
     from sojourn.metrics import Metrics
     from sojourn.serializers import SerializerFactory
     from sojourn.settings import PluginSettings, SessionSettings
@@ -104,11 +104,9 @@ class Reader(Protocol):
 
     async def end(self, session: ForeignSession) -> None:
         """Delete the foreign record, if the reader was asked to; called once ours has taken its place."""
-        ...
 
     async def aclose(self) -> None:
         """Release connections; safe to call twice."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

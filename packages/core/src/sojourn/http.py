@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
-from sojourn.crypto import Undisclosed
+from sojourn.crypto.ciphers import Undisclosed
 from sojourn.errors import (
     ConfigurationError,
     SessionConflictError,

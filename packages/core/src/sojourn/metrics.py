@@ -54,15 +54,12 @@ class Metrics(Protocol):
 
     def increment(self, name: str, value: int = 1, tags: Tags | None = None) -> None:
         """Add *value* to a counter."""
-        ...
 
     def timing(self, name: str, seconds: float, tags: Tags | None = None) -> None:
         """Record a duration in seconds."""
-        ...
 
     def gauge(self, name: str, value: float, tags: Tags | None = None) -> None:
         """Set a level."""
-        ...
 
 
 class NullMetrics:

@@ -22,7 +22,7 @@ from sojourn import hookspecs
 from sojourn.errors import ConfigurationError, PluginConflictError, PluginNotFoundError, SojournError
 
 if TYPE_CHECKING:
-    from sojourn.crypto import Cipher
+    from sojourn.crypto.ciphers import Cipher
     from sojourn.events import Observer
     from sojourn.hookspecs import Reader
     from sojourn.metrics import Metrics
@@ -191,7 +191,7 @@ class PluginLoader:
 
     def cipher(self, name: str) -> Cipher:
         """Return the cipher called *name*; that of a plugin has a suite byte from 128 (SECURITY R26)."""
-        from sojourn.crypto import BUILTIN_CIPHERS
+        from sojourn.crypto.ciphers import BUILTIN_CIPHERS
 
         for built_in in BUILTIN_CIPHERS:
             if built_in.name == name:
@@ -397,7 +397,7 @@ def _memory_store(settings: SessionSettings) -> Store:
         from sojourn.settings.development import development_store
 
         return development_store(settings.namespace, settings.key_ring(), settings.memory_max_sessions)
-    from sojourn.stores import MemoryStore
+    from sojourn.stores.memory import MemoryStore
 
     return MemoryStore(max_sessions=settings.memory_max_sessions)
 

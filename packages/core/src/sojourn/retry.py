@@ -38,18 +38,19 @@ class RetryPolicy:
     budget: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.attempts <= _MOST_ATTEMPTS:
-            raise ConfigurationError(
-                f"SOJOURN_RETRY_ATTEMPTS is {self.attempts}; set it between 0 and {_MOST_ATTEMPTS}"
-            )
-        if not 0 < self.base <= self.cap:
-            raise ConfigurationError(
-                f"SOJOURN_RETRY_BASE is {self.base} s; set it above 0 and at most SOJOURN_RETRY_CAP ({self.cap} s)"
-            )
-        if not self.deadline > 0:
-            raise ConfigurationError(f"SOJOURN_RETRY_DEADLINE is {self.deadline} s; set it above 0")
-        if not 0 <= self.budget <= 1:
-            raise ConfigurationError(f"SOJOURN_RETRY_BUDGET is {self.budget}; set it between 0 and 1")
+        for name, value, allowed, remedy in (
+            ("ATTEMPTS", self.attempts, 0 <= self.attempts <= _MOST_ATTEMPTS, f"between 0 and {_MOST_ATTEMPTS}"),
+            (
+                "BASE",
+                f"{self.base} s",
+                0 < self.base <= self.cap,
+                f"above 0 and at most SOJOURN_RETRY_CAP ({self.cap} s)",
+            ),
+            ("DEADLINE", f"{self.deadline} s", self.deadline > 0, "above 0"),
+            ("BUDGET", self.budget, 0 <= self.budget <= 1, "between 0 and 1"),
+        ):
+            if not allowed:
+                raise ConfigurationError(f"SOJOURN_RETRY_{name} is {value}; set it {remedy}")
 
     def delay(self, attempt: int, elapsed: float, random: Callable[[], float]) -> float | None:
         """Return the seconds to wait before retry number *attempt*, counted from 0, or None to give up.

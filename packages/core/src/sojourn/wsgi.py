@@ -28,7 +28,7 @@ from sojourn.adapters import (
     require_patterns,
     require_signin_path,
 )
-from sojourn.crypto import Undisclosed
+from sojourn.crypto.ciphers import Undisclosed
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn.manager import SessionManager
 

@@ -15,7 +15,6 @@ class Runner(Protocol):
 
     async def run(self) -> None:
         """Run until cancelled."""
-        ...
 
 
 R = TypeVar("R", bound=Runner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from sojourn import metrics as names
 from sojourn.breaker import BreakerState, CircuitBreaker, ServerBreakers
 from sojourn.codec import Codec
-from sojourn.crypto import BUILTIN_CIPHERS, Cipher
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS, Cipher
 from sojourn.errors import ConfigurationError
 from sojourn.events import EventDispatcher, Levels
 from sojourn.hookspecs import Convert, Observer, Reader
@@ -26,7 +26,9 @@ from sojourn.metrics import Metrics, NullMetrics
 from sojourn.plugins import PluginLoader, warn_about_unknown_variables
 from sojourn.retry import Lane, RetryBudget
 from sojourn.serializers import Serializer, SerializerFactory, builtin_serializer
-from sojourn.session import Lifetimes, Migrate, Model, Session
+from sojourn.session.model import Migrate, Model
+from sojourn.session.payload import Lifetimes
+from sojourn.session.session import Session
 from sojourn.stores import (
     AnnouncingStore,
     AtRestStore,
@@ -309,32 +311,30 @@ def _refuse_what_the_store_lacks(
             f"the store is {named!r}, not a store: hand in an instance such as MemoryStore(), or let settings choose it "
             "with SessionManager.from_env and SOJOURN_STORE"
         )
-    name = type(store).__name__
     if _stays_in_process(store) and not settings.is_relaxed:
         _log.warning(
             "sessions are kept in the memory of this process: they end with it and no other worker sees them; "
             "set SOJOURN_STORE to redis or cookie to keep them"
         )
+    for fault in _faults(store, settings, client_side=client_side):
+        raise ConfigurationError(fault)
+
+
+def _faults(store: Store | ClientSideStore, settings: SessionSettings, *, client_side: bool) -> Iterator[str]:
+    """Yield what the settings ask of a store that this one does not have."""
+    name = type(store).__name__
     if settings.base_preset == "high_security" and isinstance(store, AtRestStore) and store.encrypt is False:
-        msg = f"the high_security preset seals every record, but encryption is turned off for {name}; leave that out"
-        raise ConfigurationError(msg)
+        yield f"the high_security preset seals every record, but encryption is turned off for {name}; leave that out"
     if not isinstance(getattr(store, "io", None), StoreIO):
-        msg = f"{name} has no `io`: a store says how it waits with sojourn.stores.StoreIO (docs/stores.md)"
-        raise ConfigurationError(msg)
-    if client_side:
-        if settings.on_conflict == "raise":
-            msg = f"SOJOURN_ON_CONFLICT=raise needs a server-side store: {name} cannot notice a conflict; use merge"
-            raise ConfigurationError(msg)
-        if settings.accept_unsealed_until is not None:
-            msg = f"SOJOURN_ACCEPT_UNSEALED_UNTIL is set, but {name} keeps records in the browser; leave it out"
-            raise ConfigurationError(msg)
-        if settings.encrypt is False:
-            msg = f"SOJOURN_ENCRYPT is off, but {name} hands the records to the browser; leave it out"
-            raise ConfigurationError(msg)
+        yield f"{name} has no `io`: a store says how it waits with sojourn.stores.StoreIO (docs/stores.md)"
+    if client_side and settings.on_conflict == "raise":
+        yield f"SOJOURN_ON_CONFLICT=raise needs a server-side store: {name} cannot notice a conflict; use merge"
+    if client_side and settings.accept_unsealed_until is not None:
+        yield f"SOJOURN_ACCEPT_UNSEALED_UNTIL is set, but {name} keeps records in the browser; leave it out"
+    if client_side and settings.encrypt is False:
+        yield f"SOJOURN_ENCRYPT is off, but {name} hands the records to the browser; leave it out"
     if settings.max_sessions is not None and (client_side or not isinstance(store, IndexedStore)):
-        raise ConfigurationError(
-            f"SOJOURN_MAX_SESSIONS needs a store with an index of principals, and {name} has none; use memory or redis"
-        )
+        yield f"SOJOURN_MAX_SESSIONS needs a store with an index of principals, and {name} has none; use memory or redis"
 
 
 def _require_lasting_index(store: Store, settings: SessionSettings) -> None:

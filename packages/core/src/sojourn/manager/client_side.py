@@ -15,7 +15,9 @@ from sojourn.cookies import CookiePolicy, read_cookies
 from sojourn.errors import ResponseStartedError, SerializationError, SessionUnavailableError
 from sojourn.manager import conflicts, opening, rotation
 from sojourn.manager.engine import Engine, Lookup
-from sojourn.session import CookieAction, CookieChange, LoadOutcome, Payload, RequestState
+from sojourn.session.payload import Payload
+from sojourn.session.state import RequestState
+from sojourn.session.transitions import CookieAction, CookieChange, LoadOutcome
 from sojourn.stores import ClientSideStore, Deadline, DeadlineScope, Record
 
 T = TypeVar("T")

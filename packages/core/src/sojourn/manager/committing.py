@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from sojourn.crypto import is_token, token_id
+from sojourn.crypto.tokens import is_token, token_id
 from sojourn.errors import (
     ResponseStartedError,
     SerializationError,
@@ -24,7 +24,10 @@ from sojourn.errors import (
 from sojourn.manager import conflicts, opening, rotation
 from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
-from sojourn.session import UNSET, CookieAction, CookieChange, Payload, RequestState, Session, SessionState
+from sojourn.session.payload import Payload
+from sojourn.session.session import Session
+from sojourn.session.state import UNSET, RequestState
+from sojourn.session.transitions import CookieAction, CookieChange, SessionState
 from sojourn.stores import CURRENT_DEADLINE, Deadline, DeadlineScope, Record, seconds_left
 
 T = TypeVar("T")

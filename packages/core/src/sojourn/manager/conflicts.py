@@ -13,7 +13,7 @@ from typing import Final, TypeVar, cast
 from msgspec import structs
 
 from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.crypto import token_id
+from sojourn.crypto.tokens import token_id
 from sojourn.errors import (
     SerializationError,
     SessionConflictError,
@@ -24,7 +24,9 @@ from sojourn.manager import opening
 from sojourn.manager.engine import Engine
 from sojourn.manager.opening import max_age
 from sojourn.manager.shielding import Turn, runs_in_a_loop
-from sojourn.session import CookieAction, CookieChange, Payload, RequestState
+from sojourn.session.payload import Payload
+from sojourn.session.state import RequestState
+from sojourn.session.transitions import CookieAction, CookieChange
 from sojourn.stores import CURRENT_DEADLINE, STUB, Record, Replaced, new_write_id
 
 T = TypeVar("T")

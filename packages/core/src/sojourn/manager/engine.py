@@ -16,8 +16,9 @@ import msgspec
 from sojourn.binding import Binding, Client, Peer
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy
-from sojourn.crypto import KEY_ID_BYTES, KeyRing, Undisclosed, is_token, token_id
-from sojourn.crypto.tokens import encode_bytes
+from sojourn.crypto.ciphers import Undisclosed
+from sojourn.crypto.keys import KEY_ID_BYTES, KeyRing
+from sojourn.crypto.tokens import encode_bytes, is_token, token_id
 from sojourn.errors import (
     ConfigurationError,
     SessionConflictError,
@@ -31,9 +32,14 @@ from sojourn.manager.guarded_store import Drive, GuardedStore
 from sojourn.manager.nodes import Nodes
 from sojourn.manager.revocations import Revocations
 from sojourn.manager.shielding import Turns, in_a_task, in_steps
-from sojourn.session import PAYLOAD_ENCODER, Lifetimes, LoadOutcome, Model, Payload, RequestState, Session
+from sojourn.session.model import Model
+from sojourn.session.payload import PAYLOAD_ENCODER, Lifetimes, Payload
+from sojourn.session.session import Session
+from sojourn.session.state import RequestState
+from sojourn.session.transitions import LoadOutcome
 from sojourn.stores import (
     CURRENT_DEADLINE,
+    FORMAT,
     MOVED,
     STUB,
     Clock,
@@ -46,7 +52,6 @@ from sojourn.stores import (
     TaskSparingStore,
     TwinnedStore,
 )
-from sojourn.stores.contract import FORMAT
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -139,15 +144,12 @@ class Keeping(Protocol):
 
     async def replace(self, engine: Engine[T], state: RequestState[T], payload: Payload, /) -> None:
         """Store *payload* over the record of the session."""
-        ...
 
     async def rotate(self, engine: Engine[T], state: RequestState[T], /) -> None:
         """Move the session under a fresh token, and end the old one."""
-        ...
 
     async def touch(self, engine: Engine[T], state: RequestState[T], record: Record, idle_deadline: float, /) -> None:
         """Move the idle deadline of the session."""
-        ...
 
     async def end(self, engine: Engine[T], record: Record, /) -> list[str]:
         """End one session for good; return the ids that this ended, as far as that is known."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sojourn.breaker import BreakerState
 from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError, read_head
-from sojourn.crypto import BUILTIN_CIPHERS
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS
 from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
 from sojourn.hookspecs import DiagnosingStore, Finding
 from sojourn.manager import opening
@@ -19,7 +19,7 @@ from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import GuardedStore
 from sojourn.manager.shielding import all_at_once
 from sojourn.retry import Lane
-from sojourn.session import LoadOutcome
+from sojourn.session.transitions import LoadOutcome
 from sojourn.stores import BatchingStore, DeadlineScope, PartitionedStore, Record, ScannableStore, StoreIO
 
 _PROBES: Final = 512

@@ -14,7 +14,7 @@ from sojourn.http import Ending
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
 from sojourn.manager.request import OF_THE_SESSION, AsyncRequestSession, BlockingRequestSession, RequestSession
-from sojourn.session import ExtrasMapping, Session
+from sojourn.session.session import ExtrasMapping, Session
 from sojourn.stores import StoreIO
 
 T = TypeVar("T")

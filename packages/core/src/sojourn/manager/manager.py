@@ -11,7 +11,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from sojourn.binding import Client, Peer
-from sojourn.crypto import Cipher
+from sojourn.crypto.ciphers import Cipher
 from sojourn.errors import SessionStateError, SessionUnavailableError
 from sojourn.hookspecs import Convert, Finding, Observer, Reader
 from sojourn.manager import committing, opening
@@ -35,7 +35,9 @@ from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession
 from sojourn.manager.shielding import in_a_thread
 from sojourn.metrics import Metrics
 from sojourn.serializers import Serializer, SerializerFactory
-from sojourn.session import CookieChange, Migrate, Session, state_of
+from sojourn.session.model import Migrate
+from sojourn.session.session import Session, state_of
+from sojourn.session.transitions import CookieChange
 from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, Store, StoreIO
 
 if TYPE_CHECKING:

@@ -18,26 +18,21 @@ from msgspec import structs
 from sojourn.binding import PeerOf
 from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.cookies import CookiePolicy, read_cookies
-from sojourn.crypto import TOKEN_PATTERN, is_token, token_id
+from sojourn.crypto.tokens import TOKEN_PATTERN, is_token, token_id
 from sojourn.errors import SerializationError, SessionReadOnlyError, SessionStateError, SessionUnavailableError
 from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, Lookup, Trail
-from sojourn.session import (
+from sojourn.session.payload import (
     CLOCK_TOLERANCE,
     EMPTY,
-    KEEP,
     PAYLOAD_DECODER,
     UNREADABLE,
-    CookieAction,
-    CookieChange,
-    LoadOutcome,
     Payload,
-    RequestState,
-    Session,
-    SessionState,
     decode_payload,
-    state_of,
     unpack_map,
 )
+from sojourn.session.session import Session, state_of
+from sojourn.session.state import RequestState
+from sojourn.session.transitions import KEEP, CookieAction, CookieChange, LoadOutcome, SessionState
 from sojourn.stores import STUB, Deadline, DeadlineScope, Record
 
 T = TypeVar("T")

@@ -24,7 +24,10 @@ from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.manager.revocations import Revocations
 from sojourn.manager.shielding import give_way
 from sojourn.metrics import ACTIVE_COUNT
-from sojourn.session import Move, Payload, RequestState, Session
+from sojourn.session.payload import Payload
+from sojourn.session.session import Session
+from sojourn.session.state import RequestState
+from sojourn.session.transitions import Move
 from sojourn.stores import (
     MOVED,
     STUB,

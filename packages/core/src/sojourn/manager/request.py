@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 from msgspec import Struct
 
 from sojourn.binding import Peer
-from sojourn.crypto import Undisclosed
+from sojourn.crypto.ciphers import Undisclosed
 from sojourn.errors import (
     ConfigurationError,
     ResponseStartedError,
@@ -36,17 +36,9 @@ from sojourn.manager.opening import NOTHING as NOTHING_FOUND
 from sojourn.manager.opening import max_age
 from sojourn.manager.shielding import is_cancellation
 from sojourn.manager.takeover import Claim
-from sojourn.session import (
-    KEEP,
-    CookieAction,
-    CookieChange,
-    ExtrasMapping,
-    LoadOutcome,
-    RequestState,
-    Session,
-    SessionState,
-    state_of,
-)
+from sojourn.session.session import ExtrasMapping, Session, state_of
+from sojourn.session.state import RequestState
+from sojourn.session.transitions import KEEP, CookieAction, CookieChange, LoadOutcome, SessionState
 from sojourn.stores import Deadline, DeadlineScope
 
 T = TypeVar("T")

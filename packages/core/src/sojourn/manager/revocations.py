@@ -27,12 +27,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
-from sojourn.crypto import KeyRing, encode_bytes, is_token
+from sojourn.crypto.keys import KeyRing
+from sojourn.crypto.tokens import encode_bytes, is_token
 from sojourn.errors import SessionConflictError, StoreUnavailableError
 from sojourn.events import EventDispatcher
 from sojourn.manager.guarded_store import GuardedStore
 from sojourn.metrics import REVOCATIONS_FULL
-from sojourn.session import CLOCK_TOLERANCE, Moment, Payload
+from sojourn.session.payload import CLOCK_TOLERANCE, Moment, Payload
 from sojourn.stores import Clock, Created, Record, RefusingStore, Replaced, new_write_id
 
 _TRIES = 8

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError
-from sojourn.crypto import encode_bytes
+from sojourn.crypto.tokens import encode_bytes
 from sojourn.errors import (
     SerializationError,
     SessionConflictError,
@@ -30,9 +30,10 @@ from sojourn.manager import conflicts, opening
 from sojourn.manager.conflicts import pause
 from sojourn.manager.engine import PRINCIPAL, Engine
 from sojourn.manager.opening import max_age
-from sojourn.session import CLOCK_TOLERANCE, UNREADABLE, CookieAction, CookieChange, Payload, RequestState
-from sojourn.stores import STUB, Created, Record, Replaced, new_write_id
-from sojourn.stores.contract import FORMAT
+from sojourn.session.payload import CLOCK_TOLERANCE, UNREADABLE, Payload
+from sojourn.session.state import RequestState
+from sojourn.session.transitions import CookieAction, CookieChange
+from sojourn.stores import FORMAT, STUB, Created, Record, Replaced, new_write_id
 
 T = TypeVar("T")
 MOST_TRIES: Final = 3

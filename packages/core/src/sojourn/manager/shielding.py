@@ -13,7 +13,7 @@ import threading
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from sojourn.errors import StoreUnavailableError
@@ -128,48 +128,32 @@ def runs_in_a_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - the public one raises
 
 
-class Turn(Protocol):
-    """One who waits; *written* is what the one before it has stored, None if that failed."""
-
-    is_given: bool
-    written: Any
-
-    def give(self) -> None:
-        """Wake it, from any thread."""
-        ...
-
-    async def wait(self, seconds: float) -> None:
-        """Return when it was given, or after so many seconds."""
-        ...
-
-
-class ThreadTurn:
-    """The turn of a thread, which blocks."""
+class Turn:
+    """One who waits, a thread, which blocks; *written* is what the one before it has stored, None if that failed."""
 
     def __init__(self) -> None:
         self.is_given = False
         self.written: Any = None
-        self._woken = threading.Event()
+        self._woken: Any = threading.Event()
 
     def give(self) -> None:
-        """Wake the thread."""
+        """Wake it, from any thread."""
         self._woken.set()
 
     async def wait(self, seconds: float) -> None:
-        """Return when the turn was given, or after so many seconds; never suspends."""
+        """Return when it was given, or after so many seconds; never suspends."""
         self._woken.wait(seconds)
 
 
-class TaskTurn:
+class TaskTurn(Turn):
     """The turn of a task, which waits in its event loop."""
 
     def __init__(self) -> None:
         import asyncio
 
-        self.is_given = False
-        self.written: Any = None
+        super().__init__()
         self._loop = asyncio.get_running_loop()
-        self._woken: asyncio.Future[None] = self._loop.create_future()
+        self._woken = self._loop.create_future()
 
     def give(self) -> None:
         """Wake the task, from any thread."""
@@ -213,7 +197,7 @@ class Turns:
             raise StoreUnavailableError(
                 f"{len(line)} requests wait to write the session {id}; try again later", retry_after=1.0, kind="crowded"
             )
-        turn: Turn = ThreadTurn() if blocks else TaskTurn()
+        turn = Turn() if blocks else TaskTurn()
         line.append(turn)
         return turn
 

@@ -19,13 +19,16 @@ from typing import Any, Final, TypeVar, cast
 
 from sojourn.binding import PeerOf
 from sojourn.cookies import read_cookies
-from sojourn.crypto import encode_bytes, new_token
+from sojourn.crypto.tokens import encode_bytes, new_token
 from sojourn.errors import SessionReadOnlyError, SessionUnavailableError, StoreUnavailableError, TooManySessionsError
 from sojourn.hookspecs import Converted, ForeignSession, Reader
 from sojourn.manager import opening, rotation
 from sojourn.manager.engine import Engine, Lookup, Trail
 from sojourn.manager.guarded_store import GuardedStore
-from sojourn.session import CLOCK_TOLERANCE, LoadOutcome, RequestState, Session
+from sojourn.session.payload import CLOCK_TOLERANCE
+from sojourn.session.session import Session
+from sojourn.session.state import RequestState
+from sojourn.session.transitions import LoadOutcome
 from sojourn.stores import STUB, Created, Record, StoreIO, new_write_id
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, cast
 
 import msgspec
 
-from sojourn.crypto import Undisclosed
+from sojourn.crypto.ciphers import Undisclosed
 from sojourn.errors import ConfigurationError, SerializationError, SessionStateError
 from sojourn.stores import Record
 

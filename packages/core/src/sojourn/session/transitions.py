@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from sojourn.crypto import Undisclosed
+from sojourn.crypto.ciphers import Undisclosed
 from sojourn.errors import SessionReadOnlyError, SessionStateError
 
 

@@ -19,10 +19,11 @@ from typing import Any, Final
 import msgspec
 
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
-from sojourn.crypto import BUILTIN_CIPHERS, KeyRing, is_token, new_secret
+from sojourn.crypto.ciphers import BUILTIN_CIPHERS
+from sojourn.crypto.keys import KeyRing, new_secret
+from sojourn.crypto.tokens import is_token
 from sojourn.errors import ConfigurationError, SessionTooLargeError
-from sojourn.stores import MemoryStore
-from sojourn.stores.memory import deadline_of, label_of
+from sojourn.stores.memory import MemoryStore, deadline_of, label_of
 
 _log = logging.getLogger("sojourn.settings")
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from sojourn.binding import Binding, TrustedProxies
     from sojourn.breaker import BreakerState, CircuitBreaker
     from sojourn.cookies import CookiePolicy
-    from sojourn.crypto import KeyRing
+    from sojourn.crypto.keys import KeyRing
     from sojourn.retry import RetryPolicy
 
 # Idle and absolute timeout of the levels of NIST SP 800-63B-4 that SECURITY R11 refers to.
@@ -324,7 +324,7 @@ class SessionSettings(LayeredSettings):
         Without a secret ``testing`` gets a ring with a random key, ``development`` the secret that it keeps in a file, and
         every other preset ``ConfigurationError`` (SECURITY R30).
         """
-        from sojourn.crypto import HOW_TO_MAKE_A_SECRET, KeyRing
+        from sojourn.crypto.keys import HOW_TO_MAKE_A_SECRET, KeyRing
 
         if "ring" in self._made:
             return self._made["ring"]

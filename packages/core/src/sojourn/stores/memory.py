@@ -7,7 +7,7 @@ so no thread is needed.
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 from struct import Struct
@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 from sojourn.errors import StoreUnavailableError
-from sojourn.stores.contract import (
+from sojourn.stores import (
     SYSTEM_CLOCK,
     WRITE_ID_BYTES,
     WRITE_IDS_KEPT,
@@ -191,20 +191,21 @@ class MemoryStore:
 
     async def scan(self) -> AsyncIterator[str]:
         """Yield the id of every live record, each once."""
-        with self._lock:
-            ids = list(self._blobs)
-        for id_ in ids:
-            blob = self._blobs.get(id_)
-            if blob is not None and not self._is_past(blob, self._clock.time()):
-                yield unpack_id(id_)
+        for id_ in self._ids_of(lambda blob, now: not self._is_past(blob, now)):
+            yield id_
 
     async def scan_sessions(self) -> AsyncIterator[str]:
         """Yield the id of every live record that holds a session, each once."""
+        for id_ in self._ids_of(self._is_session):
+            yield id_
+
+    def _ids_of(self, fits: Callable[[bytes, float], bool]) -> Iterator[str]:
+        """Yield the ids of what *fits* at the time when it is looked at."""
         with self._lock:
             ids = list(self._blobs)
         for id_ in ids:
             blob = self._blobs.get(id_)
-            if blob is not None and self._is_session(blob, self._clock.time()):
+            if blob is not None and fits(blob, self._clock.time()):
                 yield unpack_id(id_)
 
     async def count(self) -> int:
@@ -308,16 +309,13 @@ class MemoryStore:
         blob = self._blobs.get(id_) if id_ is not None else None
         if id_ is None or blob is None or self._queue_of(blob) is not queue:
             return []
-        if not self._is_past(blob, now):
-            deadline = deadline_of(blob)
-            if int(deadline) + 1 > second:
-                # It was touched since: it goes back into the queue, and the caller tries the next one.
-                queue.add(id_, deadline)
-                return []
-            self._remove(id_, blob)
-            return [id_]
+        is_live, deadline = not self._is_past(blob, now), deadline_of(blob)
+        if is_live and int(deadline) + 1 > second:
+            # It was touched since: it goes back into the queue, and the caller tries the next one.
+            queue.add(id_, deadline)
+            return []
         self._remove(id_, blob)
-        return []
+        return [id_] if is_live else []
 
 
 def pack_id(id: str) -> bytes:

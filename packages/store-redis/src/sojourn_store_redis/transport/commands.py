@@ -49,7 +49,6 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Release idle connections; the next call opens new ones."""
-        ...
 
 
 @runtime_checkable

@@ -50,11 +50,9 @@ class Route(Protocol):
 
     def leave(self, generation: int) -> None:
         """Leave the server of *generation*: it takes no writes."""
-        ...
 
     async def aclose(self) -> None:
         """Stop watching; the next ``connect`` starts again."""
-        ...
 
 
 class DirectRoute:

@@ -12,7 +12,6 @@ class Closeable(Protocol):
 
     async def aclose(self) -> None:
         """Release idle connections."""
-        ...
 
 
 T = TypeVar("T", bound=Closeable)

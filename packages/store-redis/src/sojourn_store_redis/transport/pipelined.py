@@ -317,7 +317,6 @@ class Waiter(Protocol):
 
     def set_result(self, result: Any, /) -> None:
         """Hand over the reply; an error is handed over as a value, too."""
-        ...
 
 
 class _Batch:
