@@ -8,9 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
 from aiohttp import CookieJar
 from aiohttp.test_utils import TestClient, TestServer
+from starlette.applications import Starlette
+from starlette.middleware.sessions import SessionMiddleware as StarletteSession
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from sojourn.testing import Browser, client
 from tests.docs.pages import ROOT, blocks, page, run, section
@@ -153,6 +159,59 @@ def test_the_box_remember_me_lets_the_cookie_outlive_the_browser(
         assert "; Max-Age=1209600;" in ticked
         (plain,) = browser.post("/login?name=ada").all("set-cookie")
         assert ("Max-Age" in plain) is is_persistent
+
+
+def test_the_session_of_flask_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = run(monkeypatch, "main", complete("Flask"))
+
+    @shop.app.post("/say")
+    def say() -> str:
+        flask.flash("saved")
+        flask.session["seen"] = flask.session.get("seen", 0) + 1
+        shop.sojourn.session.login("ada")
+        return ""
+
+    @shop.app.get("/said")
+    def said() -> dict[str, object]:
+        session = shop.sojourn.session
+        return {
+            "who": session.principal,
+            "cart": session.data.cart,
+            "flashed": flask.get_flashed_messages(),
+            "seen": flask.session.get("seen"),
+        }
+
+    browser = shop.app.test_client()
+    browser.post("/cart?book=emma")
+    browser.post("/say")
+    browser.post("/say")
+    assert browser.get("/said").json == {"who": "ada", "cart": ["emma"], "flashed": ["saved", "saved"], "seen": 2}
+
+
+@pytest.mark.parametrize("outer", ["ours", "Starlette's"])
+def test_r18_a_session_lives_beside_the_one_of_starlette(monkeypatch: pytest.MonkeyPatch, outer: str) -> None:
+    """Starlette's own session, which admin pages such as those of sqladmin log in with, is a cookie named ``session``."""
+    shop = run(monkeypatch, "main", complete("FastAPI"), blocks(section(PAGE, "Log in and out"))[0])
+
+    async def admin(request: Request) -> JSONResponse:
+        request.session["operator"] = request.session.get("operator", 0) + 1
+        return JSONResponse({"operator": request.session["operator"]})
+
+    def starlettes(app: Any) -> StarletteSession:
+        return StarletteSession(app, secret_key="of Starlette's own session")
+
+    app = shop.app
+    if outer == "ours":
+        app.mount("/admin", starlettes(Starlette(routes=[Route("/", admin)])))
+    else:
+        app.add_route("/admin/", admin)
+        app = starlettes(app)
+    with client(app, shop.sessions) as browser:
+        browser.post("/login?name=ada")
+        assert [browser.get("/admin/").json(), browser.post("/cart?book=emma").json()] == [{"operator": 1}, ["emma"]]
+        assert [browser.get("/admin/").json(), browser.get("/").json()] == [{"operator": 2}, ["emma"]]
+        browser.post("/logout")
+        assert [browser.get("/admin/").json(), browser.get("/").json()] == [{"operator": 3}, []]
 
 
 def test_a_message_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

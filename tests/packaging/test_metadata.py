@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 from trove_classifiers import classifiers as known_classifiers
 
 from release import version as release
-from tests.docs.pages import rows, section
+from tests.docs.pages import rows
 from tests.packaging.environments import PACKAGES, ROOT
 
 RELEASE = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["release"]
@@ -167,8 +167,8 @@ def test_the_core_has_one_extra_for_each_package_and_one_for_all() -> None:
 
 
 def test_the_readmes_name_the_extra_of_each_package() -> None:
-    table = rows(section((ROOT / "README.md").read_text(), "Packages"))
-    named = {cells[0].rpartition("/")[2].strip(")"): cells[1].strip("`") for cells in table}
+    table = rows((ROOT / "docs" / "packages.md").read_text())
+    named = {cells[0].split("/")[2]: cells[1].strip("`") for cells in table}
     assert named == {name: "" if name == "core" else extra_of(name) for name in PACKAGES}
     shown = (ROOT / "packages/core/README.md").read_text()
     for name in set(PACKAGES) - {"core"}:
