@@ -117,7 +117,9 @@ def in_fastapi(*endpoints: type[Endpoint[Any, Any]]) -> FastAPI:
 
 
 def in_litestar(*endpoints: type[Endpoint[Any, Any]]) -> Litestar:
-    return Litestar([asgi("/", is_mount=True, copy_scope=False)(application(*endpoints))], logging_config=None)
+    return Litestar(
+        [asgi("/", is_mount=True, copy_scope=False)(application(*endpoints))], logging_config=None, openapi_config=None
+    )
 
 
 FRAMEWORKS: dict[str, Callable[..., Any]] = {

@@ -75,6 +75,7 @@ class Site:
         self.app = Litestar(
             [read, write, login, raised, guarded, socket, late],
             plugins=[SojournPlugin(sessions)],
+            openapi_config=None,
             cors_config=CORSConfig(allow_origins=["https://app.example"], allow_credentials=True),
             exception_handlers=None if at_route else handlers,
             logging_config=LoggingConfig(

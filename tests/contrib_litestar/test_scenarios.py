@@ -52,7 +52,12 @@ class InLitestar(AdapterSuite):
                 return WebsocketRouteHandler(page.path)(at_socket)
             return HTTPRouteHandler(page.path, http_method=["GET", "HEAD", "POST"], status_code=200)(endpoint)
 
-        return Litestar([handler_for(page) for page in pages], plugins=[SojournPlugin(sessions)], logging_config=None)
+        return Litestar(
+            [handler_for(page) for page in pages],
+            plugins=[SojournPlugin(sessions)],
+            logging_config=None,
+            openapi_config=None,
+        )
 
 
 class ByDependency(AdapterSuite):
@@ -76,7 +81,12 @@ class ByDependency(AdapterSuite):
             function = plain if page.path in {"/untouched", "/catch"} else endpoint
             return HTTPRouteHandler(page.path, http_method=["GET", "HEAD", "POST"], status_code=200)(function)
 
-        return Litestar([handler_for(page) for page in pages], plugins=[SojournPlugin(sessions)], logging_config=None)
+        return Litestar(
+            [handler_for(page) for page in pages],
+            plugins=[SojournPlugin(sessions)],
+            logging_config=None,
+            openapi_config=None,
+        )
 
 
 class TestInMemory(InLitestar):

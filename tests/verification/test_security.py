@@ -20,7 +20,12 @@ def test_a_rule_holds_if_it_has_tests_and_all_of_them_ran_and_passed(counts: dic
 @pytest.mark.server
 @pytest.mark.slow
 def test_rules_are_proved_by_the_tests_of_their_names(capsys: pytest.CaptureFixture[str]) -> None:
-    found = security.rules("51", 3, "-n0", "tests/core/test_mistyped_arguments.py", "tests/security")
+    where = (
+        "core/test_mistyped_arguments.py",
+        "security/test_administration.py",
+        "security/test_one_sessions_lifetime.py",
+    )
+    found = security.rules("51", 3, "-n0", *(f"tests/{path}" for path in where))
     assert list(found) == [51]
     assert security.holds(found[51])
     assert found[51].total() > 10
