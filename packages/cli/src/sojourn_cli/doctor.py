@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import click
 
 from sojourn import Finding
-from sojourn.errors import ConfigurationError, SessionUnavailableError, SojournError
+from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn_cli.config import start_up_steps, try_store
 from sojourn_cli.fleet import COOKIES, NOBODY, next_step
 from sojourn_cli.output import WELL, WRONG, for_programs, tell
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _SLOW: Final = 0.1
 """The share of SOJOURN_REQUEST_DEADLINE that one read may take."""
+_LOOKS: Final = 3
 _WIDEST: Final = {4: 8, 6: 16}
 """The fewest bits of a network of proxies: a larger one is not one's own."""
 _ANSWERS: Final = {
@@ -54,6 +55,8 @@ _LOST_WHILE_BOUND: Final = (
     "SOJOURN_BINDING_IPV6_PREFIX",
 )
 _ENCRYPTION: Final = ("SOJOURN_ENCRYPT", "SOJOURN_REDIS_ENCRYPT", "SOJOURN_SQL_ENCRYPT")
+_REFUSED: Final = {"rights", "writes", "replication"}
+"""What keeps a session from being stored; then the store is not asked for more, which would be refused once more."""
 _REDIS: Final = ("redis", "clustered-redis")
 
 
@@ -228,8 +231,9 @@ def _look_at_the_store(
     """Return how each server answered, if all do; then everything else is looked at."""
     settings = manager.settings
     url = _variable_of_the_url(settings)
-    manager.blocking.health()  # opens the connections
-    health = manager.blocking.health()
+    # The first look opens the connections, and a machine may be busy for a moment.
+    looks = [manager.blocking.health() for _ in range(_LOOKS)]
+    health = min(looks, key=lambda look: max((server.latency for server in look.servers), default=0.0))
     for server in health.servers:
         if server.cause and not server.cause.startswith("denied"):
             advice = _ANSWERS.get(server.cause, "docs/operations.md says what to do").format(url=url)
@@ -248,14 +252,11 @@ def _look_at_the_store(
         return []
     try:
         findings += manager.blocking.diagnose()
-        try_store(manager)
-    except ConfigurationError as error:
-        # A missing right was found before, by its name.
-        if not any(each.is_problem and each.subject in {"rights", "writes", "replication"} for each in findings):
-            findings.append(Finding("store", str(error)))
-    except SessionUnavailableError as error:
+        if not any(each.is_problem and each.subject in _REFUSED for each in findings):
+            try_store(manager)
+            findings += _of_fleet(manager, running=running)
+    except (ConfigurationError, SessionUnavailableError) as error:
         findings.append(Finding("store", str(error)))
-    findings += _of_fleet(manager, running=running)
     return [
         {"store": each.store, "server": each.server, "milliseconds": round(each.latency * 1000, 1)}
         for each in health.servers
@@ -275,8 +276,6 @@ def _of_fleet(manager: SessionManager[Any], *, running: bool) -> Iterable[Findin
         nodes = manager.blocking.nodes()
     except ConfigurationError:
         return [Finding("fleet", COOKIES, is_problem=False)]
-    except SojournError as error:
-        return [Finding("fleet", str(error))]
     if not nodes:
         return [Finding("fleet", NOBODY)] if running else []
     ours = [key.id.hex() for key in settings.key_ring().keys]

@@ -5,6 +5,7 @@ Each command that the store needs is tried on keys that no session has, which ex
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
@@ -13,7 +14,10 @@ from sojourn.errors import StoreUnavailableError
 from sojourn.hookspecs import Finding
 from sojourn.stores import Clock
 from sojourn_store_redis.records import KeyNames, pack_name
+from sojourn_store_redis.replication import WaitingTransport
 from sojourn_store_redis.transport.commands import Argument, ShardedTransport, Transport
+
+_log = logging.getLogger("sojourn_store_redis")
 
 _MOST_SKEW: Final = 30.0
 """Seconds; half of what sessions bear between two nodes (FAILURES F18)."""
@@ -25,9 +29,9 @@ _NO_DIGEST: Final = "0" * 40
 
 
 async def diagnose(
-    transport: Transport, keys: KeyNames, clock: Clock, *, channel: bytes | None, replicas: int
+    transport: Transport, keys: KeyNames, clock: Clock, channel: bytes | None, replicas: int, *, listens: bool
 ) -> list[Finding]:
-    """Return what is found on each server; *replicas* are to confirm the end of a session.
+    """Return what is found on each server; *replicas* are to confirm the end of a session, and a store that *listens* is told.
 
     Raises StoreUnavailableError when a server does not answer.
     """
@@ -49,7 +53,7 @@ async def diagnose(
             found += _of_server(server.address, info, replicas, is_cluster=is_cluster)
             if info.get("aof_enabled") == "0":
                 found.append(await _unwritten(server))
-    return found + await _rights(transport, keys, channel, waits=replicas > 0)
+    return found + await _rights(transport, keys, channel, waits=replicas > 0, listens=listens)
 
 
 @contextmanager
@@ -83,16 +87,30 @@ async def _skew(server: Transport, clock: Clock) -> float | None:
     return None
 
 
+async def warn_of_eviction(transport: Transport) -> None:
+    """Log a warning for each server that evicts, as far as the user may ask (FAILURES F14)."""
+    for server in await transport.servers() if isinstance(transport, ShardedTransport) else (transport,):
+        evicts = _eviction(server.address, await read_info(server, "memory") or {})
+        if evicts is not None:
+            _log.warning("%s", evicts)
+
+
+def _eviction(address: str, info: Mapping[str, str]) -> str | None:
+    policy = info.get("maxmemory_policy", "").strip()
+    if policy in {"", "noeviction"}:
+        return None
+    return (
+        f"redis at {address} evicts keys when its memory is full (maxmemory-policy {policy}): sessions would end early; set "
+        "maxmemory-policy noeviction there"
+    )
+
+
 def _of_server(address: str, info: Mapping[str, str], replicas: int, *, is_cluster: bool) -> Iterator[Finding]:
     """Yield what is wrong with a server by its own words."""
     at = f"redis at {address}"
-    policy = info.get("maxmemory_policy", "")
-    if policy not in {"", "noeviction"}:
-        yield Finding(
-            "eviction",
-            f"{at} evicts keys when its memory is full (maxmemory-policy {policy}): sessions would end early; set "
-            "maxmemory-policy noeviction there",
-        )
+    evicts = _eviction(address, info)
+    if evicts is not None:
+        yield Finding("eviction", evicts)
     used, most = float(info.get("used_memory", 0)), float(info.get("maxmemory", 0))
     if most and used > _NEARLY_FULL * most:
         yield Finding(
@@ -134,7 +152,9 @@ async def _unwritten(server: Transport) -> Finding:
     )
 
 
-async def _rights(transport: Transport, keys: KeyNames, channel: bytes | None, *, waits: bool) -> list[Finding]:
+async def _rights(
+    transport: Transport, keys: KeyNames, channel: bytes | None, *, waits: bool, listens: bool
+) -> list[Finding]:
     """Try each command that the store needs; return a finding for all that were refused for one reason."""
     session, index = keys.session_key(_NOBODY), keys.index_key(_NOBODY)
     tries: list[tuple[Argument, ...]] = [
@@ -146,6 +166,7 @@ async def _rights(transport: Transport, keys: KeyNames, channel: bytes | None, *
         ("PEXPIRE", session, 1000),
         ("UNLINK", session),
         ("ZADD", index, 0, b"doctor"),
+        ("PEXPIRE", index, 1000),
         ("ZSCAN", index, 0),
         ("ZREM", index, b"doctor"),
         ("ZREMRANGEBYSCORE", index, 0, 0),
@@ -154,12 +175,18 @@ async def _rights(transport: Transport, keys: KeyNames, channel: bytes | None, *
     ]
     if channel is not None:
         tries.append(("PUBLISH", channel, pack_name(_NOBODY)))
+    listening: Transport | None = None
     denied: dict[str, None] = {}
     others: dict[str, str] = {}
     servers = await transport.servers() if isinstance(transport, ShardedTransport) else (transport,)
     everywhere: list[tuple[Argument, ...]] = [("SCAN", 0, "COUNT", 1), *([("WAIT", 0, 1)] if waits else [])]
     calls: list[tuple[Callable[..., Any], tuple[Argument, ...]]] = [(transport.execute, each) for each in tries]
     calls += [(server.execute, each) for server in servers for each in everywhere]
+    if channel is not None and listens and isinstance(transport, WaitingTransport):
+        calls.append((transport.execute, ("PING",)))
+        # Last, and over connections that are closed then: one that listens takes no other command.
+        listening = transport.dedicated()
+        calls.append((listening.execute, ("SUBSCRIBE", channel)))
     for execute, command in calls:
         try:
             await execute(*command)
@@ -171,6 +198,8 @@ async def _rights(transport: Transport, keys: KeyNames, channel: bytes | None, *
                 denied[f"+{refused}" if refused else _pattern(name, keys, channel)] = None
             elif name != "EVALSHA":
                 others.setdefault(error.kind, name)
+    if listening is not None:
+        await listening.aclose()
     found = [
         Finding("writes", f"redis at {transport.address} refuses {name}: {kind}; docs/operations.md says what to do")
         for kind, name in others.items()
@@ -187,7 +216,7 @@ async def _rights(transport: Transport, keys: KeyNames, channel: bytes | None, *
 
 
 def _pattern(command: str, keys: KeyNames, channel: bytes | None) -> str:
-    if command == "PUBLISH":
+    if command in {"PUBLISH", "SUBSCRIBE"}:
         return f"&{(channel or b'').decode(errors='replace')}"
     start = keys.index if command.startswith("Z") else keys.session
     return f"~{start.decode()}*"

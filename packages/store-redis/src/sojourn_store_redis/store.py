@@ -93,6 +93,7 @@ class RedisStore:
         # the beginning of a record, perhaps from two servers, and a large record whole
         self.longest_load = 2 * transport.longest_call if isinstance(transport, PipelinedTransport) else math.inf
         """Seconds within which a load ends by itself."""
+        self._bare: Transport = transport
         self._transport: Transport = InspectedTransport(
             transport, on_inspected=partial(setattr, self, "_transport", transport)
         )
@@ -338,14 +339,12 @@ class RedisStore:
         else:
             time.sleep(seconds)  # noqa: ASYNC251 - a blocking store never suspends
 
-    async def diagnose(self) -> Sequence[Finding]:
+    async def diagnose(self, *, listens: bool = False) -> Sequence[Finding]:
         """Return what is wrong with each server, and which rights the user lacks there."""
-        from sojourn_store_redis.diagnosis import diagnose, suppress_denied
+        from sojourn_store_redis.diagnosis import diagnose
 
-        with suppress_denied():
-            await self.load("0" * 43)  # after the first answer the transport is the bare one
         replicas = self._durability.replicas if self._durability is not None else 0
-        return await diagnose(self._transport, self._keys, self._clock, channel=self._channel, replicas=replicas)
+        return await diagnose(self._bare, self._keys, self._clock, self._channel, replicas, listens=listens)
 
     def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
         """Call *callback* with the id of each session whose end too few replicas confirmed, and their number."""
@@ -493,22 +492,12 @@ class InspectedTransport:
         await self._transport.aclose()
 
     async def _inspect(self) -> None:
-        from sojourn_store_redis.diagnosis import read_info
+        from sojourn_store_redis.diagnosis import warn_of_eviction
 
         self._is_inspected = True
         self._on_inspected()
-        # the command may be forbidden; then there is nothing to warn of
         with suppress(StoreUnavailableError):
-            transport = self._transport
-            for server in await transport.servers() if isinstance(transport, ShardedTransport) else (transport,):
-                policy = (await read_info(server, "memory") or {}).get("maxmemory_policy", "")
-                if policy.strip() not in {"", "noeviction"}:
-                    _log.warning(
-                        "redis at %s evicts keys when its memory is full (maxmemory-policy %s): sessions would end "
-                        "early; set maxmemory-policy noeviction there",
-                        server.address,
-                        policy,
-                    )
+            await warn_of_eviction(self._transport)
 
 
 class KeyPartition:

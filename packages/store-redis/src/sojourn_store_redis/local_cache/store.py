@@ -213,7 +213,7 @@ class LocallyCachedStore:
 
     async def diagnose(self) -> Sequence[Finding]:
         """Return what is wrong with each server, and which rights the user lacks there."""
-        return await self._store.diagnose()
+        return await self._store.diagnose(listens=True)
 
     def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
         """Call *callback* with the id of each ended session whose end too few replicas confirmed, and their number."""
