@@ -92,6 +92,20 @@ def test_a_process_is_known_for_five_minutes_after_its_last_request(
         manager.close()
 
 
+def test_a_process_that_ends_takes_its_entry_away(place: tuple[FakeClock, Callable[[], Any]]) -> None:
+    clock, make = place
+    ops, web = node(make(), clock, report_node=False).blocking, node(make(), clock).blocking
+    told: list[str] = []
+    web.on_revoked(told.append)
+    web.nodes()
+    assert len(ops.nodes()) == 1
+    web.close()
+    web.close()
+    assert ops.nodes() == []
+    assert told == []
+    ops.close()
+
+
 def test_an_entry_is_no_session(place: tuple[FakeClock, Callable[[], Any]]) -> None:
     clock, make = place
     web = node(make(), clock).blocking

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,8 +20,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from sojourn import new_secret
 from tests.real_servers.commands import MATRIX, RELOADING, arguments
-from tests.servers import LOOPBACK
+from tests.servers import LOOPBACK, RedisServer
 from tests.web_servers import WebServer
 
 VISITORS = 3
@@ -192,3 +196,76 @@ def test_a_rolling_restart_under_load_loses_nothing(
         )
         for instance in instances:
             assert instance.tracebacks() == []
+
+
+def with_keys(variables: dict[str, str], *active: str, retired: Sequence[str] = ()) -> dict[str, str]:
+    """Return the environment of a deployment with these secrets."""
+    others = {name: value for name, value in variables.items() if name != "SOJOURN_SECRET"}
+    keys = {"SOJOURN_SECRETS": json.dumps(active), "SOJOURN_RETIRED_SECRETS": json.dumps(retired)}
+    return {**others, **keys, "SOJOURN_REPORT_NODE": "true"}
+
+
+def sojourn(environment: dict[str, str], *arguments: str) -> tuple[int, str]:
+    """Run the command in the environment of a deployment."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sojourn", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.long
+def test_r45_a_rotation_of_keys_under_load_logs_nobody_out(
+    variables: dict[str, str], shared_redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Each deployment waits for what `sojourn keys rotate --step` says of it, and visitors never rest."""
+    shared_redis_server.flush()
+    old, new = new_secret(), new_secret()
+    before = with_keys(variables, old)
+    known = with_keys(variables, old, retired=[new])
+    sealing = with_keys(variables, new, retired=[old])
+    after = with_keys(variables, new)
+    asked: list[str] = []
+
+    def ask(environment: dict[str, str]) -> int:
+        code, told = sojourn(environment, "keys", "rotate", "--step")
+        asked.append(f"{code} {told.strip()}")
+        return code
+
+    with ExitStack() as stack:
+        command = arguments("fastapi", "uvicorn")
+        instances = [stack.enter_context(WebServer(tmp_path, command, before)) for _ in range(2)]
+        visitors = [Visitor([one.port for one in instances], seed) for seed in range(VISITORS)]
+        for visitor in visitors:
+            visitor.start()
+        try:
+            wait_for_writes(visitors)
+            for environment, too_early in ((known, sealing), (sealing, after), (after, None)):
+                if environment is after:
+                    assert sojourn(sealing, "sessions", "rekey")[0] == 0
+                # A process that did not end in time is seen for five minutes.
+                give_up = time.monotonic() + 400
+                while ask(environment) != 0:
+                    assert time.monotonic() < give_up, asked[-1]
+                    time.sleep(5)
+                assert too_early is None or ask(too_early) == 1, asked[-1]
+                for instance in instances:
+                    instance.variables = environment
+                    instance.restart()
+                    wait_for_writes(visitors)
+        finally:
+            for visitor in visitors:
+                visitor.done.set()
+            for visitor in visitors:
+                visitor.join()
+        assert [visitor.failure for visitor in visitors] == [None] * VISITORS
+        statuses = sum((visitor.statuses for visitor in visitors), Counter[int]())
+        print(
+            f"{sum(len(visitor.visits) for visitor in visitors)} sessions, "
+            f"{sum(visitor.acknowledged for visitor in visitors)} writes acknowledged and there, statuses {dict(statuses)}, "
+            f"unanswered {sum(visitor.unanswered for visitor in visitors)}"
+        )
+        print("\n".join(dict.fromkeys(asked)))

@@ -307,6 +307,7 @@ class SessionManager(Queries[T], Face[T]):
 
     async def aclose(self) -> None:
         """Release connections and let the metrics sink send what it holds; safe to call twice."""
+        await self.engine.nodes.leave(self.engine.store)
         await self.engine.store.store.aclose()
         if self.engine.revocations is not None:
             await self.engine.revocations.store.store.aclose()

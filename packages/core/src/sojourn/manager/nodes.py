@@ -10,11 +10,13 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS
@@ -83,25 +85,31 @@ class Nodes:
         purpose = f"nodes:{settings.namespace}"
         self._codec = Codec(ring, BUILTIN_CIPHERS[0], openers=BUILTIN_CIPHERS, purpose=purpose, max_lifetime=86_400.0)
         self._label = encode_bytes(hashlib.sha256(purpose.encode()).digest()[:16])
-        self._own = ("", 0)
+        self._own: tuple[Record | None, int] = (None, 0)
         self._reports = settings.report_node and is_known
         self.due = -math.inf if self._reports and waits else math.inf
         """From when on a request looks at the entry; infinite where none is kept, or none but this process could read it."""
 
     async def report(self, store: GuardedStore) -> None:
         """Keep the entry of this process. Where that fails the next minute will do."""
-        now, (id, process) = self._clock.time(), self._own
+        now, (record, process) = self._clock.time(), self._own
         if not self._reports:
             return
         self.due = max(self.due, now + EVERY)  # before anything waits, so that no other request does the same
-        try:
+        with suppress(SojournError), DeadlineScope(None if store.never_waits else Deadline(_WAITS)):
             # After a fork the entry is that of the parent.
-            with DeadlineScope(None if store.never_waits else Deadline(_WAITS)):
-                if process != os.getpid() or not await store.touch(id, now + GONE_AFTER):
-                    await store.create(record := self._entry(now), write_id=new_write_id())
-                    self._own = (record.id, os.getpid())
-        except SojournError:
-            return
+            kept = record is not None and process == os.getpid() and await store.touch(record.id, now + GONE_AFTER)
+            if not kept:
+                await store.create(made := self._entry(now), write_id=new_write_id())
+                self._own = (made, os.getpid())
+
+    async def leave(self, store: GuardedStore) -> None:
+        """Let the entry of this process be over, since that ends; else it is gone by itself. A deletion would be announced."""
+        (record, process), self._own = self._own, (None, 0)
+        if record is not None and process == os.getpid():
+            ended = replace(record, version=2, idle_deadline=self._clock.time())
+            with suppress(SojournError), DeadlineScope(None if store.never_waits else Deadline(_WAITS)):
+                await store.replace(ended, expected=1, write_id=new_write_id())
 
     def _entry(self, now: float) -> Record:
         import platform
