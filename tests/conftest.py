@@ -118,7 +118,8 @@ def _names_in(item: pytest.Item, fixtures: dict[str, pytest.FixtureDef[object]])
 def _group_of(item: pytest.Item, fixtures: dict[str, pytest.FixtureDef[object]]) -> str:
     """Return where the fixture comes from that a folder or a file sets up once, and its parameter; or nothing."""
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    if "postgres_server" in fixtures or "postgresql" in parameters.values():
+    # Some values raise where they are compared.
+    if "postgres_server" in fixtures or "postgresql" in [one for one in parameters.values() if isinstance(one, str)]:
         # its data take longer to make than a whole Redis; those of faults wait for most of their time
         return "postgres-faults" if item.nodeid.startswith("tests/faults") else "postgres"
     shared = {
