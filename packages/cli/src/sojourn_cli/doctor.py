@@ -42,6 +42,7 @@ _ANSWERS: Final = {
     "name not found": "correct the name in {url}",
     "timeout": "look at the load of the server and at the line to it, or raise the time-out of the store",
     "auth": "correct user and password of {url}",
+    "no table": "run `sojourn sql init`",
     "tls": "renew the certificate, or name its authority in {url}",
 }
 _LOST: Final = {
@@ -258,7 +259,7 @@ def _look_at_the_store(
     except (ConfigurationError, SessionUnavailableError) as error:
         findings.append(Finding("store", str(error)))
     return [
-        {"store": each.store, "server": each.server, "milliseconds": round(each.latency * 1000, 1)}
+        {"store": each.store, "server": each.server, "milliseconds": round(each.latency * 1000, 2)}
         for each in health.servers
     ]
 
