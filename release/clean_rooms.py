@@ -36,14 +36,17 @@ from importlib.metadata import distributions
 print(json.dumps({found.name: [found.version, found.requires or []] for found in distributions()}))
 """
 IMPORT = """
-import importlib, sys
+import importlib, importlib.util, sys
 from importlib.metadata import distribution
 from pathlib import Path
+has_command = importlib.util.find_spec("sojourn_cli")
 package = importlib.import_module(sys.argv[2])
 assert Path(package.__file__).is_relative_to(sys.prefix), package.__file__
 assert Path(package.__file__).with_name("py.typed").exists()
 for point in distribution(sys.argv[1]).entry_points:
-    point.load()
+    # What adds to the command sojourn is loaded by it, and may import what it brings.
+    if has_command or not point.name.startswith("command-"):
+        point.load()
 """
 
 
