@@ -33,7 +33,8 @@ expect.set_options(timeout=PATIENCE)
 OpenPage = Callable[..., Page]
 
 
-@pytest.fixture(scope="module")
+# One driver, one browser and one shop for all files of this folder.
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
     for program in (CHROMIUM, SHELL):
         if not program.exists():
@@ -42,14 +43,14 @@ def playwright() -> Iterator[Playwright]:
         yield playwright
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     browser = playwright.chromium.launch(executable_path=str(SHELL), args=FLAGS)
     yield browser
     browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def remembering_browser(playwright: Playwright) -> Iterator[Browser]:
     """A browser that keeps whole pages for its back button, as people's browsers do; Playwright turns that off."""
     browser = playwright.chromium.launch(
@@ -82,7 +83,7 @@ def page(open_page: OpenPage) -> Page:
     return open_page()
 
 
-@pytest.fixture(scope="module", params=["memory", "cookie", "redis"])
+@pytest.fixture(scope="package", params=["memory", "cookie", "redis"])
 def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """Run the shop on each store, one after the other."""
     folder = tmp_path_factory.mktemp(f"shop-{request.param}")

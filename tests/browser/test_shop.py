@@ -410,7 +410,7 @@ def test_the_live_page_says_that_it_needs_scripts(shop: Shop, page: Page) -> Non
     expect(page.get_by_text("This is the one page of the shop that needs a script")).to_be_visible()
 
 
-@ON_STORES_THAT_LIST
+@ON_ONE_STORE
 def test_two_tabs_of_one_browser_race_on_one_cart_and_both_count(shop: Shop, page: Page) -> None:
     put_into_cart(page, shop, "Brass compass")
     page.goto(shop.url + "/try")
