@@ -19,7 +19,7 @@ from verification.history.run import folder, last_looks, play, play_in_threads
 from verification.history.stage import Stage
 
 TASKS, THREADS = 8, 4
-SQL = {"postgresql": "sql", "sqlite": "sql"}
+SQL = {"postgresql": "sql", "sqlite": "sql", "redis+postgresql": "redis+sql"}
 """The engines of the store sql."""
 
 
@@ -40,6 +40,10 @@ def prove(store: str, *, seed: int, operations: int, processes: int, browsers: i
                 place = stack.enter_context(RedisServer()).url
             case "postgresql":
                 place = stack.enter_context(PostgresServer()).url
+            case "redis+redis":
+                place = " ".join([stack.enter_context(RedisServer()).url] * 2)
+            case "redis+postgresql":
+                place = f"{stack.enter_context(RedisServer()).url} {stack.enter_context(PostgresServer()).url}"
             case "sqlite":
                 place = f"sqlite:///{place}"
             case _:
@@ -63,7 +67,10 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=100_000, help="on redis and postgresql; others do a tenth")
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--browsers", type=int, default=24, help="how few sessions the clients fight for")
-    parser.add_argument("--stores", default="redis,postgresql,sqlite,example,memory")
+    stores = "redis,postgresql,sqlite,example,memory,redis+redis,redis+postgresql"
+    parser.add_argument(
+        "--stores", default=stores, help="with a plus sessions move from the one to the other meanwhile"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     arguments = parser.parse_args()
     results = [

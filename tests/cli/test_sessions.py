@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,34 @@ def test_a_check_that_connects_names_what_the_store_refuses(fleet: Fleet, capsys
         other.execute("CREATE TABLE sojourn_sessions (id TEXT)")
     assert main(["config", "check", "--connect"]) == 1
     assert "error  connection: " in capsys.readouterr().err
+
+
+def test_what_is_left_in_the_store_of_before_is_moved_and_a_dry_run_moves_nothing(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output
+) -> None:
+    ids = {fleet.begin("anna"), fleet.begin(), fleet.begin()}
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    for name, value in {
+        "SOJOURN_FALLBACK_SQL_URL": f"sqlite:///{fleet.path}",
+        "SOJOURN_FALLBACK_UNTIL": until,
+        "SOJOURN_SQL_URL": f"sqlite:///{tmp_path}/new.db",
+        "SOJOURN_SQL_CREATE": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    copy = ["sessions", "copy", "--from", "sql", "--to", "sql"]
+    assert main([*copy, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"would_move": 3}
+    assert fleet.count() == 3
+    assert main(copy) == 0
+    assert capsys.readouterr().out == "3 moved\n"
+    assert fleet.count() == 0
+    assert main([*copy, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"moved": 0}
+    monkeypatch.delenv("SOJOURN_FALLBACK_SQL_URL")
+    for id in ids:
+        assert main(["sessions", "show", id]) == 0
+
+
+def test_there_is_nothing_to_move_without_a_store_of_before(fleet: Fleet, capsys: Output) -> None:
+    assert main(["sessions", "copy"]) == 1
+    assert "SOJOURN_FALLBACK_STORE" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_every_cause_that_the_store_sql_tells_is_in_a_table() -> None:
 
 def test_the_settings_that_the_page_names_exist() -> None:
     ours = {SessionSettings.variable_of(name) for name in SessionSettings.model_fields}
-    of_plugins = ("SOJOURN_REDIS_", "SOJOURN_SQL_", "SOJOURN_STATSD_")
+    of_plugins = ("SOJOURN_REDIS_", "SOJOURN_FALLBACK_REDIS_", "SOJOURN_SQL_", "SOJOURN_STATSD_")
     named = {name for name in re.findall(r"SOJOURN_[A-Z0-9_]+", PAGE) if not name.startswith(of_plugins)}
     assert named - {"SOJOURN_"} <= ours
 

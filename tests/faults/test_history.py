@@ -152,6 +152,14 @@ def test_threads_that_share_the_memory_store_lose_nothing() -> None:
     assert result.figures()["overlapping"] > 100
 
 
+@pytest.mark.server
+@pytest.mark.slow
+def test_processes_lose_nothing_while_sessions_move_to_another_store() -> None:
+    """Half of them still move nothing, the others move to where records are encrypted (decision 32)."""
+    result = prove_races("redis+redis", seed=1, operations=600, processes=4, browsers=12)
+    assert result.verdict.violations == []
+
+
 @pytest.mark.slow
 @pytest.mark.server
 def test_processes_lose_nothing_while_the_server_dies_and_replies_get_lost() -> None:
@@ -199,7 +207,9 @@ def test_what_a_process_holds_more_of_than_when_it_was_warm_is_found(name: str) 
 @pytest.mark.long
 @pytest.mark.server
 @pytest.mark.parametrize("seed", range(2, 5))
-@pytest.mark.parametrize("store", ["memory", "redis", "postgresql", "sqlite", "example"])
+@pytest.mark.parametrize(
+    "store", ["memory", "redis", "postgresql", "sqlite", "example", "redis+redis", "redis+postgresql"]
+)
 def test_long_histories_lose_nothing(store: str, seed: int) -> None:
     result = prove_races(store, seed=seed, operations=30_000, processes=4, browsers=24)
     assert [violation.text for violation in result.verdict.violations] == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Final
@@ -33,9 +34,9 @@ class Stage:
     """The set-up of one run."""
 
     store: str
-    """redis, sql, example (the SQLite store of the examples) or memory."""
+    """redis, sql, example (the SQLite store of the examples) or memory; redis+redis and redis+sql: sessions move meanwhile."""
     place: str
-    """The URL of the server or of the file, or the path of the example's."""
+    """The URL of the server or of the file, or the path of the example's; two URLs where sessions move."""
     folder: str
     """Where the processes leave their rows."""
     sizes: Sizes
@@ -54,31 +55,52 @@ class Stage:
     wait_replicas: int = 0
     """How many replicas shall confirm what ends a session."""
 
-    def settings(self) -> SessionSettings:
+    def settings(self, **own: Any) -> SessionSettings:
         """Return the settings of every process: those of production."""
-        limits: dict[str, Any] = {}
+        limits: dict[str, Any] = own
         if self.most_bytes:
-            limits = {"max_session_bytes": self.most_bytes, "max_anonymous_bytes": self.most_bytes}
+            limits |= {"max_session_bytes": self.most_bytes, "max_anonymous_bytes": self.most_bytes}
         return SessionSettings(_env_file=None, preset="production", secret=SECRET, namespace="history", **limits)
 
     def manager(
-        self, *, plant: bool = True, store: Store | None = None, observers: Sequence[Observer] = ()
+        self,
+        *,
+        plant: bool = True,
+        store: Store | None = None,
+        observers: Sequence[Observer] = (),
+        process: int | None = None,
     ) -> SessionManager[Basket]:
         """Return a manager over *store*, or over one of its own."""
+        if "+" in self.store:
+            return self._moving_manager(observers, is_first=process is not None and process % 4 < 2)
         store = planted(store or self._store(), self.plant if plant else "")
         return SessionManager(Basket, store, settings=self.settings(), observers=observers)
 
-    def _store(self) -> Store:
-        match self.store:
+    def _moving_manager(self, observers: Sequence[Observer], *, is_first: bool) -> SessionManager[Basket]:
+        """Return the manager of a node of the first step, or of the second, of a change that switches encryption on, too."""
+        (old, here), (new, there) = zip(self.store.split("+"), self.place.split(), strict=True)
+        before, after = self._store(old, here, "before"), self._store(new, there, "after")
+        store, fallback = (before, after) if is_first else (after, before)
+        settings = self.settings(
+            encrypt=not is_first,
+            fallback_encrypt=is_first,
+            fallback_moves=not is_first,
+            fallback_until=datetime.now(UTC) + timedelta(hours=20),
+        )
+        return SessionManager(Basket, store, fallback_store=fallback, settings=settings, observers=observers)
+
+    def _store(self, kind: str = "", place: str = "", namespace: str = "history") -> Store:
+        place = place or self.place
+        match kind or self.store:
             case "redis":
                 from sojourn_store_redis import RedisStore
 
-                return RedisStore.from_url(self.place, namespace="history", wait_replicas=self.wait_replicas)
+                return RedisStore.from_url(place, namespace=namespace, wait_replicas=self.wait_replicas)
             case "sql":
                 from sojourn_store_sql import SqlStore
 
                 own = {"timeout": 0.5, "connect_timeout": 0.5, "durable": False}
-                return SqlStore.from_url(self.place, namespace="history", create=True, **own)
+                return SqlStore.from_url(place, namespace=namespace, create=True, **own)
             case "example":
                 if str(EXAMPLE) not in sys.path:
                     sys.path.append(str(EXAMPLE))

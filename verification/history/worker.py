@@ -33,7 +33,7 @@ def main(stage: Stage, process: int, shared: Shared) -> None:
     """Run the clients of one process, and leave their rows in the folder of the stage."""
     logging.disable(logging.CRITICAL)  # outages are made on purpose, and counted
     reports = Reports()
-    rows = work(stage, process, shared, stage.manager(observers=[reports]))
+    rows = work(stage, process, shared, stage.manager(observers=[reports], process=process))
     save(rows, Path(stage.folder) / f"{process}.rows")
     reports.save(Path(stage.folder) / f"{process}.reports")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -180,6 +180,26 @@ def rekey(*, as_json: bool) -> None:
 sessions.add_command(rekey, "reseal")
 
 
+@sessions.command()
+@click.option("--from", "from_", metavar="STORE", help="The store of before; without it SOJOURN_FALLBACK_STORE.")
+@click.option("--to", metavar="STORE", help="The store of now; without it SOJOURN_STORE.")
+@click.option("--dry-run", is_flag=True, help="Say how many records are there, and move none.")
+@for_programs
+def copy(*, from_: str | None, to: str | None, dry_run: bool, as_json: bool) -> None:
+    """Move what is left in the store of before into the one of now, sealed for it, while requests go on.
+
+    The store of before has settings of its own under SOJOURN_FALLBACK_, as SOJOURN_FALLBACK_REDIS_URL. Every node has to have
+    it as its fallback already, or nobody finds there what was moved. Stopped in the middle, it may be run again for the rest.
+    """
+    named = {name: value for name, value in (("fallback_store", from_), ("store", to)) if value is not None}
+    with open_manager(**named) as manager, counted("moved") as done:
+        number = manager.blocking.move(done, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps({"would_move" if dry_run else "moved": number}))
+    else:
+        click.echo(f"{number} {'would move' if dry_run else 'moved'}")
+
+
 def make_manager(settings: SessionSettings) -> SessionManager[AnyModel]:
     """Return a manager of the settings; what the application makes of other libraries' sessions is its own matter.
 
@@ -195,11 +215,11 @@ def _no_session(foreign: ForeignSession) -> None:
 
 
 @contextmanager
-def open_manager() -> Generator[SessionManager[AnyModel]]:
+def open_manager(**named: Any) -> Generator[SessionManager[AnyModel]]:
     """Hand over a manager from the settings; say how far a command came when its store stops answering."""
     from sojourn.settings import SessionSettings
 
-    settings = SessionSettings()
+    settings = SessionSettings(**named)
     if settings.store == "memory":
         msg = (
             "the store is memory: those sessions are in the process of the application, and only that can reach them; "

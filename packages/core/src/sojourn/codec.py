@@ -85,6 +85,7 @@ class Codec:
         self._client_side = client_side
         self._compress_over = compress_over
         self._max_payload = max_payload
+        self.seals = cipher is not None
         self.accepts_unsealed = cipher is not None and plain_until is not None
         """Whether it opens what is not encrypted, although it encrypts (SECURITY R55)."""
         self._plain_until = math.inf if cipher is None else plain_until or 0.0

@@ -42,6 +42,7 @@ _COUNTED: Final = {
     "taken_over": names.TAKEN_OVER,
     "conflict": names.CONFLICT,
     "unsealed": names.UNSEALED,
+    "moved": names.MOVED,
     "unconfirmed": names.UNCONFIRMED,
 }
 _LOGGED: Final = {*_COUNTED, "edited", "breaker", "link"} - {"loaded", "conflict", "unsealed", "unconfirmed"}
@@ -68,7 +69,7 @@ class Event:
     name: str
     """``started``, ``loaded``, ``client`` (the response carries its cookie), ``deleted``, ``regenerated``, ``expired`` or
     ``rejected``; also ``edited``, ``evicted``, ``conflict``, ``gone``, ``unconfirmed``, ``taken_over`` (from another
-    library) and, without an id, ``breaker`` and ``link``."""
+    library), ``moved`` (from the fallback store) and, without an id, ``breaker`` and ``link``."""
     id: str
     """The session's public id; safe to log."""
     old_id: str | None = None

@@ -95,6 +95,7 @@ FIRST_THIRD_PARTY_SUITE: Final = 128
 _NAMING_SETTINGS: Final[tuple[tuple[Kind, str], ...]] = (
     ("store", "store"),
     ("store", "revocation_store"),
+    ("store", "fallback_store"),
     ("serializer", "serializer"),
     ("cipher", "cipher"),
     ("metrics", "metrics"),
@@ -491,6 +492,7 @@ def warn_about_unknown_variables(
         # Spares reading the metadata of every distribution.
         return []
     prefixes = [_prefix(point.name) for point in entry_points(group=hookspecs.PROJECT_NAME)]
+    prefixes += [prefix.replace(_PREFIX, f"{_PREFIX}FALLBACK_") for prefix in prefixes]
     complete = {each.variable_of("") for each in classes[1:]}
     found: list[UnknownVariable] = []
     for origin, names in strange:

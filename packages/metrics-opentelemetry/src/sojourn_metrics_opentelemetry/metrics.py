@@ -61,6 +61,7 @@ INSTRUMENTS: Final[Mapping[str, Instrument]] = MappingProxyType(
         names.GONE: _counter("sojourn.session.gone", "{commit}", "Commits of a session that ended meanwhile"),
         names.TAKEN_OVER: _counter("sojourn.session.taken_over", "{session}", "Sessions of another library made ours"),
         names.UNSEALED: _counter("sojourn.session.unsealed", "{session}", "Records that were opened unencrypted"),
+        names.MOVED: _counter("sojourn.session.moved", "{record}", "Records that moved from the fallback store"),
         names.ERROR: _counter("sojourn.store.error", "{call}", "Calls of the store that failed, each try by itself"),
         names.LOAD_TIME: _DURATION,
         names.STORE_TIME: _DURATION,

@@ -15,7 +15,7 @@ from sojourn.crypto.ciphers import BUILTIN_CIPHERS, Cipher
 from sojourn.errors import ConfigurationError
 from sojourn.events import EventDispatcher, Levels
 from sojourn.hookspecs import Convert, Observer, Reader
-from sojourn.manager import opening
+from sojourn.manager import moving, opening
 from sojourn.manager.client_side import ClientSide
 from sojourn.manager.committing import ServerSide
 from sojourn.manager.engine import Engine, Takeover
@@ -77,6 +77,7 @@ def build_engine(
     observers: Sequence[Observer],
     clock: Clock,
     revocation_store: Store | None,
+    fallback_store: Store | None,
     is_authenticated: Callable[[Session[T]], bool] | None,
     readers: Sequence[Reader],
     convert: Convert[T] | None,
@@ -106,20 +107,36 @@ def build_engine(
         metrics or NullMetrics(), observers, clock, partial(ring.label, "event"), node=settings.node_id
     )
     _listen_to(store, events)
-    if isinstance(store, RetainingStore) and store.keep_expired is None:
-        store.keep_expired = min(settings.keep_expired, settings.idle_timeout).total_seconds()
+    _keep_expired(store, settings)
     allowed = _LONGEST.get(settings.base_preset, _LONGEST_ELSEWHERE)
     longest = max(allowed, settings.absolute_timeout.total_seconds())
-    codec = partial(Codec, ring, openers=BUILTIN_CIPHERS, max_lifetime=longest)
+    sealing = partial(Codec, ring, openers=BUILTIN_CIPHERS, max_lifetime=longest)
     suite = cipher or next(one for one in BUILTIN_CIPHERS if one.name == settings.cipher)
-    is_sealed = client_side or _is_encrypted(store, settings)
     compress = not client_side if settings.compress is None else settings.compress
+
+    def codec_of(store: Store | ClientSideStore, settings: SessionSettings) -> Codec:
+        is_sealed = client_side or _is_encrypted(store, settings)
+        return sealing(
+            suite if is_sealed else None,
+            purpose=_purpose(store, settings, client_side=client_side),
+            client_side=client_side,
+            compress_over=settings.compress_over if compress else None,
+            max_payload=settings.max_payload,
+            plain_until=_plain_until(settings, longest, clock.time()) if is_sealed and not client_side else None,
+        )
+
+    codec, kept = codec_of(store, settings), store
+    if fallback_store is not None:
+        former = codec_of(fallback_store, settings.of_fallback())
+        kept = moving.with_fallback(store, fallback_store, settings, codec, former, events, clock, longest=longest)
+        _listen_to(fallback_store, events, announces=False)
+        _keep_expired(fallback_store, settings)
     revocations = None
     if revocation_store is not None and client_side:
         # No cookie is made of an entry of the index, nor the other way round.
-        sealing = codec(suite, purpose=f"revocations:{settings.cookie_name}:{settings.namespace}")
+        entries = sealing(suite, purpose=f"revocations:{settings.cookie_name}:{settings.namespace}")
         index = guard(revocation_store, settings, events, clock, of="revocations_")
-        revocations = Revocations(index, sealing, ring, clock, events, longest=longest)
+        revocations = Revocations(index, entries, ring, clock, events, longest=longest)
     return Engine(
         settings=settings,
         model=Model(
@@ -143,15 +160,8 @@ def build_engine(
         client_side=client_side,
         keeping=ClientSide() if client_side else ServerSide(),
         label_of=lru_cache(maxsize=_LABELS_KEPT)(ring.label),
-        store=guard(store, settings, events, clock),
-        codec=codec(
-            suite if is_sealed else None,
-            purpose=_purpose(store, settings, client_side=client_side),
-            client_side=client_side,
-            compress_over=settings.compress_over if compress else None,
-            max_payload=settings.max_payload,
-            plain_until=_plain_until(settings, longest, clock.time()) if is_sealed and not client_side else None,
-        ),
+        store=guard(kept, settings, events, clock),
+        codec=codec,
         ring=ring,
         events=events,
         cookies=settings.cookie_policy(),
@@ -160,13 +170,13 @@ def build_engine(
         takeover=_takeover(
             readers, convert, settings, clock, has_store=not client_side or revocation_store is not None
         ),
-        indexed=isinstance(store, IndexedStore) and not client_side,
+        indexed=isinstance(kept, IndexedStore) and not client_side,
         nodes=Nodes(
             settings,
             ring,
             clock,
-            is_known=isinstance(store, IndexedStore) and not client_side,
-            waits=store.io is not StoreIO.NONE,
+            is_known=isinstance(kept, IndexedStore) and not client_side,
+            waits=kept.io is not StoreIO.NONE,
         ),
         load_again=opening.reload,
         is_authenticated=is_authenticated or (lambda session: session.principal is not None),
@@ -354,20 +364,28 @@ def _require_lasting_index(store: Store, settings: SessionSettings) -> None:
         )
 
 
-def _listen_to(store: Store | ClientSideStore, events: EventDispatcher) -> None:
-    """Report what a store notices by itself: evicted records, deletions elsewhere, links that were lost."""
+def _listen_to(store: Store | ClientSideStore, events: EventDispatcher, *, announces: bool = True) -> None:
+    """Report what a store notices by itself: evicted records, deletions elsewhere, links that were lost.
+
+    Of the fallback a deletion may be a move, so what it announces does not count.
+    """
     if isinstance(store, EvictingStore) and store.on_evict is None:
 
         def report(id_: str) -> None:
             events.event("evicted", id_, reason=f"{type(store).__name__} is full")
 
         store.on_evict = report
-    if isinstance(store, AnnouncingStore):
+    if announces and isinstance(store, AnnouncingStore):
         events.revocations.announcer = store
     if isinstance(store, LinkedStore):
         store.on_link(events.link)
     if isinstance(store, ConfirmingStore):
         store.on_unconfirmed(events.unconfirmed)
+
+
+def _keep_expired(store: Store | ClientSideStore, settings: SessionSettings) -> None:
+    if isinstance(store, RetainingStore) and store.keep_expired is None:
+        store.keep_expired = min(settings.keep_expired, settings.idle_timeout).total_seconds()
 
 
 def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]:
@@ -379,6 +397,8 @@ def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]
             parts["store"] = loader.store(settings.store)
         if settings.revocation_store is not None and "revocation_store" not in parts:
             parts["revocation_store"] = loader.store(settings.revocation_store)
+        if settings.fallback_store is not None and "fallback_store" not in parts:
+            parts["fallback_store"] = PluginLoader(settings.of_fallback()).store(settings.fallback_store)
         parts.setdefault("cipher", loader.cipher(settings.cipher))
         parts.setdefault("metrics", loader.metrics(settings.metrics))
         parts["readers"] = (*map(loader.reader, settings.readers), *parts.get("readers", ()))

@@ -52,6 +52,7 @@ from sojourn.stores import (
     TaskSparingStore,
     TwinnedStore,
 )
+from sojourn.stores.fallback import FallbackStore
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -68,6 +69,8 @@ LAST_VERSION: Final = 2**62
 _MOST_LOOKS: Final = 64
 # The end of the grace and the key id; the id of the successor follows.
 _TRAIL_HEAD: Final = Struct(f">d{KEY_ID_BYTES}s")
+TRAIL_BYTES: Final = _TRAIL_HEAD.size + 43
+"""The length of what a trail or redirect says, which tells it from a roll."""
 _NO_KEY: Final = bytes(KEY_ID_BYTES)
 _encode_payload: Final = PAYLOAD_ENCODER.encode
 _END_KEPT: Final = 10.0
@@ -382,6 +385,8 @@ class Engine(Generic[T]):
     def end_of(self, record: Record) -> Record:
         """Return what a login leaves of the session before: nothing to load, in no index, soon gone (decision 20)."""
         until = min(self.clock.time() + self.store.longest_retrying + _END_KEPT, record.absolute_deadline)
+        if isinstance(self.store.store, FallbackStore):  # somebody may be moving a copy of the record right now
+            until = record.absolute_deadline
         return Record(record.id, record.version + 1, b"", until, until)
 
     def read_trail(self, record: Record) -> Trail | None:

@@ -135,7 +135,8 @@ class SessionManager(Queries[T], Face[T]):
     *new* makes a fresh model; *migrate* is given the fields of each record that another model wrote. *settings* default to
     ``SessionSettings()``, which reads ``SOJOURN_*``; the *serializer* is the one that they name, unless it is given here.
     *is_authenticated* says of a session whether somebody is logged in, for whatever lets only those in; by default whoever
-    has a principal is. *convert* makes a session of ours of one that the *readers* found under another library's cookie
+    has a principal is. *fallback_store* is the store that sessions move from (docs/operations.md#moving-to-another-store).
+    *convert* makes a session of ours of one that the *readers* found under another library's cookie
     (docs/coming-from.md). Raises ConfigurationError naming the setting and what to do.
     """
 
@@ -153,6 +154,7 @@ class SessionManager(Queries[T], Face[T]):
         observers: Sequence[Observer] = (),
         clock: Clock = SYSTEM_CLOCK,
         revocation_store: Store | None = None,
+        fallback_store: Store | None = None,
         is_authenticated: Callable[[Session[T]], bool] | None = None,
         readers: Sequence[Reader] = (),
         convert: Convert[T] | None = None,
@@ -174,6 +176,7 @@ class SessionManager(Queries[T], Face[T]):
                 observers=observers,
                 clock=clock,
                 revocation_store=revocation_store,
+                fallback_store=fallback_store,
                 is_authenticated=is_authenticated,
                 readers=readers,
                 convert=convert,
@@ -389,6 +392,7 @@ class BlockingManager(Face[T]):
     count = _driven(SessionManager[T].count)
     clear = _driven(SessionManager[T].clear)
     reseal = _driven(SessionManager[T].reseal)
+    move = _driven(SessionManager[T].move)
     evict = _driven(SessionManager[T].evict)
     healthy = _driven(SessionManager[T].healthy)
     health = _driven(SessionManager[T].health)

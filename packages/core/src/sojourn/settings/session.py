@@ -107,6 +107,15 @@ class SessionSettings(LayeredSettings):
     revocation_store: OptionalName = Field(
         None, description="A second store in which a client-side store looks up what was revoked"
     )
+    fallback_store: OptionalName = Field(
+        None, description="The store of before: what the store lacks is moved from there"
+    )
+    fallback_until: OptionalMoment = Field(None, description="Until then it is asked: `2027-01-31T12:00:00Z`")
+    fallback_moves: bool = Field(
+        True, description="Move what is found there; false where the fallback is the new store"
+    )
+    fallback_namespace: OptionalText = Field(None, description="SOJOURN_NAMESPACE of that store, if it was another")
+    fallback_encrypt: Choice = Field(None, description="SOJOURN_ENCRYPT of that store; `auto`: the same")
     single_process: bool = Field(
         False, description="No other process serves these sessions, so a revocation index in memory is whole"
     )
@@ -317,6 +326,16 @@ class SessionSettings(LayeredSettings):
     def of_plugins(self) -> dict[str, PluginSettings]:
         """The settings of plugins that were built with these, by the prefix of their variables."""
         return self._of_plugins
+
+    def of_fallback(self) -> Self:
+        """Return the settings that the fallback store is made from: ``SOJOURN_FALLBACK_X`` counts before ``SOJOURN_X``."""
+        changed = {
+            "namespace": self.fallback_namespace or self.namespace,
+            "encrypt": self.encrypt if self.fallback_encrypt is None else self.fallback_encrypt,
+        }
+        made = self.model_copy(update=changed)
+        made._surroundings, made._of_plugins = replace(self._surroundings, is_fallback=True), {}  # noqa: SLF001
+        return made
 
     def key_ring(self) -> KeyRing:
         """Return the key ring, built once, since that stretches passphrases (SECURITY R28).

@@ -65,7 +65,8 @@ class Surroundings:
 
     *variables* are ``SOJOURN_*`` names and values that count as given in code, for whoever's settings they are.
     *framework* are fields that a framework's own settings stand for; whatever names sojourn's own wins over them.
-    *presets* are the application's own.
+    *presets* are the application's own. With *is_fallback* ``SOJOURN_FALLBACK_REDIS_URL`` counts before
+    ``SOJOURN_REDIS_URL``, and so on.
     """
 
     env_file: str | os.PathLike[str] | None = ENV_FILE
@@ -74,6 +75,7 @@ class Surroundings:
     variables: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     framework: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     presets: Presets = field(default_factory=dict[str, Mapping[str, object]], repr=False)
+    is_fallback: bool = False
 
 
 class LayeredSettings(BaseSettings):
@@ -252,26 +254,38 @@ def read_layers(
     model: type[LayeredSettings], values: Mapping[str, Any], surroundings: Surroundings
 ) -> list[tuple[Origin, dict[str, Any]]]:
     """Return the values of each source for the fields of *model*, the first source first."""
-    configured = {name: surroundings.variables.get(variable_of(model, name)) for name in model.model_fields}
-    given = {name: value for name, value in configured.items() if value is not None}
-    layers: list[tuple[Origin, dict[str, Any]]] = [("code", {**given, **values})]
     prefix = variable_of(model, "")
-    # The source looks for every field by itself, which takes longer than all the rest.
-    if any(name.upper().startswith(prefix) for name in os.environ):
-        layers.append(("environment", _read(EnvSettingsSource(model), model, "the environment")))
-    if surroundings.env_file is not None and Path(surroundings.env_file).is_file():
-        path = Path(surroundings.env_file)
-        dotenv = DotEnvSettingsSource(model, env_file=path, env_file_encoding=encoding_of(path))
-        layers.append((".env", _read(dotenv, model, str(path))))
-    directory = _secrets_directory(surroundings.secrets_dir or _first(layers, "secrets_dir"))
-    if directory is not None:
-        files = SecretsSettingsSource(model, secrets_dir=directory)
-        layers.append(("secrets file", _read(files, model, str(directory))))
+    layers: list[tuple[Origin, dict[str, Any]]] = []
+    if surroundings.is_fallback:
+        layers += _read_sources(model, {}, surroundings, prefix.replace("SOJOURN_", "SOJOURN_FALLBACK_", 1))
+    layers += _read_sources(model, values, surroundings, prefix)
     if surroundings.framework:
         layers.append(("framework", dict(surroundings.framework)))
     preset = surroundings.preset or _first(layers, "preset") or DEFAULT_PRESET
     if isinstance(preset, str):
         layers.append(("preset", model.values_of_preset(preset, surroundings.presets)))
+    return layers
+
+
+def _read_sources(
+    model: type[LayeredSettings], values: Mapping[str, Any], surroundings: Surroundings, prefix: str
+) -> list[tuple[Origin, dict[str, Any]]]:
+    """Return the values of each source for variables under *prefix*."""
+    configured = {name: surroundings.variables.get(f"{prefix}{name}".upper()) for name in model.model_fields}
+    given = {name: value for name, value in configured.items() if value is not None}
+    layers: list[tuple[Origin, dict[str, Any]]] = [("code", {**given, **values})]
+    # The source looks for every field by itself, which takes longer than all the rest.
+    if any(name.upper().startswith(prefix) for name in os.environ):
+        layers.append(("environment", _read(EnvSettingsSource(model, env_prefix=prefix), model, "the environment")))
+    if surroundings.env_file is not None and Path(surroundings.env_file).is_file():
+        path = Path(surroundings.env_file)
+        encoding = encoding_of(path)
+        dotenv = DotEnvSettingsSource(model, env_file=path, env_file_encoding=encoding, env_prefix=prefix)
+        layers.append((".env", _read(dotenv, model, str(path))))
+    directory = _secrets_directory(surroundings.secrets_dir or _first(layers, "secrets_dir"))
+    if directory is not None:
+        files = SecretsSettingsSource(model, secrets_dir=directory, env_prefix=prefix)
+        layers.append(("secrets file", _read(files, model, str(directory))))
     return layers
 
 

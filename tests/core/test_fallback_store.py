@@ -1,0 +1,227 @@
+"""Two stores as one: the published contract, and what moves from the former store to the present one."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sojourn.errors import StoreTimeoutError, StoreUnavailableError
+from sojourn.manager import run_blocking as run
+from sojourn.stores import Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn.stores.fallback import FallbackStore
+from sojourn.stores.memory import MemoryStore
+from sojourn.testing import FakeClock, StoreSuite
+
+FOREVER = 1e12
+
+
+def carry(record: Record, version: int) -> Record:
+    """Seal nothing: these payloads are the same in every store."""
+    return replace(record, version=version)
+
+
+class Divided(FallbackStore):
+    """A pair in which records that are new to it are made in the former store, as if from before: the contract is the same."""
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        if await self.load(record.id) is None and await self.present.load(record.id) is None:
+            return await self.fallback.create(replace(record, version=record.version - 1), write_id=write_id)
+        return await super().create(record, write_id=write_id)
+
+
+def pair(clock: Clock, kind: type[FallbackStore] = FallbackStore, *, moves: bool = True) -> FallbackStore:
+    return kind(MemoryStore(clock=clock), MemoryStore(clock=clock), moves=moves, **options(clock))
+
+
+def options(clock: Clock) -> dict[str, Any]:
+    return {"carry": carry, "carry_back": carry, "until": FOREVER, "clock": clock}
+
+
+class TestTwoStoresInMemoryKeepTheContract(StoreSuite):
+    indexed = scannable = True
+
+    def make_store(self, clock: Clock) -> FallbackStore:
+        return pair(clock)
+
+
+class TestRecordsFromBeforeKeepTheContract(StoreSuite):
+    def make_store(self, clock: Clock) -> FallbackStore:
+        return pair(clock, Divided)
+
+    # The bench makes records in two steps, which others may come between.
+    test_s20_threads_create_a_record_once = None  # type: ignore[assignment]
+    test_s20_two_programs_meet_in_every_order_of_their_calls = None  # type: ignore[assignment]
+
+
+# -- several at once ---------------------------------------------------------------------------------------------
+
+
+@types.coroutine
+def turn() -> Generator[None, None, None]:
+    yield
+
+
+class Stepped(MemoryStore):
+    """A store whose calls others may come between, before they take effect and before the answer is there."""
+
+    io = StoreIO.ASYNC
+
+    async def load(self, id: str) -> Record | None:
+        await turn()
+        found = await super().load(id)
+        await turn()
+        return found
+
+    async def create(self, record: Record, *, write_id: bytes) -> Created:
+        await turn()
+        answer = await super().create(record, write_id=write_id)
+        await turn()
+        return answer
+
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+        await turn()
+        answer = await super().replace(record, expected=expected, write_id=write_id)
+        await turn()
+        return answer
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        await turn()
+        answer = await super().delete(id, expected=expected)
+        await turn()
+        return answer
+
+
+@dataclass
+class Step:
+    """One call on a pair: when it was made and answered, and what it would do to the content of the record."""
+
+    name: str
+    begun: int
+    expected: bytes | None = None
+    content: bytes | None = None
+    ended: float = math.inf
+    answer: Any = None
+    is_known: bool = False
+    """Whether it was answered; else it may have taken effect or not."""
+
+    def outcomes(self, state: bytes | None) -> list[bytes | None]:
+        """Return the states to which it may lead from *state*, as it was answered."""
+        match self.name:
+            case "load":
+                return [state] if not self.is_known or self.answer == state else []
+            case "delete":
+                says = Deleted.GONE if state is None else Deleted.OK
+                return [None] if not self.is_known or self.answer is says else []
+            case _:
+                done = [self.content] if state == self.expected else []
+                if not self.is_known:
+                    return done
+                # A move makes another version of the same content, so a conflict may be one for nothing.
+                refused = Replaced.GONE if state is None else Replaced.CONFLICT
+                return done if self.answer is Replaced.OK else [state] if self.answer is refused else []
+
+
+def is_explained(steps: list[Step], state: bytes | None) -> bool:
+    """Tell whether the calls could have been made one after the other, each between its begin and its end."""
+    if not steps:
+        return True
+    first_end = min(step.ended for step in steps)
+    for step in steps:
+        if step.begun > first_end:
+            continue
+        rest = [other for other in steps if other is not step]
+        if not step.is_known and is_explained(rest, state):
+            return True
+        if any(is_explained(rest, after) for after in step.outcomes(state)):
+            return True
+    return False
+
+
+class Meeting:
+    """Programs on one record, of nodes that move it and of nodes that do not yet, driven step by step."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        old, new = Stepped(clock=self.clock), Stepped(clock=self.clock)
+        self.pairs = [
+            FallbackStore(new, old, moves=True, **options(self.clock)),
+            FallbackStore(old, new, moves=False, **options(self.clock)),
+        ]
+        self.steps: list[Step] = []
+        self.moment = 0
+        end = self.clock.time() + 1000
+        self.record = Record("i" * 43, 5, b"0", end, end)
+        run(MemoryStore.create(old, self.record, write_id=b"written0"))
+
+    async def made(self, step: Step, work: Coroutine[Any, Any, Any]) -> Any:
+        self.steps.append(step)
+        answer = await work
+        step.answer = answer.payload if isinstance(answer, Record) else answer
+        step.ended, step.is_known = self.moment, True
+        return answer
+
+    async def look(self, pair: FallbackStore) -> Record | None:
+        found: Record | None = await self.made(Step("load", self.moment), pair.load(self.record.id))
+        return found
+
+    async def write(self, pair: FallbackStore, name: bytes) -> None:
+        found = await self.look(pair)
+        if found is not None:
+            changed = replace(found, version=found.version + 1, payload=found.payload + name)
+            step = Step("replace", self.moment, found.payload, changed.payload)
+            work = pair.replace(changed, expected=found.version, write_id=b"written" + name)
+            await self.made(step, work)
+
+    async def end(self, pair: FallbackStore, name: bytes) -> None:
+        await self.made(Step("delete", self.moment), pair.delete(self.record.id))
+
+    async def see(self, pair: FallbackStore, name: bytes) -> None:
+        await self.look(pair)
+
+    def play(self, makers: Sequence[Callable[[], Coroutine[Any, Any, object]]], draw: Callable[[Any], Any]) -> None:
+        """Advance programs in the order that is drawn; a request or an answer gets lost, and a process ends anywhere."""
+        programs: list[Any] = [*makers]
+        while programs:
+            self.moment += 1
+            number = draw(st.integers(0, len(programs) - 1)) if len(programs) > 1 else 0
+            fate = draw(st.sampled_from(["go"] * 12 + ["fault", "die"]))
+            program = programs[number]
+            try:
+                if callable(program):
+                    programs[number] = program()
+                    programs[number].send(None)
+                elif fate == "die":
+                    programs.pop(number).close()
+                elif fate == "fault":
+                    program.throw(StoreTimeoutError("lost"))
+                else:
+                    program.send(None)
+            except (StopIteration, StoreUnavailableError):
+                programs.pop(number)
+
+
+PROGRAMS = st.lists(
+    st.tuples(st.sampled_from(["write", "write", "end", "see"]), st.integers(0, 1)), min_size=1, max_size=4
+)
+
+
+@given(data=st.data(), programs=PROGRAMS, is_mixed=st.booleans())
+def test_whatever_meets_whatever_fails_nothing_is_lost_or_comes_back(data: Any, programs: Any, is_mixed: bool) -> None:
+    """Nodes before and after the change, whose calls and processes fail, act as on one store."""
+    meeting = Meeting()
+    made = [
+        partial(getattr(meeting, name), meeting.pairs[way if is_mixed else 0], b"%d" % number)
+        for number, (name, way) in enumerate(programs, 1)
+    ]
+    meeting.play(made, data.draw)
+    for pair in meeting.pairs[: 1 + is_mixed]:
+        meeting.moment += 1
+        meeting.play([partial(meeting.look, pair)], lambda _: "go")
+    assert is_explained(meeting.steps, b"0"), meeting.steps
