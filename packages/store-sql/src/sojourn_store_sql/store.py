@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sojourn.errors import ConfigurationError, SessionTooLargeError, StoreUnavailableError
+from sojourn.hookspecs import Finding
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn_store_sql.address import Address
 from sojourn_store_sql.connections import Database, Outcome
@@ -242,6 +243,15 @@ class SqlStore:
     async def _explain(self, id: str) -> Row | None:
         rows = (await self._run(self._statements.explain, "load", the_id=id))[0]
         return rows[0] if rows else None
+
+    async def diagnose(self) -> Sequence[Finding]:
+        """Return what is wrong with the database, and which rights the user lacks there."""
+        from sojourn_store_sql.diagnosis import diagnose
+
+        async def ask(statement: Statement) -> Row:
+            return (await self._run(statement, "diagnose"))[0][0]
+
+        return await diagnose(ask, self._database.dialect.name, self.table.name, self._database.address, self._clock)
 
     async def _pages(self, statement: Statement, operation: str, **values: Any) -> AsyncIterator[Row]:
         """Yield the rows of every page, each of which begins after the last id of the one before."""
