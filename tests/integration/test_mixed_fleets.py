@@ -21,7 +21,7 @@ from sojourn.asgi import SessionMiddleware
 from sojourn.settings import SessionSettings
 from sojourn.stores import CachingStore
 from sojourn_store_cookie import CookieStore
-from sojourn_store_redis.plugin import sojourn_create_store
+from sojourn_store_redis import sojourn_create_store
 from tests.core.models import Visit
 from tests.docs.pages import page, section
 from tests.servers import RedisServer

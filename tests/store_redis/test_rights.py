@@ -18,7 +18,7 @@ from sojourn.errors import StoreUnavailableError
 from sojourn.settings import SessionSettings
 from sojourn.stores import CachingStore, Created, Deleted, Replaced, StoreIO
 from sojourn.testing import make_id, make_label, make_record, make_write_id
-from sojourn_store_redis.plugin import sojourn_create_store
+from sojourn_store_redis import sojourn_create_store
 from sojourn_store_redis.records import KeyNames
 from sojourn_testing.bench import Driver
 from tests.core.models import Visit

@@ -244,3 +244,19 @@ class ShardedKeyspace(Keyspace):
                     yield keys
             if generation == self._spread.generation:
                 return
+
+
+class KeyPartition:
+    """The primaries of a namespace as the map of the cluster names them, without I/O; for circuit breakers."""
+
+    def __init__(self, transport: ShardedTransport, keys: KeyNames) -> None:
+        self._server_of = transport.server_of
+        self._keys = keys
+
+    def server_of(self, id: str) -> str:
+        """Return host and port of the primary that serves the record; empty while no map is known."""
+        return self._server_of(self._keys.session_key(id))
+
+    def server_of_label(self, label: str) -> str:
+        """Return host and port of the primary that serves the index; empty while no map is known."""
+        return self._server_of(self._keys.index_key(label))

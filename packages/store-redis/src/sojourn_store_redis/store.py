@@ -23,7 +23,7 @@ from sojourn_store_redis import scripts
 from sojourn_store_redis.address import Address
 from sojourn_store_redis.cluster.transport import ClusterTransport
 from sojourn_store_redis.errors import WrongTypeError
-from sojourn_store_redis.index import Keyspace, RemoteIndex, ShardedKeyspace
+from sojourn_store_redis.index import KeyPartition, Keyspace, RemoteIndex, ShardedKeyspace
 from sojourn_store_redis.records import (
     SLACK,
     SLOTS_BYTES,
@@ -370,11 +370,8 @@ class RedisStore:
     ) -> Awaitable[Any]:
         script = pair.silent if self._channel is None else pair.announcing
         if self._channel is not None:
-            arguments = [
-                *arguments,
-                self._channel,
-                id.encode("utf-8", "surrogatepass"),
-            ]  # `_announced` without its frames
+            # `_announced` without its frames
+            arguments = [*arguments, self._channel, id.encode("utf-8", "surrogatepass")]
         if ends and self._confirmed is not None:
             return self._confirmed.eval(id, script, keys, arguments)
         if size > MOST_SHARED and self._large is not None:
@@ -498,19 +495,3 @@ class InspectedTransport:
         self._on_inspected()
         with suppress(StoreUnavailableError):
             await warn_of_eviction(self._transport)
-
-
-class KeyPartition:
-    """The primaries of a namespace as the map of the cluster names them, without I/O; for circuit breakers."""
-
-    def __init__(self, transport: ShardedTransport, keys: KeyNames) -> None:
-        self._server_of = transport.server_of
-        self._keys = keys
-
-    def server_of(self, id: str) -> str:
-        """Return host and port of the primary that serves the record; empty while no map is known."""
-        return self._server_of(self._keys.session_key(id))
-
-    def server_of_label(self, label: str) -> str:
-        """Return host and port of the primary that serves the index; empty while no map is known."""
-        return self._server_of(self._keys.index_key(label))

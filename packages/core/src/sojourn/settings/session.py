@@ -248,8 +248,9 @@ class SessionSettings(LayeredSettings):
         if problems := list(problems_of(self)):
             raise ConfigurationError("\n  ".join(problems))
         self.cookie_policy()
-        for text in warnings_of(self):
-            _log.warning("%s", text)
+        # What is allowed but looser than NIST AAL2 (SECURITY R11).
+        for text in () if self.is_relaxed else _too_long(self, *_AAL2):
+            _log.warning("%s (NIST AAL2); fine for sessions of little worth", text)
 
     def __copy__(self) -> Self:
         """Copy without the key ring that was made, for the copy may get other values."""
@@ -493,14 +494,6 @@ def problems_of(settings: SessionSettings) -> Iterator[str]:
         yield from _looser_than_high_security(settings)
     elif not settings.is_relaxed:
         yield from _too_long(settings, *_AAL1)
-
-
-def warnings_of(settings: SessionSettings) -> Iterator[str]:
-    """Yield what is allowed but looser than NIST AAL2 (SECURITY R11)."""
-    if settings.is_relaxed:
-        return
-    for text in _too_long(settings, *_AAL2):
-        yield f"{text} (NIST AAL2); fine for sessions of little worth"
 
 
 def _looser_than_high_security(settings: SessionSettings) -> Iterator[str]:
