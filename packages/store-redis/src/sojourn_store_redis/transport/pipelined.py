@@ -343,19 +343,6 @@ class ReplyQueue:
     connection may be silent while one waits; at most *limit* callers wait.
     """
 
-    __slots__ = (
-        "_dues",
-        "_earlier",
-        "_limit",
-        "_overdue",
-        "_quiet",
-        "_quiet_due",
-        "_seconds",
-        "_serial",
-        "arrivals",
-        "waiters",
-    )
-
     def __init__(self, *, seconds: float, limit: int) -> None:
         self._seconds = seconds
         self._limit = limit
