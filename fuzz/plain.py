@@ -10,7 +10,7 @@ from fuzz.sealed import Basket
 from fuzz.target import Check, ForgeryError, Target, require
 from sojourn.binding import TrustedProxies, parse_address
 from sojourn.cookies import CookiePolicy, read_cookies
-from sojourn.crypto.tokens import decode_bytes, encode_bytes, is_token, token_id
+from sojourn.crypto import decode_bytes, encode_bytes, is_token, token_id
 from sojourn.errors import ConfigurationError, CookieTooLargeError, SerializationError
 from sojourn.http import add_vary, cache_control, normalise_path, path_is_exempt, safe_redirect, same_origin
 from sojourn.manager.opening import find_tokens

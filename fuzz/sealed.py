@@ -9,9 +9,9 @@ from typing import Any, Final
 from fuzz.target import Check, ForgeryError, Target, damage, require
 from sojourn import SessionManager
 from sojourn.codec import PLAIN, Codec, CorruptEnvelopeError, FutureEnvelopeError
+from sojourn.crypto import decode_bytes, encode_bytes, new_token, token_id
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS, Cipher
 from sojourn.crypto.keys import KeyRing
-from sojourn.crypto.tokens import decode_bytes, encode_bytes, new_token, token_id
 from sojourn.manager import run_blocking
 from sojourn.session.session import Session
 from sojourn.session.transitions import LoadOutcome

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.scaling.section import Section, growth, ratio_of
 from sojourn import MemoryStore, Record
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.manager import run_blocking
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)

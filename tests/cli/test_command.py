@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sojourn.crypto import is_token
 from sojourn.crypto.keys import new_secret
-from sojourn.crypto.tokens import is_token
 from sojourn.settings import SessionSettings
 from sojourn_cli import command, main
 from sojourn_store_redis.settings import RedisSettings

@@ -12,7 +12,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from sojourn.cookies import MAX_AGE_LIMIT, MAX_COOKIE_BYTES, CookiePolicy, read_cookies
-from sojourn.crypto.tokens import is_token
+from sojourn.crypto import is_token
 from sojourn.errors import ConfigurationError, CookieTooLargeError, SerializationError
 from sojourn.manager.client_side import ClientSide
 from sojourn.manager.committing import ServerSide

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic_settings import SettingsConfigDict
 
 from sojourn import SessionManager, new_secret
-from sojourn.crypto.tokens import decode_bytes, encode_bytes
+from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.errors import ConfigurationError
 from sojourn.settings import PluginSettings, SessionSettings
 from tests.core.models import Visit

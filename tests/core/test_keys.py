@@ -20,10 +20,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sojourn.crypto import keys
+from sojourn.crypto import decode_bytes, encode_bytes, is_token, keys
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS, AesGcm, Box, CryptoError
 from sojourn.crypto.keys import Key, KeyRing, new_secret, weakness
-from sojourn.crypto.tokens import decode_bytes, encode_bytes, is_token
 from sojourn.errors import ConfigurationError
 
 SECRET = "p0sG5YTk7oZpRrMnN2fXy1bq8vWc3hKe9UiLjDtA4sQ"

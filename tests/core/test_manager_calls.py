@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, MemoryStore
 from sojourn.breaker import BreakerState
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import (
     BreakerOpenError,
     ConfigurationError,

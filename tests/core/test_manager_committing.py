@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sojourn import CookieAction, LoadOutcome, MemoryStore, Session
 from sojourn.binding import Client
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import (
     ResponseStartedError,
     SessionConflictError,

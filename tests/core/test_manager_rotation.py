@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import CookieAction, CookieChange, LoadOutcome, new_secret
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import (
     SessionConflictError,
     SessionReadOnlyError,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from sojourn import CookieAction, CookieChange, LoadOutcome, SessionManager, new_secret
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import SessionUnavailableError
 from sojourn.manager import run_blocking
 from sojourn.manager.manager import BlockingManager

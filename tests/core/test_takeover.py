@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import Converted, ForeignSession, LoadOutcome, Session, SessionManager, new_secret
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import (
     ConfigurationError,
     FreshLoginRequiredError,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sojourn.crypto.tokens import TOKEN_LENGTH, decode_bytes, encode_bytes, is_token, new_token, token_id
+from sojourn.crypto import TOKEN_LENGTH, decode_bytes, encode_bytes, is_token, new_token, token_id
 
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 TOKENS = st.binary(min_size=32, max_size=32).map(encode_bytes)

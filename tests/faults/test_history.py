@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import asdict
 
 from sojourn import Event, LoadOutcome, SessionManager
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import SessionUnavailableError, StoreTimeoutError
 from sojourn.settings import SessionSettings
 from sojourn.stores import Record, Replaced, StoreIO

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import BreakerOpenError, SessionUnavailableError, StoreUnavailableError
 from sojourn.session.transitions import LoadOutcome
 from sojourn.stores import StoreIO

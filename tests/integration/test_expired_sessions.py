@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, MemoryStore
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import SessionGoneError
 from sojourn.manager import BlockingManager
 from sojourn.testing import FakeClock, RecordingObserver

@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from tests.integration.conftest import Site
 
 ANONYMOUS: dict[str, object] = {"principal": None, "count": 0, "cart": [], "extras": {}}

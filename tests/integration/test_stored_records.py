@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sojourn import SessionManager, new_secret
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.settings import SessionSettings
 from sojourn.testing import Browser, client
 from tests.core.models import Visit

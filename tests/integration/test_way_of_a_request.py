@@ -78,7 +78,7 @@ class Site:
     def modules(self) -> list[str]:
         """Return the modules that the last request entered, in the order in which it did."""
         names = [re.sub(r".*/src/(\w+)/(.*)\.py", r"\1/\2", frame.f_code.co_filename) for frame in self.frames]
-        return list(dict.fromkeys(name.removeprefix("sojourn/") for name in names))
+        return list(dict.fromkeys(name.removeprefix("sojourn/").removesuffix("/__init__") for name in names))
 
 
 @pytest.fixture(params=["memory", "cookie", pytest.param("redis", marks=pytest.mark.server)])

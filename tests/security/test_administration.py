@@ -214,7 +214,7 @@ def test_r54_an_edit_follows_a_session_that_moves_meanwhile(server_house: House,
 
 def token_id(node: Any, token: str) -> str:
     """Return the id of a token without using its session."""
-    from sojourn.crypto.tokens import token_id as of
+    from sojourn.crypto import token_id as of
 
     return of(token)
 

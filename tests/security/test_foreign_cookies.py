@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, MemoryStore, new_secret
-from sojourn.crypto.tokens import decode_bytes, encode_bytes
+from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.manager import BlockingManager
 from sojourn.testing import Fault, FaultyStore
 from sojourn_store_cookie.packing import OVERHEAD_BYTES

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome
-from sojourn.crypto.tokens import new_token
+from sojourn.crypto import new_token
 from sojourn.errors import SessionUnavailableError
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
 from tests.core.models import make_manager

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, SessionManager
-from sojourn.crypto.tokens import encode_bytes, token_id
+from sojourn.crypto import encode_bytes, token_id
 from sojourn.errors import SessionConflictError, SessionUnavailableError
 from sojourn.manager import BlockingManager
 from sojourn.session.payload import EMPTY, decode_payload, encode_payload

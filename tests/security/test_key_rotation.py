@@ -9,8 +9,8 @@ import pytest
 
 from sojourn import new_secret
 from sojourn.binding import Client
+from sojourn.crypto import token_id
 from sojourn.crypto.keys import KeyRing
-from sojourn.crypto.tokens import token_id
 from sojourn.errors import ConfigurationError
 from sojourn.manager import run_blocking
 from sojourn.stores import Record, Replaced

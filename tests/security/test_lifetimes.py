@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sojourn.binding import Client
-from sojourn.crypto.tokens import is_token, new_token, token_id
+from sojourn.crypto import is_token, new_token, token_id
 from sojourn.errors import ConfigurationError, SessionReadOnlyError, TooManySessionsError
 from sojourn.testing import Fault, FaultyStore
 from tests.security.houses import House, begin, outcome
@@ -139,7 +139,7 @@ def test_r9_a_successor_cannot_be_worked_out_without_the_key(server_house: House
 @EVERY
 @given(st.binary(min_size=32, max_size=32))
 def test_r3_a_token_that_the_store_does_not_know_never_becomes_a_session(server_house: House, raw: bytes) -> None:
-    from sojourn.crypto.tokens import encode_bytes
+    from sojourn.crypto import encode_bytes
 
     node = server_house.node().blocking
     chosen = encode_bytes(raw)

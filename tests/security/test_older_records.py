@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, MemoryStore, new_secret
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import ConfigurationError, SessionReadOnlyError
 from sojourn.plugins import PluginLoader
 from sojourn.serializers import JsonSerializer, builtin_serializer

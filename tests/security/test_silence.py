@@ -17,7 +17,7 @@ import pytest
 
 from sojourn import MemoryStore
 from sojourn.binding import Client
-from sojourn.crypto.tokens import decode_bytes, token_id
+from sojourn.crypto import decode_bytes, token_id
 from sojourn.errors import SojournError, TooManySessionsError
 from sojourn.testing import Fault, FaultyStore, RecordingMetrics, client
 from tests.integration.applications import make_application

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sojourn import LoadOutcome, MemoryStore
+from sojourn.crypto import decode_bytes, encode_bytes, new_token, token_id
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS
 from sojourn.crypto.keys import new_secret
-from sojourn.crypto.tokens import decode_bytes, encode_bytes, new_token, token_id
 from sojourn.manager import run_blocking
 from sojourn.testing import FakeClock
 from sojourn_store_cookie.packing import pack, unpack

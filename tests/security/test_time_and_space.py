@@ -30,9 +30,9 @@ import sojourn_store_redis
 import sojourn_store_sql
 from sojourn.binding import Client
 from sojourn.codec import COMPRESSED, Codec, CorruptEnvelopeError
+from sojourn.crypto import decode_bytes, encode_bytes, token_id
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS
 from sojourn.crypto.keys import KeyRing
-from sojourn.crypto.tokens import decode_bytes, encode_bytes, token_id
 from sojourn.stores import Record
 from tests.security.houses import House, begin, outcome
 

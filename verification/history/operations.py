@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from sojourn import Session, SessionManager
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import SessionConflictError, SessionUnavailableError
 from sojourn.session.transitions import CookieChange, LoadOutcome, SessionState
 from verification.history.model import Basket, look, write

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from sojourn import Event
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from verification.history.recorder import Row
 from verification.history.verdict import Violation
 

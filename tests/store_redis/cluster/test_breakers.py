@@ -15,8 +15,8 @@ import pytest
 
 from sojourn import LoadOutcome, SessionManager
 from sojourn.breaker import BreakerState
+from sojourn.crypto import token_id
 from sojourn.crypto.keys import new_secret
-from sojourn.crypto.tokens import token_id
 from sojourn.errors import BreakerOpenError, SojournError, StoreTimeoutError, StoreUnavailableError
 from sojourn.hookspecs import Event
 from sojourn.manager import run_blocking

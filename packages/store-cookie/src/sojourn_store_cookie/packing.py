@@ -10,7 +10,7 @@ import math
 import struct
 from typing import Final
 
-from sojourn.crypto.tokens import decode_bytes, encode_bytes
+from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.errors import CookieTooLargeError
 from sojourn.stores import Record
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sojourn.adapters import hears_of_every_end, is_client_side, look_up, require_manager
 from sojourn.asgi.session import Application, Message, Receive, Scope, Send
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.manager import SessionManager
 from sojourn.session.session import state_of
 from sojourn.session.transitions import LoadOutcome

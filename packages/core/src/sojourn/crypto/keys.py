@@ -18,8 +18,8 @@ from typing import AnyStr, Final, Self
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from sojourn.crypto import decode_bytes, encode_bytes, is_token, new_token
 from sojourn.crypto.ciphers import KEY_BYTES, Box, Cipher, Unprintable
-from sojourn.crypto.tokens import decode_bytes, encode_bytes, is_token, new_token
 from sojourn.errors import ConfigurationError
 
 MINIMUM_ITERATIONS: Final = 600_000

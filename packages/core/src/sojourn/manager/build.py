@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sojourn import metrics as names
 from sojourn.breaker import BreakerState, CircuitBreaker, ServerBreakers
-from sojourn.codec import Codec
+from sojourn.codec import COMPRESSED, PLAIN, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS, Cipher
-from sojourn.errors import ConfigurationError
+from sojourn.errors import ConfigurationError, SessionTooLargeError
 from sojourn.events import EventDispatcher, Levels
 from sojourn.hookspecs import Convert, Observer, Reader
-from sojourn.manager import moving, opening
+from sojourn.manager import opening
 from sojourn.manager.client_side import ClientSide
 from sojourn.manager.committing import ServerSide
-from sojourn.manager.engine import Engine, Takeover
+from sojourn.manager.engine import LAST_VERSION, TRAIL_BYTES, Engine, Takeover, blocking_twin
 from sojourn.manager.guarded_store import DirectStore, GuardedStore
 from sojourn.manager.nodes import Nodes
 from sojourn.manager.revocations import Revocations
@@ -30,6 +30,7 @@ from sojourn.session.model import Migrate, Model
 from sojourn.session.payload import Lifetimes
 from sojourn.session.session import Session
 from sojourn.stores import (
+    STUB,
     AnnouncingStore,
     AtRestStore,
     ClientSideStore,
@@ -41,13 +42,16 @@ from sojourn.stores import (
     LinkedStore,
     NamespacedStore,
     PartitionedStore,
+    Record,
     RefusingStore,
     RetainingStore,
+    ScannableStore,
     Store,
     StoreIO,
     TimedStore,
     is_client_side,
 )
+from sojourn.stores.fallback import Carry, FallbackStore
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -128,7 +132,7 @@ def build_engine(
     codec, kept = codec_of(store, settings), store
     if fallback_store is not None:
         former = codec_of(fallback_store, settings.of_fallback())
-        kept = moving.with_fallback(store, fallback_store, settings, codec, former, events, clock, longest=longest)
+        kept = _with_fallback(store, fallback_store, settings, codec, former, events, clock, longest=longest)
         _listen_to(fallback_store, events, announces=False)
         _keep_expired(fallback_store, settings)
     revocations = None
@@ -409,3 +413,86 @@ def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]
             dotenv_path=surroundings.env_file, configured=surroundings.variables, plugins=loader.settings()
         )
     return parts
+
+
+if TYPE_CHECKING:
+    from sojourn.settings import SessionSettings
+
+
+# A store with the one behind it from which sessions move, each sealed for where it is (docs/decisions/0032). What a record
+# is bound to are the namespaces of its store and of the application (SECURITY R25, R42), so what moves is opened and sealed
+# anew, deadlines and version kept.
+
+
+def _with_fallback(
+    store: Store | ClientSideStore,
+    fallback: Store,
+    settings: SessionSettings,
+    codec: Codec,
+    fallback_codec: Codec,
+    events: EventDispatcher,
+    clock: Clock,
+    *,
+    longest: float,
+) -> Store | ClientSideStore:
+    """Return both as one until the date that the settings name, then the store alone. Raise ConfigurationError."""
+    if is_client_side(store) or is_client_side(fallback) or not isinstance(store, Store):
+        msg = "SOJOURN_FALLBACK_STORE is for stores on a server: what is in a cookie cannot be looked up, nor deleted"
+        raise ConfigurationError(msg)
+    for protocol, what in ((IndexedStore, "find the sessions of a user"), (ScannableStore, "go through its records")):
+        if isinstance(store, protocol) and not isinstance(fallback, protocol):
+            msg = f"{type(fallback).__name__}, the fallback, cannot {what}, and {type(store).__name__} can: some would be missed"
+            raise ConfigurationError(msg)
+    until, now = settings.fallback_until, clock.time()
+    if until is None or until.timestamp() > now + longest:
+        raise ConfigurationError(
+            f"SOJOURN_FALLBACK_UNTIL is {until.isoformat() if until else 'not set'}: say until when the fallback is asked, at "
+            f"most {timedelta(seconds=longest)} ahead, for no session from before lives longer"
+        )
+    if until.timestamp() <= now:
+        _log.warning(
+            "SOJOURN_FALLBACK_UNTIL has passed, and the fallback is asked no more; take it out of the settings"
+        )
+        return store
+    if codec.seals and not fallback_codec.seals:
+        if settings.base_preset == "high_security":
+            msg = "the fallback holds records that are not encrypted, and the high_security preset opens none"
+            raise ConfigurationError(msg)
+        _log.warning(
+            "until %s records that are not encrypted are opened in the fallback: until then whoever writes there can make "
+            "sessions",
+            until.isoformat(),
+        )
+    if {store.io, fallback.io} == {StoreIO.ASYNC, StoreIO.BLOCKING}:
+        store, fallback = blocking_twin(store), blocking_twin(fallback)
+    return FallbackStore(
+        store,
+        fallback,
+        carry=_carry(fallback_codec, codec, events, clock),
+        carry_back=_carry(codec, fallback_codec, events, clock),
+        until=until.timestamp(),
+        moves=settings.fallback_moves,
+        clock=clock,
+        on_moved=lambda id_: events.event("moved", id_),
+    )
+
+
+def _carry(source: Codec, target: Codec, events: EventDispatcher, clock: Clock) -> Carry:
+    def carry(record: Record, version: int) -> Record | None:
+        payload = record.payload
+        try:
+            if record.version >= LAST_VERSION:
+                return None
+            if payload:
+                plain, flags = source.open(payload, record, clock.time())
+                # A roll of `max_sessions` is encrypted nowhere.
+                if not flags & STUB or len(plain) == TRAIL_BYTES:
+                    bound = Bound(record.id, version, record.idle_deadline, record.absolute_deadline)
+                    payload = target.seal(plain, bound, clock.time(), flags & ~COMPRESSED)
+                    if target.seals and record.payload[1] == PLAIN and not flags & STUB:
+                        events.event("unsealed", record.id)
+        except (CorruptEnvelopeError, FutureEnvelopeError, SessionTooLargeError):
+            return None
+        return Record(record.id, version, payload, record.idle_deadline, record.absolute_deadline, record.index_label)
+
+    return carry

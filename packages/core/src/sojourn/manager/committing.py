@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from sojourn.crypto.tokens import is_token, token_id
+from sojourn.crypto import is_token, token_id
 from sojourn.errors import (
     ResponseStartedError,
     SerializationError,

@@ -13,7 +13,7 @@ from typing import Final, TypeVar, cast
 from msgspec import structs
 
 from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
-from sojourn.crypto.tokens import token_id
+from sojourn.crypto import token_id
 from sojourn.errors import (
     SerializationError,
     SessionConflictError,

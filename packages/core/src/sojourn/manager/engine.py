@@ -16,9 +16,9 @@ import msgspec
 from sojourn.binding import Binding, Client, Peer
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.cookies import CookiePolicy
+from sojourn.crypto import encode_bytes, is_token, token_id
 from sojourn.crypto.ciphers import Undisclosed
 from sojourn.crypto.keys import KEY_ID_BYTES, KeyRing
-from sojourn.crypto.tokens import encode_bytes, is_token, token_id
 from sojourn.errors import (
     ConfigurationError,
     SessionConflictError,

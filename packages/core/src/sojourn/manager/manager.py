@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 
 from sojourn.binding import Client, Peer
 from sojourn.crypto.ciphers import Cipher
-from sojourn.errors import SessionStateError, SessionUnavailableError
+from sojourn.errors import ConfigurationError, SessionStateError, SessionUnavailableError
 from sojourn.hookspecs import Convert, Finding, Observer, Reader
 from sojourn.manager import committing, opening
 from sojourn.manager.build import build_engine, complete
@@ -38,7 +38,8 @@ from sojourn.serializers import Serializer, SerializerFactory
 from sojourn.session.model import Migrate
 from sojourn.session.session import Session, state_of
 from sojourn.session.transitions import CookieChange
-from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, Store, StoreIO
+from sojourn.stores import SYSTEM_CLOCK, CachingStore, ClientSideStore, Clock, ScannableStore, Store, StoreIO
+from sojourn.stores.fallback import FallbackStore
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -265,6 +266,22 @@ class SessionManager(Queries[T], Face[T]):
         store = self.engine.store.store
         if isinstance(store, CachingStore):
             await store.evict(id)
+
+    async def move(self, progress: Progress = None, *, dry_run: bool = False) -> int:
+        """Move what is left in the fallback store; return how many records were, or would be, moved."""
+        engine, store = self.engine, self.engine.store.store
+        if not isinstance(store, FallbackStore):
+            msg = "move() needs a store to move from: set SOJOURN_FALLBACK_STORE and SOJOURN_FALLBACK_UNTIL"
+            raise ConfigurationError(msg)
+        done, before = 0, store.moved
+        async for id in self._in_turns(engine.store.scanned(cast("ScannableStore", store.fallback).scan())):
+            if not dry_run:
+                with engine.deadline_scope():
+                    await engine.store.load_live(id)
+            done = done + 1 if dry_run else store.moved - before
+            if progress is not None:
+                progress(done)
+        return done
 
     async def healthy(self) -> bool:
         """Tell whether the store answers now."""

@@ -19,9 +19,9 @@ import msgspec
 from msgspec.structs import replace
 
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
+from sojourn.crypto import encode_bytes, new_token, token_id
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS
 from sojourn.crypto.keys import Key, KeyRing
-from sojourn.crypto.tokens import encode_bytes, new_token, token_id
 from sojourn.errors import ConfigurationError, SojournError
 from sojourn.manager.guarded_store import GuardedStore
 from sojourn.stores import STUB, Clock, Deadline, DeadlineScope, IndexedStore, Record, new_write_id

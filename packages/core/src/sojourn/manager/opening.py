@@ -18,7 +18,7 @@ from msgspec import structs
 from sojourn.binding import PeerOf
 from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.cookies import CookiePolicy, read_cookies
-from sojourn.crypto.tokens import TOKEN_PATTERN, is_token, token_id
+from sojourn.crypto import TOKEN_PATTERN, is_token, token_id
 from sojourn.errors import SerializationError, SessionReadOnlyError, SessionStateError, SessionUnavailableError
 from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, Lookup, Trail
 from sojourn.session.payload import (

@@ -39,7 +39,6 @@ from sojourn.stores import (
     SessionScanningStore,
     new_write_id,
 )
-from sojourn.stores.fallback import FallbackStore
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -435,22 +434,6 @@ class Queries(Generic[T]):
                 done += 1
                 if progress is not None:
                     progress(done)
-        return done
-
-    async def move(self, progress: Progress = None, *, dry_run: bool = False) -> int:
-        """Move what is left in the fallback store; return how many records were, or would be, moved."""
-        engine, store = self.engine, self.engine.store.store
-        if not isinstance(store, FallbackStore):
-            msg = "move() needs a store to move from: set SOJOURN_FALLBACK_STORE and SOJOURN_FALLBACK_UNTIL"
-            raise ConfigurationError(msg)
-        done, before = 0, store.moved
-        async for id in self._in_turns(engine.store.scanned(cast("ScannableStore", store.fallback).scan())):
-            if not dry_run:
-                with engine.deadline_scope():
-                    await engine.store.load_live(id)
-            done = done + 1 if dry_run else store.moved - before
-            if progress is not None:
-                progress(done)
         return done
 
     async def _reencrypt_one(self, id: str) -> bool:

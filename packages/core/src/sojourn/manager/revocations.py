@@ -27,8 +27,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
+from sojourn.crypto import encode_bytes, is_token
 from sojourn.crypto.keys import KeyRing
-from sojourn.crypto.tokens import encode_bytes, is_token
 from sojourn.errors import SessionConflictError, StoreUnavailableError
 from sojourn.events import EventDispatcher
 from sojourn.manager.guarded_store import GuardedStore

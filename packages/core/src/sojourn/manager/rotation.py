@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError
-from sojourn.crypto.tokens import encode_bytes
+from sojourn.crypto import encode_bytes
 from sojourn.errors import (
     SerializationError,
     SessionConflictError,

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar, cast
 
 from sojourn.binding import PeerOf
 from sojourn.cookies import read_cookies
-from sojourn.crypto.tokens import encode_bytes, new_token
+from sojourn.crypto import encode_bytes, new_token
 from sojourn.errors import SessionReadOnlyError, SessionUnavailableError, StoreUnavailableError, TooManySessionsError
 from sojourn.hookspecs import Converted, ForeignSession, Reader
 from sojourn.manager import opening, rotation

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar, 
 
 from msgspec import Struct
 
-from sojourn.crypto.tokens import decode_bytes, encode_bytes
+from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.errors import FreshLoginRequiredError, SerializationError
 from sojourn.flash import Flash, json_value
 from sojourn.session.payload import CSRF_BYTES

@@ -18,8 +18,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sojourn.binding import PeerOf
+from sojourn.crypto import new_token, token_id
 from sojourn.crypto.ciphers import Undisclosed
-from sojourn.crypto.tokens import new_token, token_id
 from sojourn.errors import ResponseStartedError, SerializationError, SessionUnavailableError
 from sojourn.flash import Flash, json_copy
 from sojourn.merge import merge_messages, merge_values

@@ -19,9 +19,9 @@ from typing import Any, Final
 import msgspec
 
 from sojourn.codec import Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
+from sojourn.crypto import is_token
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS
 from sojourn.crypto.keys import KeyRing, new_secret
-from sojourn.crypto.tokens import is_token
 from sojourn.errors import ConfigurationError, SessionTooLargeError
 from sojourn.stores.memory import MemoryStore, deadline_of, label_of
 

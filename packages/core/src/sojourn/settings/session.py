@@ -224,7 +224,7 @@ class SessionSettings(LayeredSettings):
     report_node: bool = Field(True, description="Keep an entry for this process in the store, for `sojourn nodes`")
 
     _made: dict[str, KeyRing] = PrivateAttr(default_factory=dict)
-    _of_plugins: dict[str, PluginSettings] = PrivateAttr(default_factory=dict)
+    _of_plugins: dict[str, LayeredSettings] = PrivateAttr(default_factory=dict)
     _base: PresetName = PrivateAttr("production")
 
     def __init__(
@@ -324,7 +324,7 @@ class SessionSettings(LayeredSettings):
         return replace(self._surroundings, secrets_dir=self.secrets_dir, preset=self.base_preset, framework={})
 
     @property
-    def of_plugins(self) -> dict[str, PluginSettings]:
+    def of_plugins(self) -> dict[str, LayeredSettings]:
         """The settings of plugins that were built with these, by the prefix of their variables."""
         return self._of_plugins
 
@@ -449,33 +449,6 @@ class SessionSettings(LayeredSettings):
         from sojourn.binding import TrustedProxies
 
         return TrustedProxies(self.trusted_proxies)
-
-
-class PluginSettings(LayeredSettings):
-    """The parent of a plugin's own settings, read from the same places as those of the core.
-
-    Subclass it with your prefix, ``SOJOURN_<NAME>_`` for the entry point ``store-<name>``, and your fields:
-
-        class SqliteSettings(PluginSettings):
-            model_config = SettingsConfigDict(env_prefix="SOJOURN_SQLITE_")
-            presets = {"testing": {"path": ":memory:"}}
-
-            path: str = Field("sessions.db", description="The database file")
-            password: SecretStr | None = None
-
-    Whatever may not be printed is a ``SecretStr``. The types of ``sojourn.settings`` (``Duration``, ``Names`` ...) read
-    variables the way people write them. A hook makes one with ``build``.
-    """
-
-    @classmethod
-    def build(cls, settings: SessionSettings, **values: Any) -> Self:
-        """Read the settings of the plugin for the preset and from the files of *settings*; *values* come first.
-
-        Raises ``ConfigurationError`` naming the variable, never a secret.
-        """
-        given: dict[str, Any] = {**values, "_surroundings": settings.surroundings}
-        settings.of_plugins[cls.variable_of("")] = built = cls(**given)
-        return built
 
 
 def problems_of(settings: SessionSettings) -> Iterator[str]:
