@@ -137,9 +137,9 @@ class FallbackStore:
             if place is self.fallback:
                 sealed = self._carry_back(record, record.version) or record
             answer = await place.replace(sealed, expected=expected, write_id=write_id)
-            if answer is not Replaced.GONE:
+            if answer is Replaced.OK or (answer is Replaced.CONFLICT and await self._find_live(record.id) is not None):
                 return answer
-            await self._pause(tried)  # it was moved, or it ended
+            await self._pause(tried)  # it was moved, or it ended, and a tombstone has another version
         raise _overtaken(record.id)
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
@@ -324,7 +324,7 @@ class FallbackStore:
             one if one.io is StoreIO.NONE else cast("TwinnedStore", one).blocking_twin()
             for one in (self.present, self.fallback)
         ]
-        return FallbackStore(
+        return type(self)(
             *twins,
             carry=self._carry,
             carry_back=self._carry_back,
