@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -457,3 +458,11 @@ def test_doctor_leaves_nothing_behind(site: Site, capsys: Output) -> None:
     assert ask(capsys)[0] == 0
     time.sleep(1.1)  # the key on which rights are tried expires
     assert site.server.command("DBSIZE") == 0
+
+
+def test_the_store_that_sessions_move_from_is_looked_at_too(site: Site, capsys: Output) -> None:
+    site.set(FALLBACK_STORE="redis", FALLBACK_UNTIL=(datetime.now(UTC) + timedelta(hours=12)).isoformat())
+    site.set(FALLBACK_NAMESPACE="before", FALLBACK_REDIS_URL=site.server.url)
+    site.command("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    code, findings = ask(capsys)
+    assert (code, {each["subject"] for each in findings if each["is_problem"]}) == (1, {"eviction"})

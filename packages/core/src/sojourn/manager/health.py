@@ -21,6 +21,7 @@ from sojourn.manager.shielding import all_at_once
 from sojourn.retry import Lane
 from sojourn.session.transitions import LoadOutcome
 from sojourn.stores import BatchingStore, DeadlineScope, PartitionedStore, Record, ScannableStore, StoreIO
+from sojourn.stores.fallback import FallbackStore
 
 _PROBES: Final = 512
 """Ids that nobody has, among which there is one for each of the servers that a cluster has in practice."""
@@ -94,11 +95,12 @@ async def examine(engine: Engine[Any]) -> Health:
 
 async def diagnose(engine: Engine[Any]) -> Sequence[Finding]:
     """Return what the stores find wrong with their servers, and nothing for those that cannot tell."""
-    stores = [engine.store, *([engine.revocations.store] if engine.revocations is not None else ())]
+    guarded = [engine.store, *([engine.revocations.store] if engine.revocations is not None else ())]
     found: list[Finding] = []
-    for store in stores:
-        if isinstance(store.store, DiagnosingStore):
-            found += await store.store.diagnose()
+    for store in [one.store for one in guarded]:
+        for part in (store.present, store.fallback) if isinstance(store, FallbackStore) else (store,):
+            if isinstance(part, DiagnosingStore):
+                found += await part.diagnose()
     return found
 
 
