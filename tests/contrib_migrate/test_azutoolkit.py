@@ -77,10 +77,14 @@ def is_refused(token: str, opener: AzutoolkitToken = OPENER) -> bool:
 # -- tokens ------------------------------------------------------------------------------------------------------------
 
 
-@given(plain=st.binary(max_size=300), iv=st.binary(min_size=16, max_size=16), secret=st.text("aä-", min_size=32))
+# What begins as gzip does is taken for that, whatever it is: no session does, which is an object of JSON.
+_PLAIN = st.binary(max_size=300).filter(lambda plain: not plain.startswith(b"\x1f\x8b"))
+
+
+@given(plain=_PLAIN, iv=st.binary(min_size=16, max_size=16), secret=st.text("aä-", min_size=32))
 @example(plain=b"", iv=bytes(16), secret="a" * 32)
 def test_every_token_opens(plain: bytes, iv: bytes, secret: str) -> None:
-    assert AzutoolkitToken(secret).open(token_of(plain, secret, iv=iv)) == gunzip(plain)
+    assert AzutoolkitToken(secret).open(token_of(plain, secret, iv=iv)) == plain
 
 
 @pytest.mark.parametrize(("plain", "token"), [(7, 128), (205, 468), (399, 812)])
