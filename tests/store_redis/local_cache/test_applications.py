@@ -129,12 +129,15 @@ def test_of_a_hundred_requests_to_two_nodes_in_turn_three_ask_the_server(
             httpx.AsyncClient(transport=httpx.ASGITransport(app=application(node)), base_url="https://shop.example")
             for node in nodes
         ]
-        begun = await clients[0].post("/begin")
-        cookie = {"Cookie": begun.headers["set-cookie"].partition(";")[0]}
         for node in nodes:
             await node.healthy()
         async with asyncio.timeout(LONG):
             while not all(node.cache_stats()["lease"] for node in nodes):
+                await asyncio.sleep(0.01)
+            begun = await clients[0].post("/begin")
+            cookie = {"Cookie": begun.headers["set-cookie"].partition(";")[0]}
+            # Whoever hears of the write later drops what was read before.
+            while not all(node.cache_stats()["announcements"] for node in nodes):
                 await asyncio.sleep(0.01)
         hits, commands = sum(node.cache_stats()["hits"] for node in nodes), _gets(redis_server)
         for number in range(100):
