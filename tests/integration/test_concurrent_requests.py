@@ -40,15 +40,17 @@ async def test_f8_extras_and_flash_merge_for_each_key(town: Town) -> None:
     assert {key: session.flash[key] for key in session.flash} == {"notice": "first", "alert": "second"}
 
 
-async def test_f8_a_consumed_flash_message_stays_consumed(town: Town) -> None:
+@pytest.mark.parametrize("who", ["the first", "the second"])
+async def test_f8_a_consumed_flash_message_stays_consumed(town: Town, who: str) -> None:
     one, two = town.node(), town.node()
     token = await one.begin()
     session = await one.open(token)
     session.flash["notice"] = "once"
     await one.commit(session)
     first, second = await one.open(token), await two.open(token)
-    assert first.flash["notice"] == "once"
-    second.data.count += 1
+    reader, writer = (first, second) if who == "the first" else (second, first)
+    assert reader.flash["notice"] == "once"
+    writer.data.count += 1
     await one.commit(first)
     await two.commit(second)
     assert "notice" not in (await one.open(token)).flash
