@@ -91,6 +91,33 @@ def test_whatever_is_done_it_holds_what_an_engine_of_django_holds(
         assert sessions.io  # the project's manager stays the one of this test
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda session: session["list"][0].append((2, True)),
+        lambda session: session["list"][0].__setitem__(0, True),
+        lambda session: session["list"][0].__setitem__(0, 1.0),
+        lambda session: session["dict"].__setitem__(5, {"b": (1.0,), None: 1}),
+        lambda session: session["dict"].__setitem__("a", mark_safe("b")),
+    ],
+    ids=["tuple", "bool for int", "float for int", "keys", "subclass"],
+)
+def test_what_is_put_inside_a_stored_value_is_stored_as_djangos_serializer_writes_it(
+    sessions: SessionManager[Visitor], change: Step
+) -> None:
+    found: list[str] = []
+    for kind in (SessionStore, OfDjango):
+        session: Any = kind()
+        session.update({"list": [[1]], "dict": {"a": 1}, "left": [1]})
+        for step in (lambda _: None, change, lambda _: None):
+            session.save()
+            session = kind(session.session_key)
+            step(session)
+            session.modified = True
+        found.append(repr(sorted(session.items())))
+    assert found[0] == found[1]
+
+
 def test_a_key_leads_to_what_was_saved_and_after_a_cycle_only_the_new_one_does(
     sessions: SessionManager[Visitor], store: str
 ) -> None:

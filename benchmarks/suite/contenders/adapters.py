@@ -42,6 +42,7 @@ def _flask(sessions: SessionManager[Account], how: str, witness: Witness) -> Pai
 
     def application(*, has_sessions: bool) -> Any:
         app = flask.Flask("shop")
+        app.config["SESSION_REFRESH_EACH_REQUEST"] = False  # as the peer
 
         def add(path: str) -> None:
             def answer() -> str:

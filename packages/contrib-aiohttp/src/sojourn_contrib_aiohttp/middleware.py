@@ -91,10 +91,11 @@ class _Layer:
     async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Load the session, let the application answer, and commit before the head leaves."""
         current = self._begin(request)
-        if current.may_lead_to_session and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
-            self._check_origin(request)
-        if not self._is_lazy and not path_matches(request.path, self._exclude):
-            await current.load()
+        if current.may_lead_to_session:
+            if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+                self._check_origin(request)
+            if not self._is_lazy and not path_matches(request.path, self._exclude):
+                await current.load()
         try:
             response = _require_response(request, await handler(request))
             await self._finish(request, current, response)
@@ -114,7 +115,8 @@ class _Layer:
             if ending.error is None:
                 raise
             raise _answer(request, ending) from ending.error
-        await current.close()
+        if not current.close_unchanged():
+            await current.close()
         return response
 
     async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -123,7 +125,7 @@ class _Layer:
         if current is None:
             return
         has_begun = current.has_begun
-        ending = await current.finish(response.status)
+        ending = current.finish_unchanged(response.status) or await current.finish_changed(response.status)
         if ending.error is not None and not has_begun:
             raise _answer(request, ending, in_place_of=response) from ending.error
         if ending is NOTHING:
@@ -142,7 +144,7 @@ class _Layer:
         """Commit for a response whose head has not left, so that another may leave in its place."""
         if current.has_begun:
             return
-        ending = await current.finish(response.status)
+        ending = current.finish_unchanged(response.status) or await current.finish_changed(response.status)
         if ending.error is not None:
             raise _answer(request, ending) from ending.error
 

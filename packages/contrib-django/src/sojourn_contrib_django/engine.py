@@ -50,8 +50,8 @@ class SessionStore(SessionBase, Generic[T]):
         self.in_request = request is not None
         """Whether the middleware stores it when the request ends."""
         self.request = _begin(session_key) if request is None else request
-        self._frozen: dict[str, Any] | None = None
-        """The values as they were when they were read or written back last, serialised or plain with their types."""
+        self._before: dict[str, Any] | None = None
+        """What stood in the session when it was read or written back last, by key."""
         self.former_hash: Any = None
         """What stood for the user's password when this request has changed it; the other sessions are to end."""
 
@@ -79,13 +79,15 @@ class SessionStore(SessionBase, Generic[T]):
 
     def load(self) -> dict[str, Any]:
         """Return what is stored; a key that leads nowhere is dropped. Once it is open: what the store holds by now."""
-        if self._frozen is not None:
+        if self._before is not None:
             return SessionStore[T](self._session_key).load()
-        if self.typed.is_new or self._session_key == _OF_ANOTHER:
-            self._session_key = None
-        self._frozen = {key: self._refrozen(value) for key, value in self.typed.items()}
-        loads = self.serializer().loads
-        return {key: one[1] if isinstance(one, tuple) else loads(one) for key, one in self._frozen.items()}
+        self._session_key = None if self.typed.is_new or self._session_key == _OF_ANOTHER else self._session_key
+        values = self._before = self.typed.copy()
+        if self.serializer is not JSONSerializer:
+            loads = self.serializer().loads
+            values = {k: loads(b64decode(v[""])) if type(v) is dict and [*v] == [""] else v for k, v in values.items()}
+            self._before = {key: self._stored(value) for key, value in values.items()}
+        return {**values}
 
     async def aload(self) -> dict[str, Any]:
         """See `load`; in a request the middleware has asked the store already."""
@@ -114,8 +116,7 @@ class SessionStore(SessionBase, Generic[T]):
 
     def moved(self, key: str | None) -> None:
         """Take the key that a commit has chosen."""
-        self._is_moving = self._is_bound = False
-        self._session_key = key
+        self._is_moving, self._is_bound, self._session_key = False, False, key
 
     def delete(self, session_key: str | None = None) -> None:
         """End the session of the key, or this one, in the store and now."""
@@ -125,7 +126,7 @@ class SessionStore(SessionBase, Generic[T]):
         """End the session and its principal; what follows is a new, empty one."""
         self.typed.logout()
         self._session_cache: dict[str, Any] = {}
-        self._frozen, self.former_hash = {}, None
+        self._before, self.former_hash = {}, None
         self.accessed = self.modified = True
         self.moved(None)
         if not self.in_request:
@@ -152,7 +153,7 @@ class SessionStore(SessionBase, Generic[T]):
         cache = self._get_session()
         if self.typed.principal not in {None, principal}:
             self._session_cache = {key: value for key, value in cache.items() if key in _OF_DJANGO}
-            self._frozen = {}
+            self._before = {}
         self.typed.login(principal)
         self._is_bound = self._is_moving = self.modified = True
 
@@ -160,20 +161,21 @@ class SessionStore(SessionBase, Generic[T]):
         """Put what was changed here into the session, before it is committed."""
         if not self.accessed:
             return
-        session, before = self.typed, self._frozen or {}
+        session, before = self.typed, self._before or {}
         cache: dict[Any, Any] = self.__dict__.get("_session_cache", {})
-        after = {key[:] if isinstance(key, str) else json.dumps(key): self._freeze(cache[key]) for key in cache}
+        after = {k[:] if isinstance(k, str) else json.dumps(k): self._stored(cache[k], before.get(k)) for k in cache}
         for key in before.keys() - after.keys():
             session.pop(key, None)
-        session.update({key: self._stored(value) for key, value in after.items() if before.get(key) != value})
-        self._frozen = after
-        if self.modified and not session.is_new:
-            session.touch()
+        for key in [key for key in after if key not in before or after[key] is not before[key]]:
+            session[key] = after[key]
+        self._before = after
         former = before.get(HASH_SESSION_KEY)
         if former not in {None, after.get(HASH_SESSION_KEY)} and session.principal and not self._is_bound:
-            self.former_hash = former and self._stored(former)
+            self.former_hash = former
         if before.get(_EXPIRY) != after.get(_EXPIRY) or (self._is_bound and _EXPIRY in after):
             self._limit(session, cache.get(_EXPIRY))
+        if self.modified and not session.is_new:
+            session.touch()
 
     def _limit(self, session: Session[T], expiry: Any) -> None:
         """Let the session live as `set_expiry` says: shorter at once, longer only with a login (SECURITY R57)."""
@@ -186,19 +188,17 @@ class SessionStore(SessionBase, Generic[T]):
         except SessionStateError:
             logging.getLogger("sojourn.django").warning("set_expiry() lengthens a session only together with login()")
 
-    def _freeze(self, value: Any) -> Any:
-        return (type(value), value) if type(value) in _PLAIN else self.serializer().dumps(value)
+    def _stored(self, value: Any, former: Any = None) -> Any:
+        """Return what stands in the session: JSON, or what another serializer than Django's wrote, under an empty key.
 
-    def _stored(self, frozen: Any) -> Any:
-        """Return what stands in the session: JSON, or what another serializer than Django's wrote, under an empty key."""
-        if isinstance(frozen, tuple):
-            return frozen[1]
-        return json.loads(frozen) if self.serializer is JSONSerializer else {"": b64encode(frozen).decode()}
-
-    def _refrozen(self, stored: Any) -> Any:
-        """Return what `_freeze` makes of the value that stands in the session as *stored*."""
-        is_foreign = self.serializer is not JSONSerializer and isinstance(stored, dict) and [*stored] == [""]
-        return self._freeze(self.serializer().loads(b64decode(stored[""])) if is_foreign else stored)
+        *former* itself where nothing was put in its place: what changes inside of it the session sees.
+        """
+        is_shared = value is former and self.serializer is JSONSerializer
+        if type(value) in _PLAIN or (is_shared and not self.request.changed):
+            return value
+        dumped: Any = self.serializer().dumps(value)
+        now = json.loads(dumped) if self.serializer is JSONSerializer else {"": b64encode(dumped).decode()}
+        return former if now == former and self.serializer is not JSONSerializer else now
 
 
 def _begin(key: str | None) -> BlockingRequestSession[Any]:

@@ -84,7 +84,7 @@ class Sojourn(Generic[T]):
     @property
     def session(self) -> Session[T]:
         """The typed session of the current request."""
-        return self.sessions.of(request)
+        return self.sessions.of(request.environ)
 
 
 def _manager() -> SessionManager[Any]:
@@ -94,7 +94,7 @@ def _manager() -> SessionManager[Any]:
     return manager
 
 
-session: Session[Any] = cast("Session[Any]", LocalProxy(lambda: _manager().of(request)))
+session: Session[Any] = cast("Session[Any]", LocalProxy(lambda: _manager().of(request.environ)))
 """The typed session of the current request, of whatever application it is."""
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 
 from flask import Flask, Request, Response, request
-from flask.json.tag import JSONTag, TagDateTime, TaggedJSONSerializer
+from flask.json.tag import TagDateTime, TaggedJSONSerializer
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.datastructures import Headers
 
 from sojourn import Session, SessionManager
 from sojourn.adapters import NOTHING, BlockingRequestSession, Ending, Peer
 
-_PLAIN: Final = (str, int, float, type(None))
-"""What is stored as it is, and cannot change inside; bool is an int."""
+_PLAIN: Final = frozenset((str, int, float, bool, type(None)))
+"""What is stored as it is, and cannot change inside."""
 
 
 class _TagMoment(TagDateTime):
@@ -26,21 +27,17 @@ class _TagMoment(TagDateTime):
     def to_json(self, value: Any) -> str:
         return cast("str", value.isoformat())
 
-    def to_python(self, value: Any) -> datetime:
+    def to_python(self, value: Any) -> date:
         return datetime.fromisoformat(value)
 
 
-class _TagDate(JSONTag):
+class _TagDate(_TagMoment):
     """Dates, which Flask would turn into text."""
 
-    __slots__ = ()
     key = " date"
 
     def check(self, value: Any) -> bool:
         return isinstance(value, date) and not isinstance(value, datetime)
-
-    def to_json(self, value: Any) -> str:
-        return cast("str", value.isoformat())
 
     def to_python(self, value: Any) -> date:
         return date.fromisoformat(value)
@@ -53,6 +50,18 @@ def make_serializer() -> TaggedJSONSerializer:
     serializer.register(_TagMoment, force=True)
     serializer.register(_TagDate)
     return serializer
+
+
+_TAGS: Final = len(make_serializer().order)
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether *value* is JSON, and holds no dict of one key, which may be a tag or look like one."""
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType] - of anything
+    if kind is dict and (len(value) == 1 or {*map(type, value)} != {str}):
+        return False
+    inside = value.values() if kind is dict else value if kind is list else None
+    return kind in _PLAIN if inside is None else _PLAIN.issuperset(map(type, inside)) or all(map(_is_plain, inside))
 
 
 _Kept = tuple[Any, Any, Any]
@@ -86,18 +95,18 @@ class FlaskSession(SessionMixin):
 
     def __getitem__(self, key: str) -> Any:
         stored = self._open()[key]
-        if isinstance(stored, _PLAIN):
+        if type(stored) in _PLAIN:
             return stored
         kept = self._kept.get(key)
         if kept is not None and kept[0] is stored and kept[1] == stored:
             return kept[2]
-        return self._keep(key, stored, self._untagged(stored))
+        return self._keep(key, stored, stored if self._is_plain(stored) else self._serializer.loads(json.dumps(stored)))
 
     def __setitem__(self, key: str, value: Any) -> None:
         session = self._open()
         if key == "_permanent":
             session.set_lifetime(persistent=bool(value))
-        stored = self._serializer.tag(value)
+        stored = value if self._is_plain(value) else self._serializer.tag(value)
         session[key] = stored
         self._keep(key, stored, value)
 
@@ -119,9 +128,8 @@ class FlaskSession(SessionMixin):
 
     def popitem(self) -> tuple[str, Any]:
         """Remove the key that was added last, and return it with its value."""
-        key, value = dict(self).popitem()
-        del self[key]
-        return key, value
+        key, _ = dict(self).popitem()
+        return key, self.pop(key)
 
     def copy(self) -> dict[str, Any]:
         """Return a dict with the same values."""
@@ -139,19 +147,15 @@ class FlaskSession(SessionMixin):
         return "<FlaskSession>"
 
     def _keep(self, key: str, stored: Any, value: Any) -> Any:
-        if isinstance(stored, _PLAIN):
+        if type(stored) in _PLAIN:
             self._kept.pop(key, None)
         else:
-            self._kept[key] = (stored, self._serializer.tag(value), value)
+            self._kept[key] = (stored, stored if value is stored else self._serializer.tag(value), value)
         return value
 
-    def _untagged(self, stored: Any) -> Any:
-        if isinstance(stored, dict):
-            members = cast("dict[str, Any]", stored)
-            return self._serializer.untag({key: self._untagged(value) for key, value in members.items()})
-        if isinstance(stored, list):
-            return [self._untagged(value) for value in cast("Sequence[Any]", stored)]
-        return stored
+    def _is_plain(self, value: Any) -> bool:
+        """Tell whether the tags leave *value* as it is, so that the session itself may hold it."""
+        return len(self._serializer.order) == _TAGS and _is_plain(value)
 
     # -- what Flask asks of a session ----------------------------------------------------------------------------
 
@@ -199,6 +203,8 @@ def _write_back(session: Session[Any], kept: dict[str, _Kept], serializer: Tagge
     for key, (stored, before, value) in [*kept.items()]:
         if session.get(key) is not stored:
             del kept[key]  # removed, replaced or emptied since, by whatever way
+        elif value is stored and _is_plain(value):
+            continue  # changes inside are seen by the session
         elif (now := serializer.tag(value)) != before:
             session[key] = now
             kept[key] = (now, serializer.tag(value), value)
