@@ -7,7 +7,7 @@ import contextvars
 
 import pytest
 
-from sojourn import stores
+from sojourn import MemoryStore, stores
 from sojourn.stores import deadline as module
 from sojourn.stores.deadline import CURRENT_DEADLINE, Deadline, DeadlineScope, seconds_left
 
@@ -90,6 +90,11 @@ def test_the_package_of_stores_offers_the_same_names() -> None:
 def test_a_former_name_still_leads_to_what_it_named_and_says_the_name_of_today(former: str, name: str) -> None:
     with pytest.warns(DeprecationWarning, match=f"sojourn.stores.{former} is called {name} now"):
         assert getattr(stores, former) is getattr(stores, name)
+
+
+def test_the_memory_store_is_still_found_beside_the_contract_and_says_where_it_is_today() -> None:
+    with pytest.warns(DeprecationWarning, match="sojourn.stores.MemoryStore is called sojourn.MemoryStore now"):
+        assert stores.MemoryStore is MemoryStore
 
 
 def test_a_name_that_never_was_is_not_there() -> None:

@@ -143,6 +143,8 @@ class Holder:
     ends: list[Line] = field(default_factory=list)
     """What its next commit ends."""
     moves: list[str] = field(default_factory=list)
+    is_destroyed: bool = False
+    """Whether it called destroy(), perhaps before an earlier commit."""
 
 
 class Site:
@@ -173,6 +175,7 @@ class Site:
         """Begin a request with a cookie."""
         holder = self.holders[at]
         holder.session, holder.line, holder.ends, holder.moves = holder.node.open(token), None, [], []
+        holder.is_destroyed = False
         if holder.session.outcome.value == "loaded":
             holder.line = next(line for line in self.lines if token in {issued for _, issued in line.tokens})
         self.log.append(f"{at} opens {self.name(holder.line)}")
@@ -202,6 +205,7 @@ class Site:
                     session.clear()
                 case _:
                     session.destroy()
+                    holder.is_destroyed = True
         except SessionStateError:
             return
         if move in ENDS:
@@ -229,7 +233,7 @@ class Site:
             return len(holder.store.calls)
         except SessionStateError as refused:
             # the end was carried out, and what changed in place after it is refused
-            self.require("destroy" in holder.moves and holder.moves[-1] == "change", str(refused))
+            self.require(holder.is_destroyed and holder.moves[-1] == "change", str(refused))
             self.log.append(f"{at} commits {self.name(held)}: {refused}")
             for line in holder.ends:
                 line.ended = True

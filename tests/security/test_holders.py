@@ -138,6 +138,31 @@ def test_r41_a_session_counts_that_only_a_roll_names_whatever_the_clocks_say() -
     machine.meet([("1", ["login", "login"], 0, 0)])
 
 
+def test_r41_no_login_takes_a_roll_made_anew_for_the_one_that_it_read() -> None:
+    machine = Holders(Deployment(lambda clock: MemoryStore(clock=clock), client_side=False, max_sessions=1))
+    machine.begin("1")
+    machine.meet([("1", ["login as another", "change"], 0, 0), ("1", ["change", "renew"], 0, 0)])
+    # two minutes later; by the clock of the second node, 60 s ahead, the roll is over, and it makes another one
+    machine.meet([("1", ["change", "renew"], 0, 0), ("1", ["login as another", "login as another"], 0, 2)])
+
+
+def test_r40_destroy_ends_what_a_session_became_that_a_commit_found_gone(deployment: Deployment) -> None:
+    site = Site(deployment)
+    line = site.begin("1")
+    site.open(0, line.token)
+    site.move(0, "change")
+    act(site, 1, "rotate")()
+    site.commit(0)
+    site.check()
+    site.move(0, "destroy")
+    site.commit(0)
+    site.check()
+    site.move(0, "change")  # in place, after an end that is stored already: refused, and nothing comes back
+    site.commit(0)
+    site.check()
+    assert line.ended
+
+
 class Holders(RuleBasedStateMachine):
     """Three requests at a time, on one visitor's cookies."""
 

@@ -153,7 +153,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for home in _HOMES:
         module = import_module(f"sojourn.{home}")
-        if name == home or hasattr(module, name):
+        if name == home or name in vars(module):
             globals()[name] = module if name == home else getattr(module, name)
             break
     return globals()[name]

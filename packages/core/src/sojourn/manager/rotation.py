@@ -413,6 +413,8 @@ async def _write_roll(engine: Engine[T], key: str, present: Record | None, roll:
     until = engine.clock.time() + _KEPT_FOR
     content, write_id = _HEAD + msgspec.msgpack.encode(roll), new_write_id()
     if present is None:
-        return await engine.store.create(Record(key, 1, content, until, until), write_id=write_id) is Created.OK
+        # A node whose clock is ahead makes it anew while others still go by the former one: no version comes twice.
+        version = 1 + int.from_bytes(write_id[:4])
+        return await engine.store.create(Record(key, version, content, until, until), write_id=write_id) is Created.OK
     entry = Record(key, present.version + 1, content, until, until)
     return await engine.store.replace(entry, expected=present.version, write_id=write_id) is Replaced.OK

@@ -400,11 +400,13 @@ class RequestState(Undisclosed, Struct, Generic[T], eq=False):
             self._forget()
 
     def mark_gone(self) -> None:
-        """Become what a session is that somebody else ended during this request (FAILURES F7)."""
+        """Become what a session is that somebody else ended or moved during this request (FAILURES F7)."""
+        record, loaded = self.record, self.loaded
         self.move(Move.LOSE)
         self.written = "gone"
         self._forget()
         self.cookie = KEEP
+        self.record, self.loaded = record, loaded  # for destroy(), which ends what it has become (SECURITY R40)
 
     def begin_anew(self, outcome: LoadOutcome) -> None:
         """Become what a session is of which nothing is stored: gone when there was something, else a new one."""

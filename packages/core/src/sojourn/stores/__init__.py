@@ -11,6 +11,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import Field, fields, make_dataclass, replace
 from enum import Enum
+from importlib import import_module
 from typing import Any, ClassVar, Protocol, TypeGuard, runtime_checkable
 
 from msgspec import Struct
@@ -503,12 +504,8 @@ class LinkedStore(Protocol):
         ...
 
 
-_FORMER = {
-    "PATIENCE": "CURRENT_DEADLINE",
-    "Patience": "Deadline",
-    "Waiting": "DeadlineScope",
-    "patience_left": "seconds_left",
-}
+_FORMER = {"PATIENCE": "CURRENT_DEADLINE", "Patience": "Deadline", "Waiting": "DeadlineScope"}
+_FORMER |= {"patience_left": "seconds_left", "MemoryStore": "sojourn.MemoryStore"}
 
 
 def __getattr__(name: str) -> object:
@@ -516,4 +513,5 @@ def __getattr__(name: str) -> object:
     if name not in _FORMER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(f"{__name__}.{name} is called {_FORMER[name]} now", DeprecationWarning, stacklevel=2)
-    return globals()[_FORMER[name]]
+    here, _, today = _FORMER[name].rpartition(".")
+    return getattr(import_module(here or __name__), today)
