@@ -7,6 +7,7 @@ from importlib import import_module
 
 WHAT = {
     "races": "many processes on the same few sessions, without faults: nothing acknowledged is lost or comes back",
+    "rolling": "the store or the secret changes node by node under load: nobody is logged out",
     "security": "the tests of every rule, the fuzz targets, and an OWASP-style checklist over real HTTP",
     "faults": "the same clients while servers die, freeze and answers get lost",
     "soak": "processes that live for long with all of that: nothing is lost, comes back or piles up",
