@@ -112,8 +112,8 @@ def get(url: str, cookie: str = "") -> tuple[int, str, str]:
 
 
 def begun(server: WebServer) -> tuple[int, str, str]:
-    """Begin a session, as soon as a cluster that was just made takes writes on every slot."""
-    for _ in range(100):
+    """Begin a session, as soon as the primary takes writes: its first replica has to be there."""
+    for _ in range(200):
         try:
             return get(server.url)
         except urllib.error.HTTPError as error:
