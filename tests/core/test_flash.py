@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sojourn.errors import SerializationError, SessionStateError, SessionTooLargeError
-from sojourn.flash import MAX_MESSAGES, Flash, FlashNow, json_copy
+from sojourn.flash import MAX_MESSAGES, Flash, FlashNow, is_json, json_copy, json_value
 
 SECRET = "hunter2-never-shown"
 keys = st.sampled_from(["notice", "alert", "a", "b"])
@@ -379,6 +379,50 @@ def test_subclasses_of_json_types_are_stored_as_the_plain_type() -> None:
     assert stored == {"key": {"word": ["x", 3]}}
     inner = next(iter(stored["key"].items()))
     assert [type(part) for part in (next(iter(stored)), inner[0], *inner[1])] == [str, str, str, int]
+
+
+any_values = st.recursive(
+    json_values
+    | st.sampled_from([float("nan"), 2**64, -(2**63) - 1, "\ud800", b"x", 1j, Word("w"), Level.HIGH])
+    | st.integers(),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.tuples(inner)
+        | st.dictionaries(st.sampled_from(["a", "\udfff", Word("k"), 1]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+def deep(levels: int) -> Any:
+    return [deep(levels - 1)] if levels else []
+
+
+def written(value: Any) -> str:
+    """Return what tells a value from every other one: its type as well, and those of what it holds."""
+    inside = value.items() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return f"{type(value).__name__}({'' if inside else repr(value)}{''.join(map(written, inside))})"
+
+
+@example(deep(63))
+@example(deep(64))
+@example([{1: None}])
+@example({Word("k"): 1})
+@example([float("nan")])
+@example([2**64])
+@example([True, {"a": ["\ud800"]}])
+@given(any_values)
+def test_what_is_told_to_be_json_is_what_a_copy_leaves_as_it_is(value: Any) -> None:
+    try:
+        copied = json_copy(value, "it")
+    except SerializationError:
+        assert not is_json(value)
+        with pytest.raises(SerializationError):
+            json_value(value, "it")
+        return
+    assert is_json(value) is (written(copied) == written(value))
+    assert json_value(value, "it") == copied
+    assert not is_json(value) or json_value(value, "it") is value
 
 
 def test_a_value_of_the_session_may_be_checked_under_another_name() -> None:

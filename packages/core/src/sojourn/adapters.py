@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from sojourn.binding import Peer
 from sojourn.errors import ConfigurationError
+from sojourn.flash import is_json
 from sojourn.http import (
     ACCESSED,
     NOTHING,
@@ -45,6 +46,7 @@ __all__ = [
     "RequestSession",
     "hears_of_every_end",
     "is_client_side",
+    "is_json",
     "look_up",
     "note_late_use",
     "path_below",

@@ -21,7 +21,7 @@ from sojourn.binding import PeerOf
 from sojourn.crypto import new_token, token_id
 from sojourn.crypto.ciphers import Undisclosed
 from sojourn.errors import ResponseStartedError, SerializationError, SessionUnavailableError
-from sojourn.flash import Flash, json_copy
+from sojourn.flash import Flash, json_value
 from sojourn.merge import merge_messages, merge_values
 from sojourn.session.model import Model
 from sojourn.session.payload import CSRF_BYTES, EMPTY, Lifetimes, Payload, pack_map, require_choice, unpack_map
@@ -203,7 +203,9 @@ class RequestState(Undisclosed, Struct, Generic[T], eq=False):
             if self.base is not None and pack_map(self.opened_extras, "extra") == self.base.extras:
                 return self.base.extras
         # What was assigned has been looked through; what was put inside of it since has not.
-        return pack_map({key: json_copy(value, f"extra {key!r}") for key, value in self.opened_extras.items()}, "extra")
+        return pack_map(
+            {key: json_value(value, f"extra {key!r}") for key, value in self.opened_extras.items()}, "extra"
+        )
 
     def encode_flash(self) -> bytes:
         """Return the bytes of the messages for the next request."""
