@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sojourn import CookieAction, LoadOutcome, MemoryStore, Session
+from sojourn.adapters import ACCESSED
 from sojourn.binding import Client
 from sojourn.crypto import token_id
 from sojourn.errors import (
     ResponseStartedError,
+    SerializationError,
     SessionConflictError,
     SessionTooLargeError,
     SessionUnavailableError,
@@ -499,3 +501,44 @@ def test_r31_a_rotation_leaves_the_session_bound_to_the_client_that_began_it() -
     assert rivals.observer.names == ["loaded"]
     rivals.ours.open(token, second)
     assert rivals.observer.names == ["loaded", "rejected", "loaded"]
+
+
+# -- views that write themselves back ------------------------------------------------------------------------------
+
+
+def test_a_view_that_changes_nothing_leaves_a_request_without_a_commit() -> None:
+    node = make_manager().blocking
+    session = node.open(None)
+    session["key"] = 1
+    cookies = f"sojourn={node.commit(session).token}"
+    written: list[int] = []
+
+    def viewed() -> Any:
+        request = node.begin(None, cookies)
+        request.before_commit(lambda: written.append(request.session["key"]))
+        return request
+
+    request = viewed()
+    assert request.finish_unchanged(200) is ACCESSED
+    assert written == [1]
+    assert request.close_unchanged()
+
+    request = viewed()
+    request.before_commit(lambda: request.session.update(key=2))
+    assert request.finish_unchanged(200) is None
+    assert request.finish(200).error is None
+    assert request.close_unchanged()
+    assert viewed().session["key"] == 2
+
+
+def test_a_view_that_cannot_write_itself_back_is_an_error_of_the_response_and_of_nothing_before() -> None:
+    node = make_manager().blocking
+    request = node.begin(None, "")
+    request.before_commit(lambda: request.session.update(key=object()))
+    assert request.finish_unchanged(200) is None
+    ending = request.finish(200)
+    assert isinstance(ending.error, SerializationError)
+    assert request.finish_unchanged(200) is ending
+    assert not request.close_unchanged()
+    request.close()
+    assert node.count() == 0

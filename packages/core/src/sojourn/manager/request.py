@@ -217,13 +217,25 @@ class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
                     raise
         return self._state
 
+    def _has_flushed(self) -> bool:
+        """Let views write themselves back; tell whether all could, for otherwise `finish` or `close` has to say why not."""
+        try:
+            self._flush()
+        except (SojournError, TypeError, ValueError):
+            return False
+        return True
+
     # -- the head of the response ----------------------------------------------------------------------------
 
     def finish_unchanged(self, status: int, *, resend: bool = False) -> Ending | None:
-        """Return the ending of a request that has nothing to store, without awaiting; None where `finish` is needed."""
-        state, engine = self._state, self.engine
-        if self.ending is not None or resend or self._flushes or self._claim is not None:
+        """Return the ending of a request that has nothing to store, or has begun; None where `finish_changed` is needed."""
+        if self.ending is not None:
+            return self._finish_again(self.ending, status)
+        if resend or self._claim is not None:
             return None
+        if self._flushes and (status >= SERVER_ERROR or not self._has_flushed()):
+            return None
+        state, engine = self._state, self.engine
         if state is None:
             ending = NOTHING
         elif self._outage is not None or state.unavailable is not None or not is_unchanged(engine, state):
@@ -335,8 +347,10 @@ class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
 
     def close_unchanged(self) -> bool:
         """Close and return True if the response has started and nothing is to be stored; else do nothing: call `close`."""
+        if not self.has_begun or (self._flushes and not self._has_flushed()):
+            return False
         state = self._state
-        if not self.has_begun or self._flushes or not (state is None or is_unchanged(self.engine, state)):
+        if state is not None and not is_unchanged(self.engine, state):
             return False
         self.layers -= 1
         if DECISIONS.level and not self.layers:
