@@ -18,7 +18,7 @@ from django.contrib.sessions.serializers import JSONSerializer
 from django.middleware.csrf import CSRF_SESSION_KEY
 
 from sojourn import CookieAction, LoadOutcome, Session, SessionState
-from sojourn.adapters import AsyncRequestSession, BlockingRequestSession
+from sojourn.adapters import AsyncRequestSession, BlockingRequestSession, is_json
 from sojourn.errors import SessionStateError
 from sojourn_contrib_django.manager import get_manager
 
@@ -194,7 +194,7 @@ class SessionStore(SessionBase, Generic[T]):
         *former* itself where nothing was put in its place: what changes inside of it the session sees.
         """
         is_shared = value is former and self.serializer is JSONSerializer
-        if type(value) in _PLAIN or (is_shared and not self.request.changed):
+        if type(value) in _PLAIN or (is_shared and (not self.request.changed or is_json(value))):
             return value
         dumped: Any = self.serializer().dumps(value)
         now = json.loads(dumped) if self.serializer is JSONSerializer else {"": b64encode(dumped).decode()}
