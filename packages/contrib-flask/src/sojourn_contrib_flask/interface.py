@@ -57,7 +57,7 @@ _TAGS: Final = len(make_serializer().order)
 
 def _is_plain(value: Any) -> bool:
     """Tell whether *value* is JSON, and holds no dict of one key, which may be a tag or look like one."""
-    kind = type(value)
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType] - of anything
     if kind is dict and (len(value) == 1 or {*map(type, value)} != {str}):
         return False
     inside = value.values() if kind is dict else value if kind is list else None
