@@ -25,7 +25,14 @@ class Visitor:
     cart: list[str] = field(default_factory=list)
 
 
-@pytest.fixture(params=["memory", "cookie", pytest.param("redis", marks=pytest.mark.server)])
+@pytest.fixture(
+    params=[
+        "memory",
+        "cookie",
+        pytest.param("redis", marks=pytest.mark.server),
+        pytest.param("sql", marks=pytest.mark.long),
+    ]
+)
 def store(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -37,6 +44,9 @@ def sessions(store: str, request: pytest.FixtureRequest) -> Iterator[SessionMana
     if store == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
         values["SOJOURN_REDIS_URL"] = server.url
+    if store == "sql":
+        values["SOJOURN_SQL_URL"] = f"sqlite:///{request.getfixturevalue('tmp_path')}/sessions.db"
+        values["SOJOURN_SQL_CREATE"] = True
     if store == "cookie":
         values["SOJOURN_REVOCATION_STORE"] = "memory"
     with override_settings(**values):

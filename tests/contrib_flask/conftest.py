@@ -22,7 +22,14 @@ PATIENCE = {
 }
 
 
-@pytest.fixture(params=["memory", "cookie", pytest.param("redis", marks=pytest.mark.server)])
+@pytest.fixture(
+    params=[
+        "memory",
+        "cookie",
+        pytest.param("redis", marks=pytest.mark.server),
+        pytest.param("sql", marks=pytest.mark.long),
+    ]
+)
 def store(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -37,6 +44,8 @@ def sessions(
         # Longer than a busy machine stalls.
         for name, value in PATIENCE.items():
             monkeypatch.setenv(name, value)
+    if store == "sql":
+        monkeypatch.setenv("SOJOURN_SQL_URL", f"sqlite:///{request.getfixturevalue('tmp_path')}/sessions.db")
     values: dict[str, Any] = {"revocation_store": "memory"} if store == "cookie" else {}
     settings = SessionSettings(_env_file=None, preset="testing", store=store, secret=new_secret(), **values)
     manager = SessionManager.from_settings(Visit, settings)

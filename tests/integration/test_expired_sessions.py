@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sojourn.errors import SessionGoneError
 from sojourn.manager import BlockingManager
 from sojourn.testing import FakeClock, RecordingObserver
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
+from sojourn_store_sql import SqlStore
 from tests.core.models import make_manager
 from tests.security.houses import begin
 from tests.servers import RedisServer
@@ -26,14 +28,18 @@ IDLE, ABSOLUTE = 3600.0, 86_400.0
 class Place:
     """A store on which managers with other settings and a clock of their own come and go."""
 
-    def __init__(self, kind: str, server: RedisServer | None) -> None:
-        self.kind, self.server = kind, server
+    def __init__(self, kind: str, server: RedisServer | None, folder: Path = Path()) -> None:
+        self.kind, self.server, self.folder = kind, server, folder
         self.clock, self.observer = FakeClock(), RecordingObserver()
         self.secrets = ["A" * 42 + "Q"]
         self._memory = MemoryStore(clock=self.clock)
         self._opened: list[Any] = []
 
     def store(self) -> Any:
+        if self.kind == "sql":
+            url = f"sqlite:///{self.folder}/sessions.db"
+            self._opened.append(SqlStore.from_url(url, clock=self.clock, create=True, durable=False))
+            return self._opened[-1]
         if self.server is None:
             return self._memory
         if self.kind == "clustered-redis":
@@ -56,21 +62,21 @@ class Place:
 
     def close(self) -> None:
         for opened in self._opened:
-            if isinstance(opened, ClusteredRedisStore):
+            if isinstance(opened, ClusteredRedisStore | SqlStore):
                 asyncio.run(opened.aclose())
             else:
                 opened.close()
 
 
 @pytest.fixture(
-    params=["memory", *(pytest.param(kind, marks=pytest.mark.server) for kind in ("redis", "clustered-redis"))]
+    params=["memory", "sql", *(pytest.param(kind, marks=pytest.mark.server) for kind in ("redis", "clustered-redis"))]
 )
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Yield an empty store of each kind."""
     server: RedisServer | None = None
-    if request.param != "memory":
+    if request.param not in {"memory", "sql"}:
         server = request.getfixturevalue("redis_server")
-    place = Place(request.param, server)
+    place = Place(request.param, server, tmp_path)
     yield place
     place.close()
 

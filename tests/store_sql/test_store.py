@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,9 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from sojourn.errors import ConfigurationError, SessionTooLargeError, StoreUnavailableError
+from sojourn import LoadOutcome, SessionManager, new_secret
+from sojourn.errors import ConfigurationError, SessionTooLargeError, StoreUnavailableError, TooManySessionsError
+from sojourn.manager import run_blocking
 from sojourn.plugins import find_store
 from sojourn.settings import SessionSettings
 from sojourn.stores import Created, Deleted, Replaced, StoreIO
@@ -31,7 +35,7 @@ from sojourn_store_sql.connections import _POSTGRES, DriverDatabase
 from sojourn_store_sql.schema import VERSION, upgrade, version_of
 from sojourn_store_sql.statements import BATCH, PAGE, Statements
 from sojourn_testing.bench import Driver
-from tests.core.models import make_manager
+from tests.core.models import Visit, make_manager
 
 W1, W2 = make_write_id(1), make_write_id(2)
 
@@ -185,10 +189,8 @@ def test_f29_waiting_connecting_and_asking_together_take_no_longer_than_the_requ
 # many at once
 
 
-def test_f34_a_thousand_sessions_of_one_principal_are_listed_and_ended_in_few_statements(
-    url: str, clock: FakeClock, driver: Driver
-) -> None:
-    store = make_store(url, clock)
+def counted(store: SqlStore) -> Counter[str]:
+    """Return how many statements of each kind the store makes from now on."""
     asked: Counter[str] = Counter()
     run = store._database.run
 
@@ -196,22 +198,119 @@ def test_f34_a_thousand_sessions_of_one_principal_are_listed_and_ended_in_few_st
         asked[operation] += 1
         return await run(statement, values, operation=operation)
 
+    store._database.run = counting  # type: ignore[method-assign]
+    return asked
+
+
+def test_a_request_that_reads_makes_one_statement_and_one_that_writes_two(
+    url: str, clock: FakeClock, driver: Driver
+) -> None:
+    store = make_store(url, clock)
+    sessions = make_manager(store, clock=clock)
+
+    async def visit(token: str | None, *, writes: bool) -> str | None:
+        session = await sessions.open(token)
+        if writes:
+            session.data.count += 1
+        return (await sessions.commit(session)).token or token
+
+    token = driver.run(visit(None, writes=True), store.io)
+    asked = counted(store)
+    driver.run(visit(token, writes=False), store.io)
+    assert asked == {"load": 1}
+    driver.run(visit(token, writes=True), store.io)
+    assert asked == {"load": 2, "replace": 1}
+    driver.run(sessions.aclose(), store.io)
+
+
+def test_f34_many_sessions_of_one_principal_are_listed_and_ended_in_few_statements(
+    url: str, clock: FakeClock, driver: Driver
+) -> None:
+    store = make_store(url, clock)
+
     async def log_in() -> None:
         session = await sessions.open(None)
         session.login("7")
         await sessions.commit(session)
 
     sessions = make_manager(store, clock=clock)
-    for _ in range(2 * PAGE + 1):
+    for _ in range(PAGE + 1):
         driver.run(log_in(), store.io)
-    store._database.run = counting  # type: ignore[method-assign]
-    assert len(driver.run(sessions.list("7"), store.io)) == 2 * PAGE + 1
-    assert asked == {"ids_of": 4, "load_many": 16}, "the last page is the empty one"
+    asked = counted(store)
+    assert len(driver.run(sessions.list("7"), store.io)) == PAGE + 1
+    assert asked == {"ids_of": 2, "load_many": 8}
     asked.clear()
-    assert driver.run(sessions.revoke_all("7"), store.io) == 2 * PAGE + 1
+
+    async def each() -> tuple[list[str | None], list[str]]:
+        return [one.id async for one in sessions.each_session()], [*await sessions.all_session_ids()]
+
+    for ids in driver.run(each(), store.io):
+        assert len(ids) == len({*ids}) == PAGE + 1
+    assert asked == {"scan": 8 + 2}
+    asked.clear()
+    assert driver.run(sessions.revoke_all("7"), store.io) == PAGE + 1
     # asked again until nothing new is found
-    assert asked == {"ids_of": 5, "load_many": 16, "delete_many": 16}
+    assert asked == {"ids_of": 3, "load_many": 8, "delete_many": 8}
     assert driver.run(store.count(), store.io) == 0
+    driver.run(sessions.aclose(), store.io)
+
+
+@pytest.mark.parametrize("policy", ["reject", "evict_oldest"])
+def test_r41_eight_logins_at_once_leave_as_many_sessions_as_may(
+    url: str, clock: FakeClock, driver: Driver, policy: str
+) -> None:
+    secret = new_secret()
+
+    def node() -> SessionManager[Visit]:
+        settings: Any = {"secret": secret, "max_sessions": 3, "max_sessions_policy": policy}
+        return make_manager(make_store(url, clock), clock=clock, settings=settings)
+
+    nodes = [node() for _ in range(4)]
+
+    async def log_in(at: int) -> object:
+        session = await nodes[at % 4].open(None)
+        session.login("1")
+        return await nodes[at % 4].commit(session)
+
+    def attempt(at: int) -> object:
+        try:
+            return run_blocking(log_in(at))
+        except TooManySessionsError as error:
+            return error
+
+    async def together() -> list[object]:
+        return await asyncio.gather(*(log_in(at) for at in range(8)), return_exceptions=True)
+
+    if url.startswith("sqlite"):
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(attempt, range(8)))
+    else:
+        results = driver.run(together())
+    refused = [one for one in results if isinstance(one, BaseException)]
+    assert all(isinstance(one, TooManySessionsError) for one in refused), refused
+    assert len(refused) == (5 if policy == "reject" else 0)
+    io = StoreIO.BLOCKING if url.startswith("sqlite") else StoreIO.ASYNC
+    assert len(driver.run(nodes[0].list("1"), io)) == 3
+    for each in nodes:
+        driver.run(each.aclose(), io)
+
+
+def test_f3_a_row_that_somebody_damaged_is_no_session_and_is_left_as_it_is(
+    url: str, clock: FakeClock, driver: Driver
+) -> None:
+    store = make_store(url, clock)
+    sessions = make_manager(store, clock=clock)
+    session = driver.run(sessions.open(None), store.io)
+    session.data.note = "mine"
+    token = driver.run(sessions.commit(session), store.io).token
+    damaged = text("UPDATE sojourn_sessions SET payload = :payload RETURNING payload")
+    with engine_of(url).begin() as connection:
+        connection.execute(damaged, {"payload": b"\x02 nonsense"})
+    session = driver.run(sessions.open(token), store.io)
+    assert session.outcome is LoadOutcome.CORRUPT
+    driver.run(sessions.commit(session), store.io)
+    with engine_of(url).connect() as connection:
+        assert bytes(connection.scalar(text("SELECT payload FROM sojourn_sessions"))) == b"\x02 nonsense"
     driver.run(sessions.aclose(), store.io)
 
 

@@ -28,7 +28,7 @@ from sojourn_store_sql.connections import Database, Outcome
 from sojourn_store_sql.engines import EngineDatabase, run_on
 from sojourn_store_sql.errors import CLIENT_ERRORS, mapped
 from sojourn_store_sql.schema import make_table, upgrade
-from sojourn_store_sql.statements import BATCH, Row, Statement, Statements, Values
+from sojourn_store_sql.statements import BATCH, PAGE, Row, Statement, Statements, Values
 
 DEFAULT_NAMESPACE: Final = "sojourn"
 DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -186,7 +186,7 @@ class SqlStore:
 
     async def scan_records(self) -> AsyncIterator[Record]:
         """Yield every live record once, in pages."""
-        async for row in self._pages(self._statements.scan_records, "scan"):
+        async for row in self._pages(self._statements.scan_records, "scan", BATCH):
             yield _record(row[0], row[1:])
 
     async def count(self) -> int:
@@ -253,12 +253,15 @@ class SqlStore:
 
         return await diagnose(ask, self._database.dialect.name, self.table.name, self._database.address, self._clock)
 
-    async def _pages(self, statement: Statement, operation: str, **values: Any) -> AsyncIterator[Row]:
-        """Yield the rows of every page, each of which begins after the last id of the one before."""
+    async def _pages(self, statement: Statement, operation: str, size: int = PAGE, **values: Any) -> AsyncIterator[Row]:
+        """Yield the rows of every page of that *size*, each of which begins after the last id of the one before."""
         after = ""
-        while rows := (await self._run(statement, operation, after=after, **values))[0]:
+        while True:
+            rows = (await self._run(statement, operation, after=after, **values))[0]
             for row in rows:
                 yield row
+            if len(rows) < size:
+                return
             after = rows[-1][0]
 
     def _content(self, record: Record, write_id: bytes) -> dict[str, Any]:
