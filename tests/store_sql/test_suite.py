@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from sojourn_store_sql import SqlStore
 from sojourn_store_sql.address import Address
 from sojourn_store_sql.schema import upgrade
 from sojourn_store_sql.store import open_store
-from tests.postgres import PostgresServer
+from tests.postgres import PgBouncer, PostgresServer
 
 _numbers = itertools.count(1)
 
@@ -68,6 +69,21 @@ class TestOverBlockingPostgres(_PostgresSuite):
         assert hasattr(store, "blocking_twin")
         twin: Store = store.blocking_twin()
         return twin
+
+
+@pytest.fixture(scope="module")
+def pooler(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    with PgBouncer(postgres_server) as pooler:
+        yield pooler
+
+
+@pytest.mark.long
+class TestBehindAPooler(_SqlSuite):
+    """PgBouncer changes the connection to the server between any two statements."""
+
+    @pytest.fixture(autouse=True)
+    def _behind(self, pooler: PgBouncer) -> None:
+        type(self).url = pooler.url_of("postgres")
 
 
 class _OverAnEngine(_PostgresSuite):
