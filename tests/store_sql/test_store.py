@@ -77,14 +77,22 @@ def test_every_value_of_a_statement_is_bound_and_none_is_written_into_it() -> No
         assert "'" not in statement.text
 
 
-def test_a_read_is_one_select_by_the_primary_key(postgres_url: str, clock: FakeClock, driver: Driver) -> None:
+def test_a_read_is_one_select_by_the_primary_key_and_a_page_of_ids_one_by_its_index(
+    postgres_url: str, clock: FakeClock, driver: Driver
+) -> None:
     store = make_store(postgres_url, clock)
     driver.run(store.create(make_record(), write_id=W1))
-    explained = f"EXPLAIN {store._statements.load.text}"
+    values = {"the_id": make_id(), "label": make_label(), "after": "", "now": clock.time()}
+    plans = []
     with engine_of(postgres_url).connect() as connection:
         connection.exec_driver_sql("SET enable_seqscan = off")
-        found = [row[0] for row in connection.exec_driver_sql(explained, {"the_id": make_id(), "now": clock.time()})]
-    assert "Index Scan using sojourn_sessions_pkey" in found[0]
+        for statement in (store._statements.load, store._statements.ids_of):
+            asked = {**values, **statement.constants}
+            rows = connection.exec_driver_sql(f"EXPLAIN {statement.text}", asked)
+            plans.append("\n".join(row[0] for row in rows))
+    assert "Index Scan using sojourn_sessions_pkey" in plans[0]
+    assert "Index Scan using sojourn_sessions_by_label" in plans[1]
+    assert "Sort" not in plans[1], "a page of the ids of a principal is a piece of its index"
     driver.run(store.aclose())
 
 
