@@ -33,7 +33,7 @@ def test_the_first_example_has_at_most_twelve_lines_and_runs(monkeypatch: pytest
 
 
 def test_the_readme_has_a_picture_a_table_of_why_and_fits_two_screens() -> None:
-    assert README.count("<img ") == 1
+    assert README.count("<img ") == 3  # side by side
     assert len(rows(section(README, "Why"))) >= 6
     assert len(README.splitlines()) <= 100
 
