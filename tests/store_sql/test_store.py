@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ from sojourn.errors import ConfigurationError, SessionTooLargeError, StoreUnavai
 from sojourn.manager import run_blocking
 from sojourn.plugins import find_store
 from sojourn.settings import SessionSettings
-from sojourn.stores import Created, Deleted, Replaced, StoreIO
+from sojourn.stores import Created, Deleted, Record, Replaced, StoreIO
 from sojourn.stores.deadline import Deadline, DeadlineScope
 from sojourn.testing import FakeClock, make_id, make_label, make_record, make_write_id
 from sojourn_store_sql import SqlStore, make_table
@@ -522,3 +524,53 @@ def test_a_deleted_record_is_gone_for_a_write_in_flight(store: SqlStore, driver:
     late = store.replace(make_record(version=2), expected=1, write_id=W2)
     assert driver.run(late, store.io) is Replaced.GONE
     assert driver.run(store.load(record.id), store.io) is None
+
+
+def test_a_namespace_may_have_capital_letters(url: str, clock: FakeClock, driver: Driver) -> None:
+    store = make_store(url, clock, namespace="Shop")
+    record = make_record()
+    assert driver.run(store.create(record, write_id=W1), store.io) is Created.OK
+    assert driver.run(store.load(record.id), store.io) is not None
+    assert "rights" not in {each.subject for each in driver.run(store.diagnose(), store.io)}
+    driver.run(store.aclose(), store.io)
+
+
+OTHER_TYPES = ["text", b"bytes", b"\xff", 5, -5, 2**62, 0.5, math.inf]
+COLUMNS = ["id", "version", "payload", "idle_deadline", "absolute_deadline", "index_label", "write_id_1", "write_id_4"]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_r50_nothing_that_somebody_wrote_into_a_column_is_an_exception(
+    sqlite_url: str, column: str, clock: FakeClock, driver: Driver
+) -> None:
+    store = make_store(sqlite_url, clock)
+    for value in OTHER_TYPES:
+        hurt, other = make_record(id=make_id(1)), make_record(id=make_id(2))
+        for each in (hurt, other):
+            driver.run(store.create(each, write_id=W1), store.io)
+        with engine_of(sqlite_url).begin() as connection:
+            change = text(f"UPDATE sojourn_sessions SET {column} = :value WHERE id = :id")
+            connection.execute(change, {"value": value, "id": hurt.id})
+        for record in [
+            driver.run(store.load(hurt.id), store.io),
+            *driver.run(store.load_many([hurt.id]), store.io),
+            *driver.collect(store.scan_records(), store.io),
+        ]:
+            assert record is None or record == msgspec.convert(asdict(record), Record)
+        ids = driver.collect(store.scan(), store.io)
+        assert other.id in ids
+        assert all(isinstance(id, str) for id in ids)
+        driver.run(store.replace(replace(hurt, version=2), expected=1, write_id=W2), store.io)
+        driver.run(store.delete_many([(hurt.id, 7), (other.id, 1)]), store.io)
+        driver.run(store.clear(), store.io)
+    driver.run(store.aclose(), store.io)
+
+
+@pytest.mark.parametrize("id", ["\0", "\ud800", "a" * 42 + "\0"], ids=["nul", "surrogate", "long"])
+def test_r54_an_id_from_outside_that_no_column_can_hold_is_nobodys(store: SqlStore, id: str, driver: Driver) -> None:
+    assert driver.run(store.load(id), store.io) is None
+    assert driver.run(store.load_many([id]), store.io) == [None]
+    assert driver.run(store.touch(id, 1e12), store.io) is False
+    assert driver.run(store.delete(id), store.io) is Deleted.GONE
+    assert driver.run(store.delete(id, expected=1), store.io) is Deleted.GONE
+    assert driver.run(store.delete_many([(id, 1)]), store.io) == [Deleted.GONE]

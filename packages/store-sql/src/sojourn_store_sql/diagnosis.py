@@ -23,7 +23,7 @@ Ask = Callable[[Statement], Awaitable[Row]]
 
 
 async def diagnose(ask: Ask, dialect: str, table: str, address: str, clock: Clock) -> list[Finding]:
-    """Return what is found in the database at *address*; *ask* returns the first row of a statement."""
+    """Return what is found in the database at *address*; *ask* returns the first row of a statement, *table* is quoted."""
     if dialect == "sqlite":
         (synchronous,) = await ask(_statement("PRAGMA synchronous"))
         return list(_of_sqlite(address, synchronous))

@@ -107,7 +107,8 @@ def upgrade(connection: Connection, table: Table) -> None:
     table.create(connection, checkfirst=True)
     if connection.dialect.name == "postgresql":
         # room in each page for the next version of a row; only SQLAlchemy 2.1 can say so of a table
-        connection.execute(text(f"ALTER TABLE {table.name} SET (fillfactor = 70)"))
+        quoted = connection.dialect.identifier_preparer.format_table(table)
+        connection.execute(text(f"ALTER TABLE {quoted} SET (fillfactor = 70)"))
     if found is None:
         connection.execute(insert(versions), {"name": table.name, "version": VERSION})
     elif found < VERSION:

@@ -7,6 +7,7 @@ with a second one. The clock is that of the node, as for every store.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import struct
 import time
@@ -35,6 +36,8 @@ DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
 _CLEAN_UP_EVERY: Final = 16
 """How many sessions begin for each clean-up."""
 _WRITE_ID: Final = struct.Struct(">q")
+_TYPES: Final = (int, bytes, float, float, str | None, *(int | None,) * 4)
+"""What the columns of a record hold."""
 T = TypeVar("T")
 
 _JOINED: Final[ContextVar[tuple[object, AsyncConnection | Connection] | None]] = ContextVar(
@@ -103,7 +106,7 @@ class SqlStore:
     async def load(self, id: str) -> Record | None:
         """Return the record, or None when it is absent or expired, a session longer ago than it is kept."""
         now = self._clock.time()
-        for row in (await self._run(self._statements.load, "load", the_id=id, now=self._kept_from(now)))[0]:
+        for row in (await self._run(self._statements.load, "load", the_id=_known(id), now=self._kept_from(now)))[0]:
             record = _record(id, row)
             return record if record.is_session or not record.is_expired(now) else None
         return None
@@ -112,7 +115,7 @@ class SqlStore:
         """Return the live record of each of *ids*, or None, in as few statements as it takes."""
         found: dict[str, Record] = {}
         for batch in _batches(ids):
-            values = _numbered("id", batch, "")
+            values = _numbered("id", [_known(id) for id in batch], "")
             for row in (await self._run(self._statements.load_many, "load_many", **values))[0]:
                 found[row[0]] = _record(row[0], row[1:])
         return [found.get(id) for id in ids]
@@ -140,14 +143,16 @@ class SqlStore:
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline forward, at most to the absolute deadline; tell whether the record is present."""
-        return (await self._run(self._statements.touch, "touch", the_id=id, new_idle_deadline=idle_deadline))[1] == 1
+        return (await self._run(self._statements.touch, "touch", the_id=_known(id), new_idle_deadline=idle_deadline))[
+            1
+        ] == 1
 
     async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
         """Delete the record, if *expected* is given only at that version."""
         if expected is None:
-            changed = (await self._run(self._statements.delete, "delete", the_id=id))[1]
+            changed = (await self._run(self._statements.delete, "delete", the_id=_known(id)))[1]
             return Deleted.OK if changed else Deleted.GONE
-        if (await self._run(self._statements.delete_expected, "delete", the_id=id, expected=expected))[1]:
+        if (await self._run(self._statements.delete_expected, "delete", the_id=_known(id), expected=expected))[1]:
             return Deleted.OK
         return Deleted.GONE if _was_absent(await self._explain(id), expected) else Deleted.CONFLICT
 
@@ -155,7 +160,7 @@ class SqlStore:
         """Return what ``delete`` would return for each id and its expected version, in as few statements as it takes."""
         statements, results = self._statements, list[Deleted]()
         for batch in _batches(versions):
-            ids = _numbered("id", [id for id, _ in batch], "")
+            ids = _numbered("id", [_known(id) for id, _ in batch], "")
             expected = _numbered("version", [version for _, version in batch], 0)
             ended = {row[0] for row in (await self._run(statements.delete_many, "delete_many", **ids, **expected))[0]}
             left: dict[str, int] = {}
@@ -241,7 +246,7 @@ class SqlStore:
         return now - (self.keep_expired or 0.0)
 
     async def _explain(self, id: str) -> Row | None:
-        rows = (await self._run(self._statements.explain, "load", the_id=id))[0]
+        rows = (await self._run(self._statements.explain, "load", the_id=_known(id)))[0]
         return rows[0] if rows else None
 
     async def diagnose(self) -> Sequence[Finding]:
@@ -251,15 +256,21 @@ class SqlStore:
         async def ask(statement: Statement) -> Row:
             return (await self._run(statement, "diagnose"))[0][0]
 
-        return await diagnose(ask, self._database.dialect.name, self.table.name, self._database.address, self._clock)
+        dialect = self._database.dialect
+        table = dialect.identifier_preparer.format_table(self.table)
+        return await diagnose(ask, dialect.name, table, self._database.address, self._clock)
 
     async def _pages(self, statement: Statement, operation: str, size: int = PAGE, **values: Any) -> AsyncIterator[Row]:
-        """Yield the rows of every page of that *size*, each of which begins after the last id of the one before."""
+        """Yield the rows of every page, each of which begins after the last id of the one before.
+
+        Bytes, which SQLite keeps there too, are nobody's id (SECURITY R50).
+        """
         after = ""
         while True:
             rows = (await self._run(statement, operation, after=after, **values))[0]
             for row in rows:
-                yield row
+                if isinstance(row[0], str):
+                    yield row
             if len(rows) < size:
                 return
             after = rows[-1][0]
@@ -289,7 +300,15 @@ def _was_absent(present: Row | None, expected: int) -> bool:
 
 
 def _record(id: str, row: Row) -> Record:
-    return Record(id, row[0], bytes(row[1]), row[2], row[3], row[4], _write_ids(row[5:]))
+    """Return the record of a row; a value of another type, which SQLite keeps in any column, is damage (SECURITY R50)."""
+    if all(map(isinstance, row, _TYPES)):
+        return Record(id, row[0], row[1], row[2], row[3], row[4], _write_ids(row[5:]))
+    return Record(id, 0, b"\0", math.inf, math.inf)
+
+
+def _known(id: str) -> str:
+    """Return the id; in the place of one that no column can hold, for ids also come from outside, one that nobody has."""
+    return id if id == id.replace("\0", "").encode("utf-8", "ignore").decode() else ""
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -303,7 +322,7 @@ def _numbered(name: str, values: Sequence[Any], filler: object) -> dict[str, Any
 
 def _write_ids(columns: Sequence[int | None]) -> tuple[bytes, ...]:
     """Return the write ids of a row, newest last."""
-    return tuple([_WRITE_ID.pack(each) for each in columns[::-1] if each is not None])
+    return tuple([_WRITE_ID.pack(each) for each in columns[::-1] if isinstance(each, int)])
 
 
 class TwinnedSqlStore(SqlStore):
