@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from sojourn.manager import run_blocking as run
 from sojourn.stores import Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn.stores.fallback import FallbackStore
 from sojourn.stores.memory import MemoryStore
-from sojourn.testing import FakeClock, StoreSuite
+from sojourn.testing import FakeClock, StoreSuite, make_record, make_write_id
 
 FOREVER = 1e12
 
@@ -225,3 +226,39 @@ def test_whatever_meets_whatever_fails_nothing_is_lost_or_comes_back(data: Any, 
         meeting.moment += 1
         meeting.play([partial(meeting.look, pair)], lambda _: "go")
     assert is_explained(meeting.steps, b"0"), meeting.steps
+
+
+class Undeletable(MemoryStore):
+    """A store that takes no deletions for a while."""
+
+    is_down = False
+
+    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+        if self.is_down:
+            raise StoreUnavailableError("down")
+        return await super().delete(id, expected=expected)
+
+
+def test_who_went_on_where_a_move_had_stopped_is_not_logged_out_by_it() -> None:
+    clock = FakeClock()
+    former, new = Undeletable(clock=clock), MemoryStore(clock=clock)
+    former.keep_expired = new.keep_expired = 3600.0
+    mover = FallbackStore(new, former, moves=True, **options(clock))
+    other = FallbackStore(former, new, moves=False, **options(clock))
+    record = replace(make_record(), idle_deadline=clock.time() + 100.0)
+    assert run(former.create(record, write_id=make_write_id(1))) is Created.OK
+    former.is_down = True
+    with pytest.raises(StoreUnavailableError):
+        run(mover.load(record.id))
+    former.is_down = False
+    for _ in range(2):
+        clock.advance(90.0)
+        assert run(other.touch(record.id, clock.time() + 100.0))
+    found = run(mover.load(record.id))
+    assert found is not None
+    assert found.idle_deadline == clock.time() + 100.0
+    assert run(former.load(record.id)) is None
+    clock.advance(100.0)
+    expired = run(mover.load(record.id))
+    assert expired is not None
+    assert expired.is_expired(clock.time())

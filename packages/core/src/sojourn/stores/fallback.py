@@ -192,7 +192,8 @@ class FallbackStore:
         for tried in range(_MOST_TRIES):
             here = await read(id)
             read = self._fresh
-            if here is None:
+            if here is None or (here.payload.startswith(_MOVING) and here.is_expired(self._clock.time())):
+                # Where a move stopped, the fallback may have been touched until now.
                 found, is_moving = await self._find_fallback(id)
                 if found is not None and not is_moving:
                     return found, self.fallback
