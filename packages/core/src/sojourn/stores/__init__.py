@@ -504,14 +504,14 @@ class LinkedStore(Protocol):
         ...
 
 
-_FORMER = {"PATIENCE": "CURRENT_DEADLINE", "Patience": "Deadline", "Waiting": "DeadlineScope"}
-_FORMER |= {"patience_left": "seconds_left", "MemoryStore": "sojourn.MemoryStore"}
+_former_names = {"PATIENCE": "CURRENT_DEADLINE", "Patience": "Deadline", "Waiting": "DeadlineScope"}
+_former_names |= {"patience_left": "seconds_left", "MemoryStore": "sojourn.MemoryStore"}
 
 
 def __getattr__(name: str) -> object:
     """Return what a former name stands for, with a DeprecationWarning that says its name of today."""
-    if name not in _FORMER:
+    if name not in _former_names:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(f"{__name__}.{name} is called {_FORMER[name]} now", DeprecationWarning, stacklevel=2)
-    here, _, today = _FORMER[name].rpartition(".")
+    warnings.warn(f"{__name__}.{name} is called {_former_names[name]} now", DeprecationWarning, stacklevel=2)
+    here, _, today = _former_names[name].rpartition(".")
     return getattr(import_module(here or __name__), today)
