@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sojourn import ForeignSession
 from sojourn.errors import ConfigurationError
 from sojourn.testing import FakeClock
 from sojourn_contrib_migrate import AzutoolkitCookie, AzutoolkitRedis, AzutoolkitToken
@@ -352,3 +353,170 @@ def test_a_record_is_deleted_if_that_is_asked_for() -> None:
         assert session is not None
         run(reader.end(session))
         assert (kept.values == {}) is ends
+
+
+# -- what the library itself made ----------------------------------------------------------------------------------------------
+
+
+# Made by the code of azutoolkit/session 1.0.31, commit c3331caa, compiled by Crystal 1.6.0 in New York's time on 2026-11-30:
+# `set_cookies` of its `CookieStore` after a log-in, and what its `RedisStore` hands to SETEX, with a timeout of 90 days.
+# Neither it nor a compiler can be installed for these tests. "gzip" is `compress_data`, "encrypted" `encrypt_redis_data`.
+_COOKIES: dict[str, tuple[AzutoolkitToken, str, str]] = {
+    "plain": (
+        AzutoolkitToken(SECRET),
+        "ac48eed0-e112-4c95-a40a-b7dff26ee6aa",
+        (
+            "WyJuaFg3anlRX0taUmhpZEx2ZU5PV3NvakdsM09Da0gxcGREY1N2MGdBSmdTcVlnODZ0QmdKMHJEeFd6SGhJVU05SHhWRUNwV2JPWHR5cndPZF"
+            "NhRW1hdGFldzZfVTAybU9UbWh1bUViTThTS2pIUFFlcVR6WEZJcE5NM1RTcHc1cjJldUF6U1lfdGFiNEkxOWVKT3VYQV9BU1JaTFNWcTNoODVD"
+            "aW1ON2xvUlFUYVFCXzIzVzBma3RQc1VPSkVyeC1Mc2Q1VEpqVHlibXVjNXdTSFZEMUVIdGlNMnd4UURYUGVNdHR2MWNxSThOU28wTEFkZ2I0bm"
+            "ZpQUpNODZmRDM2dXRmaExYbVA4NXE0d3RLbmMtbUVfdz09IiwiWnN2RFVWNGtUeFEyOGlQTVIxdFd5aEszNWU5VnVDSDVUdFJGWXZNY3lwQT0i"
+            "XQ=="
+        ),
+    ),
+    "sha1": (
+        AzutoolkitToken(SECRET, digest="sha1", fallback=False),
+        "54605855-f5e6-4d4f-a8b6-585f3c544beb",
+        (
+            "WyJBRzQxSnVQd0M5MTZaSlhadmstdnNVbDc0clpONjFNamZFVWppcEk2MGE5WmxhMXp6LUVfZXgyNDlCOG1mRzhHd0pZb0Nsd0ZmQkJNVmpMSG"
+            "JnaE5aSEczdE1iQS10OUtUQU9xbkYwZHpqQUQxTjFxWlpIbTF2ckVpT0tFanBjdzh3emFLNERaM2dyaDJnLU5xUk1yYW02bThCeHpvbFladXJh"
+            "MXpUSjBBWDZZZFU4bzZMVTg3cnJQNnNiTEZCVlUtMFpaM3FfSmlaVGh5ZmEwS05aTi1nWUlCRUhwMUlxMXJoN1VXVEQtYWpnUnZ2NGhPUlBsZ3"
+            "RXalhLZDY4WWJBRE9pNktjTlZ1Z1VISTllQnFxTmNzZz09Iiwic1BHaXVWU0Y4MFRJQ2sxSjBrVlF0REV6Q0hRPSJd"
+        ),
+    ),
+    "sha512": (
+        AzutoolkitToken(SECRET, digest="sha512"),
+        "45094068-65d5-482d-a923-d3aea498a722",
+        (
+            "WyJFZDVTRENvanc5bklsQ0VVMTBDOWwzd20yM2pJY3JDaHVja3RtVVlVVnlUa0RtXzFNSlU5emFsWUJzcTExOFFiaVJ4SElOX0ZxaGlmOFc5Y2"
+            "E3Nm1pVkRZU2stUzd6MjRNaG1iTXFQclNDYk9rMDZoRGJQbWhta0pDWXM4WWxWaGU5aHAxSUtwbjNFT2o5Ukd3aURLeXpVWjdWTkEyYUQwNDNL"
+            "SFdrVTBRaDlObk5HUFlhV212V0Q1R29TUEhNTHp5X2NjWGI3NVlzeU1KQWk5UE1ydnAxNU1EaGtOMF9WalRQWDBBMG9kRm5icUx3TTNVclE2eH"
+            "FhSi1qbV9wSnpZNFNFUVE0LVVteFpWMjduT19sSmp4Zz09IiwiQ2NsNmRHN19Nd2toeEkyZjdfSnYxSHhUTUhWRzdmMWIxV0hlTkZ5NUJJdG5n"
+            "NE1LcGJCOFd0YlB3TTlmUnQ1OXduZWFibURhNjRpazB0U0wwOEV4amc9PSJd"
+        ),
+    ),
+    "kdf": (
+        AzutoolkitToken("short", kdf=True),
+        "4473130d-ca52-467d-b538-c8353ea135b9",
+        (
+            "WyI3c2FsVW9qSXc5bTI5NHJmdl90UVFmNzFMWnU3OWxLRVV3amFjY1ZFV0lHQUd5UERMZ1FFWUhrTjEyamZvRnQyeVZqeDBEMGp4VFJDejAzdm"
+            "ZGd1JVeGdSUnp0SXRtWHN1bEN6bDJiNmVtS25raDVOd0dlcDdNTW1aUVRCSjE1Rnh6ZFpvRjdFMG4wSUFYR19ycmtnQ3paQW5BVlphTmt4WHVF"
+            "YWRXMFo4RTZtVGdQcGx3eWFDZ1VSc2tsMzVxUF9ZRzdXVmxEX2VsaTQ3SnUzVVpDZ3pPd2w4M3JZTF9pSUoxTnYxNXhOcWdnS1FjVXRmY084RX"
+            "NvbmMxRk5aTmRHWndGUnpSVlVHUFpGZlRJR0dhVXV2dz09IiwiaHFiTUVTd08zVnkzVFBNU1FVcy1Yd1dBSHlRa2RCeEVtNXcyS3ZZdzBzcz0i"
+            "XQ=="
+        ),
+    ),
+    "gzip": (
+        AzutoolkitToken(SECRET),
+        "9785dda0-ab1c-4a77-ae03-0ce3933564cc",
+        (
+            "WyJuVUxIV1FNZnRHSTBQSXVNSjdxX0FLU3JTRlhxZUlheFJsNVowX3lSbzJjSDZ2elV0RGhwZXNjTEV4WTJRNFJya3hMOHN2Y3pPZk9lWDUwZW"
+            "hpRjFuSFdwN3dpUjkxU1RyUnZNcGVNZzlkb1doaGtVTmdVNDhzdEN0Y2tIalI4Mkh6SnRLR2MwTzhXaEJENkg3Qms1V1prYjl5ZjRwQzF1Qjkt"
+            "T054ZE11V29KZHpUZS1UQ3pHbldJdW5Bb2ZSTWlIQXRCSHNIdWJieEY0VXFZd2RTSFN0MHcxcjJvSHRRSmpHeGdpeF91UXRDMnBVMnEzT2Vadj"
+            "JTRlhqb2xtOE5rIiwiVW1jdjZlN0hRbmRwaFFrUHEwZ3VaVUlGemVQZlVybjhTdEhyVnZ2WjAzdz0iXQ=="
+        ),
+    ),
+    "kdf-sha512-gzip": (
+        AzutoolkitToken("short", kdf=True, digest="sha512"),
+        "fd37772d-5721-42d4-9443-bf5ebe367bc1",
+        (
+            "WyJJNWxCclFxdU80bTJhdTJXNGZfSkluRmVVQWtHMlE4dVljV1ZKcGszQjVycmtvSXU3ejB6ekhXYWMyelFQeXE3X3RkNnBMMTR3SHhPZExmcz"
+            "BEZEU0UFRuNFRGbUQwakN4ZmZ3YkVyMHFTdmhERjYtWkllc2JSMXdKOE9uYWNzMmVycF9zMlU0RGYwN0FkVXFBbHVPVTRkQmFiREtkSENjd3JE"
+            "VzNNN2l4LTZKNWNTRDVMdzVVaEk3aWRqam52TDQ4dHdLTG5RQ3VtcTRSb1pMVHlIRGFPb00tZFlFdnJjWUNXZ1RiRGlscTZUQmYyZENfZVl5T2"
+            "VUVmdZbE1WTHh6IiwiQXlVNmxFbkxZamZzMzhYSnJ4a2t3RWxOWU9FRGRXUFVaU1VmbHZWUzF0bGRUY18zRnBEYmJSWkhLWWdkS21vSmJ3UTJM"
+            "aUxYeU82enRDRC1NZDBaQmc9PSJd"
+        ),
+    ),
+}
+_RECORDS: dict[str, tuple[AzutoolkitToken | None, str, bytes]] = {
+    "plain": (
+        None,
+        "f2d33475-af6e-4456-ab25-1d9ab7d8dc12",
+        (
+            '{"session_id":"f2d33475-af6e-4456-ab25-1d9ab7d8dc12","created_at":"2026-11-30T18:47:34-05:00","expir'
+            'es_at":"2027-02-28T18:47:34-05:00","authenticated":true,"user_id":7,"name":"Ädä"}'
+        ).encode(),
+    ),
+    "gzip": (
+        None,
+        "2ea4cb68-4413-4d66-a27a-0fcbfadd7580",
+        base64.b64decode(
+            "H4sIABYLDmsA/+2OMQ7CMBAE/3J1TrIdx7b8DvroYl/ABSGKHQkJ0fEUfpKPEVPQ0PAAtltpdrQ3yJxzukx9iuBBMekwGIdayxZ1NAZJWU"
+            "IxhmGkGG3nBDQQFqbCsadSN0IZlBJbcZDOa+tbjaLzooJ8ndPC+QNaFAqV+wZpLSeeSgrVC74sKzewZl7ev2wDE515d2yPuD13fqZjrfM/"
+            "PwfuL4DWZEHtAQAA"
+        ),
+    ),
+    "encrypted": (
+        AzutoolkitToken(SECRET),
+        "7d127765-1d0a-40e2-9f59-dd79c927e3a9",
+        (
+            b"WyJyMVVzMllKSUtaTjlNdGR0ZlMtak55V2l5R2J3RXBBNVBMbHZaVzJqallCX1BEdE1LekkzUkl2ZmhPcW1FeHBBYkh6YWhXZklv"
+            b"eWtfWXVSN3FwZWFVby1lSWw1dUMza1JZOXVPWW41VEstZkZfRFl6eFRhMV9aSDR5NzV0dEZDRkFQVEtsQTMwVkM5UHhvakxWcTdQ"
+            b"N2dLNTh2NGZlcW9ydktUMWlLdnlkSHViaUttRy1NbjdlSk12V1FaSTF1NHRrcmtVYXNyTGpicTgydkRYdUhfbWJ1S1Y1TWRJRk9Q"
+            b"bVN0MTZvRmRBRy1pSUxZMmthVzIxdDhaUjlPb2dJYi1KdTE2QXk0eXJpN2tjQlpFVGdZNDdQQT09IiwiT3RmTThsS1VxYXlpYWtS"
+            b"MlJjZE9IWXZFQmtjZWxkYkU2SlNyS3BnNG9yST0iXQ=="
+        ),
+    ),
+    "encrypted-gzip": (
+        AzutoolkitToken(SECRET),
+        "00131885-ce81-48d8-8af2-d5d50274535c",
+        (
+            b"WyJGMzkxZ1FjWDU3S3drYUVtY0p2OG1PNGJfeFc4VnBtdnNyWlR1YjBaMVRya0NBYnR5SERoZFJRZUx3eWMzZVJXNjFuOHVCcXcy"
+            b"aDlWT2FnWGZxdjc5RjhMSlkxcjV5WjJhYVZvZlZsMGgyRTg5V2M2a2FUVzRkQmdvd3dZWW1INWxlTmlIWlVydnVELWRiNVRHa0Q3"
+            b"aUZfUzlUUi1NUWhFNEphTWxVOW9BYjR0Wk1uaXZkRlRHeG1BUmtUYTRTQmZBQTQ2WWZtUnhYUllmRzFOb3VRRndmS24xZ3RSbnlC"
+            b"TnB4d1NOZWxVWHRBdldGaGVrTU5YdDFVbDNXY19aU1dPIiwiaEJKVEliOHNWYXE2Q2prRG4yV2FBSF9KcnN4OWFjUy1rQ01lclJG"
+            b"NDA2QT0iXQ=="
+        ),
+    ),
+    "encrypted-kdf-sha512-gzip": (
+        AzutoolkitToken("short", kdf=True, digest="sha512"),
+        "497b6350-e78d-47b7-99d6-070192d406ed",
+        (
+            b"WyJ3czVsYXdpV1B5N2dGaDR0M3VMSGpUR0lWME5Qc21TNmVxTkd1aGVnZkRwRElROXlyNXFuMmkzQmVCdUV0anNJUTdLaXhublhf"
+            b"bzhxcG5VSzJSOHBCR2xxMmRtOGJRbmNVWVdnYmN5UWxkRUR6RG5xVkdKNDFyVEV6bTZjTzlOdEFTUElIeE9tQ1FTTWcwbUw3V3pf"
+            b"RGJxTVBSb2FHenh0OTdmUTlhOXFjY09sczlYUkZBQ0h1Nm9na3lqNnpZNzZUUHZDcUhwWWNESm54MWZ4eFl3Vl9KYXdVVnhSZTBm"
+            b"QVo4R0NXWGczRC1IRjFlWkNielRHczRJXy1NTHFvd19uIiwiTF9XTFdQYkhmNHF1R3dFLUlneVdEMlVMemF1eFppWnpsVmRtMEE5"
+            b"Snp6Q3NhTlBKalN2ZlNPbGpLUnR3bkFJRnZHRnJtR3ZBbGpweEpudFAyQzgydFE9PSJd"
+        ),
+    ),
+}
+
+
+def is_the_user(session: ForeignSession | None, session_id: str) -> bool:
+    assert session is not None
+    known = {name: session.data[name] for name in ("session_id", "authenticated", "user_id", "name")}
+    assert session.data["created_at"].endswith("-05:00")
+    return known == {"session_id": session_id, "authenticated": True, "user_id": 7, "name": "Ädä"}
+
+
+@pytest.mark.parametrize("variant", _COOKIES)
+def test_a_cookie_that_the_library_made_keeps_its_user_until_its_end(variant: str) -> None:
+    opener, session_id, value = _COOKIES[variant]
+    clock = FakeClock()
+    reader = AzutoolkitCookie(opener, clock=clock)
+    session = read(reader, value)
+    assert is_the_user(session, session_id)
+    assert session is not None
+    assert session.identity == session_id.encode()
+    assert session.expires_at is not None
+    clock.advance(session.expires_at - NOW)
+    assert read(reader, value) is None
+
+
+@pytest.mark.parametrize("variant", _COOKIES)
+def test_r24_a_cookie_that_the_library_made_is_refused_under_another_secret(variant: str) -> None:
+    value = _COOKIES[variant][2]
+    for other in (AzutoolkitToken(SECRET + "!"), AzutoolkitToken("other", kdf=True, digest="sha512")):
+        assert is_refused(value, other)
+
+
+@pytest.mark.parametrize("variant", _RECORDS)
+def test_a_record_that_the_library_made_keeps_its_user_and_is_ended(variant: str) -> None:
+    opener, session_id, value = _RECORDS[variant]
+    kept = Kept()
+    kept.values[f"session:{session_id}"] = (value, 1_800_000)
+    reader = AzutoolkitRedis(kept, token=opener, end=True, clock=FakeClock())
+    session = read(reader, session_id)
+    assert is_the_user(session, session_id)
+    assert session is not None
+    run(reader.end(session))
+    assert read(reader, session_id) is None
