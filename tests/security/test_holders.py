@@ -383,5 +383,12 @@ def test_r39_the_machine_notices_that_a_rule_was_taken_out(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError, match="after\n"):
-        # of fixed examples: by others the rarest of them takes some thousand steps more now and then
-        run_machine(deployment, 3_000, phases=[Phase.generate], database=None, derandomize=True)
+        # of examples that are fixed for a release of hypothesis: by others the rarest takes some thousand steps more
+        run_machine(
+            deployment,
+            30_000,
+            phases=[Phase.generate],
+            database=None,
+            derandomize=True,
+            report_multiple_bugs=False,
+        )
