@@ -113,6 +113,25 @@ def test_sessions_are_counted_and_ended_by_id(fleet: Fleet, capsys: Output) -> N
     assert capsys.readouterr().out == "2\n"
 
 
+def test_a_dry_run_of_revoke_ends_nothing_and_is_no_id(fleet: Fleet, capsys: Output) -> None:
+    id_ = fleet.begin()
+    assert told(capsys, "sessions", "revoke", "--dry-run", id_) == {"would_revoke": [id_], "absent": []}
+    assert fleet.count() == 1
+
+
+@pytest.mark.parametrize("command", ["show", "revoke"])
+@pytest.mark.parametrize("misspelt", ["--dryrun", "--jsn", "-n", "-"])
+def test_an_option_that_is_none_is_refused_and_is_no_id(
+    fleet: Fleet, capsys: Output, command: str, misspelt: str
+) -> None:
+    id_ = fleet.begin()
+    assert main(["sessions", command, misspelt, *([id_] if command == "revoke" else [])]) == 2
+    told = capsys.readouterr().err
+    assert "No such option" in told
+    assert misspelt in told
+    assert fleet.count() == 1
+
+
 def test_all_sessions_of_a_user_end_but_one_and_a_dry_run_ends_none(fleet: Fleet, capsys: Output) -> None:
     ids = [fleet.begin("ada") for _ in range(3)]
     fleet.begin("bob")

@@ -31,8 +31,19 @@ class AnyModel:
     """Stands in for the model of the application: no command looks into a session's data."""
 
 
-# Some ids begin with a hyphen.
+_ID_LENGTH: Final = 43
+# Some ids begin with a hyphen, so click takes what is no option of the command for one.
 _takes_ids = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+
+
+def _refuse_options(context: click.Context, _: click.Parameter, value: Any) -> Any:
+    """Refuse what begins with a hyphen and has not the length of an id: a misspelt option must not end a session."""
+    for given in (value,) if isinstance(value, str) else value:
+        if given.startswith("-") and len(given) != _ID_LENGTH:
+            raise click.NoSuchOption(given, ctx=context)
+    return value
+
+
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would end, and end nothing.")
 
 
@@ -63,7 +74,7 @@ def list_sessions(*, principal: str, limit: int, after: str | None, as_json: boo
 
 
 @sessions.command(context_settings=_takes_ids)
-@click.argument("id")
+@click.argument("id", callback=_refuse_options)
 @for_programs
 def show(*, id: str, as_json: bool) -> int:
     """Show what is known of one session, without its data."""
@@ -97,17 +108,20 @@ def count_sessions(*, as_json: bool) -> None:
 
 
 @sessions.command(context_settings=_takes_ids)
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", callback=_refuse_options)
+@_dry_run
 @for_programs
-def revoke(*, ids: Sequence[str], as_json: bool) -> int:
+def revoke(*, ids: Sequence[str], dry_run: bool, as_json: bool) -> int:
     """End sessions by their ids; exit code 1 when one of them was not there."""
     with open_manager() as manager:
-        found = {id: manager.blocking.revoke(id) for id in ids}
+        blocking = manager.blocking
+        found = {id: blocking.read(id) is not None if dry_run else blocking.revoke(id) for id in ids}
     if as_json:
-        click.echo(json.dumps({"revoked": [id for id, was in found.items() if was], "absent": _absent(found)}))
+        ended = "would_revoke" if dry_run else "revoked"
+        click.echo(json.dumps({ended: [id for id, was in found.items() if was], "absent": _absent(found)}))
     else:
         for id, was_there in found.items():
-            click.echo(f"{id}: {'ended' if was_there else 'was not there'}")
+            click.echo(f"{id}: {('would end' if dry_run else 'ended') if was_there else 'was not there'}")
     return 1 if _absent(found) else 0
 
 
