@@ -22,6 +22,18 @@ def test_every_lock_of_the_repository_is_listed():
     assert found == {lock.file for lock in LOCKS}
 
 
+HOSTS = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("deb", "debian"))]
+FOLDERS = ("3rdparty", "benchmarks", "docs", "examples", "fuzz", "packages", "release", "tests", "verification")
+
+
+def test_no_file_names_the_host_of_a_registry():
+    """Where packages come from is for who installs them to say."""
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts]
+    texts = {path: path.read_bytes() for path in [*files, *ROOT.glob("*.*"), ROOT / "dev"] if path.is_file()}
+    assert len(texts) > 600
+    assert [str(path) for path, text in texts.items() for host in HOSTS if host.encode() in text] == []
+
+
 def third_parties_of(project: Path) -> list[Requirement]:
     """Return what a package requires, extras included, without packages of ours."""
     table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
