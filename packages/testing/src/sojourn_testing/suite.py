@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from sojourn import ClientSideStore, Clock, Record
 from sojourn_testing.bench import Driver
-from sojourn_testing.contract import CapabilityRules, DeadlineRules, WriteRules
+from sojourn_testing.capabilities import CapabilityRules
+from sojourn_testing.contract import DeadlineRules, WriteRules
 from sojourn_testing.fakes import FakeClock, make_id, make_label, make_record, make_write_id
 from sojourn_testing.machine import run_machine
 from sojourn_testing.model import violated
