@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -139,7 +140,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-class Server:
+class Server(ABC):
     """One server process; entering the context starts it, leaving it stops it and removes its folder."""
 
     name = "the server"
@@ -230,11 +231,13 @@ class Server:
             self._process.kill()
             self._process.wait()
 
+    @abstractmethod
     def _command_line(self) -> list[str]:
-        raise NotImplementedError
+        """Return what starts it."""
 
+    @abstractmethod
     def _answers(self) -> bool:
-        raise NotImplementedError
+        """Tell whether it serves by now."""
 
     def _signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ MSGPACK = Format(
 )
 
 
-class ModelSerializer(Generic[T]):
+class ModelSerializer(ABC, Generic[T]):
     """What all serializers of models have in common: the checks around encoding and decoding, and errors that name the field.
 
     What can be decided about a model is decided once, in the constructor, so that encoding takes about a microsecond.
@@ -145,13 +146,13 @@ class ModelSerializer(Generic[T]):
         """Return the top-level fields as plain values by encoded name; SerializationError when it is no mapping."""
         return self._plain.decode(payload)
 
+    @abstractmethod
     def _failing(self, data: T, fails: Callable[[object], bool] | None) -> str:
         """Return the path to what *fails*, by default to what cannot be encoded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _misfit(self, error: Exception) -> str:
         """Return the path to what an *error* in decoding is about; "" where that is not known."""
-        raise NotImplementedError
 
 
 class StructuredSerializer(ModelSerializer[T]):
