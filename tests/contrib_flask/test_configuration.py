@@ -16,7 +16,7 @@ from sojourn import new_secret
 from sojourn.errors import ConfigurationError
 from sojourn.settings import SessionSettings
 from sojourn_contrib_flask import Sojourn, session
-from sojourn_contrib_flask.configuration import settings_of
+from sojourn_contrib_flask.extension import settings_of
 from tests.core.models import Visit
 
 
