@@ -18,7 +18,8 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Connection, CursorResult, Engine, Table
+from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sojourn.errors import ConfigurationError, SessionTooLargeError, StoreUnavailableError
@@ -26,7 +27,6 @@ from sojourn.hookspecs import Finding
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
 from sojourn_store_sql.address import Address
 from sojourn_store_sql.connections import Database, Outcome
-from sojourn_store_sql.engines import EngineDatabase, run_on
 from sojourn_store_sql.errors import CLIENT_ERRORS, mapped
 from sojourn_store_sql.schema import make_table, upgrade
 from sojourn_store_sql.statements import BATCH, PAGE, Row, Statement, Statements, Values
@@ -63,7 +63,7 @@ class SqlStore:
         encrypt: bool | None = None,
         create_table: Callable[[], object] | None = None,
     ) -> None:
-        self._database: Database = EngineDatabase(engine) if isinstance(engine, AsyncEngine | Engine) else engine
+        self._database: Database = _EngineDatabase(engine) if isinstance(engine, AsyncEngine | Engine) else engine
         self.io: StoreIO = self._database.io
         self.namespace = namespace
         """The beginning of the name of the table, bound into every sealed record."""
@@ -238,7 +238,7 @@ class SqlStore:
             msg = f"this store can join the transaction of {wanted} of SQLAlchemy, not of {type(connection).__name__}"
             raise ConfigurationError(msg)
         try:
-            return await run_on(connection, statement, values)
+            return await _run_on(connection, statement, values)
         except CLIENT_ERRORS as error:
             raise mapped(error, operation=operation, address=self._database.address) from error
 
@@ -362,3 +362,39 @@ def open_store(address: Address, **options: Any) -> SqlStore:
 def _create_table(address: Address, table: Table) -> None:
     with address.engine().begin() as connection:
         upgrade(connection, table)
+
+
+class _EngineDatabase:
+    """Statements on connections of the application's *engine*, each a transaction of its own."""
+
+    def __init__(self, engine: AsyncEngine | Engine) -> None:
+        self.io = StoreIO.ASYNC if isinstance(engine, AsyncEngine) else StoreIO.BLOCKING
+        self.address = engine.url.render_as_string(hide_password=True)
+        self.dialect: Dialect = engine.dialect
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def run(self, statement: Statement, values: Values, *, operation: str) -> Outcome:
+        """Run one statement."""
+        try:
+            if isinstance(self._engine, AsyncEngine):
+                async with self._engine.connect() as suspending:
+                    return await _run_on(suspending, statement, values)
+            with self._engine.connect() as blocking:
+                return await _run_on(blocking, statement, values)
+        except CLIENT_ERRORS as error:
+            raise mapped(error, operation=operation, address=self.address) from error
+
+    async def aclose(self) -> None:
+        """Leave the engine to the application."""
+
+
+async def _run_on(connection: AsyncConnection | Connection, statement: Statement, values: Values) -> Outcome:
+    """Run one statement on a connection of SQLAlchemy."""
+    result: CursorResult[Any]
+    # SQLAlchemy keeps the count of an UPDATE and a DELETE unasked, of an INSERT not
+    options = {"preserve_rowcount": True}
+    if isinstance(connection, AsyncConnection):
+        result = await connection.execute(statement.expression, values, execution_options=options)
+    else:
+        result = connection.execute(statement.expression, values, execution_options=options)
+    return (result.all() if statement.has_rows else (), result.rowcount)
