@@ -309,6 +309,18 @@ def test_adding_to_the_cart_keeps_the_place_and_the_focus(shop: Shop, open_page:
 
 
 @ON_ONE_STORE
+def test_the_page_that_is_shown_is_in_sight_among_the_tabs_of_a_phone(shop: Shop, open_page: OpenPage) -> None:
+    page = open_page(viewport={"width": 360, "height": 640})
+    page.goto(f"{shop.url}/try")
+    tab, row = page.locator("nav a[aria-current]").bounding_box(), page.locator(".top nav").bounding_box()
+    assert tab is not None
+    assert row is not None
+    fade = 25.6  # of the last of the row
+    assert row["x"] <= tab["x"]
+    assert tab["x"] + tab["width"] <= row["x"] + row["width"] - fade + 1
+
+
+@ON_ONE_STORE
 @pytest.mark.parametrize("user", [None, "ada"])
 def test_the_header_is_one_row_on_a_phone(shop: Shop, open_page: OpenPage, user: str | None) -> None:
     page = open_page(java_script_enabled=True, viewport={"width": 360, "height": 640})
