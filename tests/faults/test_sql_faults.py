@@ -373,6 +373,23 @@ def test_f26_a_failure_says_in_a_word_what_is_the_matter(
         postgres_server.execute("DROP ROLE visitor")
 
 
+def test_f26_a_user_who_may_not_make_the_table_is_told_so(
+    kind: str, postgres_url: str, postgres_server: PostgresServer, driver: Driver
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    postgres_server.execute("DROP ROLE IF EXISTS visitor")
+    postgres_server.execute("CREATE ROLE visitor LOGIN")
+    postgres_server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", name)
+    try:
+        store = make_store(kind, postgres_server.url_of(name, user="visitor"))
+        with pytest.raises(StoreUnavailableError, match="sojourn sql init") as caught:
+            driver.run(store.load(make_id()), store.io)
+        assert caught.value.kind == "denied"
+        driver.run(store.aclose(), store.io)
+    finally:
+        postgres_server.execute("DROP ROLE visitor")
+
+
 async def make_first(url: str) -> None:
     store = make_store("asyncio", url)
     await store.create(make_record(), write_id=make_write_id(1))

@@ -37,6 +37,11 @@ _KINDS: tuple[tuple[type[psycopg.Error], str], ...] = (
     (postgres.AdminShutdown, "connection lost"),
 )
 
+_ADVICE: dict[str, str] = {
+    "auth": "correct the user and the password in SOJOURN_SQL_URL",
+    "denied": "grant the user of SOJOURN_SQL_URL that right, or run `sojourn sql init` as one who has it",
+}
+
 
 def mapped(error: Exception, *, operation: str, address: str) -> StoreUnavailableError:
     """Return the store error for *error*: StoreTimeoutError when the effect is unknown, else StoreUnavailableError."""
@@ -52,7 +57,8 @@ def mapped(error: Exception, *, operation: str, address: str) -> StoreUnavailabl
     if kind == "no table":
         msg = f"the database {address} has no table for {operation}: run `sojourn sql init`, or set SOJOURN_SQL_CREATE=true"
     else:
-        msg = f"the database {address} could not do {operation}: {_reason(cause)}; try again later"
+        advice = _ADVICE.get(kind, "try again later")
+        msg = f"the database {address} could not do {operation}: {_reason(cause)}; {advice}"
     return StoreUnavailableError(msg, kind=kind)
 
 

@@ -360,8 +360,11 @@ def open_store(address: Address, **options: Any) -> SqlStore:
 
 
 def _create_table(address: Address, table: Table) -> None:
-    with address.engine().begin() as connection:
-        upgrade(connection, table)
+    try:
+        with address.engine().begin() as connection:
+            upgrade(connection, table)
+    except CLIENT_ERRORS as error:
+        raise mapped(error, operation="the creation of its table", address=address.name) from error
 
 
 class _EngineDatabase:
