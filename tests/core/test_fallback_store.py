@@ -228,20 +228,20 @@ def test_whatever_meets_whatever_fails_nothing_is_lost_or_comes_back(data: Any, 
     assert is_explained(meeting.steps, b"0"), meeting.steps
 
 
-class Undeletable(MemoryStore):
-    """A store that takes no deletions for a while."""
+class ReadOnly(MemoryStore):
+    """A store that takes no writes for a while."""
 
     is_down = False
 
-    async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         if self.is_down:
             raise StoreUnavailableError("down")
-        return await super().delete(id, expected=expected)
+        return await super().replace(record, expected=expected, write_id=write_id)
 
 
 def test_who_went_on_where_a_move_had_stopped_is_not_logged_out_by_it() -> None:
     clock = FakeClock()
-    former, new = Undeletable(clock=clock), MemoryStore(clock=clock)
+    former, new = ReadOnly(clock=clock), MemoryStore(clock=clock)
     former.keep_expired = new.keep_expired = 3600.0
     mover = FallbackStore(new, former, moves=True, **options(clock))
     other = FallbackStore(former, new, moves=False, **options(clock))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from sojourn import AnnouncingStore, MemoryStore
+from sojourn import AnnouncingStore, LoadOutcome, MemoryStore, new_secret
+from sojourn.adapters import hears_of_every_end
 from sojourn.manager import run_blocking
 from sojourn.session.session import state_of
+from sojourn.stores import StoreIO
 from sojourn.testing import FakeClock, Fault, FaultyStore, RecordingMetrics, RecordingObserver
 from sojourn_store_cookie import CookieStore
 from tests.core.models import make_manager
@@ -352,3 +355,89 @@ def test_a_store_whose_on_dead_is_older_than_only_works_on_and_is_warned_of() ->
     assert heard.every == ["mine"]
     heard.stop()
     assert store.subscribed == []
+
+
+class Telling(Announcing):
+    """A store that announces every deletion, and every end that is written, as the one in Redis does."""
+
+    def tell(self, id: str) -> None:
+        for callback, _ in self.subscribed:
+            callback(id)
+
+    async def delete(self, id: str, **options: Any) -> Any:
+        answer = await super().delete(id, **options)
+        self.tell(id)
+        return answer
+
+    async def replace(self, record: Any, **options: Any) -> Any:
+        answer = await super().replace(record, **options)
+        if record.is_end:
+            self.tell(record.id)
+        return answer
+
+
+class Moving:
+    """Nodes before and after a change of the store, and what announces in which store."""
+
+    def __init__(self, *, announcing: Sequence[str] = ("old", "new")) -> None:
+        self.clock = FakeClock(start=datetime.now(UTC).timestamp())
+        stores: list[Any] = [
+            Telling(self.clock) if name in announcing else MemoryStore(clock=self.clock) for name in ("old", "new")
+        ]
+        self.old, self.new = stores
+        for store in (self.old, self.new):
+            store.io = StoreIO.BLOCKING  # as of a server that others use, too
+        self.secret, self.until = new_secret(), datetime.now(UTC) + timedelta(hours=12)
+
+    def node(self, *, moves: bool) -> Any:
+        stores = (self.new, self.old) if moves else (self.old, self.new)
+        settings = {"secret": self.secret, "fallback_until": self.until, "fallback_moves": moves}
+        return make_manager(stores[0], clock=self.clock, fallback_store=stores[1], settings=settings).blocking
+
+
+@pytest.mark.parametrize("ends_on", ["before", "after"])
+def test_while_sessions_move_every_end_is_told_on_both_sides_and_no_move_is(ends_on: str) -> None:
+    moving = Moving()
+    before, after = moving.node(moves=False), moving.node(moves=True)
+    (token, id), (_, other) = begin(before, "42"), begin(before, "43")
+    heard = [Heard(before), Heard(after)]
+    assert after.open(token).outcome is LoadOutcome.LOADED
+    assert [each.ids for each in heard] == [[], []], "it lives"
+    node = before if ends_on == "before" else after
+    assert node.revoke(id)
+    assert node.revoke(other)
+    assert [each.ids for each in heard] == [[id, other], [id, other]]
+    for each in heard:
+        each.stop()
+    assert (moving.old.subscribed, moving.new.subscribed) == ([], [])
+
+
+def test_a_move_that_is_begun_anew_tells_no_end() -> None:
+    moving = Moving()
+    before, after = moving.node(moves=False), moving.node(moves=True)
+    token, _ = begin(before, "42")
+    heard = [Heard(before), Heard(after)]
+    create = moving.new.create
+
+    async def create_late(record: Any, **options: Any) -> Any:
+        answer = await create(record, **options)
+        moving.new.create = create
+        session = before.open(token)  # somebody writes it where it was, meanwhile
+        session.data.note = "later"
+        before.commit(session)
+        return answer
+
+    moving.new.create = create_late
+    assert after.open(token).data.note == "later"
+    assert [each.ids for each in heard] == [[], []]
+
+
+@pytest.mark.parametrize("announcing", [("old", "new"), ("old",), ("new",), ()])
+def test_nobody_looks_whether_a_session_lives_only_where_both_stores_announce(announcing: tuple[str, ...]) -> None:
+    moving = Moving(announcing=announcing)
+    for node in (moving.node(moves=False), moving.node(moves=True)):
+        assert hears_of_every_end(node.manager) is (announcing == ("old", "new"))
+        Heard(node)
+        for name in announcing:
+            assert getattr(moving, name).subscribed
+            getattr(moving, name).subscribed.clear()

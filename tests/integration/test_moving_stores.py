@@ -110,6 +110,16 @@ def test_nodes_of_both_steps_serve_the_same_sessions(fleet: Fleet) -> None:
     assert {len(node.list("42")) for node in (first, second)} == {3}
 
 
+def test_f33_a_session_that_expired_where_it_was_is_told_from_one_that_never_was(fleet: Fleet) -> None:
+    node = fleet.second_step()
+    pair = node.manager.engine.store.store
+    assert isinstance(pair, FallbackStore)
+    assert [one.keep_expired for one in (pair.present, pair.fallback)] == [3600.0, 3600.0]  # type: ignore[attr-defined]
+    token = begin(fleet.before(), principal="42")
+    fleet.clock.advance(3600 + 10)
+    assert node.open(token).outcome is LoadOutcome.EXPIRED
+
+
 @pytest.mark.parametrize("how", ["logout", "revoke", "revoke_all"])
 @pytest.mark.parametrize("step", ["first_step", "second_step"])
 @pytest.mark.parametrize("is_moved", [True, False])

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -116,6 +117,54 @@ def test_a_socket_on_one_node_is_closed_when_another_node_ends_its_session(
             bob.send("still here")
             assert bob.recv(LONG) == "bob: still here"
         driver.run(elsewhere.aclose())
+
+
+def test_a_socket_outlives_the_move_of_its_session_and_is_closed_when_it_ends_in_the_other_store(
+    make_node: Callable[[], SessionManager[Visitor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    for name, value in (("STORE", "clustered-redis"), ("UNTIL", until)):
+        monkeypatch.setenv(f"SOJOURN_FALLBACK_{name}", value)
+
+    def node(own: str, fallback: str) -> SessionManager[Visitor]:
+        monkeypatch.setenv("SOJOURN_NAMESPACE", own)
+        monkeypatch.setenv("SOJOURN_FALLBACK_NAMESPACE", fallback)
+        monkeypatch.setenv("SOJOURN_FALLBACK_MOVES", "true" if own == "new" else "false")
+        return make_node()
+
+    before, after = node("old", "new"), node("new", "old")
+    with Driver() as driver, served(application(node("old", "new"))) as port:
+
+        def begin(name: str) -> tuple[Any, Any]:
+            session = driver.run(before.open(None))
+            session.data.name = name
+            return driver.run(before.commit(session)).token, session.id
+
+        def join(token: str) -> Any:
+            headers = {"Cookie": f"__Host-session={token}", "Origin": f"http://127.0.0.1:{port}"}
+            return connect(f"ws://127.0.0.1:{port}/chat", additional_headers=headers)
+
+        (token, id), (other_token, other_id) = begin("ada"), begin("bob")
+        with join(token) as ada, join(other_token) as bob:
+            for socket in (ada, bob):
+                socket.send("hello")
+                assert socket.recv(LONG).endswith(": hello")
+            assert driver.run(after.open(token)).data.name == "ada"
+            pair: Any = after.engine.store.store
+            assert pair.moved == 1
+            # What is announced in one store is heard in order: a move that sounds like an end would be known by now.
+            assert driver.run(before.revoke(other_id))
+            with pytest.raises(ConnectionClosed):
+                bob.recv(LONG)
+            ada.send("still here")
+            assert ada.recv(LONG) == "ada: still here"
+            assert driver.run(after.revoke(id))
+            with pytest.raises(ConnectionClosed) as closed:
+                ada.recv(LONG)
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "session ended")
+        for manager in (before, after):
+            driver.run(manager.aclose())
 
 
 def test_of_a_hundred_requests_to_two_nodes_in_turn_three_ask_the_server(

@@ -32,6 +32,7 @@ from sojourn.manager import Health, HealthState, SessionManager, opening
 from sojourn.manager.request import AsyncRequestSession, BlockingRequestSession, RequestSession
 from sojourn.session.transitions import LoadOutcome
 from sojourn.stores import AnnouncingStore, StoreIO
+from sojourn.stores.fallback import parts_of
 
 __all__ = [
     "ACCESSED",
@@ -149,8 +150,10 @@ def note_late_use(noted: set[str], route: str) -> None:
 
 def hears_of_every_end(sessions: SessionManager[Any]) -> bool:
     """Tell whether `on_revoked` names each session that ends, so that nobody need look whether one still lives."""
-    store = sessions.engine.store.store
-    return sessions.engine.revocations is None and (isinstance(store, AnnouncingStore) or store.io is StoreIO.NONE)
+    stores = parts_of(sessions.engine.store.store)
+    return sessions.engine.revocations is None and all(
+        isinstance(store, AnnouncingStore) or store.io is StoreIO.NONE for store in stores
+    )
 
 
 def is_client_side(sessions: SessionManager[Any]) -> bool:

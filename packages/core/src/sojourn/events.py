@@ -311,11 +311,11 @@ class RevocationListeners:
     """
 
     def __init__(self, report: Callable[[], None]) -> None:
-        self.announcer: AnnouncingStore | None = None
-        """The store, if it announces what other processes delete."""
+        self.announcers: list[AnnouncingStore] = []
+        """The store, and the one that sessions move from, if they announce what other processes delete."""
         self._report = report
         self._listeners: dict[object, tuple[OnRevoked, OnDoubt | None, Only | None]] = {}
-        self._leave: Callable[[], None] | None = None
+        self._leaves: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self.told: dict[str, int] = {}
         """The ids that were passed on lately, and when; who opens a session takes its id out."""
@@ -326,16 +326,15 @@ class RevocationListeners:
         key = object()
         with self._lock:
             self._listeners[key] = (callback, on_doubt, only)
-            if self._leave is None and self.announcer is not None:
-                options: dict[str, Only] = {"only": self._want} if _takes_only(self.announcer) else {}
-                self._leave = self.announcer.on_dead(self.notify, on_doubt=self.notify_doubt, **options)
+            for store in self.announcers[len(self._leaves) :]:
+                options: dict[str, Only] = {"only": self._want} if _takes_only(store) else {}
+                self._leaves.append(store.on_dead(self.notify, on_doubt=self.notify_doubt, **options))
 
         def remove() -> None:
             with self._lock:
                 self._listeners.pop(key, None)
-                if not self._listeners and self._leave is not None:
-                    self._leave()
-                    self._leave = None
+                while not self._listeners and self._leaves:
+                    self._leaves.pop()()
 
         return remove
 

@@ -51,7 +51,7 @@ from sojourn.stores import (
     TimedStore,
     is_client_side,
 )
-from sojourn.stores.fallback import Carry, FallbackStore
+from sojourn.stores.fallback import Carry, FallbackStore, parts_of
 
 if TYPE_CHECKING:
     from sojourn.settings import SessionSettings
@@ -110,8 +110,6 @@ def build_engine(
     events = EventDispatcher(
         metrics or NullMetrics(), observers, clock, partial(ring.label, "event"), node=settings.node_id
     )
-    _listen_to(store, events)
-    _keep_expired(store, settings)
     allowed = _LONGEST.get(settings.base_preset, _LONGEST_ELSEWHERE)
     longest = max(allowed, settings.absolute_timeout.total_seconds())
     sealing = partial(Codec, ring, openers=BUILTIN_CIPHERS, max_lifetime=longest)
@@ -133,8 +131,9 @@ def build_engine(
     if fallback_store is not None:
         former = codec_of(fallback_store, settings.of_fallback())
         kept = _with_fallback(store, fallback_store, settings, codec, former, events, clock, longest=longest)
-        _listen_to(fallback_store, events, announces=False)
-        _keep_expired(fallback_store, settings)
+    for part in parts_of(kept):
+        _listen_to(part, events)
+        _keep_expired(part, settings)
     revocations = None
     if revocation_store is not None and client_side:
         # No cookie is made of an entry of the index, nor the other way round.
@@ -368,19 +367,16 @@ def _require_lasting_index(store: Store, settings: SessionSettings) -> None:
         )
 
 
-def _listen_to(store: Store | ClientSideStore, events: EventDispatcher, *, announces: bool = True) -> None:
-    """Report what a store notices by itself: evicted records, deletions elsewhere, links that were lost.
-
-    Of the fallback a deletion may be a move, so what it announces does not count.
-    """
+def _listen_to(store: Store | ClientSideStore, events: EventDispatcher) -> None:
+    """Report what a store notices by itself: evicted records, deletions elsewhere, links that were lost."""
     if isinstance(store, EvictingStore) and store.on_evict is None:
 
         def report(id_: str) -> None:
             events.event("evicted", id_, reason=f"{type(store).__name__} is full")
 
         store.on_evict = report
-    if announces and isinstance(store, AnnouncingStore):
-        events.revocations.announcer = store
+    if isinstance(store, AnnouncingStore):
+        events.revocations.announcers.append(store)
     if isinstance(store, LinkedStore):
         store.on_link(events.link)
     if isinstance(store, ConfirmingStore):

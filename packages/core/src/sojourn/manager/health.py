@@ -21,7 +21,7 @@ from sojourn.manager.shielding import all_at_once
 from sojourn.retry import Lane
 from sojourn.session.transitions import LoadOutcome
 from sojourn.stores import BatchingStore, DeadlineScope, PartitionedStore, Record, ScannableStore, StoreIO
-from sojourn.stores.fallback import FallbackStore
+from sojourn.stores.fallback import parts_of
 
 _PROBES: Final = 512
 """Ids that nobody has, among which there is one for each of the servers that a cluster has in practice."""
@@ -98,7 +98,7 @@ async def diagnose(engine: Engine[Any]) -> Sequence[Finding]:
     guarded = [engine.store, *([engine.revocations.store] if engine.revocations is not None else ())]
     found: list[Finding] = []
     for store in [one.store for one in guarded]:
-        for part in (store.present, store.fallback) if isinstance(store, FallbackStore) else (store,):
+        for part in parts_of(store):
             if isinstance(part, DiagnosingStore):
                 found += await part.diagnose()
     return found

@@ -1,9 +1,9 @@
 """Two stores as one, while sessions move from one to the other (docs/decisions/0032-sessions-move-between-stores.md).
 
 A record is in the present store or in the fallback, and the present one counts. Whoever first asks for a record of the
-fallback moves it: it is created in the present store in a *moving* form, deleted in the fallback by its version, and
-only then put into its own form, in which alone it is handed out. What is deleted leaves a *tombstone* for as long as the
-record could have lived, so that a copy that somebody is just moving does not come back.
+fallback moves it: it is created in the present store in a *moving* form, made to expire in the fallback by its version,
+and only then put into its own form, in which alone it is handed out. What is deleted leaves a *tombstone* for as long as
+the record could have lived, so that a copy that somebody is just moving does not come back.
 
 All nodes of a fleet move in one direction. Those that still have the stores the other way round do not move at all: what
 they find in their fallback they serve there.
@@ -15,7 +15,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias, TypeVar, cast
 
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import (
@@ -38,11 +38,12 @@ from sojourn.stores import (
     WaitingStore,
 )
 
+T = TypeVar("T")
 Carry: TypeAlias = Callable[[Record, int], Record | None]
 """Returns a record of one store under another version, sealed for the other store; None where it cannot be opened."""
 
 _MOVING: Final = b"\xffmoving\xff"
-"""What the payload of a record begins with until it is deleted in the fallback; the id of its last write follows, and the
+"""What the payload of a record begins with until it is gone from the fallback; the id of its last write follows, and the
 payload in its own form."""
 _INNER: Final = len(_MOVING) + WRITE_ID_BYTES
 _MOVED: Final = b"\xffMV"
@@ -208,9 +209,9 @@ class FallbackStore:
                 return here if _is_tombstone(here) else _shown(here), self.present
             if here.is_expired(self._clock.time()):
                 return _final(here), self.present
-            if self._moves and await self.fallback.delete(id, expected=here.version) is Deleted.CONFLICT:
+            if self._moves and await _take_away(here, self.fallback) is Replaced.CONFLICT:
                 # It was written or deleted there since it was read: what was made of it was never handed out.
-                await self.present.delete(id, expected=here.version)
+                await _take_away(here, self.present)
             elif await _settle(here, self.present) is Replaced.OK:
                 self.moved += 1
                 if self._on_moved is not None:
@@ -232,7 +233,7 @@ class FallbackStore:
             if _is_tombstone(there):
                 return there, False
             if there.payload.startswith(_MOVING) and not there.is_expired(now):
-                # Who moves it there has deleted it here, and was just about to do this.
+                # Who moves it there has taken it away here, and was just about to do this.
                 await _settle(there, self.fallback)
                 await self._pause(tried)
                 continue
@@ -336,6 +337,11 @@ class FallbackStore:
         )
 
 
+def parts_of(store: T) -> tuple[T | Store, ...]:
+    """Return the two stores of a pair, and of every other store that alone."""
+    return (store.present, store.fallback) if isinstance(store, FallbackStore) else (store,)
+
+
 def _mark(kind: bytes) -> bytes:
     """Return the id of a write of our own, which no other writer has."""
     return kind + os.urandom(WRITE_ID_BYTES - len(kind))
@@ -363,6 +369,15 @@ def _last_write(moving: Record) -> bytes:
 async def _settle(moving: Record, place: Store) -> Replaced:
     """Put a record into its own form, under the last write that it had: a repeat of that is still known as one."""
     return await place.replace(_final(moving), expected=moving.version, write_id=_last_write(moving))
+
+
+async def _take_away(record: Record, place: Store) -> Replaced:
+    """Make the record of that version expire where it is, for it is in the other store.
+
+    A deletion would be announced, and the session is not over: nodes would close its WebSockets.
+    """
+    spent = replace(record, version=record.version + 1, payload=_MOVED, idle_deadline=0.0, index_label=None)
+    return await place.replace(spent, expected=record.version, write_id=_mark(_MOVED))
 
 
 def _shown(record: Record) -> Record:
