@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from types import CodeType
+from typing import Final
 
 import pytest
 import redis.utils
@@ -62,6 +63,7 @@ SERVER_FIXTURES = {"shared_redis_server", "shared_valkey_server", "any_redis_ser
 BROWSER_FIXTURES = {"playwright"}
 SLOW = 1.0
 """Seconds of processor time with which a test is named at the end; twice what the mark stands for, as machines differ."""
+ENVIRONMENT: Final = pytest.StashKey[dict[str, str]]()
 UNMARKED_AS_SLOW = "unmarked as slow"
 STARTERS = {
     "PgBouncer",
@@ -165,10 +167,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 terminalreporter.write_line(f"not marked slow: {report.nodeid} took {value} s of processor time")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown() -> None:
-    """Let no framework that configures the log change what the tests after it find logged."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Remember the settings in the environment as they were before the test."""
+    item.stash[ENVIRONMENT] = _environment()
+    return (yield)
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.upper().startswith("SOJOURN_")}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Let no test leave what the tests after it find: settings in the environment, the level of the log."""
+    yield
     logging.root.setLevel(logging.WARNING)
+    before, after = item.stash[ENVIRONMENT], _environment()
+    if changed := sorted({name for name, _ in before.items() ^ after.items()}):
+        for name in changed:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+        message = f"the test changed {', '.join(changed)} in the environment for good: set them with monkeypatch"
+        raise AssertionError(message)
 
 
 def pytest_collection_finish() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from unittest.mock import patch
 
 import sojourn.asgi
 import sojourn.wsgi
@@ -37,14 +38,19 @@ def build(variant: str, place: Place, witness: Witness) -> Pair:
 
 def manager(store: str, place: Place, *, model: type[Any] = Account, **settings: Any) -> SessionManager[Any]:
     """Return a manager as an application builds it, from the store's name and the production preset."""
-    os.environ["SOJOURN_REDIS_URL"] = place.redis_url
-    os.environ["SOJOURN_SQL_URL"] = place.postgres_url
-    os.environ["SOJOURN_SQL_TIMEOUT"], os.environ["SOJOURN_SQL_CREATE"] = PATIENCE, "true"
-    os.environ["SOJOURN_REDIS_TIMEOUT"], os.environ["SOJOURN_REQUEST_DEADLINE"] = PATIENCE, DEADLINE
-    os.environ["SOJOURN_BREAKER_PROBE_DEADLINE"] = PROBE
-    return SessionManager.from_settings(
-        model, SessionSettings(**{"preset": "production", "store": store, "secrets": [SECRET], **settings})
-    )
+    variables = {
+        "SOJOURN_REDIS_URL": place.redis_url,
+        "SOJOURN_SQL_URL": place.postgres_url,
+        "SOJOURN_SQL_CREATE": "true",
+        "SOJOURN_SQL_TIMEOUT": PATIENCE,
+        "SOJOURN_REDIS_TIMEOUT": PATIENCE,
+        "SOJOURN_REQUEST_DEADLINE": DEADLINE,
+        "SOJOURN_BREAKER_PROBE_DEADLINE": PROBE,
+    }
+    with patch.dict(os.environ, variables):
+        return SessionManager.from_settings(
+            model, SessionSettings(**{"preset": "production", "store": store, "secrets": [SECRET], **settings})
+        )
 
 
 def use(session: Any, path: str, witness: Witness) -> None:
