@@ -247,6 +247,7 @@ def clean_redis(any_redis_server: RedisServer) -> RedisServer:
 def _cleaned(server: RedisServer) -> RedisServer:
     server.start_if_stopped()
     server.flush()
+    server.end_connections()
     return server
 
 

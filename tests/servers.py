@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -321,6 +322,20 @@ class RedisServer(Server):
             pipeline.function_flush()
             pipeline.script_flush()
             pipeline.execute()
+
+    def offer(self, patch: pytest.MonkeyPatch) -> None:
+        """Set the variables with which a manager uses this server, and waits for it longer than a busy machine stalls."""
+        patch.setenv("SOJOURN_REDIS_URL", self.url)
+        for name in ("REDIS_TIMEOUT", "REDIS_CONNECT_TIMEOUT"):
+            patch.setenv(f"SOJOURN_{name}", "20s")
+        for name in ("REQUEST_DEADLINE", "BREAKER_PROBE_DEADLINE"):
+            patch.setenv(f"SOJOURN_{name}", "60s")
+
+    def end_connections(self) -> None:
+        """End every connection that others left open, those that listen included."""
+        with self.client() as client:
+            for kind in ("normal", "pubsub"):
+                client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     def _userinfo(self) -> str:
         return f":{self.password}@" if self.password else ""

@@ -46,7 +46,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def server(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
     monkeypatch.setenv("SOJOURN_STORE", "redis")
-    monkeypatch.setenv("SOJOURN_REDIS_URL", redis_server.url)
+    redis_server.offer(monkeypatch)
     monkeypatch.setenv("SOJOURN_SERIALIZER", "msgpack")
     monkeypatch.setenv("SOJOURN_SECRETS", json.dumps([NEW, OLD]))
     return redis_server

@@ -432,7 +432,7 @@ async def test_aiohttp_security_knows_the_principal_until_revoke_all(
 ) -> None:
     if store == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
+        server.offer(monkeypatch)
     values: dict[str, Any] = {"revocation_store": "memory"} if store == "cookie" else {}
     settings = SessionSettings(_env_file=None, preset="testing", store=store, secret=new_secret(), **values)
     sessions = SessionManager.from_settings(Visit, settings)

@@ -126,7 +126,7 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call
     """Return what plays a scenario on a site, in an event loop of its own."""
     if request.param != "memory":
         server = request.getfixturevalue("redis_server")
-        monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
+        server.offer(monkeypatch)
 
     @asynccontextmanager
     async def site(framework: str) -> AsyncIterator[Site]:

@@ -43,7 +43,7 @@ def sessions(store: str, request: pytest.FixtureRequest) -> Iterator[SessionMana
     values: dict[str, Any] = {"SOJOURN_STORE": store, "SOJOURN_MODEL": Visitor, "SOJOURN_SECRET": new_secret()}
     if store == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        values["SOJOURN_REDIS_URL"] = server.url
+        server.offer(request.getfixturevalue("monkeypatch"))
     if store == "sql":
         values["SOJOURN_SQL_URL"] = f"sqlite:///{request.getfixturevalue('tmp_path')}/sessions.db"
         values["SOJOURN_SQL_CREATE"] = True

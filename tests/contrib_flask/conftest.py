@@ -14,13 +14,6 @@ from sojourn_contrib_flask import Sojourn
 from tests.core.models import Visit
 from tests.servers import RedisServer
 
-PATIENCE = {
-    "SOJOURN_REDIS_TIMEOUT": "20s",
-    "SOJOURN_REDIS_CONNECT_TIMEOUT": "20s",
-    "SOJOURN_REQUEST_DEADLINE": "60s",
-    "SOJOURN_BREAKER_PROBE_DEADLINE": "60s",
-}
-
 
 @pytest.fixture(
     params=[
@@ -40,10 +33,7 @@ def sessions(
 ) -> Iterator[SessionManager[Visit]]:
     if store == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
-        # Longer than a busy machine stalls.
-        for name, value in PATIENCE.items():
-            monkeypatch.setenv(name, value)
+        server.offer(monkeypatch)
     if store == "sql":
         monkeypatch.setenv("SOJOURN_SQL_URL", f"sqlite:///{request.getfixturevalue('tmp_path')}/sessions.db")
     values: dict[str, Any] = {"revocation_store": "memory"} if store == "cookie" else {}

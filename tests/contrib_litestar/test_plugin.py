@@ -453,7 +453,7 @@ def test_the_helpers_of_the_test_client_set_and_get_the_extras(client: TestClien
 def test_the_helpers_of_the_test_client_reach_redis_and_cookies(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SOJOURN_REDIS_URL", redis_server.url)
+    redis_server.offer(monkeypatch)
     for store in ("redis", "cookie"):
         values: dict[str, Any] = {"revocation_store": "memory"} if store == "cookie" else {}
         settings = SessionSettings(_env_file=None, preset="testing", store=store, secret=new_secret(), **values)

@@ -65,7 +65,7 @@ def build(
         server: RedisServer | None = None
         if store == "redis":
             server = request.getfixturevalue("redis_server")
-            monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
+            server.offer(monkeypatch)
         observer = RecordingObserver()
         values: dict[str, Any] = {"preset": "testing", "secret": new_secret(), **settings}
         sessions: SessionManager[Visit] = SessionManager.from_settings(

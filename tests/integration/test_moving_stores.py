@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,14 +62,15 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
         yield Fleet(MemoryStore(), MemoryStore())
         return
     server: RedisServer = request.getfixturevalue("redis_server")
-    server.start_if_stopped()
-    server.flush()
     new: Any
     if request.param == "redis":
         new = RedisStore.from_url(server.url, namespace="new")
     else:
         new = SqlStore.from_url(f"sqlite:///{tmp_path}/sessions.db", create=True)
-    yield Fleet(RedisStore.from_url(server.url, namespace="old"), new)
+    old = RedisStore.from_url(server.url, namespace="old")
+    yield Fleet(old, new)
+    for store in (old, new):
+        asyncio.run(store.aclose())
 
 
 def state_of(node: BlockingManager[Any], token: str) -> tuple[LoadOutcome, str, str | None]:

@@ -144,7 +144,7 @@ def in_aiohttp(sessions: SessionManager[Visit]) -> Any:
 def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionManager[Visit]]:
     if request.param == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        monkeypatch.setenv("SOJOURN_REDIS_URL", server.url)
+        server.offer(monkeypatch)
     values: dict[str, Any] = {"revocation_store": "memory"} if request.param == "cookie" else {}
     settings = SessionSettings(_env_file=None, preset="testing", store=request.param, secret=new_secret(), **values)
     manager = SessionManager.from_settings(Visit, settings)

@@ -23,10 +23,9 @@ def build(
     request: pytest.FixtureRequest, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Build]:
     """Build the site on a sealed Redis; keyword arguments are settings."""
-    monkeypatch.setenv("SOJOURN_REDIS_URL", redis_server.url)
+    redis_server.offer(monkeypatch)
     monkeypatch.setenv("SOJOURN_STORE", "redis")
     monkeypatch.setenv("SOJOURN_PRESET", "testing")
-    monkeypatch.setenv("SOJOURN_REDIS_TIMEOUT", "5")
     opened: list[tuple[Browser[Visit], SessionManager[Visit]]] = []
 
     def build(**settings: Any) -> Browser[Visit]:

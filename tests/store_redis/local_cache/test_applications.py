@@ -40,7 +40,7 @@ def make_node(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Cal
     """Return what builds the manager of one more node, from a preset, a secret and an address alone."""
     monkeypatch.setenv("SOJOURN_PRESET", "clustered")
     monkeypatch.setenv("SOJOURN_SECRET", new_secret())
-    monkeypatch.setenv("SOJOURN_REDIS_URL", redis_server.url)
+    redis_server.offer(monkeypatch)
     return lambda: SessionManager.from_env(Visitor)
 
 
