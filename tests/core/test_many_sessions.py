@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -203,3 +204,76 @@ def test_going_through_a_store_that_never_waits_gives_other_tasks_their_turns(go
     answer, given = asyncio.run(main())
     assert answer in {MANY, 0} if isinstance(answer, int) else len(answer) == MANY  # type: ignore[arg-type]
     assert given >= BATCHES - 1
+
+
+class Threaded(MemoryStore):
+    """A store that blocks, and notes in which threads."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.io = StoreIO.BLOCKING
+        self.threads: set[int] = set()
+
+    async def load(self, id: str) -> Record | None:
+        self.threads.add(threading.get_ident())
+        return await super().load(id)
+
+    async def scan(self) -> AsyncIterator[str]:
+        async for id in super().scan():
+            self.threads.add(threading.get_ident())
+            yield id
+
+    async def scan_sessions(self) -> AsyncIterator[str]:
+        async for id in super().scan_sessions():
+            self.threads.add(threading.get_ident())
+            yield id
+
+
+class ThreadedInBatches(Threaded):
+    """The same for one that reads several records in one step."""
+
+    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        return [await self.load(id) for id in ids]
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
+        return [await self.delete(id, expected=version) for id, version in versions]
+
+    async def members_of(self, label: str) -> Sequence[str]:
+        return await self.ids_of(label)
+
+    async def scan_records(self) -> AsyncIterator[Record]:
+        async for id in self.scan():
+            record = await self.load(id)
+            if record is not None:
+                yield record
+
+
+WALKS: dict[str, Callable[[SessionManager[Any]], Awaitable[object]]] = {
+    "all_session_ids": lambda sessions: sessions.all_session_ids(),
+    "count": lambda sessions: sessions.count(progress=lambda number: None),
+    "count_by": lambda sessions: sessions.count_by(lambda session: True),
+    "keys_in_use": lambda sessions: sessions.keys_in_use(),
+    "reseal": lambda sessions: sessions.reseal(),
+}
+
+
+@pytest.mark.parametrize("kind", [Threaded, ThreadedInBatches])
+@pytest.mark.parametrize("walk", WALKS)
+def test_going_through_a_store_that_blocks_does_not_hold_up_an_event_loop(walk: str, kind: type[Threaded]) -> None:
+    store = kind(FakeClock())
+    sessions: SessionManager[Any] = make_manager(store, settings={"encrypt": True})
+    for number in range(1, 131):  # more than go into one step
+        session = sessions.blocking.open(None)
+        session.data.count = number
+        sessions.blocking.commit(session)
+    store.threads.clear()
+
+    async def go() -> object:
+        sessions.begin(None, "")
+        return await WALKS[walk](sessions)
+
+    found = asyncio.run(go())
+    expected = {"all_session_ids": 130, "count": 130, "count_by": 130, "keys_in_use": 1, "reseal": 0}[walk]
+    assert (found if isinstance(found, int) else len(found)) == expected  # type: ignore[arg-type]
+    assert store.threads
+    assert threading.get_ident() not in store.threads

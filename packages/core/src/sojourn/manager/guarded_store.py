@@ -59,6 +59,7 @@ OVERTAKEN: Final = (
     "it took effect; try again later"
 )
 NO_OPTIONS: Final[Mapping[str, Any]] = {}
+_SCANNED_TOGETHER: Final = 64
 
 
 def outage_in(operation: str, error: BaseException) -> SessionUnavailableError | None:
@@ -285,8 +286,14 @@ class GuardedStore:
     async def scanned(self, found: AsyncIterator[R]) -> AsyncIterator[R]:
         """Yield what a scan of the store yields; whatever it raises is an outage, as of any call (SECURITY R33)."""
         try:
-            async for one in found:
-                yield one
+            if self.offload is None or self.store.io is not StoreIO.BLOCKING:
+                async for one in found:
+                    yield one
+            else:
+                # several at a time: each step of a scan in a thread of its own would cost more than the scan
+                while some := await self.offload(_next_of(found)):
+                    for one in some:
+                        yield one
         except Exception as error:
             failure = outage_in("scan", error)
             if failure is None or failure is error:
@@ -405,6 +412,16 @@ class GuardedStore:
         if self.offload is not None and self.store.io is StoreIO.BLOCKING:
             return await self.offload(work)
         return await work
+
+
+async def _next_of(found: AsyncIterator[R]) -> list[R]:
+    """Return what a scan yields next, so much that one thread is enough for it; nothing at its end."""
+    some: list[R] = []
+    async for one in found:
+        some.append(one)
+        if len(some) == _SCANNED_TOGETHER:
+            break
+    return some
 
 
 class DirectStore(GuardedStore):

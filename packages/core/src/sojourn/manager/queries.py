@@ -342,7 +342,7 @@ class Queries(Generic[T]):
         """Yield every readable session; what cannot be read is left out and left alone."""
         passed = 0
         # One loop and few calls: it goes over every record there is.
-        async for record in self.engine.store.scanned(self._records(self._scannable("each_session"))):
+        async for record in self._records(self._scannable("each_session")):
             state = self._state(record)
             if state is not None:
                 yield Session(state)
@@ -351,10 +351,11 @@ class Queries(Generic[T]):
                 await give_way()
 
     def _records(self, store: ScannableStore) -> AsyncIterator[Record]:
+        scanned = self.engine.store.scanned
         if isinstance(store, BatchingStore):
-            return store.scan_records()
+            return scanned(store.scan_records())
         # Each record is loaded here in any case, so a store that cannot tell sessions from trails is not asked before.
-        return self._loaded(store.scan_sessions() if isinstance(store, SessionScanningStore) else store.scan())
+        return self._loaded(scanned(store.scan_sessions() if isinstance(store, SessionScanningStore) else store.scan()))
 
     async def _loaded(self, ids: AsyncIterator[str]) -> AsyncIterator[Record]:
         async for id_ in ids:
