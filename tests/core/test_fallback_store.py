@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.manager import run_blocking as run
-from sojourn.stores import Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn.stores import BatchingStore, Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn.stores.fallback import FallbackStore
 from sojourn.stores.memory import MemoryStore
-from sojourn.testing import FakeClock, StoreSuite, make_record, make_write_id
+from sojourn.testing import FakeClock, StoreSuite, make_id, make_label, make_record, make_write_id
 
+T = TypeVar("T")
 FOREVER = 1e12
 
 
@@ -262,3 +263,119 @@ def test_who_went_on_where_a_move_had_stopped_is_not_logged_out_by_it() -> None:
     expired = run(mover.load(record.id))
     assert expired is not None
     assert expired.is_expired(clock.time())
+
+
+class Interrupted(MemoryStore):
+    """A store beside which others do something once, before it answers or after."""
+
+    call_timeout = 1.0
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock=clock)
+        self.before_load: Callable[[], object] | None = None
+        self.after_ids: Callable[[], object] | None = None
+
+    async def load(self, id: str) -> Record | None:
+        if (come_between := self.before_load) is not None:
+            self.before_load = None
+            come_between()
+        return await super().load(id)
+
+    async def ids_of(self, label: str) -> Sequence[str]:
+        ids = await super().ids_of(label)
+        if (come_between := self.after_ids) is not None:
+            self.after_ids = None
+            come_between()
+        return ids
+
+
+class Both:
+    """A record in the former store, and pairs of nodes of both steps."""
+
+    def __init__(self) -> None:
+        clock = FakeClock()
+        self.old, self.new = Interrupted(clock), Interrupted(clock)
+        self.before = FallbackStore(self.old, self.new, moves=False, **options(clock))
+        self.after = FallbackStore(self.new, self.old, moves=True, **options(clock))
+        self.record = make_record(index_label=make_label())
+        assert run(self.old.create(self.record, write_id=make_write_id(1))) is Created.OK
+
+    def move(self) -> None:
+        assert run(self.after.load(self.record.id)) is not None
+        assert run(MemoryStore.load(self.old, self.record.id)) is None
+
+
+def test_a_record_that_moves_between_two_looks_is_found() -> None:
+    both = Both()
+    both.old.before_load = both.move  # it was not in the new store yet, and is not in the former one any more
+    found = run(both.after.load(both.record.id))
+    assert found is not None
+    assert found.payload == both.record.payload
+
+
+@pytest.mark.parametrize("name", ["before", "after"])
+def test_no_record_is_missed_that_moves_while_a_list_is_made(name: str) -> None:
+    both = Both()
+    both.old.after_ids = both.move
+    both.new.after_ids = lambda: run(both.after.load(both.record.id))
+    assert run(getattr(both, name).ids_of(make_label())) == [both.record.id]
+
+
+def test_a_pair_takes_as_long_as_the_slower_of_its_stores() -> None:
+    both = Both()
+    both.old.call_timeout = 3.0
+    assert [
+        FallbackStore(here, there, moves=True, **options(FakeClock())).call_timeout
+        for here, there in ((both.old, both.new), (both.new, both.old))
+    ] == [3.0, 3.0]
+
+
+def test_what_ends_leaves_a_tombstone_that_no_list_names_and_that_loads_as_nothing() -> None:
+    clock = FakeClock()
+    pair, id = FallbackStore(Gathering(clock), Gathering(clock), moves=True, **options(clock)), make_record().id
+    assert isinstance(pair, BatchingStore)
+    for where in (pair.present, pair.fallback):
+        assert run(where.create(make_record(), write_id=make_write_id(1))) is Created.OK
+        assert run(pair.delete(id)) is Deleted.OK
+        assert run(pair.present.load(id)) is not None, "the tombstone"
+        assert run(pair.load_many([id, make_id(2)])) == [None, None]
+        assert [run(_all(pair.scan_records())), run(_all(pair.scan()))] == [[], []]
+        run(pair.clear())
+
+
+class Gathering(MemoryStore):
+    """A store that reads several records in one step."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock=clock)
+        self.is_closed = False
+
+    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        return [await self.load(id) for id in ids]
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
+        return [await self.delete(id, expected=version) for id, version in versions]
+
+    async def members_of(self, label: str) -> Sequence[str]:
+        return await self.ids_of(label)
+
+    async def scan_records(self) -> AsyncIterator[Record]:
+        async for id in self.scan():
+            record = await self.load(id)
+            if record is not None:
+                yield record
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+        raise StoreUnavailableError("down")
+
+
+async def _all(items: AsyncIterator[T]) -> list[T]:
+    return [item async for item in items]
+
+
+def test_both_stores_are_closed_although_one_cannot_be() -> None:
+    here, there = Gathering(FakeClock()), Gathering(FakeClock())
+    with pytest.raises(StoreUnavailableError):
+        run(FallbackStore(here, there, moves=True, **options(FakeClock())).aclose())
+    assert (here.is_closed, there.is_closed) == (True, True)
