@@ -6,11 +6,13 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 
 from sojourn import BatchingStore, SessionManager
+from sojourn.errors import SerializationError
 from sojourn.stores import Deleted, Record, StoreIO
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, RecordingObserver
@@ -158,6 +160,69 @@ def test_each_session_reads_every_record_once_and_none_by_itself() -> None:
     bench = Bench()
     assert bench.sessions.blocking.count_by(lambda session: session.principal == "ada") == MANY
     assert bench.store.calls == {"scan_records": 1}
+
+
+@dataclass
+class Decoded:
+    """A model that counts how often it is decoded, and takes another type for a note than `Visit`."""
+
+    note: int = 0
+    decoded: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        type(self).decoded += 1
+
+
+def test_f34_a_walk_decodes_the_data_of_those_sessions_alone_that_are_looked_into() -> None:
+    store = MemoryStore(clock=(clock := FakeClock()))
+    sessions = make_manager(store, clock=clock, model=Decoded).blocking
+    for number in range(10):
+        session = sessions.open(None)
+        session.login("ada" if number < 3 else "bob")
+        session.data.note = number
+        sessions.commit(session)
+
+    def decoded(walk: Callable[[], object]) -> int:
+        Decoded.decoded = 0
+        walk()
+        return Decoded.decoded
+
+    assert decoded(lambda: sessions.count_by(lambda session: session.principal == "ada")) == 0
+    assert decoded(lambda: sessions.count_by(lambda session: session.principal == "ada" and session.data.note > 0)) == 3
+    assert decoded(lambda: sessions.find_by(lambda session: session.principal == "ada")) == 3
+    assert decoded(lambda: sessions.bulk_delete(lambda session: session.principal == "nobody")) == 0
+    assert decoded(lambda: [*sessions.each_session()]) == 10
+
+
+def test_f4_what_no_model_here_reads_is_never_found_nor_ended_and_counted_only_where_nobody_looks_into_it() -> None:
+    store = MemoryStore(clock=(clock := FakeClock()))
+    others = make_manager(store, clock=clock).blocking
+    sessions = make_manager(store, clock=clock, model=Decoded).blocking
+    for manager in (others, sessions):
+        session = manager.open(None)
+        session.login("ada")
+        session.data.note = "text" if manager is others else 7
+        manager.commit(session)
+    assert [session.data.note for session in sessions.find_by(lambda session: session.principal == "ada")] == [7]
+    assert [session.data.note for session in sessions.each_session()] == [7]
+    assert sessions.count_by(lambda session: session.data.note != 0) == 1
+    assert sessions.count_by(lambda session: session.principal == "ada") == 2
+    found = sessions.find_first(lambda session: session.principal == "ada")
+    assert found is not None
+    assert found.data.note == 7
+    assert sessions.read(next(one.id for one in others.each_session())) is None
+    assert sessions.bulk_delete(lambda session: session.principal == "ada") == 1
+    assert sessions.count() == 1
+
+
+def test_an_error_of_the_predicate_s_own_reaches_the_caller() -> None:
+    bench = Bench(1)
+
+    def predicate(session: Any) -> bool:
+        raise SerializationError(session.data.note)
+
+    with pytest.raises(SerializationError):
+        bench.sessions.blocking.count_by(predicate)
 
 
 @pytest.mark.parametrize(

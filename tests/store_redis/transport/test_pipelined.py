@@ -14,7 +14,9 @@ import pytest
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.stores import CURRENT_DEADLINE, Deadline, StoreIO
 from sojourn_store_redis import Address
+from sojourn_store_redis.transport import pipelined
 from sojourn_store_redis.transport.blocking import BlockingTransport
+from sojourn_store_redis.transport.connection import reader
 from sojourn_store_redis.transport.pipelined import PipelinedTransport
 from sojourn_testing.bench import drive
 from tests.beats import lasts
@@ -289,3 +291,29 @@ def test_a_held_connection_that_was_closed_in_a_quiet_moment_is_replaced_silentl
     with pytest.raises(StoreUnavailableError, match="LPUSH"):
         drive(held.execute("LPUSH", "key-3", "x"), held.io)
     assert proxy.connections == 2
+
+
+def test_f34_the_parser_is_given_little_at_once_since_it_moves_all_that_is_left_with_each_reply(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+
+    class Counting:
+        def __init__(self) -> None:
+            self._reader = reader()
+            self.gets = self._reader.gets
+
+        def feed(self, data: bytes) -> None:
+            given.append(len(data))
+            self._reader.feed(data)
+
+    monkeypatch.setattr(pipelined, "reader", Counting)
+
+    async def work() -> None:
+        async with _shared(proxy, timeout=60.0) as transport:
+            replies = await transport.execute_many([("GET", f"key-{n}") for n in range(100)])
+            assert replies == [_value(n) for n in range(100)]
+
+    _run(work)
+    assert sum(given) > 500_000
+    assert max(given) <= 16 * 1024

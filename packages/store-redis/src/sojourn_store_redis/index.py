@@ -139,9 +139,8 @@ class Keyspace:
         records = (unpack(id, value) for id, value in found)
         return [record for record in records if record is not None and not record.is_expired(now)]
 
-    async def _key_batches(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
-        async for keys in self._batches_of(self._transport, pattern):
-            yield keys
+    def _key_batches(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
+        return self._batches_of(self._transport, pattern)
 
     async def _batches_of(self, server: Transport, pattern: bytes) -> AsyncIterator[list[bytes]]:
         cursor = 0

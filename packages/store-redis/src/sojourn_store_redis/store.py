@@ -23,7 +23,7 @@ from sojourn_store_redis import scripts
 from sojourn_store_redis.address import Address
 from sojourn_store_redis.cluster.transport import ClusterTransport
 from sojourn_store_redis.errors import WrongTypeError
-from sojourn_store_redis.index import KeyPartition, Keyspace, RemoteIndex, ShardedKeyspace
+from sojourn_store_redis.index import BATCH, KeyPartition, Keyspace, RemoteIndex, ShardedKeyspace
 from sojourn_store_redis.records import (
     SLACK,
     SLOTS_BYTES,
@@ -58,7 +58,9 @@ OnWritten: TypeAlias = Callable[[Record], object]
 _NOT_REPLACED = {0: Replaced.GONE, -1: Replaced.CONFLICT}
 _NOT_DELETED: Mapping[object, Deleted] = {0: Deleted.GONE, -1: Deleted.CONFLICT}
 _READ_TOGETHER: Final = 64
-"""Records that are read in one step."""
+"""Records of MOST_SHARED bytes that are read in one step."""
+MOST_WALKED: Final = _READ_TOGETHER * MOST_SHARED // BATCH
+"""The bytes that a walk reads of each record at first, so that a step over more records is no larger."""
 
 _log = logging.getLogger("sojourn_store_redis")
 
@@ -173,23 +175,31 @@ class RedisStore:
 
     async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
         """Return the live record of each of *ids*, or None, over a connection on which nobody waits."""
-        return await self._load_keys(ids, map(self._keys.session_key, ids))
+        return await self._load_keys(ids, map(self._keys.session_key, ids), MOST_SHARED)
 
-    async def _load_keys(self, ids: Sequence[str], keys: Iterable[bytes]) -> list[Record | None]:
-        values = await self._execute_apart([("GETRANGE", key, 0, MOST_SHARED - 1) for key in keys])
+    async def _load_keys(self, ids: Sequence[str], keys: Iterable[bytes], most: int) -> list[Record | None]:
+        """Return the live records, or None, in one step; those of *most* bytes and more in further ones."""
+        values = await self._execute_apart([("GETRANGE", key, 0, most - 1) for key in keys])
         now = self._clock.time()
         records: list[Record | None] = []
+        longer: list[int] = []
         for id, value in zip(ids, values, strict=True):
             record: Record | None = None
             if isinstance(value, WrongTypeError):
                 record = damaged(id)
             elif len(value) == MOST_SHARED:
                 record = await self.load(id)
+            elif len(value) == most:
+                longer.append(len(records))
             elif value:
                 record = unpack(id, value)
             if record is not None and (now >= record.idle_deadline or now >= record.absolute_deadline):
                 record = None
             records.append(record)
+        for start in range(0, len(longer), _READ_TOGETHER):
+            places = longer[start : start + _READ_TOGETHER]
+            for at, record in zip(places, await self.load_many([ids[at] for at in places]), strict=True):
+                records[at] = record
         return records
 
     async def create(self, record: Record, *, write_id: bytes, on_written: OnWritten | None = None) -> Created:
@@ -317,12 +327,9 @@ class RedisStore:
     async def scan_records(self) -> AsyncIterator[Record]:
         """Yield every live record once."""
         async for found in self._keyspace.key_batches():
-            ids, keys = list(found), list(found.values())
-            for start in range(0, len(ids), _READ_TOGETHER):
-                end = start + _READ_TOGETHER
-                for record in await self._load_keys(ids[start:end], keys[start:end]):
-                    if record is not None:
-                        yield record
+            for record in await self._load_keys([*found], found.values(), MOST_WALKED):
+                if record is not None:
+                    yield record
 
     async def count(self) -> int:
         """Return the number of sessions by going through all records."""

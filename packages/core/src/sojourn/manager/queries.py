@@ -25,8 +25,8 @@ from sojourn.manager.revocations import Revocations
 from sojourn.manager.shielding import give_way
 from sojourn.metrics import ACTIVE_COUNT
 from sojourn.session.payload import Payload
-from sojourn.session.session import Session
-from sojourn.session.state import RequestState
+from sojourn.session.session import Session, state_of
+from sojourn.session.state import UNSET, RequestState
 from sojourn.session.transitions import Move
 from sojourn.stores import (
     MOVED,
@@ -46,6 +46,7 @@ _TOGETHER = 64
 """How many records are read or ended in one step, which has a deadline of its own; then other tasks have a turn."""
 Progress: TypeAlias = Callable[[int], object] | None
 """Is called with the number so far, after each session."""
+Wanted: TypeAlias = Callable[[Session[T]], bool]
 _MOST_TRIES = 8
 
 
@@ -239,11 +240,10 @@ class Queries(Generic[T]):
             raise TypeError(f"revoke() takes the id as a str, not {type(id).__name__}")
         if principal is not None and (not id or await self._administered("revoke", id, principal) is None):
             return False
-        if engine.client_side:
-            with self.engine.deadline_scope():
+        with engine.deadline_scope():
+            if engine.client_side:
                 ended = await self._require_revocations("revoke").end(id)
-        else:
-            with self.engine.deadline_scope():
+            else:
                 ended = await engine.end_id(id)
         for id_ in ended:
             engine.events.event("deleted", id_, principal=principal, reason="revoked")
@@ -338,14 +338,19 @@ class Queries(Generic[T]):
             if record is not None and record.is_session:
                 yield id_
 
-    async def each_session(self) -> AsyncIterator[Session[T]]:
+    def each_session(self) -> AsyncIterator[Session[T]]:
         """Yield every readable session; what cannot be read is left out and left alone."""
+        return self._chosen("each_session", None)
+
+    async def _chosen(self, what: str, wanted: Wanted[T] | None, *, whole: bool = True) -> AsyncIterator[Session[T]]:
+        """Yield every session that is *wanted*, with *whole* only where its data fit the model."""
         passed = 0
         # One loop and few calls: it goes over every record there is.
-        async for record in self._records(self._scannable("each_session")):
-            state = self._state(record)
-            if state is not None:
-                yield Session(state)
+        async for record in self._records(self._scannable(what)):
+            state = self._state(record, decodes=wanted is None)
+            session = None if state is None else Session(state)
+            if session is not None and (wanted is None or _suits(session, wanted, whole=whole)):
+                yield session
             passed += 1
             if passed % _TOGETHER == 0:
                 await give_way()
@@ -372,27 +377,24 @@ class Queries(Generic[T]):
             if passed % _TOGETHER == 0:
                 await give_way()
 
-    async def find_by(self, predicate: Callable[[Session[T]], bool]) -> Sequence[Session[T]]:
-        """Return the sessions for which *predicate* says yes."""
-        return [session async for session in self.each_session() if predicate(session)]
+    async def find_by(self, predicate: Wanted[T]) -> Sequence[Session[T]]:
+        """Return the readable sessions for which *predicate* says yes."""
+        return [session async for session in self._chosen("find_by", predicate)]
 
-    async def find_first(self, predicate: Callable[[Session[T]], bool]) -> Session[T] | None:
-        """Return some session for which *predicate* says yes, or None."""
-        async for session in self.each_session():
-            if predicate(session):
-                return session
+    async def find_first(self, predicate: Wanted[T]) -> Session[T] | None:
+        """Return some readable session for which *predicate* says yes, or None."""
+        async for session in self._chosen("find_first", predicate):
+            return session
         return None
 
-    async def count_by(self, predicate: Callable[[Session[T]], bool]) -> int:
-        """Return for how many sessions *predicate* says yes."""
-        return sum([1 async for session in self.each_session() if predicate(session)])
+    async def count_by(self, predicate: Wanted[T]) -> int:
+        """Return for how many sessions *predicate* says yes; data that it does not look at may be what no model reads."""
+        return sum([1 async for _ in self._chosen("count_by", predicate, whole=False)])
 
-    async def bulk_delete(self, predicate: Callable[[Session[T]], bool], *, progress: Progress = None) -> int:
-        """End every session for which *predicate* says yes; return how many."""
+    async def bulk_delete(self, predicate: Wanted[T], *, progress: Progress = None) -> int:
+        """End every readable session for which *predicate* says yes; return how many."""
         ended = 0
-        async for session in self.each_session():
-            if not predicate(session):
-                continue
+        async for session in self._chosen("bulk_delete", predicate):
             ended += await self.revoke(session.id)
             if progress is not None:
                 progress(ended)
@@ -465,31 +467,18 @@ class Queries(Generic[T]):
             return None
         return engine.seal(record.id, record.version + 1, payload, (record.idle_deadline, record.absolute_deadline))
 
-    def _state(self, record: Record) -> _Administered[T] | None:
+    def _state(self, record: Record, *, decodes: bool = True) -> _Administered[T] | None:
         """Return the state of a session that no request holds; None for a trail, damage and what has expired."""
-        engine = self.engine
-        now = engine.clock.time()
-        if now >= record.idle_deadline or now >= record.absolute_deadline:
+        engine, loaded, stored = self.engine, opening.LOADED, opening.STORED
+        if record.is_expired(engine.clock.time()):
             return None
         try:
             payload = opening.read(engine, record)
-            data = engine.model.load(payload)
+            data = engine.model.load(payload) if decodes else UNSET  # else when somebody looks at them
         except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
             return None
         return _Administered(
-            engine,
-            opening.LOADED,
-            None,
-            None,
-            payload,
-            payload,
-            data,
-            opening.STORED,
-            None,
-            record.id,
-            record,
-            None,
-            payload,
+            engine, loaded, None, None, payload, payload, data, stored, None, record.id, record, None, payload
         )
 
     def _scannable(self, what: str) -> ScannableStore:
@@ -511,6 +500,17 @@ class Queries(Generic[T]):
             msg = f"{what}() of sessions kept in cookies needs SOJOURN_REVOCATION_STORE; set it to memory or redis"
             raise ConfigurationError(msg)
         return self.engine.revocations
+
+
+def _suits(session: Session[T], predicate: Wanted[T], *, whole: bool) -> bool:
+    """Tell whether *predicate* says yes; no where it looks at data that do not fit the model, or *whole* asks for them."""
+    state = state_of(session)
+    try:
+        return predicate(session) and (not whole or state.data is not UNSET)
+    except SerializationError:
+        if state.model_data is not UNSET:
+            raise  # it is none of ours
+        return False
 
 
 def _require_text(method: str, name: str, value: object) -> None:

@@ -27,6 +27,8 @@ from sojourn_store_redis.transport.connection import DEPOSED, NOTHING, Route, ab
 
 PROGRESS: Final = 4_096
 """The bytes of an unfinished reply that show that the connection carries something; fewer are a trickle."""
+_FED: Final = 16 * 1024
+"""The bytes that the parser is given at once: with each reply it moves all of those that are left."""
 _PLAIN: Final = frozenset((bytes, int, type(None)))
 """Types of replies that are no errors and contain none."""
 
@@ -242,9 +244,10 @@ class Connection(asyncio.Protocol):
         queue, gets = self._queue, self._reader.gets
         receive, before = queue.receive, queue.arrivals
         try:
-            self._reader.feed(data)
-            while (reply := gets()) is not NOTHING:
-                receive(reply)
+            for start in range(0, len(data), _FED):
+                self._reader.feed(data[start : start + _FED])
+                while (reply := gets()) is not NOTHING:
+                    receive(reply)
         except RedisError as error:
             self.end(error)
         else:
