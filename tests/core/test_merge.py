@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import functools
@@ -450,3 +451,22 @@ def test_init_only_parameters_are_no_fields() -> None:
         seed: InitVar[int] = 0
 
     assert field_values(WithInitVar(1, 2)) == {"x": 1}
+
+
+def test_f29_the_fields_of_a_model_are_looked_up_once_and_not_with_every_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Counted:
+        count: int = 0
+
+    asked: list[object] = []
+    fields = dataclasses.fields
+
+    def asking(model: type[Any]) -> Any:
+        asked.append(model)
+        return fields(model)
+
+    monkeypatch.setattr(dataclasses, "fields", asking)
+    rules: dict[str, Rule] = {"count": Merge.counter}
+    for number in range(3):
+        assert merge_models(Counted(1), Counted(2), Counted(number), rules) == Counted(number + 1)
+    assert len(asked) <= 1

@@ -52,8 +52,9 @@ class Merge:
     @staticmethod
     def counter(base: Any, ours: Any, theirs: Any) -> Any:
         """Add both changes: numbers, Decimal, timedelta."""
-        zero = _zero_of(ours, theirs, base)
-        base, ours, theirs = (zero if _is_absent(value) else value for value in (base, ours, theirs))
+        if _is_absent(base) or _is_absent(ours) or _is_absent(theirs):
+            zero = _zero_of(ours, theirs, base)
+            base, ours, theirs = (zero if _is_absent(value) else value for value in (base, ours, theirs))
         return theirs + (ours - base)
 
     @staticmethod
@@ -201,7 +202,8 @@ def field_values(data: object) -> dict[str, Any]:
     if isinstance(data, dict):
         return dict(cast("dict[str, Any]", data))
     values = {name: getattr(data, name) for name in field_names(type(data))}
-    return {**values, **(getattr(data, "__pydantic_extra__", None) or {})}
+    extra: dict[str, Any] | None = getattr(data, "__pydantic_extra__", None)
+    return {**values, **extra} if extra else values
 
 
 def with_values(data: T, **changes: Any) -> T:
@@ -257,8 +259,7 @@ def is_same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) is isinstance(other, bool) and one == other
 
 
-def field_names(model: type[Any]) -> tuple[str, ...]:
-    """Return the names of the fields of a Struct, dataclass, attrs class or pydantic model; none for another type."""
+def _field_names(model: type[Any]) -> tuple[str, ...]:
     if issubclass(model, msgspec.Struct):
         return model.__struct_fields__
     if dataclasses.is_dataclass(model):
@@ -267,6 +268,13 @@ def field_names(model: type[Any]) -> tuple[str, ...]:
     if attributes is not None:
         return tuple(attribute.name for attribute in attributes)
     return tuple(getattr(model, "__pydantic_fields__", ()))
+
+
+# mypy takes no class for hashable
+field_names: Final[Callable[[type[Any]], tuple[str, ...]]] = cast(
+    "Any", functools.lru_cache(maxsize=1024)(_field_names)
+)
+"""Returns the names of the fields of a Struct, dataclass, attrs class or pydantic model; none for another type."""
 
 
 def _is_model(value: object) -> bool:

@@ -131,10 +131,10 @@ def runs_in_a_loop() -> bool:
 class Turn:
     """One who waits, a thread, which blocks; *written* is what the one before it has stored, None if that failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, woken: Any = None) -> None:
         self.is_given = False
         self.written: Any = None
-        self._woken: Any = threading.Event()
+        self._woken: Any = threading.Event() if woken is None else woken
 
     def give(self) -> None:
         """Wake it, from any thread."""
@@ -151,9 +151,8 @@ class TaskTurn(Turn):
     def __init__(self) -> None:
         import asyncio
 
-        super().__init__()
         self._loop = asyncio.get_running_loop()
-        self._woken = self._loop.create_future()
+        super().__init__(self._loop.create_future())
 
     def give(self) -> None:
         """Wake the task, from any thread."""
