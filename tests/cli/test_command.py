@@ -23,9 +23,6 @@ Output = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("SOJOURN_"):
-            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,9 +49,6 @@ def begin(node: BlockingManager[Any]) -> str:
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Start]:
     """Yield what starts a process of the fleet with settings of its own."""
-    for name in list(os.environ):
-        if name.upper().startswith("SOJOURN_"):
-            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOJOURN_STORE", "sql")
     monkeypatch.setenv("SOJOURN_SQL_URL", f"sqlite:///{tmp_path}/sessions.db")

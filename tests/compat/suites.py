@@ -4,7 +4,7 @@ One entry of SUITES for each file or folder of tests: where it comes from, what 
 a script in ``shims``), on which stores, and the tests that fail, each with its reason.
 
 Nothing of theirs is kept in the repository: a source is downloaded into ``.cache/compat`` by pip, or stands unpacked in the
-directory that ``SOJOURN_COMPAT_SOURCES`` names. Without a network and without that the run fails and says so.
+directory that ``COMPAT_SOURCES`` names. Without a network and without that the run fails and says so.
 
 What a run found is kept in ``results.json``, from which the page is written. Every day the page is compared with it, and it
 with what is expected, the releases of the lock, and what ran the tests.
@@ -60,7 +60,7 @@ class Suite:
     label: str = ""
     """Where the shim is a script: what it is to run, from the folder that holds `tests`."""
     stores: tuple[str, ...] = ("memory",)
-    """The stores that it runs on, each by its name for the shim's SOJOURN_COMPAT_STORE."""
+    """The stores that it runs on, each by its name for the shim's COMPAT_STORE."""
     options: tuple[str, ...] = ()
     """More arguments of pytest."""
     python: str = ""
@@ -357,7 +357,7 @@ SUITES = (STARLETTE, STARSESSIONS, FLASK, FLASK_LOGIN, FLASK_WTF, FLASK_SESSION,
 
 def unpacked(suite: Suite) -> Path:
     """Return where the source of a suite stands, downloaded if it has to be."""
-    given = os.environ.get("SOJOURN_COMPAT_SOURCES")
+    given = os.environ.get("COMPAT_SOURCES")
     for place in (*([Path(given)] if given else []), CACHE):
         if all((place / suite.folder / path).exists() for path in suite.paths):
             return place / suite.folder
@@ -378,7 +378,7 @@ def unpacked(suite: Suite) -> Path:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
         raise AssertionError(
             f"the tests of {suite.name} cannot be had from {suite.source}: {' '.join(lines) or 'it holds no ' + suite.tests}; "
-            f"this run needs the network, or {suite.folder} unpacked in the directory that SOJOURN_COMPAT_SOURCES names"
+            f"this run needs the network, or {suite.folder} unpacked in the directory that COMPAT_SOURCES names"
         )
     return folder
 
@@ -408,7 +408,7 @@ def run(suite: Suite, store: str) -> Outcome:
     CACHE.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(SHIMS), str(folder)))}
-    environment["SOJOURN_COMPAT_STORE"] = store
+    environment["COMPAT_STORE"] = store
     if suite.label:
         command = [str(SHIMS / f"{suite.shim}.py"), suite.label, str(report)]
         place = (folder / suite.tests).parent

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -39,9 +38,6 @@ Install = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("SOJOURN_"):
-            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 

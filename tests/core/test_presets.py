@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import get_args
@@ -12,9 +11,6 @@ from sojourn.settings import SESSION_PRESETS, PresetName, SessionSettings
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("SOJOURN_"):
-            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 

