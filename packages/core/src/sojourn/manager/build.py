@@ -347,7 +347,7 @@ def _faults(store: Store | ClientSideStore, settings: SessionSettings, *, client
     if client_side and settings.encrypt is False:
         yield f"SOJOURN_ENCRYPT is off, but {name} hands the records to the browser; leave it out"
     if settings.max_sessions is not None and (client_side or not isinstance(store, IndexedStore)):
-        yield f"SOJOURN_MAX_SESSIONS needs a store with an index of principals, and {name} has none; use memory or redis"
+        yield f"SOJOURN_MAX_SESSIONS needs a store with an index of principals, and {name} has none; use memory, redis or sql"
 
 
 def _require_lasting_index(store: Store, settings: SessionSettings) -> None:
@@ -433,12 +433,15 @@ def _with_fallback(
 ) -> Store | ClientSideStore:
     """Return both as one until the date that the settings name, then the store alone. Raise ConfigurationError."""
     if is_client_side(store) or is_client_side(fallback) or not isinstance(store, Store):
-        msg = "SOJOURN_FALLBACK_STORE is for stores on a server: what is in a cookie cannot be looked up, nor deleted"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(
+            "SOJOURN_FALLBACK_STORE is for stores on a server: what is in a cookie cannot be looked up, nor deleted; leave it out"
+        )
     for protocol, what in ((IndexedStore, "find the sessions of a user"), (ScannableStore, "go through its records")):
         if isinstance(store, protocol) and not isinstance(fallback, protocol):
-            msg = f"{type(fallback).__name__}, the fallback, cannot {what}, and {type(store).__name__} can: some would be missed"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                f"{type(fallback).__name__}, the fallback, cannot {what}, and {type(store).__name__} can: some would be missed; "
+                "give it that capability (docs/stores.md)"
+            )
     until, now = settings.fallback_until, clock.time()
     if until is None or until.timestamp() > now + longest:
         raise ConfigurationError(
@@ -452,8 +455,10 @@ def _with_fallback(
         return store
     if codec.seals and not fallback_codec.seals:
         if settings.base_preset == "high_security":
-            msg = "the fallback holds records that are not encrypted, and the high_security preset opens none"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                "the fallback holds records that are not encrypted, and the high_security preset opens none; move them under "
+                "the production preset first"
+            )
         _log.warning(
             "until %s records that are not encrypted are opened in the fallback: until then whoever writes there can make "
             "sessions",

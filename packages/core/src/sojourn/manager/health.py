@@ -197,7 +197,10 @@ async def keys_in_use(engine: Engine[Any], progress: Callable[[int], object] | N
     """Return for the id of each key how many records it encrypts, those too that rotations left; "" for none."""
     store = engine.store.store
     if not isinstance(store, ScannableStore):
-        msg = f"keys_in_use() needs a store that can go through its records, and {type(store).__name__} cannot"
+        name = type(store).__name__
+        msg = (
+            f"keys_in_use() needs a store that can go through its records, and {name} cannot; use memory, redis or sql"
+        )
         raise ConfigurationError(msg)
     found: Counter[str] = Counter()
     seen = 0

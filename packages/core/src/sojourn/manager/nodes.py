@@ -124,7 +124,8 @@ class Nodes:
     async def all(self, store: GuardedStore) -> Sequence[Node]:
         """Return the processes that told of themselves. Raise ConfigurationError where the store cannot know them."""
         if not isinstance(store.store, IndexedStore):
-            msg = f"{type(store.store).__name__} cannot know which processes use it: it has no index"
+            name = type(store.store).__name__
+            msg = f"{name} cannot know which processes use it: it has no index; use redis, clustered-redis or sql"
             raise ConfigurationError(msg)
         await self.report(store)
         now, ids = self._clock.time(), await store.members_of(self._label)

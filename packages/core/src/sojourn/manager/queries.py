@@ -484,7 +484,7 @@ class Queries(Generic[T]):
     def _scannable(self, what: str) -> ScannableStore:
         store = self.engine.store.store
         if not isinstance(store, ScannableStore):
-            msg = f"{what}() needs a store that can go through its records, and {type(store).__name__} cannot; use memory or redis"
+            msg = f"{what}() needs a store that can go through its records, and {type(store).__name__} cannot; use memory, redis or sql"
             raise ConfigurationError(msg)
         return cast("ScannableStore", store)
 
@@ -492,12 +492,12 @@ class Queries(Generic[T]):
         if not self.engine.indexed:
             store = self.engine.store.store
             raise ConfigurationError(
-                f"{what}() needs a store with an index of principals, and {type(store).__name__} has none; use memory or redis"
+                f"{what}() needs a store with an index of principals, and {type(store).__name__} has none; use memory, redis or sql"
             )
 
     def _require_revocations(self, what: str) -> Revocations:
         if self.engine.revocations is None:
-            msg = f"{what}() of sessions kept in cookies needs SOJOURN_REVOCATION_STORE; set it to memory or redis"
+            msg = f"{what}() of sessions kept in cookies needs SOJOURN_REVOCATION_STORE; set it to redis or sql"
             raise ConfigurationError(msg)
         return self.engine.revocations
 
