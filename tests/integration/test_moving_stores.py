@@ -13,7 +13,7 @@ import pytest
 from sojourn import LoadOutcome, MemoryStore, SessionManager, new_secret
 from sojourn.errors import ConfigurationError, TooManySessionsError
 from sojourn.manager import BlockingManager
-from sojourn.stores import Store
+from sojourn.stores import Store, StoreIO
 from sojourn.stores.fallback import FallbackStore
 from sojourn.testing import FakeClock, RecordingMetrics
 from sojourn_store_cookie import CookieStore
@@ -219,6 +219,29 @@ def test_a_session_that_cannot_be_read_here_stays_where_it_is() -> None:
     assert node.open(token).outcome is LoadOutcome.FUTURE
     assert node.move() == 0
     assert state_of(tomorrow, token) == (LOADED, "a note", "42")
+
+
+@pytest.mark.parametrize("io", [StoreIO.NONE, StoreIO.BLOCKING])
+def test_r8_a_move_that_stalls_for_minutes_brings_nothing_back_that_a_login_ended(io: StoreIO) -> None:
+    fleet = Fleet(MemoryStore(), MemoryStore())
+    old = fleet.old = MemoryStore(clock=fleet.clock)
+    new: Any = MemoryStore(clock=fleet.clock)
+    fleet.new, old.io, new.io = new, io, io
+    token = begin(fleet.before())
+    first, second = fleet.first_step(), fleet.second_step()
+    create = new.create
+
+    async def create_late(record: Any, **options: Any) -> Any:
+        new.create = create
+        session = first.open(token)
+        session.login("42")
+        first.commit(session)
+        fleet.clock.advance(600)
+        return await create(record, **options)
+
+    new.create = create_late
+    assert ended(second, token)
+    assert ended(first, token)
 
 
 # -- the settings ------------------------------------------------------------------------------------------------
