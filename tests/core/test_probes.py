@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from sojourn import HealthState, MemoryStore, SessionManager, StoreIO, asgi, wsgi
 from sojourn.errors import ConfigurationError
+from sojourn.stores import Record
 from sojourn.testing import FakeClock, Fault, FaultyStore
 from tests.core.asgi_bench import make_scope
 from tests.core.models import Visit, make_manager
@@ -93,6 +95,22 @@ def test_a_probe_is_told_a_state_and_opens_no_session(kind: str) -> None:
     clock.advance(1)
     assert ask(kind, "/readyz")[:2] == (200, b'{"status": "up"}')
     assert store.calls == ["load", "load"]
+
+
+def test_a_probe_that_comes_before_any_request_does_not_hold_up_the_event_loop() -> None:
+    threads: list[int] = []
+
+    class Noting(MemoryStore):
+        async def load(self, id: str) -> Record | None:
+            threads.append(threading.get_ident())
+            return await super().load(id)
+
+    clock = FakeClock()
+    store = Noting(clock=clock)
+    store.io = StoreIO.BLOCKING
+    assert Asking(store, clock)("asgi", "/readyz")[0] == 200
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
 
 
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
