@@ -29,14 +29,26 @@ def build_packages(target: Path) -> Path:
     """Build all packages into *target*, unless a build system has laid them beside the tests; return where they are."""
     if any(ROOT.glob("sojourn-*.whl")):
         return ROOT
-    for name in PACKAGES:
-        build(ROOT / "packages" / name, target)
+    build(target, *(ROOT / "packages" / name for name in PACKAGES))
     return target
 
 
-def build(source: Path, target: Path) -> None:
-    """Build the sdist and the wheel of one package with what is installed here, without a network."""
-    run([sys.executable, "-m", "hatchling", "build", "--directory", str(target)], folder=source)
+# What `python -m hatchling build` does, whose start takes five times as long as building one of our packages.
+BUILD = """
+import os, sys
+from hatchling.build import build_sdist, build_wheel
+
+target, *sources = sys.argv[1:]
+for source in sources:
+    os.chdir(source)
+    build_sdist(target)
+    build_wheel(target)
+"""
+
+
+def build(target: Path, *sources: Path) -> None:
+    """Build the sdist and the wheel of packages with what is installed here, without a network."""
+    run([sys.executable, "-c", BUILD, str(target), *map(str, sources)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def installed(
     """Make a package, build it, and install its wheel beside the core and the test kit."""
     folder = tmp_path_factory.mktemp(request.param)
     source = made(request.param, folder)
-    build(source, folder)
+    build(folder, source)
     (wheel,) = folder.glob("*.whl")
     packages = [wheels["core"], wheels["testing"], wheel]
     return source, make_environment(folder / "clean", packages, third_parties_of("sojourn[testing]", "pytest"))
