@@ -108,6 +108,7 @@ def test_sessions_in_cookies_have_no_known_nodes(start: Start, capsys: Output, m
     assert capsys.readouterr().err.count("nobody can know which processes serve them") == 2
 
 
+@pytest.mark.slow
 def test_r45_a_rotation_goes_by_steps_that_are_safe(
     start: Start, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def offered(known: dict[str, Path]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_module_that_only_one_other_imports_is_listed_with_its_reason() -> None:
     known, by_module = modules(), readers()
     public = offered(known)

@@ -370,13 +370,19 @@ PLANTS = [
     ("memory, two sessions", write_the_roll_unseen),
     ("memory", redirect_whatever_stands_there),
 ]
+RARE = [("cookie, index in memory", spare_no_successor), ("memory, two sessions", write_the_roll_unseen)]
+"""What the examples of the oldest release of hypothesis come upon after 12 s and after 2 s."""
 
 
 @pytest.mark.parametrize(
     ("deployment", "plant"),
-    PLANTS,
+    [
+        pytest.param(
+            kind, plant, id=f"{kind}-{plant.__name__}", marks=[pytest.mark.slow] if (kind, plant) in RARE else []
+        )
+        for kind, plant in PLANTS
+    ],
     indirect=["deployment"],
-    ids=[f"{kind}-{plant.__name__}" for kind, plant in PLANTS],
 )
 def test_r39_the_machine_notices_that_a_rule_was_taken_out(
     deployment: Deployment, plant: Callable[[Patch], None], monkeypatch: Patch

@@ -102,6 +102,7 @@ def test_r7_tags_are_compared_in_constant_time(house: House, compared: list[tupl
     assert [len(pair[0]) for pair in compared] == [32]
 
 
+@pytest.mark.slow
 def test_r7_no_secret_is_compared_with_an_operator() -> None:
     """Look at every comparison in the packages: none names a secret, but for being absent."""
     guilty: list[str] = []
@@ -250,6 +251,7 @@ def test_r27_nonces_never_repeat_and_days_have_their_own_keys(server_house: Hous
     assert day == int(server_house.clock.time() // 86_400)
 
 
+@pytest.mark.slow
 def test_r37_no_source_can_execute_what_is_stored() -> None:
     """Look at every import and call: no pickle and its kin, no eval, no exec, no yaml."""
     forbidden = {"pickle", "cPickle", "dill", "marshal", "shelve", "yaml", "jsonpickle", "cloudpickle", "joblib"}
@@ -263,6 +265,7 @@ def test_r37_no_source_can_execute_what_is_stored() -> None:
                 assert node.func.id not in {"eval", "exec", "compile", "__import__"}, path
 
 
+@pytest.mark.slow
 def test_r24_only_the_libraries_compute_cryptography() -> None:
     allowed = {"cryptography", "hmac", "hashlib", "secrets"}
     users = set()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import pytest
 from hypothesis import settings
 
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
@@ -122,6 +123,10 @@ class TestSuspendingStore(StoreSuite):
 
     def make_store(self, clock: Clock) -> Store:
         return SuspendingStore(clock)
+
+    @pytest.mark.slow
+    def test_s20_two_programs_meet_in_the_middle_of_their_calls(self) -> None:
+        super().test_s20_two_programs_meet_in_the_middle_of_their_calls()
 
 
 class LockingStore(SuspendingStore):
