@@ -111,6 +111,7 @@ def prove_sentinel(
     lost, result.verdict.violations = outages.split_losses(result.verdict.violations, failovers)
     result.more["changes_of_master"] = len(switches.done)
     result.more["unplanned_ones"] = len(switches.unplanned(schedule.done))
+    result.more["seconds_that_they_lacked"] = [round(one.began - one.whole_at, 1) for one in switches.done]
     result.more["losses_by_failover"] = dict(Counter(one.kind for one in lost))
     result.more["acknowledged_writes_lost"] = len(
         {row.number for one in lost if one.kind == "lost update" for row in one.rows}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import asdict
@@ -25,7 +27,7 @@ from verification.history.outages import judge_recoveries, judge_times, recoveri
 from verification.history.plan import Sizes, steps
 from verification.history.recorder import CONFLICT, LOST, UNAVAILABLE, UNKNOWN, Row
 from verification.history.reports import Report, Reports, judge_back, load, sessions_back
-from verification.history.switches import joined
+from verification.history.switches import Whole, joined
 from verification.history.verdict import Violation
 from verification.races import prove as prove_races
 from verification.soak import MOST_NEW, Reading, judge_readings
@@ -450,6 +452,48 @@ def test_losses_far_from_any_failover_are_violations() -> None:
     foreign = Violation("another's data", "seen", (row(1, "write", "A", 2, 3),))
     assert split_losses([missing, foreign], [Done("failover", 3.5, 4)]) == ([missing], [foreign])
     assert split_losses([missing, foreign], [Done("failover", 30, 40)]) == ([], [missing, foreign])
+
+
+def test_what_the_server_that_took_over_had_not_got_is_lost_by_the_failover_whenever_somebody_looks() -> None:
+    born, used = row(1, "login", "A", 2, 3), row(2, "read", "A", 90, 91)
+    later, never = Violation("lost session", "missing", (born, used)), Violation("lost session", "missing", (born,))
+    found_before = Violation("lost session", "missing", (born, row(2, "read", "A", 5, 6)))
+    losses = [later, never, found_before]
+    assert split_losses(losses, [Done("failover", 40, 41)]) == ([], losses)
+    assert split_losses(losses, [Done("failover", 40, 41, whole_at=30)]) == ([], losses)
+    for behind in (2.5, -math.inf):
+        assert split_losses(losses, [Done("failover", 40, 41, whole_at=behind)]) == ([later, never], [found_before])
+    after = Violation("lost session", "missing", (row(1, "login", "A", 50, 51), used))
+    assert split_losses([after], [Done("failover", 40, 41, whole_at=-math.inf)]) == ([], [after])
+
+
+def test_a_server_has_everything_as_long_as_it_follows_and_nothing_when_it_comes_back_empty() -> None:
+    def master(offset: int) -> dict[str, Any]:
+        return {"role": "master", "master_repl_offset": offset}
+
+    def replica(offset: int, of: int, link: str = "up") -> dict[str, Any]:
+        return {"role": "slave", "master_port": of, "master_link_status": link, "slave_repl_offset": offset}
+
+    def followed() -> Whole:
+        whole = Whole(1)
+        whole.note(5.0, 1, "a", master(100))
+        whole.note(5.1, 2, "b", replica(100, 1))
+        return whole
+
+    assert followed().take_over(2) == 5.0
+    behind = followed()
+    behind.note(6.0, 1, "a", master(200))
+    behind.note(6.1, 2, "b", replica(199, 1))
+    behind.note(7.1, 2, "b", replica(250, 1, "down"))
+    assert [behind.take_over(2), behind.take_over(2)] == [5.0, 5.0]
+    # the former master is started again, and elected before and after it has all from the new one
+    for link, expected in (("down", -math.inf), ("up", 9.0)):
+        back = followed()
+        back.take_over(2)
+        back.note(8.0, 1, "c", master(0))
+        back.note(9.0, 2, "b", master(300))
+        back.note(9.1, 1, "c", replica(300, 2, link))
+        assert back.take_over(1) == expected
 
 
 def test_what_sentinels_say_of_one_change_of_master_is_joined() -> None:

@@ -5,6 +5,7 @@ Faults begin at numbers of operations and last for seconds, so that every seed m
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
@@ -61,6 +62,8 @@ class Done:
     name: str
     began: float
     ended: float
+    whole_at: float = math.inf
+    """Until when the server that took over is known to have had everything; infinite where that is not known."""
 
 
 def plan(

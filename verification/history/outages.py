@@ -59,13 +59,24 @@ def judge_recoveries(found: list[tuple[Done, int, float]], *, slack: float = 0.0
 
 
 def split_losses(found: list[Violation], faults: list[Done]) -> tuple[list[Violation], list[Violation]]:
-    """Return what failovers may have cost, and everything else: a loss needs an operation from the time of a failover."""
-    excused = [one for one in found if one.kind in LOSSES and any(_is_near(row, faults) for row in one.rows)]
+    """Return what failovers may have cost, and everything else.
+
+    A loss needs an operation from the time of a failover, or one from before that the server which took over had not got
+    by then; it may be found much later, when somebody looks.
+    """
+    excused = [one for one in found if one.kind in LOSSES and any(_may_have_cost(fault, one) for fault in faults)]
     return excused, [one for one in found if one not in excused]
 
 
-def _is_near(row: Row, faults: list[Done]) -> bool:
-    return any(row.ended > fault.began - NEAR and row.started < fault.ended + NEAR for fault in faults)
+def _may_have_cost(fault: Done, loss: Violation) -> bool:
+    if any(_is_from(row, fault.began, fault.ended) for row in loss.rows):
+        return True
+    was_lost_before = len(loss.rows) > 1 and max(row.ended for row in loss.rows) < fault.began
+    return not was_lost_before and any(_is_from(row, fault.whole_at, fault.ended) for row in loss.rows)
+
+
+def _is_from(row: Row, began: float, ended: float) -> bool:
+    return row.ended > began - NEAR and row.started < ended + NEAR
 
 
 def figures(rows: list[Row], faults: list[Done], found: list[tuple[Done, int, float]]) -> dict[str, Any]:
