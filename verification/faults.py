@@ -60,11 +60,10 @@ def prove(
             path = Path(rows_in) / "sessions.db"
             place, begin = f"sqlite:///{path}", faults.on_sqlite(path)
         else:
-            server = stack.enter_context(PostgresServer() if store == "postgresql" else RedisServer(*DURABLE))
+            server = durable(store)
+            stack.enter_context(server)
             proxy = stack.enter_context(FaultProxy(server.port, pause=0.02))
-            place, begin = proxy.url, faults.on_standalone(seed, server, proxy)
-            if isinstance(server, PostgresServer):
-                place = f"{server.url_of('postgres', port=proxy.port)}?sslmode=disable"
+            place, begin = way_through(proxy, server), faults.on_standalone(seed, server, proxy)
         stage = _stage(place, rows_in, seed, operations, processes, browsers, store=store, plant=plant)
         schedule = faults.Schedule(faults.plan(seed, operations, wanted, longest=longest, share=share), begin)
         try:
@@ -80,6 +79,18 @@ def prove(
         result.more["requests_by_fault"] = {fault.name.lower(): count for fault, count in proxy.done.items()}
     result.seconds, result.processes = time.monotonic() - begun, processes
     return result
+
+
+def durable(store: str) -> PostgresServer | RedisServer:
+    """Return a server that has what it acknowledged when it was killed and started again."""
+    return PostgresServer() if store == "postgresql" else RedisServer(*DURABLE)
+
+
+def way_through(proxy: FaultProxy, server: PostgresServer | RedisServer) -> str:
+    """Return the URL of *server* by way of *proxy*."""
+    if isinstance(server, RedisServer):
+        return proxy.url
+    return f"{server.url_of('postgres', port=proxy.port)}?sslmode=disable"
 
 
 def prove_sentinel(

@@ -15,7 +15,7 @@ import resource
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +23,9 @@ from typing import Any, Final
 import msgspec
 
 from tests.faults.proxy import FaultProxy
-from tests.servers import RedisServer
-from verification.faults import DURABLE
+from tests.postgres import PostgresServer
+from tests.servers import RedisServer, ServerStartError, wait_until
+from verification.faults import durable, way_through
 from verification.history import faults, outages
 from verification.history.checker import Checker
 from verification.history.plan import Sizes
@@ -34,7 +35,7 @@ from verification.history.run import StuckError, folder, last_looks
 from verification.history.stage import START, Shared, Stage
 from verification.history.verdict import Verdict, Violation
 from verification.history.worker import Group
-from verification.races import TASKS, THREADS
+from verification.races import SQL, TASKS, THREADS
 
 KINDS: Final = ("async", "blocking")
 CLIENTS: Final = (TASKS, THREADS)
@@ -93,6 +94,7 @@ def _chapter(stage: Stage, chapter: int) -> Stage:
 
 
 def prove(
+    store: str = "redis",
     *,
     seed: int,
     seconds: float,
@@ -104,19 +106,21 @@ def prove(
 ) -> Result:
     """Play *histories* of *operations*, and further ones for so many *seconds*; judge them and what the processes hold."""
     begun = time.monotonic()
-    title = f"prove soak, seed {seed}"
+    title = f"prove soak, {store}, seed {seed}"
     totals: Counter[str] = Counter()
     verdict, rows, met = Verdict(), list[Row](), Counter[str]()
     readings: list[list[Reading]] = []
     with ExitStack() as stack:
         rows_in = stack.enter_context(folder())
-        server = stack.enter_context(RedisServer(*DURABLE))
+        server = durable(store)
+        stack.enter_context(server)
         proxy = stack.enter_context(FaultProxy(server.port, pause=0.02))
         sizes = Sizes(
             seed=seed, operations=operations, clients=sum(CLIENTS), browsers=browsers, requests=0.5, heavy=0.03,
             impatient=0.05,
         )  # fmt: skip
-        stage = Stage("redis", proxy.url, rows_in, sizes, KINDS, CLIENTS, most_bytes=LARGEST)
+        place = way_through(proxy, server)
+        stage = Stage(SQL.get(store, store), place, rows_in, sizes, KINDS, CLIENTS, most_bytes=LARGEST)
         context = multiprocessing.get_context("spawn")
         shared, over = Shared(context, stage), context.Value("b", 0)
         workers = [context.Process(target=live, args=(stage, number, shared, over)) for number in range(len(KINDS))]
@@ -159,7 +163,7 @@ def _play(
     stage: Stage,
     shared: Shared,
     workers: list[Any],
-    server: RedisServer,
+    server: PostgresServer | RedisServer,
     proxy: FaultProxy,
     longest: float,
     slack: float,
@@ -195,20 +199,31 @@ def _play(
     return result
 
 
-def _leftovers(stage: Stage, server: RedisServer) -> list[Violation]:
+def _leftovers(stage: Stage, server: PostgresServer | RedisServer) -> list[Violation]:
     """Return what is left in the server when every session was cleared, and every client but ours has gone."""
     sessions = stage.manager(plant=False).blocking
     sessions.clear()
     sessions.close()
-    with server.client() as client:
-        keys: int = client.dbsize()
-        clients = len([one for one in client.client_list() if one["name"] == "sojourn"])
+    if isinstance(server, RedisServer):
+        with server.client() as client:
+            kept: Any = client.dbsize()
+            clients: Any = len([one for one in client.client_list() if one["name"] == "sojourn"])
+    else:
+        ((kept,),) = server.execute("SELECT count(*) FROM history_sessions")
+        with suppress(ServerStartError):  # what ended a connection does not wait for its process in the server
+            wait_until(lambda: _connections(server) == 0, "clients stay", 10.0)
+        clients = _connections(server)
     found: list[Violation] = []
-    if keys:
-        found.append(Violation("left behind", f"{keys} keys are in the server when all sessions were cleared"))
+    if kept:
+        found.append(Violation("left behind", f"{kept} records are in the server when all sessions were cleared"))
     if clients:
         found.append(Violation("left behind", f"{clients} connections are open though all managers closed theirs"))
     return found
+
+
+def _connections(server: PostgresServer) -> int:
+    ((number,),) = server.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sojourn'")
+    return int(str(number))
 
 
 def _reading(rows_in: str, process: int) -> Reading:
@@ -242,6 +257,7 @@ def main() -> int:
     """Run it and say so."""
     parser = argparse.ArgumentParser(prog="./dev prove soak", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--store", choices=("redis", "postgresql"), default="redis")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--operations", type=int, default=6_000, help="of each history")
     parser.add_argument("--browsers", type=int, default=24)
@@ -249,6 +265,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     given = parser.parse_args()
     result = prove(
+        given.store,
         seed=given.seed,
         seconds=60.0 * given.minutes,
         operations=given.operations,

@@ -181,8 +181,9 @@ def test_processes_lose_nothing_while_another_one_locks_their_file_and_dies_in_t
 
 @pytest.mark.slow
 @pytest.mark.server
-def test_processes_that_live_on_lose_nothing_and_hold_no_more_than_at_first() -> None:
-    result = prove_soak(seed=1, seconds=0, operations=400, browsers=12, longest=0.3, slack=SLACK)
+@pytest.mark.parametrize("store", ["redis", "postgresql"])
+def test_processes_that_live_on_lose_nothing_and_hold_no_more_than_at_first(store: str) -> None:
+    result = prove_soak(store, seed=1, seconds=0, operations=400, browsers=12, longest=0.3, slack=SLACK)
     assert [violation.text for violation in result.verdict.violations] == []
     assert result.more["histories"] == 3
     assert result.more["all_results"]["given_up"] > 5
