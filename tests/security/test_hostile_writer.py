@@ -45,6 +45,7 @@ def redis_house(redis_server: RedisServer) -> Iterator[House]:
 def use_everything(node: BlockingManager[Any], token: str) -> None:
     """Call whatever meets a record; none of it may raise."""
     session = node.open(token)
+    assert node.inspect(token).outcome in {session.outcome, LoadOutcome.LOADED}
     if session.outcome is LoadOutcome.FUTURE:
         return  # by chance what is shifted looks like a record under another key, which is left as it is (FAILURES F4)
     assert session.outcome in {LoadOutcome.LOADED, LoadOutcome.EXPIRED, LoadOutcome.UNKNOWN, LoadOutcome.CORRUPT}
@@ -119,6 +120,20 @@ def test_r50_no_payload_in_the_clear_is_an_exception(redis_house: House, changes
     raw = redis_house.raw(token_id(token))
     payload = msgspec.structs.replace(decode_payload(raw[3:]), **changes)
     redis_house.write_raw(token_id(token), raw[:3] + encode_payload(payload))
+    use_everything(node, token)
+
+
+@EVERY
+@given(head=st.binary(max_size=15), day=st.none() | st.integers(0, 2**32 - 1), encrypt=st.booleans())
+def test_r50_no_head_of_an_envelope_is_an_exception(
+    redis_house: House, head: bytes, day: int | None, encrypt: bool
+) -> None:
+    node = redis_house.node(encrypt=encrypt).blocking
+    token = begin(node, principal="42")
+    raw = redis_house.raw(token_id(token))
+    written = head + raw[len(head) :] if day is None else raw[:3] + day.to_bytes(4) + raw[7:]
+    redis_house.write_raw(token_id(token), written)
+    assert node.keys_in_use()
     use_everything(node, token)
 
 

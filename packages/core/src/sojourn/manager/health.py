@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
@@ -179,7 +180,8 @@ async def inspect(engine: Engine[Any], token: str) -> Inspection:
     outcome, head = lookup.outcome, read_head(record.payload)
     if head is not None:
         told = {"format": head.format, "suite": _SUITES.get(head.suite, str(head.suite)), "key": head.key.hex()}
-        told["sealed_on"] = _EPOCH + timedelta(days=head.day) if head.key else None
+        with suppress(OverflowError):  # a day that no calendar has (SECURITY R50)
+            told["sealed_on"] = _EPOCH + timedelta(days=head.day) if head.key else None
     try:
         payload = opening.read(engine, record)
         told["began"] = datetime.fromtimestamp(payload.created_at, UTC)
@@ -188,7 +190,7 @@ async def inspect(engine: Engine[Any], token: str) -> Inspection:
         told["client"] = payload.client
     except FutureEnvelopeError:
         outcome = LoadOutcome.FUTURE
-    except (CorruptEnvelopeError, SerializationError, OverflowError, ValueError):  # of a moment that is none (R50)
+    except (CorruptEnvelopeError, SerializationError):
         outcome = LoadOutcome.CORRUPT
     return Inspection(outcome=outcome, id=record.id, size=len(record.payload), **told)
 
