@@ -67,7 +67,6 @@ STEPS = st.one_of(
 )  # fmt: skip
 
 
-@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, max_size=8))
 @pytest.mark.parametrize("store", ["memory"])
