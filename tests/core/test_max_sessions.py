@@ -175,9 +175,70 @@ def test_r41_a_roll_holds_no_more_than_the_sessions_of_the_last_minutes() -> Non
         rivals.clock.advance(1)
         sizes += [len(each.payload) for each in rolls(rivals.inner)]
     assert max(sizes) < 400
-    rivals.clock.advance(181)
+    rivals.clock.advance(178)
+    assert len(rolls(rivals.inner)) == 1, "a node whose clock is a minute behind still goes by it"
+    rivals.clock.advance(2)
     assert rolls(rivals.inner) == []
     assert len(rivals.ours.list("1")) == 2
+
+
+def test_r41_a_roll_that_is_made_anew_has_no_version_of_the_one_before() -> None:
+    rivals = Rivals(max_sessions=2)
+    versions = []
+    for _ in range(8):
+        rivals.begin("1")
+        versions += [each.version for each in rolls(rivals.inner)]
+        rivals.clock.advance(181)
+    assert len({*versions}) == 8, "whoever read the former one with a clock that is behind would write over this one"
+
+
+def test_r41_nodes_whose_secrets_stand_in_another_order_keep_one_roll() -> None:
+    rivals, secrets = Rivals(max_sessions=1), [new_secret(), new_secret()]
+    tokens = []
+    for order in (secrets, secrets[::-1]):
+        rivals.settings = {**rivals.settings, "secret": None, "secrets": order}
+        node = rivals.manage(rivals.inner).blocking
+        session = node.open(None)
+        session.login("1")
+        tokens.append(node.commit(session).token)
+    assert [node.open(token).outcome.value for token in tokens] == ["unknown", "loaded"]
+
+
+def test_r41_a_session_that_is_moving_counts_once() -> None:
+    rivals = Rivals(max_sessions=2)
+    token = rivals.begin("1")
+    rivals.clock.advance(150)
+    session = rivals.ours.open(token)
+    session.rotate()
+    others: list[str] = []
+    rivals.before("replace", lambda: others.append(rivals.begin("1")))
+    moved = rivals.ours.commit(session).token
+    assert moved is not None
+    assert [rivals.ours.open(one).outcome.value for one in (moved, *others)] == ["loaded", "loaded"]
+
+
+def test_r41_a_roll_that_exists_and_does_not_load_keeps_nobody_out() -> None:
+    class Damaged(MemoryStore):
+        damaged: str | None = None
+
+        async def load(self, id: str) -> Record | None:
+            return None if id == self.damaged else await super().load(id)
+
+        async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
+            answer = await super().delete(id, expected=expected)
+            if id == self.damaged:
+                self.damaged = None
+            return answer
+
+    clock = FakeClock()
+    store = Damaged(clock=clock)
+    node = make_manager(store, clock=clock, settings={"max_sessions": 2}).blocking
+    for _ in range(2):
+        session = node.open(None)
+        session.login("1")
+        node.commit(session)
+        store.damaged = rolls(store)[0].id
+    assert len(node.list("1")) == 2
 
 
 def rolls(store: MemoryStore) -> list[Record]:
