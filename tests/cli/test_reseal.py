@@ -86,6 +86,16 @@ def test_r26_the_command_reseals_every_session_without_the_model(
     assert capsys.readouterr().out == "0 sealed anew\n"
 
 
+def test_a_dry_run_of_rekey_counts_and_seals_nothing(server: RedisServer, capsys: Output) -> None:
+    begin(3)
+    assert main(["sessions", "rekey", "--dry-run"]) == 0
+    assert capsys.readouterr().out == "3 would be sealed anew\n"
+    assert main(["sessions", "rekey", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"would_reseal": 3}
+    assert main(["sessions", "rekey", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"resealed": 3}
+
+
 def test_r6_the_command_tells_how_far_it_is_on_standard_error_and_no_token(
     server: RedisServer, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,12 +183,14 @@ def _tell_ended(number: int, *, dry_run: bool, as_json: bool) -> None:
 
 
 @sessions.command()
+@click.option("--dry-run", is_flag=True, help="Say how many would be sealed anew, and seal none.")
 @for_programs
-def rekey(*, as_json: bool) -> None:
+def rekey(*, dry_run: bool, as_json: bool) -> None:
     """Seal every session with the first secret, before an older one goes. Stopped in the middle, run it again."""
-    with open_manager() as manager, counted("sealed anew") as done:
-        number = manager.blocking.reseal(done)
-    click.echo(json.dumps({"resealed": number}) if as_json else f"{number} sealed anew")
+    what = "would be sealed anew" if dry_run else "sealed anew"
+    with open_manager() as manager, counted(what) as done:
+        number = manager.blocking.reseal(done, dry_run=dry_run)
+    click.echo(json.dumps({"would_reseal" if dry_run else "resealed": number}) if as_json else f"{number} {what}")
 
 
 sessions.add_command(rekey, "reseal")

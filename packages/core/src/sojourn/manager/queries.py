@@ -425,32 +425,31 @@ class Queries(Generic[T]):
         finally:
             self.engine.events.revocations.notify_doubt()
 
-    async def reseal(self, progress: Progress = None) -> int:
+    async def reseal(self, progress: Progress = None, *, dry_run: bool = False) -> int:
         """Seal and index every session under the first key, before an older one leaves the settings; return how many.
 
-        Requests may go on meanwhile (docs/security.md).
+        Requests may go on meanwhile (docs/security.md). With *dry_run* they are counted alone.
         """
         store = self._scannable("reseal")
         done = 0
         async for id in self._in_turns(self.engine.store.scanned(store.scan())):
-            if await self._reencrypt_one(id):
+            if await self._reencrypt_one(id, dry_run=dry_run):
                 done += 1
                 if progress is not None:
                     progress(done)
         return done
 
-    async def _reencrypt_one(self, id: str) -> bool:
-        engine = self.engine
+    async def _reencrypt_one(self, id: str, *, dry_run: bool) -> bool:
+        store = self.engine.store
         for _ in range(_MOST_TRIES):
-            record = await engine.store.load_live(id)
+            record = await store.load_live(id)
             try:
                 sealed = self._sealed_anew(record) if record is not None else None
             except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError, SessionReadOnlyError):
                 return False  # what cannot be read is left alone
             if record is None or sealed is None:
                 return False
-            write_id = new_write_id()
-            if await engine.store.replace(sealed, expected=record.version, write_id=write_id) is Replaced.OK:
+            if dry_run or await store.replace(sealed, expected=record.version, write_id=new_write_id()) is Replaced.OK:
                 return True
         return False
 
