@@ -13,7 +13,7 @@ from typing import Any, Final
 from sojourn.breaker import BreakerState
 from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError, read_head
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS
-from sojourn.errors import ConfigurationError, SerializationError, SessionUnavailableError
+from sojourn.errors import SerializationError, SessionUnavailableError
 from sojourn.hookspecs import DiagnosingStore, Finding
 from sojourn.manager import opening
 from sojourn.manager.engine import Engine
@@ -21,7 +21,7 @@ from sojourn.manager.guarded_store import GuardedStore
 from sojourn.manager.shielding import all_at_once
 from sojourn.retry import Lane
 from sojourn.session.transitions import LoadOutcome
-from sojourn.stores import BatchingStore, DeadlineScope, PartitionedStore, Record, ScannableStore, StoreIO
+from sojourn.stores import DeadlineScope, PartitionedStore, Record, StoreIO
 from sojourn.stores.fallback import parts_of
 
 _PROBES: Final = 512
@@ -195,18 +195,11 @@ async def inspect(engine: Engine[Any], token: str) -> Inspection:
     return Inspection(outcome=outcome, id=record.id, size=len(record.payload), **told)
 
 
-async def keys_in_use(engine: Engine[Any], progress: Callable[[int], object] | None) -> Mapping[str, int]:
-    """Return for the id of each key how many records it encrypts, those too that rotations left; "" for none."""
-    store = engine.store.store
-    if not isinstance(store, ScannableStore):
-        name = type(store).__name__
-        msg = (
-            f"keys_in_use() needs a store that can go through its records, and {name} cannot; use memory, redis or sql"
-        )
-        raise ConfigurationError(msg)
+async def keys_in_use(records: AsyncIterator[Record], progress: Callable[[int], object] | None) -> Mapping[str, int]:
+    """Return for the id of each key how many *records* it encrypts, those too that rotations left; "" for none."""
     found: Counter[str] = Counter()
     seen = 0
-    async for record in _records(engine, store):
+    async for record in records:
         head = read_head(record.payload)
         # An entry of a process tells by itself which keys that has.
         if head is not None and (record.is_session or record.index_label is None):
@@ -215,14 +208,3 @@ async def keys_in_use(engine: Engine[Any], progress: Callable[[int], object] | N
         if progress is not None:
             progress(seen)
     return found
-
-
-async def _records(engine: Engine[Any], store: ScannableStore) -> AsyncIterator[Record]:
-    if isinstance(store, BatchingStore):
-        async for record in engine.store.scanned(store.scan_records()):
-            yield record
-        return
-    async for id in engine.store.scanned(store.scan()):
-        found = await engine.store.load_live(id)
-        if found is not None:
-            yield found

@@ -323,7 +323,7 @@ class SessionManager(Queries[T], Face[T]):
 
     async def keys_in_use(self, progress: Progress = None) -> Mapping[str, int]:
         """Return for the id of each key how many records of the store it encrypts; "" for those that are not encrypted."""
-        return await keys_in_use(self.engine, progress)
+        return await keys_in_use(self._records(self._scannable("keys_in_use"), every=True), progress)
 
     async def aclose(self) -> None:
         """Release connections and let the metrics sink send what it holds; safe to call twice."""

@@ -355,12 +355,13 @@ class Queries(Generic[T]):
             if passed % _TOGETHER == 0:
                 await give_way()
 
-    def _records(self, store: ScannableStore) -> AsyncIterator[Record]:
+    def _records(self, store: ScannableStore, *, every: bool = False) -> AsyncIterator[Record]:
         scanned = self.engine.store.scanned
         if isinstance(store, BatchingStore):
             return scanned(store.scan_records())
         # Each record is loaded here in any case, so a store that cannot tell sessions from trails is not asked before.
-        return self._loaded(scanned(store.scan_sessions() if isinstance(store, SessionScanningStore) else store.scan()))
+        ids = store.scan_sessions() if isinstance(store, SessionScanningStore) and not every else store.scan()
+        return self._loaded(scanned(ids))
 
     async def _loaded(self, ids: AsyncIterator[str]) -> AsyncIterator[Record]:
         async for id_ in ids:
