@@ -19,9 +19,8 @@ from sojourn.errors import ConfigurationError
 from sojourn_cli.config import config
 from sojourn_cli.doctor import doctor
 from sojourn_cli.fleet import keys, nodes
-from sojourn_cli.inspection import inspect_cookie
 from sojourn_cli.output import WELL, WRONG, for_programs, print_table, tell
-from sojourn_cli.sessions import StoppedError, sessions
+from sojourn_cli.sessions import StoppedError, inspect_cookie, sessions
 from sojourn_cli.top import top
 
 MISUSED: Final = 2
