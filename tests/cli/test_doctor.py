@@ -145,8 +145,17 @@ def test_a_right_set_up_is_met_with_silence(site: Site, capsys: Output) -> None:
     assert {each["subject"] for each in findings} == {"replication"}
     assert main(["doctor"]) == 0
     output = capsys.readouterr()
-    assert re.fullmatch(r"ok     sessions : answers in [\d.]+ ms\n", output.out)
-    assert output.err.startswith("note   replication: ")
+    assert re.fullmatch(r"note   replication: .*\nok     sessions: answers in [\d.]+ ms\n", output.out)
+    assert output.err == ""
+
+
+def test_the_whole_report_is_the_result(site: Site, capsys: Output) -> None:
+    site.set(STOER="redis")
+    assert main(["doctor"]) == 1
+    output = capsys.readouterr()
+    assert "error  settings: " in output.out
+    assert "ok     sessions: " in output.out
+    assert output.err == ""
 
 
 def test_the_clustered_store_is_right_too(site: Site, capsys: Output) -> None:

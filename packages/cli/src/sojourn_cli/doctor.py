@@ -23,7 +23,7 @@ from sojourn import Finding
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn_cli.config import start_up_steps, try_store
 from sojourn_cli.fleet import COOKIES, NOBODY, next_step
-from sojourn_cli.output import WELL, WRONG, for_programs, tell
+from sojourn_cli.output import WELL, WRONG, for_programs
 from sojourn_cli.sessions import make_manager
 
 if TYPE_CHECKING:
@@ -86,9 +86,10 @@ def doctor(*, url: str | None, running: bool, as_json: bool) -> int:
         click.echo(json.dumps({"findings": told, "servers": servers}, indent=2))
     else:
         for each in found:
-            tell(f"{'error' if each.is_problem else 'note '}  {each.subject}: {each.message}")
+            click.echo(f"{'error' if each.is_problem else 'note '}  {each.subject}: {each.message}")
         for server in servers:
-            click.echo(f"ok     {server['store']} {server['server'] or ''}: answers in {server['milliseconds']} ms")
+            name = f"{server['store']} {server['server']}".rstrip()
+            click.echo(f"ok     {name}: answers in {server['milliseconds']} ms")
     return WRONG if problems else WELL
 
 
