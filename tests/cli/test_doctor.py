@@ -86,6 +86,14 @@ class Site:
         self.proxies.append(proxy)
         self.set(REDIS_URL=proxy.url, REQUEST_DEADLINE="2s", REDIS_TIMEOUT="1500ms")
 
+    def with_a_readable_secret(self) -> None:
+        (self.folder / "keys").mkdir()
+        path = self.folder / "keys" / "sojourn_secret"
+        path.write_text(SECRET)
+        path.chmod(0o644)
+        self.unset("SECRETS")
+        self.set(SECRETS_DIR=str(path.parent))
+
     def install(self, entry_points: str, *distributions: str) -> None:
         for name in distributions:
             metadata = self.folder / name / f"{name}-1.dist-info"
@@ -236,6 +244,12 @@ PLANTS: dict[str, tuple[Plant, str, str, tuple[str, ...]]] = {
         lambda s: s.set(SECRETS='["your-256-bit-secret"]', SALT="8 bytes or more"),
         "secret",
         "(well-known|fewer).*sojourn keygen",
+        (),
+    ),
+    "a file with a secret that others may read": (
+        Site.with_a_readable_secret,
+        "secret",
+        "sojourn_secret holds a secret and others may read it: chmod 600 .*sojourn_secret",
         (),
     ),
     # preset rules
@@ -452,15 +466,47 @@ def test_f32_both_kinds_that_announce_are_a_note(site: Site, capsys: Output) -> 
 
 def test_a_secret_in_a_file_that_others_read_is_found(site: Site, capsys: Output) -> None:
     site.unset("SECRETS")
-    (site.folder / ".env").write_text(f"SOJOURN_SECRET={SECRET}\n")
+    (site.folder / ".env").write_text(f"SOJOURN_RETIRED_SECRETS=[]\nSOJOURN_SECRET={SECRET}\n")
     (site.folder / ".env").chmod(0o644)
     code, findings = ask(capsys)
     assert (code, [each["message"] for each in findings if each["subject"] == "secret"]) == (
         1,
-        [".env holds the secret and others may read it: chmod 600 .env"],
+        [".env holds a secret and others may read it: chmod 600 .env"],
     )
     (site.folder / ".env").chmod(0o600)
     assert ask(capsys)[0] == 0
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_secret_of_its_own_file_is_for_its_owner(mode: int, is_told: bool, site: Site, capsys: Output) -> None:
+    site.with_a_readable_secret()
+    folder = site.folder / "keys"
+    (folder / "sojourn_secret").chmod(mode)
+    (folder / "sojourn_idle_timeout").write_text("30m")  # no secret, so anybody may read it
+    (folder / "sojourn_idle_timeout").chmod(0o644)
+    code, findings = ask(capsys)
+    assert (code, [each["subject"] for each in findings if each["is_problem"]]) == (
+        (1, ["secret"]) if is_told else (0, [])
+    )
+
+
+def test_a_file_of_another_owner_may_be_read_by_the_group_that_the_service_is_in(
+    site: Site, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.with_a_readable_secret()
+    (site.folder / "keys" / "sojourn_secret").chmod(0o640)
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    assert ask(capsys)[0] == 0
+
+
+def test_what_a_container_is_given_has_the_mode_that_it_has(
+    site: Site, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.with_a_readable_secret()
+    monkeypatch.setattr("sojourn.settings.sources.DEFAULT_SECRETS_DIRECTORY", str(site.folder / "keys"))
+    site.unset("SECRETS_DIR")
+    code, findings = ask(capsys)
+    assert (code, [each for each in findings if each["subject"] == "secret"]) == (0, [])
 
 
 def test_doctor_leaves_nothing_behind(site: Site, capsys: Output) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import stat
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -170,11 +171,34 @@ def _of_secrets(settings: SessionSettings) -> Iterator[Finding]:
             "SOJOURN_SINGLE_PROCESS is true: start no second process, which would accept what this one revoked",
             is_problem=False,
         )
-    if settings.is_relaxed or ".env" not in {settings.origin_of(name) for name in ("secret", "secrets")}:
+    if settings.is_relaxed:
         return
-    path = Path(settings.surroundings.env_file or ".env")
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        yield Finding("secret", f"{path} holds the secret and others may read it: chmod 600 {path}")
+    for path in _files_of_secrets(settings):
+        status = path.stat()
+        # By its group a service reads a file that is not its own.
+        others = 0o077 if status.st_uid == os.geteuid() else 0o007
+        if stat.S_IMODE(status.st_mode) & others:
+            yield Finding("secret", f"{path} holds a secret and others may read it: chmod 600 {path}")
+
+
+def _files_of_secrets(settings: SessionSettings) -> Iterator[Path]:
+    """Yield the files from which secrets of the core and of plugins were read.
+
+    What is in /run/secrets was mounted for one container, mostly with a mode that cannot be chosen.
+    """
+    from sojourn.settings import write_value
+
+    read: dict[str, set[str]] = {}
+    for each in (settings, *settings.of_plugins.values()):
+        for name in type(each).model_fields:
+            # A secret is written as (set), or how many of a list are.
+            if write_value(type(each), name, getattr(each, name)).endswith("set)"):
+                read.setdefault(each.origin_of(name), set()).add(each.variable_of(name).lower())
+    if ".env" in read:
+        yield Path(settings.surroundings.env_file or ".env")
+    if "secrets file" in read and settings.surroundings.secrets_dir is not None:
+        files = sorted(Path(settings.surroundings.secrets_dir).iterdir())
+        yield from (path for path in files if path.name.lower() in read["secrets file"])
 
 
 def _of_proxies(settings: SessionSettings) -> Iterator[Finding]:
