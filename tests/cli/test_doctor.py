@@ -509,6 +509,21 @@ def test_what_a_container_is_given_has_the_mode_that_it_has(
     assert (code, [each for each in findings if each["subject"] == "secret"]) == (0, [])
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["doctor"], ["config", "check", "--connect"], ["nodes"], ["sessions", "count"], ["keys", "rotate", "--step"]],
+)
+def test_every_command_says_the_same_of_a_wrong_password(command: list[str], site: Site, capsys: Output) -> None:
+    site.user(RIGHTS)
+    site.set(REDIS_PASSWORD="wrong")
+    capsys.readouterr()
+    assert main(command) == 1
+    output = capsys.readouterr()
+    (told,) = [line for line in (output.out + output.err).splitlines() if line.startswith("error")]
+    assert "; correct user and password of SOJOURN_REDIS_URL" in told
+    assert "try again later" not in told
+
+
 def test_doctor_leaves_nothing_behind(site: Site, capsys: Output) -> None:
     assert ask(capsys)[0] == 0
     time.sleep(1.1)  # the key on which rights are tried expires

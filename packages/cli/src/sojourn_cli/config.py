@@ -11,7 +11,7 @@ import click
 
 from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn_cli.output import WELL, WRONG, for_programs, print_table, tell
-from sojourn_cli.sessions import make_manager
+from sojourn_cli.sessions import explained, make_manager
 
 if TYPE_CHECKING:
     from sojourn import SessionManager
@@ -171,7 +171,7 @@ def try_store(manager: SessionManager[Any]) -> None:
         session.destroy()
         sessions.commit(session)
     except SessionUnavailableError as error:
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(explained(error, manager.settings)) from error
 
 
 def _passes(name: str, step: Callable[[], object]) -> bool:

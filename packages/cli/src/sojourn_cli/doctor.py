@@ -25,7 +25,7 @@ from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn_cli.config import start_up_steps, try_store
 from sojourn_cli.fleet import COOKIES, NOBODY, next_step
 from sojourn_cli.output import WELL, WRONG, for_programs
-from sojourn_cli.sessions import make_manager
+from sojourn_cli.sessions import explained, make_manager, what_to_do
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,14 +38,6 @@ _SLOW: Final = 0.1
 _LOOKS: Final = 3
 _WIDEST: Final = {4: 8, 6: 16}
 """The fewest bits of a network of proxies: a larger one is not one's own."""
-_ANSWERS: Final = {
-    "refused": "start it, or correct host and port of {url}",
-    "name not found": "correct the name in {url}",
-    "timeout": "look at the load of the server and at the line to it, or raise the time-out of the store",
-    "auth": "correct user and password of {url}",
-    "no table": "run `sojourn sql init`",
-    "tls": "renew the certificate, or name its authority in {url}",
-}
 _LOST: Final = {
     "SOJOURN_COOKIE_NAME": "no cookie of before is read, so everybody logs in again",
     "SOJOURN_STORE": "sessions of the other store are not found, so everybody logs in again",
@@ -256,13 +248,12 @@ def _look_at_the_store(
 ) -> list[dict[str, object]]:
     """Return how each server answered, if all do; then everything else is looked at."""
     settings = manager.settings
-    url = _variable_of_the_url(settings)
     # The first look opens the connections, and a machine may be busy for a moment.
     looks = [manager.blocking.health() for _ in range(_LOOKS)]
     health = min(looks, key=lambda look: max((server.latency for server in look.servers), default=0.0))
     for server in health.servers:
         if server.cause and not server.cause.startswith("denied"):
-            advice = _ANSWERS.get(server.cause, "docs/operations.md says what to do").format(url=url)
+            advice = what_to_do(server.cause, settings) or "docs/operations.md says what to do"
             findings.append(
                 Finding("store", f"{server.store} {server.server}: {server.cause}; {advice}".replace(" :", ":"))
             )
@@ -281,18 +272,14 @@ def _look_at_the_store(
         if not any(each.is_problem and each.subject in _REFUSED for each in findings):
             try_store(manager)
             findings += _of_fleet(manager, running=running)
-    except (ConfigurationError, SessionUnavailableError) as error:
+    except SessionUnavailableError as error:
+        findings.append(Finding("store", explained(error, settings)))
+    except ConfigurationError as error:
         findings.append(Finding("store", str(error)))
     return [
         {"store": each.store, "server": each.server, "milliseconds": round(each.latency * 1000, 2)}
         for each in health.servers
     ]
-
-
-def _variable_of_the_url(settings: SessionSettings) -> str:
-    return next(
-        (f"{prefix}URL" for prefix, kind in settings.of_plugins.items() if "url" in type(kind).model_fields), "its URL"
-    )
 
 
 def _of_fleet(manager: SessionManager[Any], *, running: bool) -> Iterable[Finding]:

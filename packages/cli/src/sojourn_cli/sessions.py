@@ -6,6 +6,7 @@ They know nothing of the application's model and show nothing of a session's dat
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 _PAGE: Final = 500
 """How many sessions of a principal are asked for at once."""
 _HEADINGS: Final = ("ID", "BEGAN", "LAST SEEN", "EXPIRES", "CLIENT")
+_ANSWERS: Final = {
+    "refused": "start it, or correct host and port of {url}",
+    "name not found": "correct the name in {url}",
+    "timeout": "look at the load of the server and at the line to it, or raise the time-out of the store",
+    "auth": "correct user and password of {url}",
+    "no table": "run `sojourn sql init`",
+    "tls": "renew the certificate, or name its authority in {url}",
+}
+_LATER: Final = "; try again later"
 _MEANINGS: Final = {
     "none": "this is no value of our cookie: it has another form, or was cut",
     "loaded": "a session",
@@ -113,7 +123,7 @@ def show(*, id: str, as_json: bool) -> int:
 @for_programs
 def count_sessions(*, as_json: bool) -> None:
     """Count the sessions of the store, by going through all of them."""
-    with open_manager() as manager, counted("counted") as done:
+    with open_manager() as manager, counted(manager, "counted") as done:
         number = manager.blocking.count(progress=done)
     click.echo(json.dumps({"sessions": number}) if as_json else str(number))
 
@@ -151,7 +161,7 @@ def revoke_all(*, principal: str, except_id: str | None, dry_run: bool, as_json:
         if dry_run:
             number = sum(item.id != except_id for item in manager.blocking.list(principal))
         else:
-            with counted("ended") as done:
+            with counted(manager, "ended") as done:
                 number = manager.blocking.revoke_all(principal, except_id, progress=done)
     _tell_ended(number, dry_run=dry_run, as_json=as_json)
 
@@ -179,7 +189,7 @@ def purge(*, older_than: float | None, unused_for: float | None, anonymous: bool
         if dry_run:
             number = manager.blocking.count_by(fits)
         else:
-            with counted("ended") as done:
+            with counted(manager, "ended") as done:
                 number = manager.blocking.bulk_delete(fits, progress=done)
     _tell_ended(number, dry_run=dry_run, as_json=as_json)
 
@@ -199,7 +209,7 @@ def _tell_ended(number: int, *, dry_run: bool, as_json: bool) -> None:
 def rekey(*, dry_run: bool, as_json: bool) -> None:
     """Seal every session with the first secret, before an older one goes. Stopped in the middle, run it again."""
     what = "would be sealed anew" if dry_run else "sealed anew"
-    with open_manager() as manager, counted(what) as done:
+    with open_manager() as manager, counted(manager, what) as done:
         number = manager.blocking.reseal(done, dry_run=dry_run)
     click.echo(json.dumps({"would_reseal" if dry_run else "resealed": number}) if as_json else f"{number} {what}")
 
@@ -219,7 +229,7 @@ def copy(*, from_: str | None, to: str | None, dry_run: bool, as_json: bool) -> 
     it as its fallback already, or nobody finds there what was moved. Stopped in the middle, it may be run again for the rest.
     """
     named = {name: value for name, value in (("fallback_store", from_), ("store", to)) if value is not None}
-    with open_manager(**named) as manager, counted("moved") as done:
+    with open_manager(**named) as manager, counted(manager, "moved") as done:
         number = manager.blocking.move(done, dry_run=dry_run)
     if as_json:
         click.echo(json.dumps({"would_move" if dry_run else "moved": number}))
@@ -303,13 +313,27 @@ def open_manager(**named: Any) -> Generator[SessionManager[AnyModel]]:
     try:
         yield manager
     except SessionUnavailableError as error:
-        raise StoppedError(f"{error}; nothing was changed") from error
+        raise StoppedError(f"{explained(error, settings)}; nothing was changed") from error
     finally:
         manager.blocking.close()
 
 
+def explained(error: SessionUnavailableError, settings: SessionSettings) -> str:
+    """Return what the store says, and what to do where trying again does not help."""
+    advice = what_to_do(error.kind, settings)
+    return str(error) if advice is None else re.sub(rf"\.?{_LATER}$", lambda _: f"; {advice}", str(error))
+
+
+def what_to_do(cause: str, settings: SessionSettings) -> str | None:
+    """Return what to do about a store that fails for that *cause*, or None where waiting is all."""
+    plugins = settings.of_plugins.items()
+    url = next((f"{prefix}URL" for prefix, of in plugins if "url" in type(of).model_fields), "its URL")
+    advice = _ANSWERS.get(cause)
+    return None if advice is None else advice.format(url=url)
+
+
 @contextmanager
-def counted(done: str) -> Generator[Callable[[int], None]]:
+def counted(manager: SessionManager[Any], done: str) -> Generator[Callable[[int], None]]:
     """Show how far a command is; on ^C or when the store stops answering it says how much was done."""
     number = 0
     try:
@@ -322,7 +346,9 @@ def counted(done: str) -> Generator[Callable[[int], None]]:
 
             yield count
     except SessionUnavailableError as error:
-        raise StoppedError(f"{error}; {number} {done}, run the command again for the rest") from error
+        raise StoppedError(
+            f"{explained(error, manager.settings)}; {number} {done}, run the command again for the rest"
+        ) from error
     except KeyboardInterrupt:
         tell(f"stopped: {number} {done}, run the command again for the rest")
         raise
