@@ -522,6 +522,20 @@ def test_the_directory_of_container_secrets_is_read_when_it_exists(
     assert SessionSettings().namespace == "mounted"
 
 
+@pytest.mark.parametrize("name", ["fallback_until", "accept_unsealed_until"])
+@pytest.mark.parametrize("value", ["2027-01-31T12:00:00", "2027-01-31", "tomorrow", ""])
+def test_a_moment_without_its_zone_is_told_how_one_is_written(name: str, value: str) -> None:
+    values: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigurationError, match=rf"SOJOURN_{name.upper()} = .*such as 2027-01-31T12:00:00Z"):
+        SessionSettings(**values)
+
+
+@pytest.mark.parametrize("value", ["31.1.2027", "2027-01-31T12:00:00Z", "tomorrow"])
+def test_a_day_that_is_none_is_told_how_one_is_written(value: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"SOJOURN_READERS_UNTIL = .*such as 2027-01-31$"):
+        SessionSettings(readers_until=value)
+
+
 def test_a_secrets_directory_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="SOJOURN_SECRETS_DIR names .*nowhere, which is no directory"):
         SessionSettings(secrets_dir=str(tmp_path / "nowhere"))

@@ -427,6 +427,8 @@ def _advice(
             return "write true or false"
         case "time_delta_parsing" | "time_delta_type":
             return HOW_TO_WRITE_A_DURATION
+        case _ if kind.startswith(("date", "timezone")):
+            return "write it such as 2027-01-31" + ("" if kind.startswith("date_") else "T12:00:00Z, with its zone")
         case "missing":
             return "set it"
         case _:
