@@ -225,18 +225,77 @@ def test_what_is_left_in_the_store_of_before_is_moved_and_a_dry_run_moves_nothin
         monkeypatch.setenv(name, value)
     copy = ["sessions", "copy", "--from", "sql", "--to", "sql"]
     assert main([*copy, "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"would_move": 3}
+    assert json.loads(capsys.readouterr().out) == {"would_move": 3, "left": []}
     assert fleet.count() == 3
     assert main(copy) == 0
     assert capsys.readouterr().out == "3 moved\n"
     assert fleet.count() == 0
     assert main([*copy, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"moved": 0}
+    assert json.loads(capsys.readouterr().out) == {"moved": 0, "left": []}
     monkeypatch.delenv("SOJOURN_FALLBACK_SQL_URL")
     for id in ids:
         assert main(["sessions", "show", id]) == 0
 
 
+def test_what_cannot_be_moved_is_named_with_the_reason(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output
+) -> None:
+    fleet.begin("anna")
+    ended, damaged = fleet.begin(), fleet.begin()
+    with monkeypatch.context() as other:
+        other.setenv("SOJOURN_SECRET", new_secret())
+        stranger = Fleet(SessionManager.from_settings(Basket, SessionSettings()).blocking, fleet.path)
+        foreign = stranger.begin()
+        stranger.manager.close()
+    with closing(sqlite3.connect(fleet.path, isolation_level=None)) as database:
+        database.execute("UPDATE sojourn_sessions SET payload = substr(payload, 1, 40) WHERE id = ?", (damaged,))
+    for name, value in {
+        "SOJOURN_FALLBACK_STORE": "sql",
+        "SOJOURN_FALLBACK_SQL_URL": f"sqlite:///{fleet.path}",
+        "SOJOURN_FALLBACK_UNTIL": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+        "SOJOURN_SQL_URL": f"sqlite:///{tmp_path}/new.db",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with monkeypatch.context() as other:  # as a node of the first step ends it: its tombstone is nothing to move
+        other.setenv("SOJOURN_SQL_URL", f"sqlite:///{fleet.path}")
+        other.setenv("SOJOURN_FALLBACK_SQL_URL", f"sqlite:///{tmp_path}/new.db")
+        other.setenv("SOJOURN_FALLBACK_MOVES", "false")
+        assert main(["sessions", "revoke", ended]) == 0
+    capsys.readouterr()
+    copy = ["sessions", "copy"]
+    assert main([*copy, "--dry-run", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["would_move"] == 1
+    why = {each["id"]: each["why"] for each in told["left"]}
+    assert set(why) == {damaged, foreign}
+    assert "damaged" in why[damaged]
+    assert "SOJOURN_RETIRED_SECRETS" in why[foreign]
+    for moved in (1, 0):
+        assert main([*copy, "--json"]) == 1
+        assert json.loads(capsys.readouterr().out) == {"moved": moved, "left": told["left"]}
+    assert main([*copy, "--dry-run"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["0 would move", "2 cannot be moved:"]
+    assert {line.split(": ")[0].strip() for line in lines[2:]} == {damaged, foreign}
+
+
+def test_a_node_of_the_first_step_moves_nothing_and_says_so(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output
+) -> None:
+    id = fleet.begin()
+    monkeypatch.setenv("SOJOURN_FALLBACK_SQL_URL", f"sqlite:///{fleet.path}")
+    monkeypatch.setenv("SOJOURN_FALLBACK_UNTIL", (datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    monkeypatch.setenv("SOJOURN_SQL_URL", f"sqlite:///{tmp_path}/new.db")
+    monkeypatch.setenv("SOJOURN_FALLBACK_MOVES", "false")
+    assert main(["sessions", "copy", "--from", "sql", "--json"]) == 1
+    (left,) = json.loads(capsys.readouterr().out)["left"]
+    assert (left["id"], "SOJOURN_FALLBACK_MOVES" in left["why"]) == (id, True)
+
+
 def test_there_is_nothing_to_move_without_a_store_of_before(fleet: Fleet, capsys: Output) -> None:
     assert main(["sessions", "copy"]) == 1
-    assert "SOJOURN_FALLBACK_STORE" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "move()" not in told
+    assert "--from STORE" in told
+    assert "SOJOURN_FALLBACK_STORE" in told
+    assert "SOJOURN_FALLBACK_UNTIL" in told

@@ -222,19 +222,31 @@ sessions.add_command(rekey, "reseal")
 @click.option("--to", metavar="STORE", help="The store of now; without it SOJOURN_STORE.")
 @click.option("--dry-run", is_flag=True, help="Say how many records are there, and move none.")
 @for_programs
-def copy(*, from_: str | None, to: str | None, dry_run: bool, as_json: bool) -> None:
+def copy(*, from_: str | None, to: str | None, dry_run: bool, as_json: bool) -> int:
     """Move what is left in the store of before into the one of now, sealed for it, while requests go on.
 
     The store of before has settings of its own under SOJOURN_FALLBACK_, as SOJOURN_FALLBACK_REDIS_URL. Every node has to have
     it as its fallback already, or nobody finds there what was moved. Stopped in the middle, it may be run again for the rest.
+    What cannot be moved is named with the reason, and then the exit code is 1.
     """
     named = {name: value for name, value in (("fallback_store", from_), ("store", to)) if value is not None}
-    with open_manager(**named) as manager, counted(manager, "moved") as done:
-        number = manager.blocking.move(done, dry_run=dry_run)
+    left: dict[str, str] = {}
+    with open_manager(**named) as manager, counted(manager, "would move" if dry_run else "moved") as done:
+        if manager.settings.fallback_store is None:
+            msg = (
+                "there is no store to move from: name it by --from STORE or SOJOURN_FALLBACK_STORE, its own settings under "
+                "SOJOURN_FALLBACK_, as SOJOURN_FALLBACK_REDIS_URL, and the last moment in SOJOURN_FALLBACK_UNTIL"
+            )
+            raise ConfigurationError(msg)
+        number = manager.blocking.move(done, dry_run=dry_run, on_left=left.__setitem__)
     if as_json:
-        click.echo(json.dumps({"would_move" if dry_run else "moved": number}))
+        told = [{"id": id, "why": why} for id, why in left.items()]
+        click.echo(json.dumps({"would_move" if dry_run else "moved": number, "left": told}))
     else:
         click.echo(f"{number} {'would move' if dry_run else 'moved'}")
+        if left:
+            click.echo("\n  ".join((f"{len(left)} cannot be moved:", *(f"{id}: {why}" for id, why in left.items()))))
+    return WRONG if left else WELL
 
 
 @click.command("inspect")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sojourn import metrics as names
 from sojourn.breaker import BreakerState, CircuitBreaker, ServerBreakers
-from sojourn.codec import COMPRESSED, PLAIN, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError
+from sojourn.codec import COMPRESSED, PLAIN, Bound, Codec, CorruptEnvelopeError, FutureEnvelopeError, read_head
 from sojourn.crypto.ciphers import BUILTIN_CIPHERS, Cipher
 from sojourn.errors import ConfigurationError, SessionTooLargeError
 from sojourn.events import EventDispatcher, Levels
@@ -479,11 +479,11 @@ def _with_fallback(
 
 
 def _carry(source: Codec, target: Codec, events: EventDispatcher, clock: Clock) -> Carry:
-    def carry(record: Record, version: int) -> Record | None:
+    def carry(record: Record, version: int) -> Record | str:
         payload = record.payload
         try:
             if record.version >= LAST_VERSION:
-                return None
+                return "its version is the last there is, which no store writes: it is damaged"
             if payload:
                 plain, flags = source.open(payload, record, clock.time())
                 # A roll of `max_sessions` is encrypted nowhere.
@@ -492,8 +492,13 @@ def _carry(source: Codec, target: Codec, events: EventDispatcher, clock: Clock) 
                     payload = target.seal(plain, bound, clock.time(), flags & ~COMPRESSED)
                     if target.seals and record.payload[1] == PLAIN and not flags & STUB:
                         events.event("unsealed", record.id)
-        except (CorruptEnvelopeError, FutureEnvelopeError, SessionTooLargeError):
-            return None
+        except CorruptEnvelopeError:
+            return "it is damaged, or SOJOURN_FALLBACK_NAMESPACE or SOJOURN_FALLBACK_ENCRYPT is not what it was sealed under"
+        except FutureEnvelopeError:
+            head = read_head(record.payload)
+            return f"its key {head.key.hex() if head else ''} is not in these settings: put it into SOJOURN_RETIRED_SECRETS"
+        except SessionTooLargeError as error:
+            return str(error)
         return Record(record.id, version, payload, record.idle_deadline, record.absolute_deadline, record.index_label)
 
     return carry

@@ -267,18 +267,24 @@ class SessionManager(Queries[T], Face[T]):
         if isinstance(store, CachingStore):
             await store.evict(id)
 
-    async def move(self, progress: Progress = None, *, dry_run: bool = False) -> int:
-        """Move what is left in the fallback store; return how many records were, or would be, moved."""
+    async def move(
+        self, progress: Progress = None, *, dry_run: bool = False, on_left: Callable[[str, str], object] | None = None
+    ) -> int:
+        """Move what is left in the fallback store; return how many records. *on_left* is told which stays, and why."""
         engine, store = self.engine, self.engine.store.store
         if not isinstance(store, FallbackStore):
-            msg = "move() needs a store to move from: set SOJOURN_FALLBACK_STORE and SOJOURN_FALLBACK_UNTIL"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                "move() needs SOJOURN_FALLBACK_STORE, and SOJOURN_FALLBACK_UNTIL that is still to come"
+            )
         done, before = 0, store.moved
         async for id in self._in_turns(engine.store.scanned(cast("ScannableStore", store.fallback).scan())):
-            if not dry_run:
-                with engine.deadline_scope():
+            with engine.deadline_scope():
+                if not dry_run:
                     await engine.store.load_live(id)
-            done = done + 1 if dry_run else store.moved - before
+                why = await store.why_left(id)
+            if why and on_left is not None:
+                on_left(id, why)
+            done = done + (why == "") if dry_run else store.moved - before
             if progress is not None:
                 progress(done)
         return done

@@ -39,9 +39,8 @@ from sojourn.stores import (
 )
 
 T = TypeVar("T")
-Carry: TypeAlias = Callable[[Record, int], Record | None]
-"""Returns a record of one store under another version, sealed for the other store; None where it cannot be opened."""
-
+Carry: TypeAlias = Callable[[Record, int], Record | str]
+"""Returns a record of one store under another version, sealed for the other store; the reason where that cannot be."""
 _MOVING: Final = b"\xffmoving\xff"
 """What the payload of a record begins with until it is gone from the fallback; the id of its last write follows, and the
 payload in its own form."""
@@ -136,7 +135,8 @@ class FallbackStore:
                 return Replaced.GONE
             place, sealed = found[1], record
             if place is self.fallback:
-                sealed = self._carry_back(record, record.version) or record
+                carried = self._carry_back(record, record.version)
+                sealed = record if isinstance(carried, str) else carried
             answer = await place.replace(sealed, expected=expected, write_id=write_id)
             if answer is Replaced.OK or (answer is Replaced.CONFLICT and await self._find_live(record.id) is not None):
                 return answer
@@ -239,13 +239,23 @@ class FallbackStore:
                 continue
             there = _shown(_final(there))
             carried = self._carry(there, there.version + self._moves)
-            if carried is None or not self._moves or there.is_expired(now):
-                return carried or there, False
+            if isinstance(carried, str) or not self._moves or there.is_expired(now):
+                return there if isinstance(carried, str) else carried, False
             last_write = there.write_ids[-1] if there.write_ids else _mark(_MOVED)
             moving = replace(carried, version=there.version, payload=_MOVING + last_write + carried.payload)
             is_made = await self.present.create(moving, write_id=_mark(_MOVED)) is Created.OK
             return moving if is_made else None, True
         raise _overtaken(id)
+
+    async def why_left(self, id: str) -> str | None:
+        """Return why a record of the fallback cannot be moved, "" if it can; None where there is none by now."""
+        there = await self._fresh_fallback(id)
+        if there is None or _is_tombstone(there) or there.is_expired(self._clock.time()):
+            return None
+        if not self._moves:
+            return "SOJOURN_FALLBACK_MOVES is false: copy with the settings of the nodes that move"
+        carried = self._carry(_shown(_final(there)), there.version)
+        return carried if isinstance(carried, str) else ""
 
     async def _pause(self, tried: int) -> None:
         """Wait a moment, for others are at work on the same record."""
@@ -309,7 +319,8 @@ class FallbackStore:
                 if record.id not in seen and not _is_tombstone(record):
                     seen.add(record.id)
                     shown = _shown(_final(record))
-                    yield (self._carry(shown, shown.version) or shown) if store is self.fallback else shown
+                    carried = self._carry(shown, shown.version) if store is self.fallback else shown
+                    yield shown if isinstance(carried, str) else carried
 
     async def _count(self) -> int:
         return sum([await cast("ScannableStore", store).count() for store in self._stores()])
