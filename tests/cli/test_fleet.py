@@ -24,6 +24,7 @@ from sojourn_cli.fleet import next_step
 Output = pytest.CaptureFixture[str]
 OLD, NEW = new_secret(), new_secret()
 Start = Callable[..., BlockingManager[Any]]
+HOW_TO_RETIRE = """SOJOURN_RETIRED_SECRETS, a JSON list such as '["..."]' (or the file sojourn_retired_secrets)"""
 
 
 @dataclass
@@ -122,11 +123,14 @@ def test_r45_a_rotation_goes_by_steps_that_are_safe(
     assert ask()[0] == 1  # for nobody is there
     before = start(node_id="web-1")
     token = begin(before)
-    assert "put a new one" in ask()[1]
+    told = ask()[1]
+    assert "put a new one" in told
+    assert HOW_TO_RETIRE in told
 
     configure(monkeypatch, NEW, retired=(OLD,))
     code, told = ask()
     assert (code, "1 of 1 processes do not know the key" in told) == (1, True)
+    assert HOW_TO_RETIRE in told
     configure(monkeypatch, OLD, retired=(NEW,))
     code, told = ask()
     assert (code, f"make the key {id_of(NEW)} known" in told) == (0, True)

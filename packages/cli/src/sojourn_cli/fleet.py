@@ -28,6 +28,9 @@ NOBODY = (
 )
 
 
+_RETIRED = """SOJOURN_RETIRED_SECRETS, a JSON list such as '["..."]' (or the file sojourn_retired_secrets)"""
+
+
 @click.command()
 @for_programs
 def nodes(*, as_json: bool) -> int:
@@ -92,14 +95,14 @@ def next_step(ours: Sequence[str], fleet: Sequence[Sequence[str]], records: Mapp
         return Step(
             False,
             f"{number} of {len(fleet)} processes seal with the key {' '.join(unknown)}, which is not in these settings: what "
-            "they write could not be opened. Put it into SOJOURN_RETIRED_SECRETS",
+            f"they write could not be opened. Put it into {_RETIRED}",
         )
     behind = [keys for keys in fleet if ours[0] not in keys]
     if behind:
         return Step(
             False,
             f"{len(behind)} of {len(fleet)} processes do not know the key {ours[0]}, with which these settings seal: they could "
-            "not open what is written. First deploy it in SOJOURN_RETIRED_SECRETS, behind the key that seals now, to every "
+            f"not open what is written. First deploy it in {_RETIRED}, behind the key that seals now, to every "
             "process; then ask again",
         )
     needed = {key: number for key, number in records.items() if key and key not in mine}
@@ -130,7 +133,7 @@ def next_step(ours: Sequence[str], fleet: Sequence[Sequence[str]], records: Mapp
     if not others:
         return Step(
             True,
-            "all processes have this one key. To change it put a new one (`sojourn keygen`) into SOJOURN_RETIRED_SECRETS, and "
+            f"all processes have this one key. To change it put a new one (`sojourn keygen`) into {_RETIRED}, and "
             "ask with those settings",
         )
     used = {key: records.get(key, 0) for key in others}
@@ -145,7 +148,7 @@ def next_step(ours: Sequence[str], fleet: Sequence[Sequence[str]], records: Mapp
     return Step(
         True,
         f"all processes know the key {told}, and no record is under it. If it is the new one, make it the first of "
-        "SOJOURN_SECRETS and put the other one into SOJOURN_RETIRED_SECRETS; if it is the old one, take it out. Ask with those "
+        f"SOJOURN_SECRETS and put the other one into {_RETIRED}; if it is the old one, take it out. Ask with those "
         "settings before they are deployed",
     )
 
