@@ -194,14 +194,14 @@ def test_r41_a_roll_that_is_made_anew_has_no_version_of_the_one_before() -> None
 
 def test_r41_nodes_whose_secrets_stand_in_another_order_keep_one_roll() -> None:
     rivals, secrets = Rivals(max_sessions=1), [new_secret(), new_secret()]
-    tokens = []
+    tokens, nodes = [], []
     for order in (secrets, secrets[::-1]):
         rivals.settings = {**rivals.settings, "secret": None, "secrets": order}
-        node = rivals.manage(rivals.inner).blocking
+        nodes.append(node := rivals.manage(rivals.inner).blocking)
         session = node.open(None)
         session.login("1")
         tokens.append(node.commit(session).token)
-    assert [node.open(token).outcome.value for token in tokens] == ["unknown", "loaded"]
+    assert [nodes[1].open(token).outcome.value for token in tokens] == ["unknown", "loaded"]
 
 
 def test_r41_a_session_that_is_moving_counts_once() -> None:
