@@ -19,12 +19,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+# The environment of the benchmarks starts servers, too, and has no pytest.
+if TYPE_CHECKING:
+    import pytest
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(10_240, 22_767)  # below the ephemeral ports, and the cluster bus (port + 10,000) as well
@@ -323,7 +326,7 @@ class RedisServer(Server):
             pipeline.script_flush()
             pipeline.execute()
 
-    def offer(self, patch: pytest.MonkeyPatch) -> None:
+    def offer(self, patch: "pytest.MonkeyPatch") -> None:
         """Set the variables with which a manager uses this server, and waits for it longer than a busy machine stalls."""
         patch.setenv("SOJOURN_REDIS_URL", self.url)
         for name in ("REDIS_TIMEOUT", "REDIS_CONNECT_TIMEOUT"):
