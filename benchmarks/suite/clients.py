@@ -33,7 +33,7 @@ class Jar:
 
     def take(self, set_cookie: str) -> str:
         """Return the pair that a Set-Cookie header asks for, and remember it."""
-        self.cookie = set_cookie.partition(";")[0]
+        self.cookie = set_cookie.partition(";")[0].strip(" ")  # Django's line begins with a space, which servers drop
         self.changes.append(self.cookie)
         return self.cookie
 

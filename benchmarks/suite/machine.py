@@ -19,6 +19,7 @@ PACKAGES = (
     "sqlalchemy",
     "starlette",
     "starsessions",
+    "fastapi-redis-sdk",
     "litestar",
     "aiohttp",
     "aiohttp-session",

@@ -20,6 +20,7 @@ def _peers() -> list[Contender]:
     peers: list[tuple[str, str, Driver, str, tuple[str, ...], tuple[str, ...]]] = [
         ("starsessions", "starsessions", asgi, "starlette_peers", ("memory", "redis"), ()),
         ("starsessions", "starsessions, signed", asgi, "starlette_peers", ("cookie",), WITHOUT_ROTATION),
+        ("redis-sdk", "fastapi-redis-sdk", asgi, "redis_sdk_peer", ("redis",), ()),
         ("litestar", "Litestar", asgi, "litestar_peer", ("cookie", "memory", "redis"), WITHOUT_ROTATION),
         ("aiohttp", "aiohttp-session", aiohttp, "aiohttp_peer", ("redis",), ()),
         ("aiohttp", "aiohttp-session, Fernet", aiohttp, "aiohttp_peer", ("cookie",), WITHOUT_ROTATION),
