@@ -542,3 +542,38 @@ def test_a_view_that_cannot_write_itself_back_is_an_error_of_the_response_and_of
     assert not request.close_unchanged()
     request.close()
     assert node.count() == 0
+
+
+def test_a_view_is_asked_once_before_a_commit_and_once_after_the_head() -> None:
+    node = make_manager().blocking
+    request = node.begin(None, "")
+    request.session["key"] = 1
+    asked: list[str] = []
+    request.before_commit(lambda: asked.append("flush"))
+    assert request.finish(200).set_cookie is not None
+    assert asked == ["flush"]
+    request.close()
+    assert asked == ["flush", "flush"]
+
+
+def test_a_view_is_asked_again_where_the_response_is_another_one_than_was_tried() -> None:
+    node = make_manager().blocking
+    request = node.begin(None, "")
+    request.session["key"] = 1
+    asked: list[int] = []
+    request.before_commit(lambda: asked.append(request.session["key"]))
+    assert request.finish_unchanged(200) is None
+    request.session["key"] = 2
+    assert request.finish(500).set_cookie is None
+    assert asked == [1, 2]
+
+
+def test_extras_that_another_request_changed_are_read_after_the_commit_that_met_it() -> None:
+    rivals = Rivals()
+    token = rivals.begin()
+    ours, theirs = rivals.ours.open(token), rivals.theirs.open(token)
+    theirs["page"] = 7
+    rivals.theirs.commit(theirs)
+    ours.data.note = "mine"
+    rivals.ours.commit(ours)
+    assert (ours.data.note, ours["page"]) == ("mine", 7)

@@ -238,8 +238,8 @@ def _is_exact(values: Iterable[Any], level: int) -> bool:
             if not (value.isascii() or _is_text(value)):
                 return False
         elif kind is dict:
-            has_names = level < _DEEPEST and _STR.issuperset(map(type, value))
-            if not (has_names and _is_exact(value, level) and _is_exact(value.values(), level + 1)):
+            has_names = level < _DEEPEST and _STR.issuperset(map(type, value)) and _is_text("".join(value))
+            if not (has_names and _is_exact(value.values(), level + 1)):
                 return False
         elif kind is list:
             if level >= _DEEPEST or not _is_exact(value, level + 1):

@@ -215,8 +215,7 @@ def open_session(engine: Engine[T], lookup: Lookup, peer: PeerOf = None) -> Sess
         plain, flags = engine.codec.open(record.payload, record, now)
         payload = _decode_payload(plain)
         # All of it can be read, or nothing: a handler must not find damage in the extras once it has begun.
-        if payload.extras != EMPTY:
-            unpack_map(payload.extras)
+        extras = unpack_map(payload.extras) if payload.extras != EMPTY else None
         if payload.flash != EMPTY:
             unpack_map(payload.flash)
         model = engine.model
@@ -248,6 +247,8 @@ def open_session(engine: Engine[T], lookup: Lookup, peer: PeerOf = None) -> Sess
     state = RequestState(
         engine, LOADED, sent, peer, payload, payload, data, STORED, token, record.id, record, token, payload, False
     )
+    if extras is not None:
+        state.unpacked = (payload, extras)
     if is_outdated:
         state.is_outdated = True
         state.change()

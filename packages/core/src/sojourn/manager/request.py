@@ -84,6 +84,8 @@ class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
     _claim: Claim | None = None
     """What this request took over of another library, until its response leaves."""
     _flushes: tuple[Callable[[], object], ...] = ()
+    _has_just_flushed: bool = False
+    """Whether views have written themselves back in `finish_unchanged`, and what that left to be stored follows at once."""
     layers: int = 1
     """How many layers of the application have begun this request and not closed it."""
 
@@ -110,7 +112,7 @@ class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
     @property
     def may_lead_to_session(self) -> bool:
         """Whether the request carries a well-formed token, or a cookie from which a session may be taken over."""
-        return self.token is not None or takeover.concerns(self.engine, self._cookies)
+        return bool(self.tokens) or takeover.concerns(self.engine, self._cookies)
 
     async def load_steps(self, engine: Engine[T]) -> None:
         """Ask the store what the token leads to, once. Never raises for an outage; using the session does."""
@@ -231,6 +233,7 @@ class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
         """Return the ending of a request that has nothing to store, or has begun; None where `finish_changed` is needed."""
         if self.ending is not None:
             return self._finish_again(self.ending, status)
+        self._has_just_flushed = False
         if resend or self._claim is not None:
             return None
         if self._flushes and (status >= SERVER_ERROR or not self._has_flushed()):
@@ -239,6 +242,7 @@ class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
         if state is None:
             ending = NOTHING
         elif self._outage is not None or state.unavailable is not None or not is_unchanged(engine, state):
+            self._has_just_flushed = bool(self._flushes)
             return None
         else:
             if state.cookie is not KEEP:
@@ -265,7 +269,9 @@ class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
         error: SojournError | TypeError | ValueError | None = None
         is_logout = False
         try:
-            state = self._flush(is_failing=failing) if self._flushes else self._state
+            if self._flushes and not self._has_just_flushed:
+                self._flush(is_failing=failing)
+            state, self._has_just_flushed = self._state, False
             if self._claim is not None and state is None:
                 state = state_of(self._open())  # its cookie has to go out, whether or not the handler asked for it
             self.has_begun, self._is_refused = True, state is not None or failing

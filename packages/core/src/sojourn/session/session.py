@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.errors import FreshLoginRequiredError, SerializationError
-from sojourn.flash import Flash, json_value
+from sojourn.flash import Flash, is_json, json_value
 from sojourn.session.payload import CSRF_BYTES
 from sojourn.session.state import UNSET, RequestState
 from sojourn.session.transitions import CookieAction, LoadOutcome, SessionState
@@ -296,7 +296,8 @@ class Session(MutableMapping[str, Any], Generic[T]):
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(cast("object", key), str):
             raise SerializationError(f"an extra's key must be a str, not {type(key).__name__}")
-        value = json_value(value, f"extra {key!r}")
+        if not is_json(value):
+            value = json_value(value, f"extra {key!r}")
         state = self._read()
         state.write()
         state.extras[key] = value

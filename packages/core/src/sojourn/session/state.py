@@ -25,7 +25,7 @@ from sojourn.flash import Flash, json_value
 from sojourn.merge import merge_messages, merge_values
 from sojourn.session.model import Model
 from sojourn.session.payload import CSRF_BYTES, EMPTY, Lifetimes, Payload, pack_map, require_choice, unpack_map
-from sojourn.session.transitions import CLEAR, KEEP, CookieChange, LoadOutcome, Move, SessionState, after
+from sojourn.session.transitions import CLEAR, KEEP, TRANSITIONS, CookieChange, LoadOutcome, Move, SessionState, after
 from sojourn.stores import Clock, Deadline, Record
 
 T = TypeVar("T")
@@ -34,6 +34,10 @@ M = TypeVar("M")
 
 # A name of this module: before Python 3.12 to look up a member of an enum costs ten times as much.
 _STORED: Final = SessionState.LOADED
+_WRITABLE: Final = frozenset(phase for (phase, move), to in TRANSITIONS.items() if move is Move.WRITE and to is phase)
+"""Where a write is no transition: nearly always, and some sessions are written to for every key."""
+_CHANGE_INSIDE: Final = frozenset((dict, list))
+"""The JSON values that can change after they were assigned."""
 
 
 class SessionRules(Protocol[T]):
@@ -117,6 +121,8 @@ class RequestState(Undisclosed, Struct, Generic[T], eq=False):
     seen: bytes | None = None
     """The data's bytes as they were at the last comparison, when they differed from what was loaded."""
     _blank: bytes | None = None
+    unpacked: tuple[Payload, dict[str, Any]] | None = None
+    """The extras of a payload, which had to be decoded to open it; handed out once, since they may be changed then."""
     opened_extras: dict[str, Any] | _Unset = UNSET
     opened_flash: Flash | _Unset = UNSET
 
@@ -162,9 +168,17 @@ class RequestState(Undisclosed, Struct, Generic[T], eq=False):
     @property
     def extras(self) -> dict[str, Any]:
         """Return the extras."""
-        if self.opened_extras is UNSET:
-            self.opened_extras = unpack_map(self.base.extras) if self.base is not None else {}
-        return self.opened_extras
+        extras = self.opened_extras
+        if extras is UNSET:
+            base, unpacked, self.unpacked = self.base, self.unpacked, None
+            if base is None:
+                extras = {}
+            elif unpacked is not None and unpacked[0] is base:
+                extras = unpacked[1]
+            else:
+                extras = unpack_map(base.extras)
+            self.opened_extras = extras
+        return extras
 
     @property
     def flash(self) -> Flash:
@@ -204,7 +218,11 @@ class RequestState(Undisclosed, Struct, Generic[T], eq=False):
                 return self.base.extras
         # What was assigned has been looked through; what was put inside of it since has not.
         return pack_map(
-            {key: json_value(value, f"extra {key!r}") for key, value in self.opened_extras.items()}, "extra"
+            {
+                key: json_value(value, f"extra {key!r}") if value.__class__ in _CHANGE_INSIDE else value
+                for key, value in self.opened_extras.items()
+            },
+            "extra",
         )
 
     def encode_flash(self) -> bytes:
@@ -298,7 +316,8 @@ class RequestState(Undisclosed, Struct, Generic[T], eq=False):
 
     def write(self) -> None:
         """Announce a change of the content."""
-        self.move(Move.WRITE)
+        if self.phase not in _WRITABLE:
+            self.move(Move.WRITE)
 
     def touch(self) -> None:
         """Ask for the idle deadline to be moved, even if that is not due."""
