@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final, Literal, cast
 
 from aiohttp import hdrs, web
@@ -90,21 +91,28 @@ class _Layer:
     @web.middleware
     async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Load the session, let the application answer, and commit before the head leaves."""
-        current = self._begin(request)
-        if current.may_lead_to_session:
-            if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+        cookies = request.headers.getall(hdrs.COOKIE, ())
+        current = self._begin(request, cookies)
+        # Without a cookie there is neither an origin to check nor anything to load.
+        if cookies:
+            if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket" and current.may_lead_to_session:
                 self._check_origin(request)
             if not self._is_lazy and not path_matches(request.path, self._exclude):
                 await current.load()
         try:
-            response = _require_response(request, await handler(request))
-            await self._finish(request, current, response)
+            response = await handler(request)
+            # The very class first: aiohttp's responses are an abstract mapping, of which `isinstance` is slow to tell.
+            if response.__class__ is not web.Response:
+                response = _require_response(request, response)
+            if not current.has_begun and current.finish_unchanged(response.status) is None:
+                await self._finish(request, current, response)
             if current.accessed and _is_stream(response) and not response.prepared:
                 # aiohttp sends the body after the last middleware has returned; what it changes would be lost.
                 await response.prepare(request)
                 await response.write_eof()
         except web.HTTPException as raised:  # a response, too
-            await self._finish(request, current, raised)
+            if not current.has_begun and current.finish_unchanged(raised.status) is None:
+                await self._finish(request, current, raised)
             await current.close()
             raise
         except BaseException as error:
@@ -124,6 +132,8 @@ class _Layer:
         current: AsyncRequestSession[Any] | None = request.get(self._key)
         if current is None:
             return
+        if current.ending is NOTHING and response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return
         has_begun = current.has_begun
         ending = current.finish_unchanged(response.status) or await current.finish_changed(response.status)
         if ending.error is not None and not has_begun:
@@ -142,13 +152,11 @@ class _Layer:
         self, request: web.Request, current: AsyncRequestSession[Any], response: web.StreamResponse
     ) -> None:
         """Commit for a response whose head has not left, so that another may leave in its place."""
-        if current.has_begun:
-            return
-        ending = current.finish_unchanged(response.status) or await current.finish_changed(response.status)
+        ending = await current.finish_changed(response.status)
         if ending.error is not None:
             raise _answer(request, ending) from ending.error
 
-    def _begin(self, request: web.Request) -> AsyncRequestSession[Any]:
+    def _begin(self, request: web.Request, cookies: Sequence[str]) -> AsyncRequestSession[Any]:
         def peer() -> Peer:
             headers = request.headers
             return Peer(
@@ -158,7 +166,6 @@ class _Layer:
                 headers.getall("forwarded", []),
             )
 
-        cookies = request.headers.getall(hdrs.COOKIE, [])
         where = cast("MutableMapping[str, Any]", request)
         if self._has_stored:
             current = self.sessions.begin(where, cookies, peer)
