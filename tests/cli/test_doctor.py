@@ -199,52 +199,31 @@ def f32(site: Site) -> None:
     site.set(STORE="clustered-redis")
 
 
-PLANTS: dict[str, tuple[Plant, str, str, tuple[str, ...]]] = {
+Planted = tuple[Plant, str, str, tuple[str, ...]]
+
+
+def by_setting(subject: str, words: str, *options: str, **variables: str) -> Planted:
+    """Return what settings alone plant: the words under which it is found, and the options of doctor."""
+    return (lambda site: site.set(**variables)), subject, words, options
+
+
+PLANTS: dict[str, Planted] = {
     # settings
-    "a value that is none": (
-        lambda s: s.set(IDLE_TIMEOUT="soon"),
-        "settings",
-        "IDLE_TIMEOUT = 'soon'.*write a duration",
-        (),
+    "a value that is none": by_setting("settings", "IDLE_TIMEOUT = 'soon'.*write a duration", IDLE_TIMEOUT="soon"),
+    "a misspelt setting": by_setting("settings", "did you mean SOJOURN_STORE", STOER="redis"),
+    "a misspelt setting of a plugin": by_setting(
+        "settings", "did you mean SOJOURN_REDIS_MAX_STALENESS", REDIS_MAX_STALENES="1s"
     ),
-    "a misspelt setting": (lambda s: s.set(STOER="redis"), "settings", "did you mean SOJOURN_STORE", ()),
-    "a misspelt setting of a plugin": (
-        lambda s: s.set(REDIS_MAX_STALENES="1s"),
-        "settings",
-        "did you mean SOJOURN_REDIS_MAX_STALENESS",
-        (),
-    ),
-    "a value of a plugin that is none": (
-        lambda s: s.set(REDIS_TIMEOUT="soon"),
-        "store",
-        "REDIS_TIMEOUT.*write a duration",
-        (),
-    ),
-    "retries that can never happen": (
-        lambda s: s.set(REDIS_TIMEOUT="3m"),
-        "start-up",
-        "raise SOJOURN_REQUEST_DEADLINE",
-        (),
-    ),
+    "a value of a plugin that is none": by_setting("store", "REDIS_TIMEOUT.*write a duration", REDIS_TIMEOUT="soon"),
+    "retries that can never happen": by_setting("start-up", "raise SOJOURN_REQUEST_DEADLINE", REDIS_TIMEOUT="3m"),
     # secrets
     "no secret": (lambda s: s.unset("SECRETS"), "secret", "needs a secret.*sojourn keygen", ()),
-    "R30: a short secret": (
-        lambda s: s.set(SECRETS='["short"]'),
-        "secret",
-        "fewer than 20 characters.*sojourn keygen",
-        (),
+    "R30: a short secret": by_setting("secret", "fewer than 20 characters.*sojourn keygen", SECRETS='["short"]'),
+    "R30: a passphrase without salt": by_setting(
+        "secret", "needs SOJOURN_SALT", SECRETS='["a sentence that nobody else has written"]'
     ),
-    "R30: a passphrase without salt": (
-        lambda s: s.set(SECRETS='["a sentence that nobody else has written"]'),
-        "secret",
-        "needs SOJOURN_SALT",
-        (),
-    ),
-    "R47: a secret from a tutorial": (
-        lambda s: s.set(SECRETS='["your-256-bit-secret"]', SALT="8 bytes or more"),
-        "secret",
-        "(well-known|fewer).*sojourn keygen",
-        (),
+    "R47: a secret from a tutorial": by_setting(
+        "secret", "(well-known|fewer).*sojourn keygen", SECRETS='["your-256-bit-secret"]', SALT="8 bytes or more"
     ),
     "a file with a secret that others may read": (
         Site.with_a_readable_secret,
@@ -253,44 +232,24 @@ PLANTS: dict[str, tuple[Plant, str, str, tuple[str, ...]]] = {
         (),
     ),
     # preset rules
-    "R19: a cookie without Secure": (lambda s: s.set(COOKIE_SECURE="false"), "settings", "serve https", ()),
-    "R19: a domain with a __Host- name": (
-        lambda s: s.set(COOKIE_DOMAIN="shop.example"),
-        "settings",
-        "__Host-.*(leave|without|rename|another name|take)",
-        (),
+    "R19: a cookie without Secure": by_setting("settings", "serve https", COOKIE_SECURE="false"),
+    "R19: a domain with a __Host- name": by_setting(
+        "settings", "__Host-.*(leave|without|rename|another name|take)", COOKIE_DOMAIN="shop.example"
     ),
-    "R11: high_security loosened": (
-        lambda s: s.set(PRESET="high_security", IDLE_TIMEOUT="1h"),
-        "settings",
-        "longer than the 15m of the high_security preset",
-        (),
+    "R11: high_security loosened": by_setting(
+        "settings", "longer than the 15m of the high_security preset", PRESET="high_security", IDLE_TIMEOUT="1h"
     ),
-    "R11: sessions that live too long": (
-        lambda s: s.set(IDLE_TIMEOUT="7d"),
-        "settings",
-        "longer than the 1h .*AAL2",
-        (),
-    ),
-    "sessions in the memory of one process": (
-        lambda s: s.set(STORE="memory"),
-        "manager",
-        "set SOJOURN_STORE to redis or cookie",
-        (),
+    "R11: sessions that live too long": by_setting("settings", "longer than the 1h .*AAL2", IDLE_TIMEOUT="7d"),
+    "sessions in the memory of one process": by_setting(
+        "manager", "set SOJOURN_STORE to redis or cookie", STORE="memory"
     ),
     "R44: a revocation index in memory": (r44, "start-up", "set SOJOURN_REVOCATION_STORE to redis", ()),
     # the store
-    "a store that nothing listens for": (
-        lambda s: s.set(REDIS_URL="redis://127.0.0.1:1"),
-        "store",
-        "refused; start it, or correct host and port of SOJOURN_REDIS_URL",
-        (),
+    "a store that nothing listens for": by_setting(
+        "store", "refused; start it, or correct host and port of SOJOURN_REDIS_URL", REDIS_URL="redis://127.0.0.1:1"
     ),
-    "a wrong password": (
-        lambda s: s.set(REDIS_PASSWORD="wrong", REDIS_USERNAME="shop"),
-        "store",
-        "auth; correct user and password of SOJOURN_REDIS_URL",
-        (),
+    "a wrong password": by_setting(
+        "store", "auth; correct user and password of SOJOURN_REDIS_URL", REDIS_PASSWORD="wrong", REDIS_USERNAME="shop"
     ),
     "a slow line": (Site.through_a_slow_line, "latency", "one read took .* bring the server nearer", ()),
     "F14: a server that evicts": (
@@ -305,11 +264,8 @@ PLANTS: dict[str, tuple[Plant, str, str, tuple[str, ...]]] = {
         "all sessions are lost.*set appendonly yes",
         (),
     ),
-    "replicas that are not there": (
-        lambda s: s.set(REDIS_WAIT_REPLICAS="1"),
-        "replication",
-        "has 0 replicas.*bring the replicas back",
-        (),
+    "replicas that are not there": by_setting(
+        "replication", "has 0 replicas.*bring the replicas back", REDIS_WAIT_REPLICAS="1"
     ),
     "a replica in the place of the primary": (
         lambda s: s.command("REPLICAOF", "127.0.0.1", "1"),
@@ -349,32 +305,30 @@ PLANTS: dict[str, tuple[Plant, str, str, tuple[str, ...]]] = {
     ),
     # the URL
     "a Secure cookie over http": (lambda _: None, "cookie", "is http.*serve https", ("--url", "http://shop.example")),
-    "a preset for one's own machine on a site": (
-        lambda s: s.set(PRESET="testing"),
-        "cookie",
-        "set SOJOURN_PRESET=production",
-        ("--url", "https://shop.example"),
+    "a preset for one's own machine on a site": by_setting(
+        "cookie", "set SOJOURN_PRESET=production", "--url", "https://shop.example", PRESET="testing"
     ),
-    "a cookie of another domain": (
-        lambda s: s.set(COOKIE_NAME="sid", COOKIE_DOMAIN="example.org"),
+    "a cookie of another domain": by_setting(
         "cookie",
         "SOJOURN_COOKIE_DOMAIN is example.org.*correct it",
-        ("--url", "https://shop.example"),
+        "--url",
+        "https://shop.example",
+        COOKIE_NAME="sid",
+        COOKIE_DOMAIN="example.org",
     ),
-    "a cookie of another path": (
-        lambda s: s.set(COOKIE_NAME="sid", COOKIE_PATH="/shop"),
+    "a cookie of another path": by_setting(
         "cookie",
         "SOJOURN_COOKIE_PATH is /shop.*set it to /",
-        ("--url", "https://shop.example/account"),
+        "--url",
+        "https://shop.example/account",
+        COOKIE_NAME="sid",
+        COOKIE_PATH="/shop",
     ),
-    "proxies that are anybody": (
-        lambda s: s.set(TRUSTED_PROXIES="128.0.0.0/1"),
-        "proxies",
-        "name the networks of your own proxies alone",
-        (),
+    "proxies that are anybody": by_setting(
+        "proxies", "name the networks of your own proxies alone", TRUSTED_PROXIES="128.0.0.0/1"
     ),
     # plugins
-    "a store that is not installed": (lambda s: s.set(STORE="redsi"), "store", "did you mean 'redis'", ()),
+    "a store that is not installed": by_setting("store", "did you mean 'redis'", STORE="redsi"),
     "two packages with one name": (
         lambda s: s.install("metrics-figures = x", "alpha", "beta"),
         "plugins",
