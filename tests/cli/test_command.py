@@ -158,6 +158,7 @@ def test_what_is_shown_may_be_limited_to_what_was_changed(capsys: Output, monkey
     assert main(["config", "show", "--changed"]) == 0
     output = capsys.readouterr().out
     assert "SOJOURN_NAMESPACE" in output
+    assert "SOJOURN_IDLE_TIMEOUT" not in output, "the preset sets what is the default"
     assert "SOJOURN_COOKIE_PATH" not in output
 
 

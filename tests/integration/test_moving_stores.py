@@ -262,7 +262,7 @@ def test_after_the_date_the_fallback_is_asked_no_more(caplog: pytest.LogCaptureF
     ("settings", "message"),
     [
         ({"fallback_until": None}, "SOJOURN_FALLBACK_UNTIL is not set"),
-        ({"fallback_until": datetime.now(UTC) + timedelta(days=500)}, "at most 400 days"),
+        ({"fallback_until": datetime.now(UTC) + timedelta(days=500)}, "at most 400 days ahead"),
         ({"preset": "high_security", "fallback_until": datetime.now(UTC) + timedelta(hours=1)}, "not encrypted"),
     ],
 )

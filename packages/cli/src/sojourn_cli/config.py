@@ -48,7 +48,7 @@ def show(*, as_json: bool, changed: bool, show_all: bool) -> int:
         except ConfigurationError as error:
             tell(f"error  {error}")
             passed = False
-    shown = {prefix: [row for row in found if not (changed and row[2] == "default")] for prefix, found in rows.items()}
+    shown = {prefix: [row for row in found if not (changed and row[1] == row[3])] for prefix, found in rows.items()}
     own = shown.pop("SOJOURN_")
     if as_json:
         plugins = [row for found in shown.values() for row in found]

@@ -446,7 +446,7 @@ def _with_fallback(
     if until is None or until.timestamp() > now + longest:
         raise ConfigurationError(
             f"SOJOURN_FALLBACK_UNTIL is {until.isoformat() if until else 'not set'}: say until when the fallback is asked, at "
-            f"most {timedelta(seconds=longest)} ahead, for no session from before lives longer"
+            f"most {longest / _DAY:g} days ahead, for no session from before lives longer"
         )
     if until.timestamp() <= now:
         _log.warning(
