@@ -157,6 +157,7 @@ def test_r40_what_moved_on_before_the_change_ends_by_its_former_id(fleet: Fleet)
     assert ended(node, token)
     assert node.revoke(former) is True
     assert ended(node, present)
+    assert fleet.metrics.counts["session.unsealed"] == 1, "the trail of the rotation moved as well, and is no session"
 
 
 @pytest.mark.parametrize("policy", ["reject", "evict_oldest"])
