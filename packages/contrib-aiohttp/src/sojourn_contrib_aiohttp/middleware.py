@@ -31,6 +31,7 @@ SESSIONS: Final = web.AppKey("sojourn.sessions", SessionManager[Any])
 """Under this key of an application stands its manager."""
 
 _log: Final = logging.getLogger("sojourn.aiohttp")
+_SERVER_ERROR: Final = int(HTTPStatus.INTERNAL_SERVER_ERROR)
 _FORWARDED: Final = ("x-forwarded-proto", "x-forwarded-host", "forwarded")
 _ANSWERS: Final[dict[int, type[web.HTTPException]]] = {
     409: web.HTTPConflict,
@@ -71,7 +72,9 @@ async def get_session(request: web.Request) -> Session[Any]:
 
     Raises SessionUnavailableError in an outage under the strict policy, and ConfigurationError without `setup`.
     """
-    sessions = request.config_dict.get(SESSIONS)
+    sessions = request.app.get(SESSIONS)
+    if sessions is None:
+        sessions = request.config_dict.get(SESSIONS)  # of an application around; made anew for every request
     if sessions is None:
         msg = "the application of this request has no sessions: call setup(app, sessions) when it is made"
         raise ConfigurationError(msg)
@@ -132,7 +135,7 @@ class _Layer:
         current: AsyncRequestSession[Any] | None = request.get(self._key)
         if current is None:
             return
-        if current.ending is NOTHING and response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        if current.ending is NOTHING and response.status < _SERVER_ERROR:
             return
         has_begun = current.has_begun
         ending = current.finish_unchanged(response.status) or await current.finish_changed(response.status)

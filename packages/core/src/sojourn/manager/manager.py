@@ -220,7 +220,8 @@ class SessionManager(Queries[T], Face[T]):
         if where is None:
             return AsyncRequestSession(engine, cookies, peer)
         requests = where.get(REQUESTS_KEY)
-        if requests is None and OUTER_ENVIRON in where:
+        # a2wsgi hands on a dict; other mappings tell slowly that they hold no such key.
+        if requests is None and isinstance(where, dict) and OUTER_ENVIRON in where:
             requests = join_outer(where, where[OUTER_ENVIRON])
         if requests is None:
             request: AsyncRequestSession[T] = AsyncRequestSession(engine, cookies, peer)
