@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 from sojourn.errors import StoreTimeoutError, StoreUnavailableError
 from sojourn.hookspecs import Finding
@@ -52,8 +52,6 @@ MOST_SHARED: Final = 64 * 1024
 """The most bytes of one record that go over a connection on which others wait."""
 _MOST_LARGE: Final = 32
 """The most large records that are read or written at once in one process; further ones share their connections."""
-
-OnWritten: TypeAlias = Callable[[Record], object]
 
 _NOT_REPLACED = {0: Replaced.GONE, -1: Replaced.CONFLICT}
 _NOT_DELETED: Mapping[object, Deleted] = {0: Deleted.GONE, -1: Deleted.CONFLICT}
@@ -188,7 +186,7 @@ class RedisStore:
             if isinstance(value, WrongTypeError):
                 record = damaged(id)
             elif len(value) == MOST_SHARED:
-                record = await self.load(id)
+                record = await RedisStore.load(self, id)  # never a copy, where a subclass keeps some
             elif len(value) == most:
                 longer.append(len(records))
             elif value:
@@ -202,10 +200,10 @@ class RedisStore:
                 records[at] = record
         return records
 
-    async def create(self, record: Record, *, write_id: bytes, on_written: OnWritten | None = None) -> Created:
+    async def create(self, record: Record, *, write_id: bytes, written: list[Record] | None = None) -> Created:
         """Store a record that is absent so far; OK again for the same *write_id*.
 
-        *on_written* is called with the record if it was stored now, and not by an earlier call with that id.
+        The record is added to *written* if it was stored now, and not by an earlier call with that id.
         """
         now = self._clock.time()
         value = pack(record, write_id)
@@ -222,16 +220,16 @@ class RedisStore:
             await self._remote_index.add(record, now)
         self._add_index(record, now, keys, arguments)
         reply = await self._write(scripts.CREATE, record.id, keys, arguments, size=len(value))
-        if reply == 1 and on_written is not None:
-            on_written(record)
+        if reply == 1 and written is not None:
+            written.append(record)
         return Created.OK if reply else Created.EXISTS
 
     async def replace(
-        self, record: Record, *, expected: int, write_id: bytes, on_written: OnWritten | None = None
+        self, record: Record, *, expected: int, write_id: bytes, written: list[Record] | None = None
     ) -> Replaced:
         """Replace the record whose version is *expected*; OK again for the same *write_id*.
 
-        *on_written* is called with the record if it was stored now, and not by an earlier call with that id.
+        The record is added to *written* if it was stored now, and not by an earlier call with that id.
         """
         now = self._clock.time()
         # Only sessions have a label, and most of those that are written have one.
@@ -267,8 +265,8 @@ class RedisStore:
             await self._keyspace.leave_index(reply.decode("utf-8", "replace"), [record.id])
         elif reply != 1:
             return _NOT_REPLACED.get(reply, Replaced.OK)
-        if on_written is not None:
-            on_written(record)
+        if written is not None:
+            written.append(record)
         return Replaced.OK
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
@@ -449,9 +447,13 @@ class TwinnedRedisStore(RedisStore):
     def blocking_twin(self) -> Store:
         """Return the blocking store on the same data, the same one each time."""
         if self._twin is None:
-            self._twin = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
+            self._twin = self.make_twin(self._address.transport(StoreIO.BLOCKING, self._topology))
         self._twin.keep_expired = self.keep_expired
         return self._twin
+
+    def make_twin(self, transport: Transport) -> RedisStore:
+        """Return a new store over a blocking *transport*."""
+        return RedisStore(transport, **self._options)
 
     async def aclose(self) -> None:
         """Release idle connections, the twin's too."""
@@ -475,10 +477,7 @@ class InspectedTransport:
 
     async def execute(self, *command: Argument) -> Any:
         """Return the reply to one command."""
-        reply = await self._transport.execute(*command)
-        if not self._is_inspected:
-            await self._inspect()
-        return reply
+        return await self._inspected(self._transport.execute(*command))
 
     async def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Return the replies to several commands."""
@@ -486,19 +485,20 @@ class InspectedTransport:
 
     async def eval(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
         """Return the reply of a script."""
-        reply = await self._transport.eval(script, keys, arguments)
-        if not self._is_inspected:
-            await self._inspect()
-        return reply
+        return await self._inspected(self._transport.eval(script, keys, arguments))
 
     async def aclose(self) -> None:
         """Release idle connections."""
         await self._transport.aclose()
 
-    async def _inspect(self) -> None:
-        from sojourn_store_redis.diagnosis import warn_of_eviction
+    async def _inspected(self, call: Awaitable[Any]) -> Any:
+        """Return what *call* returns, after a look at the server if it is the first one."""
+        reply = await call
+        if not self._is_inspected:
+            from sojourn_store_redis.diagnosis import warn_of_eviction
 
-        self._is_inspected = True
-        self._on_inspected()
-        with suppress(StoreUnavailableError):
-            await warn_of_eviction(self._transport)
+            self._is_inspected = True
+            self._on_inspected()
+            with suppress(StoreUnavailableError):
+                await warn_of_eviction(self._transport)
+        return reply

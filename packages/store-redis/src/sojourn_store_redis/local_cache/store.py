@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
@@ -17,43 +17,25 @@ from typing import Any, Self
 import msgspec
 
 from sojourn.hookspecs import Finding
-from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, Store, StoreIO
+from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn_store_redis.address import Address
 from sojourn_store_redis.cluster.topology import Topology
 from sojourn_store_redis.local_cache.listener import OnDead, OnDoubt, OnLink, Only
 from sojourn_store_redis.local_cache.process import LocalCacheLimits, ProcessCache, Shards, is_in_a_loop
 from sojourn_store_redis.records import KeyNames
-from sojourn_store_redis.replication import OnUnconfirmed
-from sojourn_store_redis.store import DEFAULT_MAX_BYTES, DEFAULT_NAMESPACE, OnWritten, RedisStore
+from sojourn_store_redis.store import DEFAULT_MAX_BYTES, DEFAULT_NAMESPACE, RedisStore, TwinnedRedisStore
+from sojourn_store_redis.transport.commands import Transport
 from sojourn_store_redis.transport.connection import Route
 
 
-class LocallyCachedStore:
-    """Serve loads from *local* copies while a lease proves them fresh; everything else goes to *store*."""
+class LocallyCachedStore(RedisStore):
+    """A RedisStore that serves loads from local copies while a lease proves them fresh."""
 
-    def __init__(self, store: RedisStore, local: ProcessCache, *, clock: Clock) -> None:
-        self.io: StoreIO = store.io
-        self.encrypt = store.encrypt
-        self.namespace = store.namespace
-        self.partition = store.partition
-        self.spares_tasks = store.spares_tasks
-        self.longest_load = store.longest_load
-        self._store = store
+    def share(self, local: ProcessCache) -> Self:
+        """Take *local* as the copies of this process; called once, before anything else."""
         self._local = local
-        self._clock = clock
         self._monotonic = local.monotonic
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} over {self._store!r}>"
-
-    @property
-    def keep_expired(self) -> float | None:
-        """The seconds after its deadline for which ``load`` still returns a session, None for 0 (FAILURES F33)."""
-        return self._store.keep_expired
-
-    @keep_expired.setter
-    def keep_expired(self, seconds: float | None) -> None:
-        self._store.keep_expired = seconds
+        return self
 
     async def load(self, id: str) -> Record | None:
         """Return the record, from the local cache while it is certainly fresh enough."""
@@ -70,14 +52,14 @@ class LocallyCachedStore:
         """Return the record from the server; a copy is renewed, and none made: a walk would evict those in use."""
         if self._listening().coherence.has_copy(id):
             return await self._load_and_keep(id)
-        return await self._store.load(id)
+        return await super().load(id)
 
     async def _load_and_keep(self, id: str) -> Record | None:
         coherence = self._listening().coherence
         reading = coherence.begin_read(id, self._monotonic())
         record = None
         try:
-            record = await self._store.load(id)
+            record = await super().load(id)
         finally:
             # What somebody else wrote may be put right unannounced, so damage is not kept; nor is what has expired.
             kept = (
@@ -88,24 +70,27 @@ class LocallyCachedStore:
             coherence.finish_read(id, reading, kept, self._monotonic())
         return record
 
-    async def create(self, record: Record, *, write_id: bytes) -> Created:
+    async def create(self, record: Record, *, write_id: bytes, written: list[Record] | None = None) -> Created:
         """Store a record that is absent so far; OK again for the same *write_id*."""
-        with self._writing(record.id) as on_written:
-            return await self._store.create(record, write_id=write_id, on_written=on_written)
+        written = [] if written is None else written
+        with self._writing(record.id, written):
+            return await super().create(record, write_id=write_id, written=written)
 
-    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
+    async def replace(
+        self, record: Record, *, expected: int, write_id: bytes, written: list[Record] | None = None
+    ) -> Replaced:
         """Replace the record whose version is *expected*; OK again for the same *write_id*."""
-        with self._writing(record.id) as on_written:
-            return await self._store.replace(record, expected=expected, write_id=write_id, on_written=on_written)
+        written = [] if written is None else written
+        with self._writing(record.id, written):
+            return await super().replace(record, expected=expected, write_id=write_id, written=written)
 
     @contextmanager
-    def _writing(self, id: str) -> Generator[OnWritten, None, None]:
-        """Drop the copy before a write, and keep as a copy the record with which the yielded function was called."""
+    def _writing(self, id: str, written: Sequence[Record]) -> Generator[None, None, None]:
+        """Drop the copy before a write, and keep as a copy the record that it has *written*."""
         coherence = self._listening().coherence
         writing = coherence.begin_write(id)
-        written: list[Record] = []
         try:
-            yield written.append
+            yield
         finally:
             record = written[0] if written else None
             if record is not None and record.write_ids:
@@ -119,7 +104,7 @@ class LocallyCachedStore:
         entry = coherence.begin_touch(id)
         is_present = False
         try:
-            is_present = await self._store.touch(id, idle_deadline)
+            is_present = await super().touch(id, idle_deadline)
         finally:
             coherence.finish_touch(id, entry, idle_deadline if is_present else None)
         return is_present
@@ -127,55 +112,23 @@ class LocallyCachedStore:
     async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
         """Delete the record, if *expected* is given only at that version; announce it to every process."""
         self._listening().coherence.begin_delete(id, self._monotonic())
-        return await self._store.delete(id, expected=expected)
-
-    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
-        """Return the live record of each of *ids*, or None, from the server; nothing is kept as a copy."""
-        return await self._store.load_many(ids)
+        return await super().delete(id, expected=expected)
 
     async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
         """Return what ``delete`` would return for each id and its expected version."""
         coherence = self._listening().coherence
         for id, _ in versions:
             coherence.begin_delete(id, self._monotonic())
-        return await self._store.delete_many(versions)
-
-    async def ids_of(self, label: str) -> Sequence[str]:
-        """Return the ids of the live records with that index label, from the server."""
-        return await self._store.ids_of(label)
-
-    async def members_of(self, label: str) -> Sequence[str]:
-        """Return what the index has under that label, which may name records that are no more."""
-        return await self._store.members_of(label)
-
-    def scan(self) -> AsyncIterator[str]:
-        """Yield the id of every live record once, from the server."""
-        return self._store.scan()
-
-    def scan_records(self) -> AsyncIterator[Record]:
-        """Yield every live record once, from the server; nothing is kept as a copy."""
-        return self._store.scan_records()
-
-    def scan_sessions(self) -> AsyncIterator[str]:
-        """Yield the id of every session once, from the server."""
-        return self._store.scan_sessions()
-
-    async def count(self) -> int:
-        """Return the number of sessions, by going through all records."""
-        return await self._store.count()
+        return await super().delete_many(versions)
 
     async def clear(self) -> None:
         """Delete every record of this namespace; announce it to every process."""
         local = self._listening()
         local.coherence.forget_all()
         try:
-            await self._store.clear()
+            await super().clear()
         finally:
             local.coherence.forget_all()
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait as the client waits."""
-        await self._store.sleep(seconds)
 
     async def evict(self, id: str) -> None:
         """Drop the copy that this process has of one record."""
@@ -211,18 +164,14 @@ class LocallyCachedStore:
         """
         return self._local.subscribers.add_on_link(callback)
 
-    async def diagnose(self) -> Sequence[Finding]:
+    async def diagnose(self, *, listens: bool = True) -> Sequence[Finding]:
         """Return what is wrong with each server, and which rights the user lacks there."""
-        return await self._store.diagnose(listens=True)
-
-    def on_unconfirmed(self, callback: OnUnconfirmed) -> Callable[[], None]:
-        """Call *callback* with the id of each ended session whose end too few replicas confirmed, and their number."""
-        return self._store.on_unconfirmed(callback)
+        return await super().diagnose(listens=listens)
 
     async def aclose(self) -> None:
         """Release connections and drop every copy."""
         await self._local.aclose()
-        await self._store.aclose()
+        await super().aclose()
 
     def _listening(self) -> ProcessCache:
         local = self._local
@@ -232,7 +181,7 @@ class LocallyCachedStore:
         return local
 
 
-class ClusteredRedisStore(LocallyCachedStore):
+class ClusteredRedisStore(LocallyCachedStore, TwinnedRedisStore):
     """A suspending store with its own connections and a local cache; ``blocking_twin`` shares the cache with threads.
 
     *node_id* names the process in CLIENT LIST. Every process that writes to *namespace* must use this store and the same
@@ -252,19 +201,10 @@ class ClusteredRedisStore(LocallyCachedStore):
         channel: str | None = None,
     ) -> None:
         announced_on = channel_of(namespace) if channel is None else channel.encode()
-        self.call_timeout = address.timeout
-        """The seconds after which a call to the server is given up."""
-        self._address = address
-        self._twin: LocallyCachedStore | None = None
-        self._options: dict[str, Any] = {
-            "namespace": namespace,
-            "clock": clock,
-            "max_bytes": max_bytes,
-            "encrypt": encrypt,
-            "channel": announced_on,
-            "durability": address.durability(),
-        }
-        self._topology = topology = address.topology()
+        super().__init__(
+            address, namespace=namespace, clock=clock, max_bytes=max_bytes, encrypt=encrypt, channel=announced_on
+        )
+        topology = self._topology
         local = ProcessCache(
             limits or LocalCacheLimits(),
             make_route=lambda: route_of(address, node_id),
@@ -274,8 +214,7 @@ class ClusteredRedisStore(LocallyCachedStore):
             clock=clock,
             shards=None if topology is None else shards_of(topology, address, namespace, node_id),
         )
-        store = RedisStore(address.transport(StoreIO.ASYNC, topology), **self._options)
-        super().__init__(store, local, clock=clock)
+        self.share(local)
         weakref.finalize(self, local.stop)
 
     @classmethod
@@ -285,19 +224,9 @@ class ClusteredRedisStore(LocallyCachedStore):
         own = {name: options.pop(name) for name in own_names if name in options}
         return cls(Address(url=url, **options), **own)
 
-    def blocking_twin(self) -> Store:
-        """Return the blocking store on the same data and the same copies, the same one each time."""
-        if self._twin is None:
-            store = RedisStore(self._address.transport(StoreIO.BLOCKING, self._topology), **self._options)
-            self._twin = LocallyCachedStore(store, self._local, clock=self._clock)
-        self._twin.keep_expired = self.keep_expired
-        return self._twin
-
-    async def aclose(self) -> None:
-        """Release connections, the twin's too, and drop every copy."""
-        if self._twin is not None:
-            await self._twin.aclose()
-        await super().aclose()
+    def make_twin(self, transport: Transport) -> RedisStore:
+        """Return a blocking store with the same copies."""
+        return LocallyCachedStore(transport, **self._options).share(self._local)
 
 
 def channel_of(namespace: str) -> bytes:
