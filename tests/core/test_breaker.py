@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from sojourn.breaker import TRANSITIONS, BreakerCause, BreakerState, CircuitBreaker, Permit
-from sojourn.errors import BreakerOpenError, ConfigurationError
+from sojourn.errors import BreakerOpenError
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
@@ -540,25 +540,6 @@ def test_a_move_outside_the_table_raises_and_changes_nothing() -> None:
         breaker._move(BreakerCause.WAITED, 0.0)
     assert breaker.state is CLOSED
     breaker.acquire(0.0)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"window": 0.0}, "WINDOW is 0.0; set it above 0 seconds"),
-        ({"minimum_calls": 0}, "MINIMUM_CALLS is 0; set it to 1 or more"),
-        ({"failure_rate": 0.0}, "FAILURE_RATE is 0.0; set it above 0 and at most to 1"),
-        ({"failure_rate": 1.1}, "FAILURE_RATE is 1.1; set it above 0 and at most to 1"),
-        ({"slow_call": 0.0}, "SLOW_CALL is 0.0; set it above 0 seconds, or to none"),
-        ({"open_for": 0.0}, "OPEN_FOR is 0.0; set it above 0 seconds"),
-        ({"probes": 0}, "PROBES is 0; set it to 1 or more"),
-        ({"probe_deadline": 0.0}, "PROBE_DEADLINE is 0.0; set it above 0 seconds"),
-    ],
-)
-def test_a_senseless_breaker_is_refused_with_the_name_of_the_setting(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        CircuitBreaker(**values)
-    assert str(caught.value) == "SOJOURN_BREAKER_" + message
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
+from sojourn.errors import ConfigurationError
 from sojourn.settings import SESSION_PRESETS, PresetName, SessionSettings
 
 
@@ -74,6 +75,40 @@ def test_clustered_uses_the_clustered_store_unless_another_is_named() -> None:
 def test_nothing_named_has_the_values_of_production() -> None:
     named, unnamed = SessionSettings(preset="production"), SessionSettings()
     assert named.model_dump() == unnamed.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("breaker_window", 0),
+        ("breaker_minimum_calls", 0),
+        ("breaker_failure_rate", 0.0),
+        ("breaker_failure_rate", 1.1),
+        ("breaker_slow_call", 0),
+        ("breaker_open_for", 0),
+        ("breaker_probes", 0),
+        ("breaker_probe_deadline", 0),
+        ("retry_attempts", -1),
+        ("retry_attempts", 11),
+        ("retry_base", 0),
+        ("retry_cap", 0),
+        ("retry_deadline", 0),
+        ("retry_deadline", float("nan")),
+        ("retry_budget", 0.0),
+        ("retry_budget", 1.1),
+    ],
+)
+def test_a_senseless_breaker_or_retry_is_refused_with_the_name_of_the_setting(name: str, value: float) -> None:
+    values: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigurationError, match=f"^SOJOURN_{name.upper()} = "):
+        SessionSettings(**values)
+
+
+def test_the_longest_first_wait_is_no_longer_than_the_longest_of_all() -> None:
+    message = r"^SOJOURN_RETRY_BASE is 200ms; set it at most to SOJOURN_RETRY_CAP \(100ms\)$"
+    with pytest.raises(ConfigurationError, match=message):
+        SessionSettings(retry_base="200ms")
+    assert SessionSettings(retry_base="100ms").make_retry_policy().base == pytest.approx(0.1)
 
 
 def test_the_breaker_and_the_retries_are_made_from_the_settings() -> None:

@@ -20,7 +20,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from sojourn.errors import BreakerOpenError, ConfigurationError
+from sojourn.errors import BreakerOpenError
 from sojourn.stores import Partition
 
 MOST_SERVERS: Final = 1_024
@@ -142,17 +142,6 @@ class CircuitBreaker:
         random: Callable[[], float] = system_random.random,
         on_change: Callable[[BreakerState, BreakerState], None] | None = None,
     ) -> None:
-        for name, value, allowed, remedy in (
-            ("WINDOW", window, window > 0, "above 0 seconds"),
-            ("MINIMUM_CALLS", minimum_calls, minimum_calls >= 1, "to 1 or more"),
-            ("FAILURE_RATE", failure_rate, 0 < failure_rate <= 1, "above 0 and at most to 1"),
-            ("SLOW_CALL", slow_call, slow_call is None or slow_call > 0, "above 0 seconds, or to none"),
-            ("OPEN_FOR", open_for, open_for > 0, "above 0 seconds"),
-            ("PROBES", probes, probes >= 1, "to 1 or more"),
-            ("PROBE_DEADLINE", probe_deadline, probe_deadline > 0, "above 0 seconds"),
-        ):
-            if not allowed:
-                raise ConfigurationError(f"SOJOURN_BREAKER_{name} is {value}; set it {remedy}")
         self._minimum_calls = minimum_calls
         self._failure_rate = failure_rate
         self._slow_call = float("inf") if slow_call is None else slow_call

@@ -15,11 +15,10 @@ from threading import Lock
 from typing import Final
 
 from sojourn.breaker import CircuitBreaker, ServerBreakers, SlidingCounts
-from sojourn.errors import ConfigurationError, SessionUnavailableError
+from sojourn.errors import SessionUnavailableError
 
 SUMMARY_SECONDS: Final = 30.0
 """How long the log says nothing of an outage after it has said something."""
-_MOST_ATTEMPTS: Final = 10
 _log: Final = logging.getLogger("sojourn.store")
 
 
@@ -27,30 +26,13 @@ _log: Final = logging.getLogger("sojourn.store")
 class RetryPolicy:
     """How often and how soon one call is retried; times in seconds.
 
-    *attempts* are tries after the first, *deadline* spans all of them, *budget* is the share of calls that a
-    `RetryBudget` allows to be repeated.
+    *attempts* are tries after the first, *deadline* spans all of them.
     """
 
     attempts: int = 2
     base: float = 0.01
     cap: float = 0.1
     deadline: float = 2.0
-    budget: float = 0.2
-
-    def __post_init__(self) -> None:
-        for name, value, allowed, remedy in (
-            ("ATTEMPTS", self.attempts, 0 <= self.attempts <= _MOST_ATTEMPTS, f"between 0 and {_MOST_ATTEMPTS}"),
-            (
-                "BASE",
-                f"{self.base} s",
-                0 < self.base <= self.cap,
-                f"above 0 and at most SOJOURN_RETRY_CAP ({self.cap} s)",
-            ),
-            ("DEADLINE", f"{self.deadline} s", self.deadline > 0, "above 0"),
-            ("BUDGET", self.budget, 0 <= self.budget <= 1, "between 0 and 1"),
-        ):
-            if not allowed:
-                raise ConfigurationError(f"SOJOURN_RETRY_{name} is {value}; set it {remedy}")
 
     def delay(self, attempt: int, elapsed: float, random: Callable[[], float]) -> float | None:
         """Return the seconds to wait before retry number *attempt*, counted from 0, or None to give up.
@@ -71,11 +53,6 @@ class RetryBudget:
     """
 
     def __init__(self, *, share: float = 0.2, window: float = 10.0, floor: int = 1) -> None:
-        if not (0 <= share <= 1 and window > 0 and floor >= 0):
-            raise ConfigurationError(
-                f"a retry budget of {share} of the calls in {window} s, at least {floor}, makes no sense; "
-                "set a share between 0 and 1, a window above 0 and a floor of 0 or more"
-            )
         self._share = share
         self._floor = floor
         self._counts = SlidingCounts(window)

@@ -411,10 +411,6 @@ def complete(settings: SessionSettings, parts: dict[str, Any]) -> dict[str, Any]
     return parts
 
 
-if TYPE_CHECKING:
-    from sojourn.settings import SessionSettings
-
-
 # A store with the one behind it from which sessions move, each sealed for where it is (docs/decisions/0032). What a record
 # is bound to are the namespaces of its store and of the application (SECURITY R25, R42), so what moves is opened and sealed
 # anew, deadlines and version kept.

@@ -418,7 +418,6 @@ class SessionSettings(LayeredSettings):
             base=self.retry_base.total_seconds(),
             cap=self.retry_cap.total_seconds(),
             deadline=(self.retry_deadline or self.request_deadline).total_seconds(),
-            budget=self.retry_budget,
         )
 
     def require_time_for_retries(self, call: float) -> None:
@@ -462,6 +461,11 @@ def problems_of(settings: SessionSettings) -> Iterator[str]:
         yield (
             f"SOJOURN_BINDING is {settings.binding!r} but compares nothing; turn on SOJOURN_BINDING_IP or "
             "SOJOURN_BINDING_USER_AGENT"
+        )
+    if settings.retry_base > settings.retry_cap:
+        yield (
+            f"SOJOURN_RETRY_BASE is {write_duration(settings.retry_base)}; set it at most to SOJOURN_RETRY_CAP "
+            f"({write_duration(settings.retry_cap)})"
         )
     if settings.base_preset == "high_security":
         yield from _looser_than_high_security(settings)
