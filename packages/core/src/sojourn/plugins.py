@@ -129,7 +129,7 @@ class InstalledPlugin:
     @property
     def prefix(self) -> str:
         """The prefix of the variables that belong to it: ``SOJOURN_REDIS_``."""
-        return f"SOJOURN_{self.name.replace('-', '_').upper()}_"
+        return _prefix(self.entry_point)
 
 
 def find_store(name: str, settings: SessionSettings) -> Store | ClientSideStore:
@@ -262,7 +262,14 @@ class PluginLoader:
         point = entry_point_of(kind, name)
         if point is None:
             return False
-        plugin = _import(point)
+        try:
+            plugin: object = point.load()
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}" if isinstance(error, ImportError) else type(error).__name__
+            raise ConfigurationError(
+                f"the plugin {point.name} of {distribution_of(point)} cannot be imported ({detail}); "
+                f"reinstall it: pip install --force-reinstall {distribution_of(point)}"
+            ) from error
         self._loaded[name] = None
         if self._plugins.is_registered(plugin):
             return True
@@ -305,18 +312,6 @@ class PluginLoader:
         except Exception as error:
             # The text of a plugin's exception may hold a secret, so only its type is shown (SECURITY R6).
             raise ConfigurationError(f"a plugin's hook {hook} failed with {type(error).__name__}") from error
-
-
-def _import(point: EntryPoint) -> object:
-    try:
-        loaded: object = point.load()
-    except Exception as error:
-        detail = f"{type(error).__name__}: {error}" if isinstance(error, ImportError) else type(error).__name__
-        raise ConfigurationError(
-            f"the plugin {point.name} of {distribution_of(point)} cannot be imported ({detail}); "
-            f"reinstall it: pip install --force-reinstall {distribution_of(point)}"
-        ) from error
-    return loaded
 
 
 def _not_found(kind: Kind, name: str) -> PluginNotFoundError:

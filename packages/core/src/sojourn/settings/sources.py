@@ -466,7 +466,7 @@ def write_value(model: type[BaseSettings], name: str, value: object) -> str:
     """
     if value is None:
         return _word_for_none(model, name)
-    members = _members(value)
+    members = cast("tuple[object, ...]", value) if isinstance(value, tuple) else None
     if is_secret(model, name):
         return "(set)" if members is None else f"({len(members)} set)" if members else _NOT_SET
     if members is not None:
@@ -478,10 +478,6 @@ def write_value(model: type[BaseSettings], name: str, value: object) -> str:
             return write_duration(value)
         case _:
             return str(value) or _NOT_SET
-
-
-def _members(value: object) -> tuple[object, ...] | None:
-    return cast("tuple[object, ...]", value) if isinstance(value, tuple) else None
 
 
 def _word_for_none(model: type[BaseSettings], name: str) -> str:

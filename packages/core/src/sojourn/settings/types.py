@@ -73,16 +73,13 @@ def _of_seconds(seconds: float) -> timedelta:
         raise ValueError(HOW_TO_WRITE_A_DURATION) from None
 
 
-def _positive(value: timedelta) -> timedelta:
-    if value <= timedelta():
-        raise ValueError("it must be longer than zero")
-    return value
+def _require(is_right: Callable[[Any], object], otherwise: str) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not is_right(value):
+            raise ValueError(otherwise)
+        return value
 
-
-def _not_negative(value: timedelta) -> timedelta:
-    if value < timedelta():
-        raise ValueError("it must not be negative")
-    return value
+    return AfterValidator(check)
 
 
 def _none_for(*words: str) -> Callable[[object], object]:
@@ -94,15 +91,9 @@ def _none_for(*words: str) -> Callable[[object], object]:
 
 def _read_names(value: object) -> object:
     """Parse a JSON list, or names between commas."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
+    if not isinstance(value, str) or value.lstrip().startswith("["):
         return _read_json_list(value)
-    return _split(value)
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _read_json_list(value: object) -> object:
@@ -116,12 +107,6 @@ def _read_json_list(value: object) -> object:
     if not isinstance(parsed, list):
         raise ValueError('write a JSON list such as ["first", "second"]') from None  # noqa: TRY004 - pydantic's way
     return cast("list[object]", parsed)
-
-
-def _count(value: int) -> int:
-    if value < 1:
-        raise ValueError("it must be at least 1, or off")
-    return value
 
 
 def _name(value: str) -> str:
@@ -169,15 +154,17 @@ _AUTO: Final = BeforeValidator(_none_for("none", "auto"))
 _READ: Final = BeforeValidator(parse_duration)
 _READ_NAMES: Final = BeforeValidator(_read_names)
 
-Duration = Annotated[timedelta, AfterValidator(_positive), _READ]
+Duration = Annotated[timedelta, _require(lambda value: value > timedelta(), "it must be longer than zero"), _READ]
 """A time longer than zero."""
-DurationOrZero = Annotated[timedelta, AfterValidator(_not_negative), _READ]
+DurationOrZero = Annotated[timedelta, _require(lambda value: value >= timedelta(), "it must not be negative"), _READ]
 """A time that may be zero."""
 OptionalDuration = Annotated[Duration | None, _OFF]
 """A time longer than zero, or ``off``."""
 OptionalMoment = Annotated[AwareDatetime | None, _OFF]
 """A date and time with its zone, or ``off``."""
-OptionalCount = Annotated[Annotated[int, AfterValidator(_count)] | None, _OFF]
+OptionalCount = Annotated[
+    Annotated[int, _require(lambda value: value >= 1, "it must be at least 1, or off")] | None, _OFF
+]
 """A whole number from 1, or ``off``."""
 OptionalText = Annotated[str | None, BeforeValidator(_none_for("none"))]
 """Text, or ``none``."""

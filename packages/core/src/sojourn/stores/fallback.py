@@ -271,16 +271,12 @@ class FallbackStore:
         return (self.fallback, self.present) if self._moves else (self.present, self.fallback)
 
     async def _ids_of(self, label: str) -> Sequence[str]:
-        ids: dict[str, None] = {}
-        for store in self._stores():
-            ids.update(dict.fromkeys(await cast("IndexedStore", store).ids_of(label)))
-        return list(ids)
+        stores = cast("tuple[IndexedStore, ...]", self._stores())
+        return list(dict.fromkeys([id for store in stores for id in await store.ids_of(label)]))
 
     async def _members_of(self, label: str) -> Sequence[str]:
-        ids: dict[str, None] = {}
-        for store in self._stores():
-            ids.update(dict.fromkeys(await cast("BatchingStore", store).members_of(label)))
-        return list(ids)
+        stores = cast("tuple[BatchingStore, ...]", self._stores())
+        return list(dict.fromkeys([id for store in stores for id in await store.members_of(label)]))
 
     async def _load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
         found = await cast("BatchingStore", self.present).load_many(ids)
