@@ -94,7 +94,7 @@ class Address:
             if group is not None:
                 raise ConfigurationError("SOJOURN_REDIS_TRANSPORT=pool knows no sentinels; leave it at `shared`")
             options = self._options(self.url, is_async=is_async)
-            make = partial(self._async_link if is_async else self._blocking_link, options)
+            make = partial(self._link, options, is_async=is_async)
             check_options(lambda: make().client.connection_pool.make_connection())  # noqa: PLW0108 - `make` may raise as well
             return ClientTransport(make, io=io, address=describe(options))
         deadline = ThreadDeadline()
@@ -121,33 +121,26 @@ class Address:
             raise ConfigurationError("SOJOURN_REDIS_TRANSPORT=pool knows no Redis Cluster; leave it at `shared`")
         seconds = self.connect_timeout
         options = self._options(group.server_url, is_async=True)
-        own: dict[str, Any] = {"socket_timeout": seconds, "retry": no_retry(is_async=True)}
-        make_probe = connection_maker(options["connection_class"], {**options, **own})
-        return Topology(
-            group.nodes,
-            address=group.address,
-            make_probe=lambda host, port: make_probe(host=host, port=port),
-            seconds=seconds,
-        )
+        make_probe = connection_maker({**options, "socket_timeout": seconds, "retry": no_retry(is_async=True)})
+        return Topology(group.nodes, address=group.address, make_probe=make_probe, seconds=seconds)
 
     def node_route(self, topology: Topology, node: Node) -> Route:
         """Return a route for asyncio connections to one node of a cluster."""
-        group = self._group(CLUSTER_SCHEMES, ClusterGroup.parse)
-        options = self._options("" if group is None else group.server_url, is_async=True)
-        make = self._maker(options, is_async=True, deadline=ThreadDeadline())
-        return NodeRoute(node, lambda host, port: make(host=host, port=port), topology)
+        return NodeRoute(node, self._node_maker(ThreadDeadline(), is_async=True), topology)
 
     def _cluster_transport(self, topology: Topology, io: StoreIO) -> ClusterTransport:
-        group = self._group(CLUSTER_SCHEMES, ClusterGroup.parse)
         is_async, deadline = io is StoreIO.ASYNC, ThreadDeadline()
-        options = self._options("" if group is None else group.server_url, is_async=is_async)
-        make = self._maker(options, is_async=is_async, deadline=deadline)
         nodes = Nodes(
             topology,
-            make_connection=lambda host, port: make(host=host, port=port),
+            make_connection=self._node_maker(deadline, is_async=is_async),
             make_transport=partial(self._over, deadline=deadline, is_async=is_async, asks_elsewhere=False),
         )
         return ClusterTransport(topology, nodes, io=io, seconds=self.timeout)
+
+    def _node_maker(self, deadline: ThreadDeadline, *, is_async: bool) -> Callable[..., Any]:
+        group = self._group(CLUSTER_SCHEMES, ClusterGroup.parse)
+        options = self._options("" if group is None else group.server_url, is_async=is_async)
+        return self._maker(options, is_async=is_async, deadline=deadline)
 
     def _over(
         self, route: Route, deadline: ThreadDeadline, *, is_async: bool, asks_elsewhere: bool = True
@@ -187,8 +180,6 @@ class Address:
         def make_sentinel(host: str, port: int, *, is_async: bool = is_async) -> Any:
             options = self._options(group.server_url, is_async=is_async)
             own: dict[str, Any] = {
-                "host": host,
-                "port": port,
                 "db": 0,
                 "username": group.username,
                 "password": group.password,
@@ -196,27 +187,29 @@ class Address:
                 "socket_connect_timeout": seconds,
                 "retry": no_retry(is_async=is_async),
             }
-            return connection_maker(options["connection_class"], {**options, **own})()
+            return connection_maker({**options, **own})(host, port)
 
         return SentinelRoute(
             name=group.name,
             nodes=group.nodes,
             address=group.address,
-            make_server=lambda host, port: make_server(host=host, port=port),
+            make_server=make_server,
             make_sentinel=make_sentinel,
             make_listener=partial(make_sentinel, is_async=True),
         )
 
     def _maker(self, options: Mapping[str, Any], *, is_async: bool, deadline: ThreadDeadline) -> Callable[..., Any]:
-        connection_class = options["connection_class"]
-        own: dict[str, Any] = {
+        return connection_maker({**self._bounded(options, deadline, is_async=is_async), "protocol": 2})
+
+    def _bounded(self, options: Mapping[str, Any], deadline: ThreadDeadline, *, is_async: bool) -> dict[str, Any]:
+        kind = options["connection_class"]
+        return {
             **options,
-            "protocol": 2,
-            # a pipelined connection has one timer for all its calls, a blocking one the deadline of its thread
+            "connection_class": kind if is_async else with_deadline(kind, deadline),
+            # a pipelined connection and a pool have one timer for a call, a blocking connection the deadline of its thread
             "socket_timeout": None if is_async else self.timeout,
             "retry": no_retry(is_async=is_async),
         }
-        return connection_maker(connection_class if is_async else with_deadline(connection_class, deadline), own)
 
     def _options(self, url: str, *, is_async: bool) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -231,26 +224,11 @@ class Address:
         }
         return {name: value for name, value in options.items() if value is not None}
 
-    def _async_link(self, options: Mapping[str, Any]) -> BoundClient:
-        # the bounds hold the one deadline; redis-py's timer for each read would be pure cost
-        own: dict[str, Any] = {
-            **options,
-            "socket_timeout": None,
-            "retry": no_retry(is_async=True),
-        }
-        pool = redis.asyncio.ConnectionPool(**own)
-        client = redis.asyncio.Redis(connection_pool=pool)
-        return BoundClient(client, async_bounds(seconds=self.timeout, slots=self.max_connections))
-
-    def _blocking_link(self, options: Mapping[str, Any]) -> BoundClient:
+    def _link(self, options: Mapping[str, Any], *, is_async: bool) -> BoundClient:
         deadline = ThreadDeadline()
-        own: dict[str, Any] = {
-            **options,
-            "connection_class": with_deadline(options["connection_class"], deadline),
-            "socket_timeout": self.timeout,
-            "retry": no_retry(is_async=False),
-        }
-        pool = redis.ConnectionPool(**own)
-        client = redis.Redis(connection_pool=pool)
+        own = self._bounded(options, deadline, is_async=is_async)
+        if is_async:
+            client = redis.asyncio.Redis(connection_pool=redis.asyncio.ConnectionPool(**own))
+            return BoundClient(client, async_bounds(seconds=self.timeout, slots=self.max_connections))
         bounds = BlockingBounds(seconds=self.timeout, slots=self.max_connections, deadline=deadline)
-        return BoundClient(client, lambda: bounds)
+        return BoundClient(redis.Redis(connection_pool=redis.ConnectionPool(**own)), lambda: bounds)

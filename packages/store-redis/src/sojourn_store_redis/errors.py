@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from socket import gaierror
 from ssl import SSLError
-from typing import Any, TypeGuard
+from typing import Any, cast
 
 from redis.exceptions import (
     AskError,
@@ -122,9 +122,10 @@ def is_refusal(reply: object) -> bool:
     """Tell whether *reply* is from a server that takes no writes now (F13): nothing was applied, another may be asked."""
     if isinstance(reply, Exception):
         return isinstance(reply, _KINDS) or (isinstance(reply, ResponseError) and str(reply).startswith(_PREFIXES))
-    if _is_list(reply):
-        # a batch may be sent again only if none of its commands was applied
-        return bool(reply) and all(isinstance(each, Exception) and is_refusal(each) for each in reply)
+    # a batch may be sent again only if none of its commands was applied
+    if isinstance(reply, list):
+        replies = cast("list[object]", reply)
+        return bool(replies) and all(isinstance(each, Exception) and is_refusal(each) for each in replies)
     return False
 
 
@@ -142,7 +143,3 @@ def settled_batch(reply: Any, *, operation: str, address: str) -> list[Any]:
     return [
         mapped(each, operation=operation, address=address) if isinstance(each, Exception) else each for each in replies
     ]
-
-
-def _is_list(reply: object) -> TypeGuard[list[Any]]:
-    return isinstance(reply, list)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlencode
 
@@ -71,11 +70,16 @@ def read_node(text: str, port: int) -> Node:
     return found["host"].strip("[]"), int(found["port"] or port)
 
 
-def connection_maker(connection_class: type[Any], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return a function that makes connections with *options*; ConfigurationError when redis-py does not know one."""
-    unfit = {"connection_class", "max_connections"}
-    kind: Callable[..., Any] = connection_class
-    make = partial(kind, **{name: value for name, value in options.items() if name not in unfit})
+def connection_maker(options: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return a function that makes connections with *options*, to the host and port that it is called with, if it is.
+
+    ConfigurationError when redis-py does not know an option.
+    """
+    known = {name: value for name, value in options.items() if name not in {"connection_class", "max_connections"}}
+
+    def make(*node: Any) -> Any:
+        return options["connection_class"](**{**known, **dict(zip(("host", "port"), node, strict=False))})
+
     check_options(make)
     return make
 
@@ -123,10 +127,9 @@ def with_deadline(connection_class: type[Any], deadline: ThreadDeadline) -> type
 
 SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 _SENTINEL_PORT: Final = 26_379
-_SENTINEL_URL: Final = re.compile(
-    r"(?P<scheme>rediss?)\+sentinel://(?:(?P<userinfo>[^@/?]*)@)?(?P<nodes>[^@/?]+)/(?P<name>[^/?]+)"
-    r"(?:/(?P<db>\d*))?(?:\?(?P<query>.*))?"
-)
+_SERVERS: Final = r"://(?P<userinfo>(?:[^@/?]*@)?)(?P<nodes>[^@/?]+)"
+_DATABASE: Final = r"(?:/(?P<db>\d*))?(?:\?(?P<query>.*))?"
+_SENTINEL_URL: Final = re.compile(rf"(?P<scheme>rediss?)\+sentinel{_SERVERS}/(?P<name>[^/?]+){_DATABASE}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,12 +152,11 @@ class SentinelGroup:
             raise ValueError("no redis+sentinel url")
         options = dict(parse_qsl(found["query"] or "", strict_parsing=bool(found["query"])))
         username, password = options.pop("sentinel_username", None), options.pop("sentinel_password", None)
-        userinfo = "" if found["userinfo"] is None else found["userinfo"] + "@"
         query = "?" + urlencode(options) if options else ""
         return cls(
             name=unquote(found["name"]),
             nodes=tuple(read_node(each, _SENTINEL_PORT) for each in found["nodes"].split(",")),
-            server_url=f"{found['scheme']}://{userinfo}master:6379/{found['db'] or 0}{query}",
+            server_url=f"{found['scheme']}://{found['userinfo']}master:6379/{found['db'] or 0}{query}",
             username=username,
             password=password,
         )
@@ -167,10 +169,7 @@ class SentinelGroup:
 
 CLUSTER_SCHEMES: Final = ("redis+cluster", "rediss+cluster")
 _CLUSTER_PORT: Final = 6379
-_CLUSTER_URL: Final = re.compile(
-    r"(?P<scheme>rediss?)\+cluster://(?:(?P<userinfo>[^@/?]*)@)?(?P<nodes>[^@/?]+)"
-    r"(?:/(?P<db>\d*))?(?:\?(?P<query>.*))?"
-)
+_CLUSTER_URL: Final = re.compile(rf"(?P<scheme>rediss?)\+cluster{_SERVERS}{_DATABASE}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,10 +196,10 @@ class ClusterGroup:
                 "SOJOURN_REDIS_URL names a database other than 0, which a Redis Cluster does not have; end it with "
                 "/0 or /, and set SOJOURN_REDIS_NAMESPACE to keep applications apart"
             )
-        userinfo = "" if found["userinfo"] is None else found["userinfo"] + "@"
         return cls(
             nodes=tuple(read_node(each, _CLUSTER_PORT) for each in found["nodes"].split(",")),
-            server_url=f"{found['scheme']}://{userinfo}node:{_CLUSTER_PORT}/0" + ("" if query is None else "?" + query),
+            server_url=f"{found['scheme']}://{found['userinfo']}node:{_CLUSTER_PORT}/0"
+            + ("" if query is None else "?" + query),
         )
 
     @property
