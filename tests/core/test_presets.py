@@ -111,6 +111,21 @@ def test_the_longest_first_wait_is_no_longer_than_the_longest_of_all() -> None:
     assert SessionSettings(retry_base="100ms").make_retry_policy().base == pytest.approx(0.1)
 
 
+def test_fields_of_an_application_are_no_parts_of_the_cookie_the_breaker_or_the_binding() -> None:
+    class ShopSettings(SessionSettings):
+        cookie_consent: bool = True
+        breaker_of_the_till: bool = True
+        binding_of_books: str = "linen"
+
+    def make(kind: type[SessionSettings]) -> SessionSettings:
+        return kind()
+
+    settings = make(ShopSettings)
+    assert settings.cookie_policy().name == "__Host-session"
+    assert settings.make_breaker() is not None
+    assert settings.make_binding().policy == "off"
+
+
 def test_the_breaker_and_the_retries_are_made_from_the_settings() -> None:
     settings = SessionSettings(breaker_slow_call="off", retry_deadline="100ms", trusted_proxies="10.0.0.0/8")
     assert settings.make_breaker() is not settings.make_breaker()

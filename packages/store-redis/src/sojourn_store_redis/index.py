@@ -8,7 +8,7 @@ its record may not be stored yet (docs/decisions/0012).
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -66,16 +66,9 @@ class Keyspace:
 
     async def _member_batches(self, index: bytes) -> AsyncIterator[list[str]]:
         """Yield the members of an index, some perhaps twice; none is missed because others are removed meanwhile."""
-        cursor = 0
-        while True:
-            try:
-                position, scored = await self._transport.execute("ZSCAN", index, cursor, "COUNT", BATCH)
-            except WrongTypeError:
-                return  # it names nobody, and the next session that is added takes its place
-            yield [id for id in map(unpack_name, _members_in(scored)) if id is not None]
-            cursor = int(position)
-            if cursor == 0:
-                return
+        with suppress(WrongTypeError):  # it names nobody, and the next session that is added takes its place
+            async for scored in self._steps(self._transport, lambda cursor: ("ZSCAN", index, cursor, "COUNT", BATCH)):
+                yield [id for id in map(unpack_name, _members_in(scored)) if id is not None]
 
     async def leave_index(self, label: str, ids: Sequence[str]) -> None:
         """Remove *ids* from the index, except those whose live record has the label.
@@ -142,11 +135,15 @@ class Keyspace:
     def _key_batches(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
         return self._batches_of(self._transport, pattern)
 
-    async def _batches_of(self, server: Transport, pattern: bytes) -> AsyncIterator[list[bytes]]:
+    def _batches_of(self, server: Transport, pattern: bytes) -> AsyncIterator[list[bytes]]:
+        return self._steps(server, lambda cursor: ("SCAN", cursor, "MATCH", pattern, "COUNT", BATCH))
+
+    async def _steps(self, server: Transport, command: Callable[[int], tuple[Argument, ...]]) -> AsyncIterator[Any]:
+        """Yield what each step of a scan finds; *command* takes the cursor."""
         cursor = 0
         while True:
-            position, keys = await server.execute("SCAN", cursor, "MATCH", pattern, "COUNT", BATCH)
-            yield keys
+            position, found = await server.execute(*command(cursor))
+            yield found
             cursor = int(position)
             if cursor == 0:
                 return

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
@@ -383,8 +383,7 @@ class SessionSettings(LayeredSettings):
         """Return how the cookie is written (SECURITY R18, R19)."""
         from sojourn.cookies import CookiePolicy
 
-        names = [each.name for each in fields(CookiePolicy) if each.init]
-        return CookiePolicy(**{name: getattr(self, f"cookie_{name}") for name in names})
+        return CookiePolicy(**self._under("cookie_"))
 
     def make_breaker(
         self,
@@ -397,17 +396,7 @@ class SessionSettings(LayeredSettings):
 
         if not self.breaker:
             return None
-        return CircuitBreaker(
-            window=self.breaker_window.total_seconds(),
-            minimum_calls=self.breaker_minimum_calls,
-            failure_rate=self.breaker_failure_rate,
-            slow_call=self.breaker_slow_call.total_seconds() if self.breaker_slow_call else None,
-            open_for=self.breaker_open_for.total_seconds(),
-            probes=self.breaker_probes,
-            probe_deadline=self.breaker_probe_deadline.total_seconds(),
-            random=random,
-            on_change=on_change,
-        )
+        return CircuitBreaker(random=random, on_change=on_change, **self._under("breaker_"))
 
     def make_retry_policy(self) -> RetryPolicy:
         """Return when a call is tried again; with ``retry_attempts`` 0 it never is."""
@@ -440,8 +429,16 @@ class SessionSettings(LayeredSettings):
         """Return what of the client is compared (SECURITY R31)."""
         from sojourn.binding import Binding
 
-        names = [each.name for each in fields(Binding) if each.name != "policy"]
-        return Binding(policy=self.binding, **{name: getattr(self, f"binding_{name}") for name in names})
+        return Binding(policy=self.binding, **self._under("binding_"))
+
+    def _under(self, prefix: str) -> dict[str, Any]:
+        """Return our own fields that begin with *prefix*, by the rest of their names; durations in seconds."""
+        found: dict[str, Any] = {}
+        for name in SessionSettings.model_fields:
+            if name.startswith(prefix):
+                value = getattr(self, name)
+                found[name.removeprefix(prefix)] = value.total_seconds() if isinstance(value, timedelta) else value
+        return found
 
     def make_trusted_proxies(self) -> TrustedProxies:
         """Return the proxies whose forwarding headers are believed (SECURITY R31)."""

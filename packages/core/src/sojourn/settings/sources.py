@@ -132,7 +132,7 @@ class LayeredSettings(BaseSettings):
     @classmethod
     def variable_of(cls, name: str) -> str:
         """Return the environment variable of the field *name*: ``SOJOURN_IDLE_TIMEOUT``."""
-        return variable_of(cls, name)
+        return f"{cls.model_config.get('env_prefix') or ''}{name}".upper()
 
 
 def refuse_unknown_names(model: type[LayeredSettings], names: Mapping[str, object] | tuple[str, ...]) -> None:
@@ -254,7 +254,7 @@ def read_layers(
     model: type[LayeredSettings], values: Mapping[str, Any], surroundings: Surroundings
 ) -> list[tuple[Origin, dict[str, Any]]]:
     """Return the values of each source for the fields of *model*, the first source first."""
-    prefix = variable_of(model, "")
+    prefix = model.variable_of("")
     layers: list[tuple[Origin, dict[str, Any]]] = []
     if surroundings.is_fallback:
         layers += _read_sources(model, {}, surroundings, prefix.replace("SOJOURN_", "SOJOURN_FALLBACK_", 1))
@@ -332,7 +332,7 @@ def _read(source: PydanticBaseSettingsSource, model: type[LayeredSettings], plac
         # The message is 'error parsing value for field "x" from source "y"'; the cause holds the text of the value,
         # which may be a secret.
         named = [name for name in model.model_fields if f'"{name}"' in str(error)]
-        variable = variable_of(model, named[0]) if named else "a setting"
+        variable = model.variable_of(named[0]) if named else "a setting"
         problem = f"{variable}, from {place}, {_reason(error.__cause__)}"
     else:
         return {name: value for name, value in found.items() if name in model.model_fields}
@@ -366,12 +366,7 @@ def _secrets_directory(named: str | os.PathLike[str] | None) -> Path | None:
 # Errors of pydantic, turned into messages for the person who sets the variables.
 
 
-def variable_of(model: type[BaseSettings], name: str) -> str:
-    """Return the environment variable of a field."""
-    return f"{model.model_config.get('env_prefix') or ''}{name}".upper()
-
-
-def is_secret(model: type[BaseSettings], name: str) -> bool:
+def is_secret(model: type[LayeredSettings], name: str) -> bool:
     """Return whether the field holds a secret: its type mentions ``SecretStr`` or ``SecretBytes``."""
     field = model.model_fields.get(name)
     return field is not None and _mentions_secret(field.annotation)
@@ -394,7 +389,7 @@ def shown(value: object) -> str:
 
 
 def explain(
-    model: type[BaseSettings], error: ValidationError, origins: Mapping[str, str], values: Mapping[str, object]
+    model: type[LayeredSettings], error: ValidationError, origins: Mapping[str, str], values: Mapping[str, object]
 ) -> str:
     """Return one line for each error: the variable, where its value came from, and what to write instead."""
     lines: list[str] = []
@@ -406,7 +401,7 @@ def explain(
             continue
         place = _PLACES.get(origins.get(name, ""), "missing")
         value = f" = {shown(values[name])}" if name in values and not is_secret(model, name) else ""
-        lines.append(f"{variable_of(model, name)}{value} ({place}): {what}")
+        lines.append(f"{model.variable_of(name)}{value} ({place}): {what}")
     unique = list(dict.fromkeys(lines))
     if len(unique) == 1:
         return unique[0]
@@ -414,7 +409,7 @@ def explain(
 
 
 def _advice(
-    kind: str, message: str, context: Mapping[str, Any], value: object, model: type[BaseSettings], name: str
+    kind: str, message: str, context: Mapping[str, Any], value: object, model: type[LayeredSettings], name: str
 ) -> str:
     match kind:
         case "value_error":
@@ -439,11 +434,11 @@ def _advice(
             )
 
 
-def choose(model: type[BaseSettings], name: str, origin: str, value: object, choices: Sequence[str]) -> str:
+def choose(model: type[LayeredSettings], name: str, origin: str, value: object, choices: Sequence[str]) -> str:
     """Return the message for a value that is none of the *choices*."""
     near = _nearest(value, [*choices])
     listed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
-    return f"{variable_of(model, name)} = {shown(value)} ({_PLACES.get(origin, 'default')}): choose {listed}" + (
+    return f"{model.variable_of(name)} = {shown(value)} ({_PLACES.get(origin, 'default')}): choose {listed}" + (
         f"; did you mean {near[0]}?" if near else ""
     )
 
@@ -459,14 +454,14 @@ def _nearest(value: object, choices: list[str]) -> list[str]:
 # Values for people who look at settings.
 
 
-def write_value(model: type[BaseSettings], name: str, value: object) -> str:
+def write_value(model: type[LayeredSettings], name: str, value: object) -> str:
     """Return *value* of the field *name* as a variable holds it: ``30m``, ``true``, ``a,b``, ``auto``, ``off``.
 
     A secret is written as ``(set)`` (SECURITY R6), what is not set as ``-``.
     """
     if value is None:
         return _word_for_none(model, name)
-    members = cast("tuple[object, ...]", value) if isinstance(value, tuple) else None
+    members = _members(value)
     if is_secret(model, name):
         return "(set)" if members is None else f"({len(members)} set)" if members else _NOT_SET
     if members is not None:
@@ -480,7 +475,11 @@ def write_value(model: type[BaseSettings], name: str, value: object) -> str:
             return str(value) or _NOT_SET
 
 
-def _word_for_none(model: type[BaseSettings], name: str) -> str:
+def _members(value: object) -> tuple[object, ...] | None:
+    return cast("tuple[object, ...]", value) if isinstance(value, tuple) else None
+
+
+def _word_for_none(model: type[LayeredSettings], name: str) -> str:
     """Return the word that reads as None: a choice is left to the store, a limit is off, text is not set."""
     field = model.model_fields[name]
     if not field.metadata:  # and so nothing that reads a word

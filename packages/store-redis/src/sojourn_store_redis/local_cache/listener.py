@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Sequence
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
 
@@ -120,14 +121,10 @@ class Listener:
         while True:
             await self._announced.wait()
             try:
-                async with asyncio.timeout(self._seconds):
-                    connection = await route.connect()
-                try:
+                async with self._connection(route) as connection:
                     while True:
                         await self._announced.wait()
                         await self._look_up_suspects(connection)
-                finally:
-                    abandon(connection)
             except CLIENT_ERRORS:
                 await asyncio.sleep(_random.uniform(0.0, LONGEST_PAUSE))
 
@@ -215,10 +212,16 @@ class Listener:
             self._carry_out(subscription, self._coherence.check(self._primary, number, self._monotonic()))
 
     async def _run_witness(self, route: Route, witness: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        async with self._connection(route) as connection:
+            await witness(connection)
+
+    @asynccontextmanager
+    async def _connection(self, route: Route) -> AsyncGenerator[Any]:
+        """Open a connection within the time of one attempt, and close it."""
         async with asyncio.timeout(self._seconds):
             connection = await route.connect()
         try:
-            await witness(connection)
+            yield connection
         finally:
             abandon(connection)
             # the socket is closed in the next turn of the loop

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
+from sojourn_store_redis.transport.commands import Transport
 
-class Closeable(Protocol):
-    """A transport."""
-
-    async def aclose(self) -> None:
-        """Release idle connections."""
-
-
-T = TypeVar("T", bound=Closeable)
+T = TypeVar("T", bound=Transport)
 
 
 class DedicatedTransports(Generic[T]):
