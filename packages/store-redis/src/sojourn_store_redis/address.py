@@ -89,22 +89,23 @@ class Address:
             topology = self.topology()
         if topology is not None:
             return self._cluster_transport(topology, io)
-        group = self._group(SENTINEL_SCHEMES, SentinelGroup.parse)
         if self.mode == "pool":
-            if group is not None:
+            if self._group(SENTINEL_SCHEMES, SentinelGroup.parse) is not None:
                 raise ConfigurationError("SOJOURN_REDIS_TRANSPORT=pool knows no sentinels; leave it at `shared`")
             options = self._options(self.url, is_async=is_async)
             make = partial(self._link, options, is_async=is_async)
             check_options(lambda: make().client.connection_pool.make_connection())  # noqa: PLW0108 - `make` may raise as well
             return ClientTransport(make, io=io, address=describe(options))
         deadline = ThreadDeadline()
-        if group is None:
-            options = self._options(self.url, is_async=is_async)
-            make_server = self._maker(options, is_async=is_async, deadline=deadline)
-            route: Route = DirectRoute(make_server, address=describe(options))
-        else:
-            route = self._sentinel_route(group, is_async=is_async, deadline=deadline)
-        return self._over(route, deadline, is_async=is_async)
+        return self._over(self.route(deadline, is_async=is_async), deadline, is_async=is_async)
+
+    def route(self, deadline: ThreadDeadline, *, is_async: bool) -> Route:
+        """Return a route to the server, or to the one that sentinels name; its blocking connections keep to *deadline*."""
+        group = self._group(SENTINEL_SCHEMES, SentinelGroup.parse)
+        if group is not None:
+            return self._sentinel_route(group, is_async=is_async, deadline=deadline)
+        options = self._options(self.url, is_async=is_async)
+        return DirectRoute(self._maker(options, is_async=is_async, deadline=deadline), address=describe(options))
 
     def durability(self) -> Durability | None:
         """Return the replication that the end of a session waits for; None when it waits for none."""

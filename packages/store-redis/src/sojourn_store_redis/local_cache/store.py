@@ -20,12 +20,12 @@ from sojourn.hookspecs import Finding
 from sojourn.stores import SYSTEM_CLOCK, Clock, Created, Deleted, Record, Replaced, StoreIO
 from sojourn_store_redis.address import Address
 from sojourn_store_redis.cluster.topology import Topology
+from sojourn_store_redis.deadlines import ThreadDeadline
 from sojourn_store_redis.local_cache.listener import OnDead, OnDoubt, OnLink, Only
 from sojourn_store_redis.local_cache.process import LocalCacheLimits, ProcessCache, Shards, is_in_a_loop
 from sojourn_store_redis.records import KeyNames
 from sojourn_store_redis.store import DEFAULT_MAX_BYTES, DEFAULT_NAMESPACE, RedisStore, TwinnedRedisStore
 from sojourn_store_redis.transport.commands import Transport
-from sojourn_store_redis.transport.connection import Route
 
 
 class LocallyCachedStore(RedisStore):
@@ -207,7 +207,7 @@ class ClusteredRedisStore(LocallyCachedStore, TwinnedRedisStore):
         topology = self._topology
         local = ProcessCache(
             limits or LocalCacheLimits(),
-            make_route=lambda: route_of(address, node_id),
+            make_route=lambda: _link_address(address, node_id).route(ThreadDeadline(), is_async=True),
             channel=announced_on,
             keys=KeyNames.of(namespace),
             seconds=min(address.connect_timeout, address.timeout),
@@ -232,14 +232,6 @@ class ClusteredRedisStore(LocallyCachedStore, TwinnedRedisStore):
 def channel_of(namespace: str) -> bytes:
     """Return the channel on which the writes to a namespace are announced, unless the settings name one."""
     return namespace.encode() + b":invalidations"
-
-
-def route_of(address: Address, node_id: str | None) -> Route:
-    """Return a route for an invalidation link, which shares no connection with the records."""
-    transport: Any = _link_address(address, node_id).transport(StoreIO.ASYNC)
-    # announcements come from the server that holds the records
-    route: Route = transport._route  # noqa: SLF001 - see above
-    return route
 
 
 def shards_of(topology: Topology, address: Address, namespace: str, node_id: str | None) -> Shards:
