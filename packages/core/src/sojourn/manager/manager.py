@@ -285,8 +285,8 @@ class SessionManager(Queries[T], Face[T]):
                 why = await store.why_left(id)
             if why and on_left is not None:
                 on_left(id, why)
-            done = done + (why == "") if dry_run else store.moved - before
-            if progress is not None:
+            known, done = done, done + (why == "") if dry_run else store.moved - before
+            if progress is not None and done > known:
                 progress(done)
         return done
 

@@ -248,13 +248,16 @@ class FallbackStore:
         raise _overtaken(id)
 
     async def why_left(self, id: str) -> str | None:
-        """Return why a record of the fallback cannot be moved, "" if it can; None where there is none by now."""
+        """Return why a record of the fallback cannot be moved, "" if it can; None where none is left but of a process."""
         there = await self._fresh_fallback(id)
         if there is None or _is_tombstone(there) or there.is_expired(self._clock.time()):
             return None
+        there = _shown(_final(there))
+        if not there.is_session and there.index_label is not None:
+            return None  # the entry of a process, which writes another one into the present store
         if not self._moves:
             return "SOJOURN_FALLBACK_MOVES is false: copy with the settings of the nodes that move"
-        carried = self._carry(_shown(_final(there)), there.version)
+        carried = self._carry(there, there.version)
         return carried if isinstance(carried, str) else ""
 
     async def _pause(self, tried: int) -> None:
