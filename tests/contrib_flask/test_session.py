@@ -6,12 +6,13 @@ import gc
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import flask
 import pytest
 from flask import Blueprint, Flask, flash, get_flashed_messages, stream_with_context
+from flask.json.tag import JSONTag
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.settings import SessionSettings
 from sojourn.wsgi import SessionMiddleware
 from sojourn_contrib_flask import Sojourn, session
-from sojourn_contrib_flask.interface import FlaskSession
+from sojourn_contrib_flask.interface import FlaskSession, SojournInterface
 from tests.core.models import Visit
 
 VALUES: dict[str, Any] = {
@@ -58,6 +59,49 @@ def test_a_value_of_flasks_types_comes_back_equal(app: Flask, name: str) -> None
     assert (type(found), found) == (type(VALUES[name]), VALUES[name])
     if isinstance(found, datetime):
         assert found.utcoffset() == VALUES[name].utcoffset()
+
+
+class Place(dict[str, float]):
+    """A type of an application, which JSON would make a plain dict of."""
+
+
+class TagPlace(JSONTag):
+    """Marks every dict with a latitude, as a tag of an application may."""
+
+    key = " place"
+
+    def check(self, value: Any) -> bool:
+        return isinstance(value, dict) and "latitude" in value
+
+    def to_json(self, value: Any) -> Any:
+        return list(value.items())
+
+    def to_python(self, value: Any) -> Place:
+        return Place(value)
+
+
+def test_a_tag_of_the_application_counts_for_what_would_be_stored_as_it_is(app: Flask) -> None:
+    cast("SojournInterface", app.session_interface).serializer.register(TagPlace, index=0)
+    client = app.test_client()
+    put(client, x={"latitude": 47.5, "longitude": 19.0}, y=[{"latitude": 1.0, "longitude": 2.0}])
+    found = got(client)
+    assert [type(found["x"]), type(found["y"][0])] == [Place, Place]
+    assert found == {"x": {"latitude": 47.5, "longitude": 19.0}, "y": [{"latitude": 1.0, "longitude": 2.0}]}
+
+
+@pytest.mark.parametrize("how", ["del", "pop", "replace"])
+def test_a_value_that_was_changed_inside_and_then_removed_stays_removed(app: Flask, how: str) -> None:
+    client = app.test_client()
+    put(client, x={"pairs": [(1, 2)], "of": "two"}, y="kept")
+    with client.session_transaction() as transaction:
+        transaction["x"]["pairs"].append((3, 4))
+        if how == "del":
+            del transaction["x"]
+        elif how == "pop":
+            assert transaction.pop("x") == {"pairs": [(1, 2), (3, 4)], "of": "two"}
+        else:
+            transaction["x"] = "another"
+    assert got(client) == {"y": "kept", **({"x": "another"} if how == "replace" else {})}
 
 
 SCALARS = (
