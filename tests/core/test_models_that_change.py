@@ -662,7 +662,7 @@ def calls_of(action: Callable[[], object]) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["dataclass", "Struct", "attrs"])
 @pytest.mark.parametrize("serializer", ["json", "msgpack"])
-def test_a_read_decodes_in_one_call_and_a_write_encodes_once_and_looks_once(kind: str, serializer: str) -> None:
+def test_a_read_calls_the_library_alone_and_a_write_encodes_once_and_looks_once(kind: str, serializer: str) -> None:
     clock = FakeClock()
     model = KINDS[kind]("Data", {"count": (int, 0), "cart": (list[str], [])})
     settings = {"preset": "production", "secret": "d2hhdCBhIHRlc3Qgc2VhbHMgd2l0aCBpcyBubyBzZWM"}
@@ -672,11 +672,11 @@ def test_a_read_decodes_in_one_call_and_a_write_encodes_once_and_looks_once(kind
     session = plain.open(None)
     session.data.count = 1
     token = plain.commit(session).token
-    assert calls_of(lambda: plain.open(token)) == ["decode"]
+    assert calls_of(lambda: plain.open(token)) == []  # the library is called directly
     session = plain.open(token)
     session.data.count = 2
     # Classes of attrs may have converters, so what is written of them is decoded and compared.
-    looks = ["decode", "_is_equal"] if kind == "attrs" else ["is_exact", "<lambda>"]
+    looks = ["decode", "_is_equal"] if kind == "attrs" else ["is_exact"]
     assert calls_of(lambda: plain.commit(session)) == ["settle", "_encoded", "encode", "_confirmed", *looks]
     migrating = make_manager(store, migrate=lambda fields: fields, **parts).blocking
     assert calls_of(lambda: migrating.open(token)) == ["load", "decode"]

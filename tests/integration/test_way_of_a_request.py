@@ -19,7 +19,7 @@ from sojourn.asgi import SessionMiddleware
 from sojourn.settings import SessionSettings
 from tests.docs.pages import page, rows, section
 
-MOST_CALLS = {"memory": (25, 44), "cookie": (28, 51), "redis": (37, 70)}
+MOST_CALLS = {"memory": (20, 36), "cookie": (23, 44), "redis": (33, 64)}
 """By store: the calls of a read and of a write, each frame counted once although it may be resumed."""
 SECRET = "d2hhdCBhIHRlc3Qgc2VhbHMgd2l0aCBpcyBubyBzZWM"
 
@@ -105,8 +105,11 @@ def test_a_read_and_a_write_take_no_more_calls_than_before(kind: str, sessions: 
         for path in ("/read", "/write") * 3:
             await site.get(path)  # caches are filled
         for path in ("/read", "/write"):
-            await site.get(path)
-            counted.append(len(site.frames))
+            frames: list[int] = []
+            for _ in range(3):  # in one of them the connection may look at its deadlines
+                await site.get(path)
+                frames.append(len(site.frames))
+            counted.append(min(frames))
         await sessions.aclose()
 
     asyncio.run(scenario())

@@ -33,15 +33,18 @@ def token_length(payload_bytes: int) -> int:
     return ((OVERHEAD_BYTES + payload_bytes) * 4 + 2) // 3
 
 
+_MOST_BYTES: Final = TOKEN_LIMIT * 3 // 4 - OVERHEAD_BYTES
+"""The longest payload of which `token_length` is within the limit."""
+
+
 def pack(record: Record) -> str:
     """Return the token that carries the record; its index label and write ids are not carried.
 
     Raises ``CookieTooLargeError`` above 4095 characters, and ``ValueError`` for a record that no token can carry.
     """
-    length = token_length(len(record.payload))
-    if length > TOKEN_LIMIT:
+    if len(record.payload) > _MOST_BYTES:
         raise CookieTooLargeError(
-            f"the sealed session needs {length} characters and a cookie holds 4096 with its name; "
+            f"the sealed session needs {token_length(len(record.payload))} characters and a cookie holds 4096 with its name; "
             "keep less in the session, or use a store on the server"
         )
     try:

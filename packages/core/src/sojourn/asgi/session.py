@@ -88,13 +88,29 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
-            await self._serve_other(scope, receive, send)
+        kind = scope["type"]
+        if kind not in {"http", "websocket"}:
+            await (self._lifespan if kind == "lifespan" else self.app)(scope, receive, send)
             return
-        request = self._begin(scope)
+        headers, client = scope["headers"], scope.get("client")
+        lines: list[bytes] = []
+        for key, value in headers:
+            if key == b"cookie":  # ASGI: names come in lower case; HTTP/2 may split the header (RFC 9113 8.2.3)
+                lines.append(value)
+        cookies = b"; ".join(lines).decode("latin-1") if lines else ""
+        # The peer is told by headers and address, not by the scope, which holds the request.
+        request = self.sessions.begin(scope, cookies, lambda: _peer(headers, client))
+        if self._is_lazy:
+            request.is_lazy = True
+        # A session of another library around this middleware, Starlette's for one, wants its own back at the end.
+        placed = scope.get("session")
+        if placed is None or isinstance(placed, RequestSession):
+            placed = scope["session"] = request
+        if kind == "websocket":
+            await self._websocket(request, placed, scope, receive, send)
+            return
         if self._loads and not (self._exclude and self._is_excluded(scope)):
             await request.load()
-        placed = scope["session"]
         commits = False
 
         def send_wrapped(message: Message) -> Awaitable[None]:
@@ -161,35 +177,12 @@ class SessionMiddleware:
 
         await response(scope, receive, send_wrapped)
 
-    def _begin(self, scope: Scope) -> AsyncRequestSession[Any]:
-        lines: list[bytes] = []
-        for key, value in scope["headers"]:
-            if key == b"cookie":  # ASGI: names come in lower case; HTTP/2 may split the header (RFC 9113 8.2.3)
-                lines.append(value)
-        cookies = b"; ".join(lines).decode("latin-1") if lines else ""
-        # The peer is told by headers and address, not by the scope, which holds the request.
-        request = self.sessions.begin(scope, cookies, partial(_peer, scope["headers"], scope.get("client")))
-        if self._is_lazy:
-            request.is_lazy = True
-        # A session of another library around this middleware, Starlette's for one, wants its own back at the end.
-        if scope.get("session") is None or isinstance(scope["session"], RequestSession):
-            scope["session"] = request
-        return request
-
     def _is_excluded(self, scope: Scope) -> bool:
         return path_matches(path_below(scope.get("path", "/"), scope.get("root_path", "")), self._exclude)
 
-    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind == "websocket":
-            await self._websocket(scope, receive, send)
-        elif kind == "lifespan":
-            await self._lifespan(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = self._begin(scope)
+    async def _websocket(
+        self, request: AsyncRequestSession[Any], placed: object, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         why = self._why_unwelcome(scope) if request.may_lead_to_session else None
         if why is not None:
             _log.warning("a WebSocket handshake with the cookie of a session was refused: %s", why)
@@ -198,7 +191,6 @@ class SessionMiddleware:
             return
         if self._loads and not self._is_excluded(scope):
             await request.load()
-        placed = scope["session"]
         is_refused = False
 
         async def send_wrapped(message: Message) -> None:

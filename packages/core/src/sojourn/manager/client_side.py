@@ -58,20 +58,22 @@ class ClientSide:
         self, engine: Engine[T], token: str, /, *, fresh: bool = False, deadline: Deadline | None = None
     ) -> Lookup:
         """Unpack the token, and look the session up in the revocation index (SECURITY R16)."""
+        store = engine.store
         try:
-            record = await engine.store.load(token, fresh=fresh, deadline=deadline)
-            if record is None or not record.payload:
-                return Lookup(LoadOutcome.UNKNOWN, token)
-            now = engine.clock.time()
-            if now >= record.idle_deadline or now >= record.absolute_deadline:
-                return Lookup(LoadOutcome.EXPIRED, token)
-            lookup = Lookup(opening.LOADED, token, token, record)
-            if engine.revocations is not None:
-                with DeadlineScope(deadline):
-                    return await _refuse_revoked(engine, lookup, record, fresh=fresh)
-        except SessionUnavailableError as error:
-            return Lookup(LoadOutcome.UNAVAILABLE, token, error=error)
-        return lookup
+            if store.is_direct and not fresh:
+                record = await store.store.load(token)
+            else:
+                record = await store.load(token, fresh=fresh, deadline=deadline)
+        except Exception as error:  # noqa: BLE001 - raised again where it is no outage
+            return opening.unavailable(token, error)
+        if record is None or not record.payload:
+            return Lookup(LoadOutcome.UNKNOWN, token)
+        now = engine.clock.time()
+        if now >= record.idle_deadline or now >= record.absolute_deadline:
+            return Lookup(LoadOutcome.EXPIRED, token)
+        lookup = Lookup(opening.LOADED, token, token, record)
+        index = engine.revocations
+        return lookup if index is None else await _refuse_revoked(engine, lookup, record, deadline, fresh=fresh)
 
     async def authentic(self, engine: Engine[T], tokens: Sequence[str], /) -> Sequence[str]:
         """Return those *tokens* that hold a session that was sealed here, whatever became of it (SECURITY R45)."""
@@ -152,13 +154,18 @@ class ClientSide:
         return await engine.revocations.end(record.id, record.absolute_deadline)
 
 
-async def _refuse_revoked(engine: Engine[T], lookup: Lookup, record: Record, *, fresh: bool) -> Lookup:
+async def _refuse_revoked(
+    engine: Engine[T], lookup: Lookup, record: Record, deadline: Deadline | None, *, fresh: bool
+) -> Lookup:
     try:
         payload = opening.read(engine, record)
+        with DeadlineScope(deadline):
+            if engine.revocations is not None and await engine.revocations.is_revoked(record, payload, fresh=fresh):
+                return Lookup(LoadOutcome.UNKNOWN, lookup.sent_token, record=record)  # its event names the id
     except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
-        return lookup
-    if engine.revocations is not None and await engine.revocations.is_revoked(record, payload, fresh=fresh):
-        return Lookup(LoadOutcome.UNKNOWN, lookup.sent_token, record=record)  # its event names the id
+        pass
+    except SessionUnavailableError as error:
+        return Lookup(LoadOutcome.UNAVAILABLE, lookup.sent_token, error=error)
     return lookup
 
 

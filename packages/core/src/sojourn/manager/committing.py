@@ -14,7 +14,6 @@ from typing import Any, Final, TypeVar
 from sojourn.crypto import is_token, token_id
 from sojourn.errors import (
     ResponseStartedError,
-    SerializationError,
     SessionConflictError,
     SessionReadOnlyError,
     SessionStateError,
@@ -38,6 +37,7 @@ DECISIONS: Final = logging.getLogger("sojourn.decisions")
 """Takes a line for each request where a level was set for it itself, which is looked up without a call."""
 _log: Final = logging.getLogger("sojourn.manager")
 _LOADED: Final = SessionState.LOADED
+_NEW: Final = SessionState.NEW
 
 
 def is_unchanged(engine: Engine[T], state: RequestState[T]) -> bool:
@@ -49,20 +49,21 @@ def is_unchanged(engine: Engine[T], state: RequestState[T]) -> bool:
         if state.phase is not _LOADED or loaded is None:
             if state.phase is SessionState.DESTROYED:
                 return state.written == "gone" or state.is_blank()
-            return state.phase is SessionState.NEW and not state.holds_anything()
+            return state.phase is _NEW and not state.holds_anything()
         if state.payload is not loaded or state.base is not loaded:
             return False
         # Written out, since this runs twice for every request that uses its session: before the head and after the body.
         data = state.model_data
         if data is not UNSET:
-            seen = engine.model.encode(data)
+            model = engine.model
+            seen = model.encode_directly(data) if data.__class__ is model.direct_class else model.encode(data)
             if seen != loaded.data:
                 state.seen = seen
                 return False
             state.seen = None
         if (state.opened_extras is not UNSET or state.opened_flash is not UNSET) and not state.has_loaded_extras():
             return False
-    except SerializationError:
+    except Exception:  # noqa: BLE001 - of the library of a serializer, too
         return False  # the commit will say why
     record = state.record
     if not state.accessed or record is None:
@@ -82,27 +83,27 @@ async def commit(engine: Engine[T], state: RequestState[T]) -> CookieChange:
     try:
         if state.pending_deletes:
             await end(engine, state)
-        match state.phase:
-            case SessionState.LOADED:
-                payload = state.compose()
-                if engine.renew_after is not None and rotation.is_due(engine, state, engine.clock.time()):
-                    await rotation.renew(engine, state, payload)
-                elif payload != state.loaded or state.ends_at is not None:
-                    await engine.keeping.replace(engine, state, payload)
-                elif state.is_outdated:
-                    await _write_anew(engine, state, payload)
-                else:
-                    await _touch(engine, state)
-            case SessionState.NEW:
-                if state.holds_anything():
-                    await _create(engine, state)
-            case SessionState.ROTATED:
-                engine.bind(state)
-                await engine.keeping.rotate(engine, state)
-            case SessionState.READ_ONLY:
-                _refuse_silent_loss(state)
-            case SessionState.DESTROYED:
-                _refuse_writes_after_the_end(state)
+        phase = state.phase
+        if phase is _LOADED:
+            payload = state.compose()
+            if engine.renew_after is not None and rotation.is_due(engine, state, engine.clock.time()):
+                await rotation.renew(engine, state, payload)
+            elif payload != state.loaded or state.ends_at is not None:
+                await engine.keeping.replace(engine, state, payload)
+            elif state.is_outdated:
+                await _write_anew(engine, state, payload)
+            else:
+                await _touch(engine, state)
+        elif phase is _NEW:
+            if state.holds_anything():
+                await _create(engine, state)
+        elif phase is SessionState.ROTATED:
+            engine.bind(state)
+            await engine.keeping.rotate(engine, state)
+        elif phase is SessionState.READ_ONLY:
+            _refuse_silent_loss(state)
+        else:
+            _refuse_writes_after_the_end(state)
     except SessionUnavailableError as error:
         state.unavailable = error
         raise

@@ -22,12 +22,13 @@ from sojourn.errors import (
 )
 from sojourn.manager import opening
 from sojourn.manager.engine import Engine
+from sojourn.manager.guarded_store import outage_in
 from sojourn.manager.opening import max_age
 from sojourn.manager.shielding import Turn, runs_in_a_loop
 from sojourn.session.payload import Payload
 from sojourn.session.state import RequestState
 from sojourn.session.transitions import CookieAction, CookieChange
-from sojourn.stores import CURRENT_DEADLINE, STUB, Record, Replaced, new_write_id
+from sojourn.stores import CURRENT_DEADLINE, STUB, Deadline, Record, Replaced, new_write_id
 
 T = TypeVar("T")
 MOST_TRIES: Final = 100
@@ -63,78 +64,78 @@ async def replace(engine: Engine[T], state: RequestState[T], payload: Payload, /
 
     Other commits of this process that write the session wait meanwhile, and are handed what was stored (FAILURES F29).
     """
-    record = state.record
+    record, token, turns, store = state.record, state.token, engine.turns, engine.store
     if record is None or state.id is None:
         return
-    turns, id = engine.turns, record.id
-    if turns is None or engine.on_conflict == "raise" or (engine.blocks and runs_in_a_loop()):
-        await _replace(engine, state, payload, None)
-        return
-    turn, stored = None, None
-    with turns.lock:
-        line = turns.lines.get(id)
-        if line is None:
-            line = turns.lines[id] = deque()
-        else:
-            turn = turns.stand(id, line, blocks=engine.blocks)
-    try:
-        if turn is not None and not await _waited(engine, state, turn):
-            raise _conflict(state)
-        stored = await _replace(engine, state, payload, None if turn is None else turn.written)
-    finally:
-        with turns.lock:
-            if turn is not None and not turn.is_given:
-                # it has waited in vain, or was cancelled: nobody may be made to wait for it
-                line.remove(turn)
-            elif line:
-                turns.pass_on(line, stored)
-            else:
-                del turns.lines[id]
-
-
-async def _waited(engine: Engine[T], state: RequestState[T], turn: Turn) -> bool:
-    """Wait for the *turn* as long as the request may wait for its stores; tell whether it came."""
+    id, line, turn, theirs, stored = record.id, None, None, None, None
     deadline = state.deadline or CURRENT_DEADLINE.get()
+    if turns is not None and engine.on_conflict != "raise" and not (engine.blocks and runs_in_a_loop()):
+        with turns.lock:
+            line = turns.lines.get(id)
+            if line is None:
+                line = turns.lines[id] = deque()
+            else:
+                turn = turns.stand(id, line, blocks=engine.blocks)
+    try:
+        if turn is not None:
+            if not await _waited(engine, turn, deadline):
+                raise _conflict(state)
+            theirs = cast("Theirs | None", turn.written)
+        for tried in range(MOST_TRIES):
+            if theirs is not None:
+                payload, record, token = merge(engine, state, theirs), theirs.record, theirs.token
+            if token != state.token and state.head_sent:
+                break
+            state.record = record
+            written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()), state)
+            try:
+                replacing = (store.server if store.is_direct else store).replace
+                answer = await replacing(written, expected=record.version, write_id=new_write_id())
+            except Exception as error:
+                failure = outage_in("replace", error)
+                if failure is None or failure is error:
+                    raise
+                raise failure from error
+            if answer is _OK:
+                stored, is_new = (written, payload, token), token != state.token or state.is_cookie_stale
+                how = "replaced" if theirs is None else "merged"
+                state.adopt(written, payload, token, written=how, keep=theirs is None)
+                if is_new:
+                    state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written, payload))
+                return
+            if answer is Replaced.GONE:
+                mark_gone(engine, state)
+                return
+            engine.events.event("conflict", record.id, principal=state.payload.principal, client=state.payload.client)
+            if engine.on_conflict == "raise":
+                break
+            await store.sleep(pause(tried))
+            if deadline is not None and deadline.left <= 0.0:
+                break
+            theirs = await reload(engine, record.id, token, follows_rotations=state.is_administered)
+            if theirs is None:
+                mark_gone(engine, state)
+                return
+        raise _conflict(state)
+    finally:
+        if turns is not None and line is not None:
+            with turns.lock:
+                if turn is not None and not turn.is_given:
+                    # it has waited in vain, or was cancelled: nobody may be made to wait for it
+                    line.remove(turn)
+                elif line:
+                    turns.pass_on(line, None if stored is None else Theirs(*stored))
+                else:
+                    del turns.lines[id]
+
+
+async def _waited(engine: Engine[T], turn: Turn, deadline: Deadline | None) -> bool:
+    """Wait for the *turn* as long as the request may wait for its stores; tell whether it came."""
     began = engine.clock.monotonic()
     await turn.wait(engine.request_deadline if deadline is None else max(0.0, deadline.left))
     if deadline is not None:
         deadline.spend(engine.clock.monotonic() - began)
     return turn.is_given
-
-
-async def _replace(engine: Engine[T], state: RequestState[T], payload: Payload, theirs: Theirs | None) -> Theirs | None:
-    """Store *payload* over what is stored, which is *theirs* if that is known; return what was stored."""
-    record, token, merged = cast("Record", state.record), state.token, False
-    deadline = state.deadline or CURRENT_DEADLINE.get()
-    for tried in range(MOST_TRIES):
-        if theirs is not None:
-            payload, merged = merge(engine, state, theirs), True
-            record, token = theirs.record, theirs.token
-        if token != state.token and state.head_sent:
-            break
-        state.record = record
-        written = engine.seal(record.id, record.version + 1, payload, state.deadlines(engine.clock.time()), state)
-        answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
-        if answer is _OK:
-            moved = token != state.token or state.is_cookie_stale
-            state.adopt(written, payload, token, written="merged" if merged else "replaced", keep=not merged)
-            if moved:
-                state.cookie = CookieChange(CookieAction.SET, token, max_age(engine, written, payload))
-            return Theirs(written, payload, token)
-        if answer is Replaced.GONE:
-            mark_gone(engine, state)
-            return None
-        engine.events.event("conflict", record.id, principal=state.payload.principal, client=state.payload.client)
-        if engine.on_conflict == "raise":
-            break
-        await engine.store.sleep(pause(tried))
-        if deadline is not None and deadline.left <= 0.0:
-            break
-        theirs = await reload(engine, record.id, token, follows_rotations=state.is_administered)
-        if theirs is None:
-            mark_gone(engine, state)
-            return None
-    raise _conflict(state)
 
 
 def _conflict(state: RequestState[T]) -> SessionConflictError:

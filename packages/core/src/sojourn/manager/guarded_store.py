@@ -107,6 +107,9 @@ class GuardedStore:
     Only what is safe to repeat is repeated, under the same write id, inside one deadline (FAILURES F6, Retry).
     """
 
+    is_direct = False
+    """Whether whoever calls the store itself, and asks `outage_in` of what it raises, has done all that is done here."""
+
     def __init__(
         self,
         store: Store | ClientSideStore,
@@ -427,36 +430,10 @@ async def _next_of(found: AsyncIterator[R]) -> list[R]:
 class DirectStore(GuardedStore):
     """A store whose calls cost no round trip: they need neither breaker nor retries, and nobody measures them.
 
-    Only the kind of its errors stands around a call; the usual ones are written out.
+    Only the kind of its errors stands around a call.
     """
 
-    async def load(self, id: str, *, fresh: bool = False, deadline: Deadline | None = None) -> Record | None:  # noqa: ARG002 - nothing waits
-        """Load a record, past a local cache when *fresh*."""
-        try:
-            caching = self._caching
-            return await (caching.load_fresh(id) if fresh and caching is not None else self.store.load(id))
-        except SojournError:
-            raise
-        except Exception as error:
-            raise as_outage("load", error) from error
-
-    async def create(self, record: Record, *, write_id: bytes) -> Created:
-        """Create a record."""
-        try:
-            return await self.server.create(record, write_id=write_id)
-        except SojournError:
-            raise
-        except Exception as error:
-            raise as_outage("create", error) from error
-
-    async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
-        """Replace a record."""
-        try:
-            return await self.server.replace(record, expected=expected, write_id=write_id)
-        except SojournError:
-            raise
-        except Exception as error:
-            raise as_outage("replace", error) from error
+    is_direct = True
 
     async def _call(
         self,
@@ -464,10 +441,11 @@ class DirectStore(GuardedStore):
         work: Callable[..., Coroutine[Any, Any, R]],
         arguments: tuple[Any, ...],
         *_: Any,
-        **named: Any,
+        options: Mapping[str, Any] = NO_OPTIONS,
+        **__: Any,
     ) -> R:
         try:
-            return await work(*arguments, **named.get("options", NO_OPTIONS))
+            return await work(*arguments, **options)
         except SojournError:
             raise
         except Exception as error:

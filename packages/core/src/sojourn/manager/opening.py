@@ -19,8 +19,9 @@ from sojourn.binding import PeerOf
 from sojourn.codec import PLAIN, CorruptEnvelopeError, FutureEnvelopeError
 from sojourn.cookies import CookiePolicy, read_cookies
 from sojourn.crypto import TOKEN_PATTERN, is_token, token_id
-from sojourn.errors import SerializationError, SessionReadOnlyError, SessionStateError, SessionUnavailableError
+from sojourn.errors import SerializationError, SessionReadOnlyError, SessionStateError
 from sojourn.manager.engine import END_OF_TIME, FINGERPRINT, LAST_VERSION, Engine, Lookup, Trail
+from sojourn.manager.guarded_store import outage_in
 from sojourn.session.payload import (
     CLOCK_TOLERANCE,
     EMPTY,
@@ -109,10 +110,14 @@ async def load(
     engine: Engine[T], token: str, /, *, fresh: bool = False, deadline: Deadline | None = None, moves: int = _MOST_MOVES
 ) -> Lookup:
     """Ask the store on the server, once in the usual case: `Keeping.load`. So many *moves* are followed."""
+    store, id = engine.store, token_id(token)
     try:
-        record = await engine.store.load(token_id(token), fresh=fresh, deadline=deadline)
-    except SessionUnavailableError as error:
-        return Lookup(LoadOutcome.UNAVAILABLE, token, error=error)
+        if store.is_direct and not fresh:
+            record = await store.store.load(id)
+        else:
+            record = await store.load(id, fresh=fresh, deadline=deadline)
+    except Exception as error:  # noqa: BLE001 - raised again where it is no outage
+        return unavailable(token, error)
     if record is None or not record.payload:  # or what a login left
         return Lookup(_UNKNOWN, token)
     now = engine.clock.time()
@@ -137,6 +142,14 @@ async def load(
         return lookup
     found = await load(engine, successor, fresh=fresh, deadline=deadline, moves=moves - 1)
     return structs.replace(found, sent_token=token)
+
+
+def unavailable(token: str, error: Exception) -> Lookup:
+    """Return what a token leads to when the store raised *error*; raise that where it is no outage."""
+    outage = outage_in("load", error)
+    if outage is None:
+        raise error
+    return Lookup(LoadOutcome.UNAVAILABLE, token, error=outage)
 
 
 def follow(engine: Engine[T], token: str, moved: Trail) -> str | None:
@@ -221,7 +234,13 @@ def open_session(engine: Engine[T], lookup: Lookup, peer: PeerOf = None) -> Sess
         model = engine.model
         if payload.serializer != model.written_by:
             payload = _translate(engine, payload)
-        data = model.decode(payload.data) if model.migrate is None else model.load(payload)
+        if model.migrate is not None:
+            data = model.load(payload)
+        else:
+            try:
+                data = model.decode_directly(payload.data)
+            except Exception:  # noqa: BLE001 - of a model's own __post_init__, too
+                data = model.decode(payload.data)
     except FutureEnvelopeError:
         return _without_record(engine, LoadOutcome.FUTURE, lookup, peer)
     except (CorruptEnvelopeError, SerializationError, *UNREADABLE):

@@ -21,6 +21,7 @@ from sojourn.serializers.msgspec_models import (
 from sojourn.serializers.pydantic_models import PydanticSerializer
 
 __all__ = [
+    "DirectSerializer",
     "ExactSerializer",
     "JsonSerializer",
     "MsgpackSerializer",
@@ -66,6 +67,16 @@ class ExactSerializer(Protocol):
     is_exact: Callable[[Any], bool] | None
     """Tells whether all of the data is exactly of the types that the model declares, none of which changes on the way. False
     says nothing, and what it raises counts as False. None: it knows of no data of this model."""
+
+
+@runtime_checkable
+class DirectSerializer(Protocol):
+    """A serializer whose library may be called directly; what that raises, `encode` and `decode` are asked for the reason of."""
+
+    direct_class: type[Any] | None
+    """Data of exactly this class may be given to `encode_directly`; None: none may."""
+    encode_directly: Callable[[Any], bytes]
+    decode_directly: Callable[[bytes], Any]
 
 
 SerializerFactory = Callable[[type[Any]], Serializer[Any]]

@@ -170,21 +170,11 @@ class StructuredSerializer(ModelSerializer[T]):
         self._encode = form.encode
         if shape.holds_sets:
             self._encode = self._encode_with_sorted_sets if shape.holds_dicts else self._encode_sorted
-        self._sure = not (self._is_dict or self._finite_only)
-        """Whether what msgspec has encoded needs no further check."""
         self._decode = form.decoder(model)
+        # The capabilities `ExactSerializer` and `DirectSerializer`.
         self.is_exact = shape.is_exact
-        """See `ExactSerializer`."""
-
-    def encode(self, data: T) -> bytes:
-        """Return the bytes of *data*, the same for equal data; SerializationError names the field that failed."""
-        # The usual case first; what fails is diagnosed below.
-        if self._sure and type(data) is self._class:
-            try:
-                return self._encode(data)
-            except Exception:  # noqa: BLE001, S110 - diagnosed below
-                pass
-        return super().encode(data)
+        self.direct_class: type[Any] | None = None if self._is_dict or self._finite_only else self._class
+        self.encode_directly, self.decode_directly = self._encode, self._decode
 
     def _failing(self, data: T, fails: Callable[[object], bool] | None) -> str:
         fails = fails or self.format.cannot_encode
@@ -377,10 +367,8 @@ def _exact(node: msgspec.Struct, around: tuple[msgspec.Struct, ...] = ()) -> IsE
     if classes:
         return lambda value: type(value) in classes
     if isinstance(node, inspect.ListType) and node.min_length is node.max_length is None:
-        item, classes = _exact(node.item_type, around), _kept_classes(node.item_type)
-        if item is None or not classes:
-            return item and (lambda value: value.__class__ is list and all(map(item, value)))
-        return lambda value: value.__class__ is list and classes.issuperset(map(type, value))
+        item = _exact(node.item_type, around)
+        return item and (lambda value: value.__class__ is list and all(map(item, value)))
     if not isinstance(node, inspect.DataclassType | inspect.StructType) or any(each is node for each in around):
         return None
     checks = [(each.name, _kept_classes(each.type), _exact(each.type, (*around, node))) for each in node.fields]
@@ -388,13 +376,23 @@ def _exact(node: msgspec.Struct, around: tuple[msgspec.Struct, ...] = ()) -> IsE
         return None
     kind: type[Any] = node.cls
     scalars = [(name, next(iter(classes))) for name, classes, _ in checks if len(classes) == 1]
-    deeper = [(name, inside) for name, classes, inside in checks if inside is not None and len(classes) != 1]
+    lists = [
+        (each.name, classes)
+        for each in node.fields
+        if isinstance(each.type, inspect.ListType) and (classes := _kept_classes(each.type.item_type))
+    ]
+    alone = {name for name, _ in (*scalars, *lists)}
+    deeper = [(name, inside) for name, _, inside in checks if inside is not None and name not in alone]
 
     def is_exact(value: Any) -> bool:
         if type(value) is not kind:
             return False
         for name, expected in scalars:
             if type(getattr(value, name)) is not expected:
+                return False
+        for name, classes in lists:
+            items = getattr(value, name)
+            if items.__class__ is not list or not classes.issuperset(map(type, items)):
                 return False
         for name, inside in deeper:  # noqa: SIM110 - a generator costs as much as five fields
             if not inside(getattr(value, name)):

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from sojourn.errors import ConfigurationError, SerializationError
 from sojourn.merge import carry, field_types, field_values, is_dict, is_list, merge_models, merge_rules
-from sojourn.serializers import ExactSerializer, Serializer, SerializerFactory, builtin_serializer
+from sojourn.serializers import DirectSerializer, ExactSerializer, Serializer, SerializerFactory, builtin_serializer
 from sojourn.session.payload import Payload
 
 T = TypeVar("T")
@@ -59,6 +59,11 @@ class Model(Generic[T]):
         self.encode = self._encode_declared if check_round_trip else serializer.encode
         self.decode = serializer.decode
         """Decode data that this model wrote, or that it can read as it is. Raise SerializationError."""
+        direct = serializer if isinstance(serializer, DirectSerializer) else None
+        self.direct_class = None if direct is None or check_round_trip else direct.direct_class
+        self.encode_directly: Callable[[T], bytes] = self.encode if direct is None else direct.encode_directly
+        self.decode_directly: Callable[[bytes], T] = self.decode if direct is None else direct.decode_directly
+        """As `encode` and `decode`, which say what is wrong where these raise anything at all."""
         self.written_by = None if serializer.name == "json" else serializer.name
         """What the payload says of the serializer."""
         self._readers = readers

@@ -37,6 +37,10 @@ KEPT_BYTES = WRITE_IDS_KEPT * WRITE_ID_BYTES
 
 _START = HEAD.size
 _read = HEAD.unpack_from
+# By their number: what reads the write ids.
+_split: dict[int, Callable[[bytes, int], tuple[bytes, ...]]] = {
+    count: Struct(f"{WRITE_ID_BYTES}s" * count).unpack_from for count in range(WRITE_IDS_KEPT + 1)
+}
 _FREED_PER_CREATE = 64
 # Names of this module: before Python 3.12 to look up a member of an enum costs ten times as much.
 _REPLACED = Replaced.OK
@@ -93,12 +97,7 @@ class MemoryStore:
             return None
         at = _START + writes * WRITE_ID_BYTES
         end = at + label
-        if writes == 1:
-            ids: tuple[bytes, ...] = (blob[_START:at],)
-        elif writes == WRITE_IDS_KEPT:  # the usual numbers without a frame of their own
-            ids = (blob[_START:34], blob[34:42], blob[42:50], blob[50:58])
-        else:
-            ids = split_ids(blob[_START:at])
+        ids = _split[writes](blob, _START)
         return Record(id, version, blob[end:], idle, absolute, blob[at:end].decode() if label else None, ids)
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
@@ -337,20 +336,9 @@ def pack(record: Record, idle_deadline: float, write_ids: bytes) -> bytes:
     return b"".join((head, write_ids, label, record.payload))
 
 
-def split_ids(kept: bytes) -> tuple[bytes, ...]:
-    """Split joined write ids, oldest first."""
-    return tuple([kept[at : at + WRITE_ID_BYTES] for at in range(0, len(kept), WRITE_ID_BYTES)])
-
-
-def write_ids_of(blob: bytes) -> bytes:
-    """Return the write ids of a packed record, joined, oldest first."""
-    return blob[HEAD.size : HEAD.size + blob[24] * WRITE_ID_BYTES]
-
-
 def was_written_by(blob: bytes, write_id: bytes) -> bool:
     """Return whether that write is among the last 4 (FAILURES F6)."""
-    kept = write_ids_of(blob)
-    return any(kept[at : at + WRITE_ID_BYTES] == write_id for at in range(0, len(kept), WRITE_ID_BYTES))
+    return write_id in _split[blob[24]](blob, _START)
 
 
 def label_of(blob: bytes) -> str:
