@@ -438,6 +438,24 @@ def test_threads_join_a_transaction_by_the_blocking_twin(postgres_url: str, cloc
     sessions.blocking.close()
 
 
+def test_a_clean_up_that_fails_fails_no_transaction_of_the_application(
+    postgres_url: str, clock: FakeClock, driver: Driver
+) -> None:
+    suspending: Any = make_store(postgres_url, clock)
+    store = suspending.blocking_twin()
+    assert driver.run(store.load(make_id()), store.io) is None, "the table is there"
+    broken = replace(store._statements.clean_up, expression=text("DELETE FROM nowhere"), text="DELETE FROM nowhere")
+    store._statements.clean_up = broken
+    with engine_of(postgres_url).connect() as connection:
+        with store.joined(connection):
+            for number in range(20):
+                created = store.create(make_record(make_id(number)), write_id=W1)
+                assert driver.run(created, store.io) is Created.OK
+        connection.commit()
+    assert driver.run(store.load(make_id(19)), store.io) is not None
+    driver.run(store.aclose(), store.io)
+
+
 def test_a_connection_that_waits_otherwise_is_refused(postgres_url: str, clock: FakeClock, driver: Driver) -> None:
     store = make_store(postgres_url, clock)
     with (

@@ -124,7 +124,8 @@ class SqlStore:
         """Store a record that is absent so far; OK again for the same *write_id*."""
         values = self._content(record, write_id)
         if (await self._run(self._statements.create, "create", **values))[1] == 1:
-            if next(self._created) % _CLEAN_UP_EVERY == 0:
+            # in a transaction of the application a failure would be its failure, too
+            if next(self._created) % _CLEAN_UP_EVERY == 0 and _JOINED.get() is None:
                 with suppress(StoreUnavailableError):  # the session has begun, and somebody else will clean up
                     start, now = secrets.token_urlsafe(32), self._kept_from(self._clock.time())
                     await self._run(self._statements.clean_up, "clean-up", start=start, now=now)
