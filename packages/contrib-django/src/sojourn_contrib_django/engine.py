@@ -9,7 +9,6 @@ import json
 import logging
 from base64 import b64decode, b64encode
 from datetime import timedelta
-from operator import is_
 from typing import Any, Final, Generic, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -157,15 +156,6 @@ class SessionStore(SessionBase, Generic[T]):
             self._before = {}
         self.typed.login(principal)
         self._is_bound = self._is_moving = self.modified = True
-
-    def is_as_read(self) -> bool:
-        """Tell whether Django's dict holds the very values that were read, so that they can have changed inside alone."""
-        before, cache = self._before, self.__dict__.get("_session_cache")
-        if not self.accessed or before is None or cache is None:
-            return not self.accessed
-        if self.modified or self.serializer is not JSONSerializer or cache.keys() != before.keys():
-            return False
-        return all(map(is_, map(cache.get, before), before.values()))
 
     def write_back(self) -> None:
         """Put what was changed here into the session, before it is committed."""

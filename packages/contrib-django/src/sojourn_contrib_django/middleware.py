@@ -47,15 +47,10 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     def _begin(self, request: HttpRequest, begin: Callable[..., Any]) -> Any:
         """Begin, with the cookie that a test has put there; what tells the peer is taken out of the request, which holds it."""
-        look = request.META.get
-        cookies = look("HTTP_COOKIE") or ""
-        # Parsed from that header, so anything else was put there; not parsed here where nobody has asked for it.
-        if not cookies and "COOKIES" in request.__dict__:
-            name = get_manager().settings.cookie_name
-            cookies = f"{name}={request.COOKIES[name]}" if name in request.COOKIES else ""
-        by, forwarded = look("HTTP_X_FORWARDED_FOR"), look("HTTP_FORWARDED")
-        about = (by,) if by else (), (forwarded,) if forwarded else ()
-        peer = partial(Peer, look("REMOTE_ADDR") or None, look("HTTP_USER_AGENT"), *about)
+        look, name = request.META.get, get_manager().settings.cookie_name
+        cookies = look("HTTP_COOKIE") or f"{name}={request.COOKIES.get(name, '')}"
+        forwarded = ((line,) if line else () for line in map(look, ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED")))
+        peer = partial(Peer, look("REMOTE_ADDR") or None, look("HTTP_USER_AGENT"), *forwarded)
         current = begin(getattr(request, "scope", None) or request.META, cookies, peer)
         request.session = SessionStore(current.token, current)  # pyright: ignore[reportAttributeAccessIssue]
         return current
@@ -64,25 +59,19 @@ class SessionMiddleware(middleware.SessionMiddleware):
         store = getattr(request, "session", None)
         if not isinstance(store, SessionStore):
             return response
-        current: Any = store.request
-        ending: Any
-        saves_always = settings.SESSION_SAVE_EVERY_REQUEST
+        current, saves_always = store.request, settings.SESSION_SAVE_EVERY_REQUEST
         try:
             if saves_always and current.token is not None:
                 await _result(current.load())
                 store.touch()
-            resend = saves_always or not store.in_request
-            # Most requests change nothing, which is then told without looking through what Django's dict holds.
-            ending = current.finish_unchanged(response.status_code, resend=resend) if store.is_as_read() else None
-            if ending is None and (response.status_code < 500 or get_manager().settings.commit_on_error):
+            if response.status_code < 500 or get_manager().settings.commit_on_error:
                 store.write_back()
         except Exception as error:
-            ending = await _result(current.close(error))
+            ending: Ending = await _result(current.close(error))
             if ending.error is None:
                 raise
         else:
-            if ending is None:
-                ending = await _result(current.finish(response.status_code, resend=resend))
+            ending = await _result(current.finish(response.status_code, resend=saves_always or not store.in_request))
         if ending.error is not None:
             return await _result((sync_to_async(_answer) if self.async_mode else _answer)(request, ending))
         if ending is not NOTHING:
