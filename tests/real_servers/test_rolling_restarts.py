@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from random import Random
@@ -153,6 +153,34 @@ def reload(instance: WebServer) -> None:
         time.sleep(0.05)
 
 
+@contextmanager
+def visited(
+    command: list[str], variables: dict[str, str], folder: Path
+) -> Generator[tuple[list[WebServer], list[Visitor]]]:
+    """Yield two servers and who visits them without a rest; at the end nobody may have missed anything."""
+    with ExitStack() as stack:
+        instances = [stack.enter_context(WebServer(folder, command, variables)) for _ in range(2)]
+        visitors = [Visitor([one.port for one in instances], seed) for seed in range(VISITORS)]
+        for visitor in visitors:
+            visitor.start()
+        try:
+            wait_for_writes(visitors)
+            yield instances, visitors
+        finally:
+            for visitor in visitors:
+                visitor.done.set()
+            for visitor in visitors:
+                visitor.join()
+        assert [visitor.failure for visitor in visitors] == [None] * VISITORS
+        assert [line for instance in instances for line in instance.tracebacks()] == []
+        statuses = sum((visitor.statuses for visitor in visitors), Counter[int]())
+        print(
+            f"{sum(len(visitor.visits) for visitor in visitors)} sessions, "
+            f"{sum(visitor.acknowledged for visitor in visitors)} writes acknowledged and there, statuses {dict(statuses)}, "
+            f"unanswered {sum(visitor.unanswered for visitor in visitors)}"
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("framework", "server", "rounds"),
@@ -164,38 +192,19 @@ def reload(instance: WebServer) -> None:
 def test_a_rolling_restart_under_load_loses_nothing(
     framework: str, server: str, rounds: int, variables: dict[str, str], tmp_path: Path
 ) -> None:
-    with ExitStack() as stack:
-        command = arguments(framework, server)
-        instances = [stack.enter_context(WebServer(tmp_path, command, variables)) for _ in range(2)]
-        visitors = [Visitor([one.port for one in instances], seed) for seed in range(VISITORS)]
-        for visitor in visitors:
-            visitor.start()
-        try:
-            wait_for_writes(visitors)
-            assert sum(visitor.unanswered for visitor in visitors) == 0
-            for _ in range(rounds):
-                for instance in instances:
-                    instance.restart()
-                    wait_for_writes(visitors)
-            restarted = sum(visitor.unanswered for visitor in visitors)
-            if rounds > 1 and server.startswith(RELOADING):
-                for instance in instances:
-                    reload(instance)
-                    wait_for_writes(visitors)
-        finally:
-            for visitor in visitors:
-                visitor.done.set()
-            for visitor in visitors:
-                visitor.join()
-        assert [visitor.failure for visitor in visitors] == [None] * VISITORS
-        statuses = sum((visitor.statuses for visitor in visitors), Counter[int]())
-        unanswered = sum(visitor.unanswered for visitor in visitors)
-        print(
-            f"{framework} {server}: {sum(visitor.acknowledged for visitor in visitors)} writes acknowledged and there, "
-            f"statuses {dict(statuses)}, unanswered {restarted} in {2 * rounds} restarts and {unanswered - restarted} in reloads"
-        )
-        for instance in instances:
-            assert instance.tracebacks() == []
+    with visited(arguments(framework, server), variables, tmp_path) as (instances, visitors):
+        assert sum(visitor.unanswered for visitor in visitors) == 0
+        for _ in range(rounds):
+            for instance in instances:
+                instance.restart()
+                wait_for_writes(visitors)
+        restarted = sum(visitor.unanswered for visitor in visitors)
+        if rounds > 1 and server.startswith(RELOADING):
+            for instance in instances:
+                reload(instance)
+                wait_for_writes(visitors)
+    unanswered = sum(visitor.unanswered for visitor in visitors)
+    print(f"{framework} {server}: {restarted} unanswered in {2 * rounds} restarts, {unanswered - restarted} in reloads")
 
 
 def with_keys(variables: dict[str, str], *active: str, retired: Sequence[str] = ()) -> dict[str, str]:
@@ -235,37 +244,18 @@ def test_r45_a_rotation_of_keys_under_load_logs_nobody_out(
         asked.append(f"{code} {told.strip()}")
         return code
 
-    with ExitStack() as stack:
-        command = arguments("fastapi", "uvicorn")
-        instances = [stack.enter_context(WebServer(tmp_path, command, before)) for _ in range(2)]
-        visitors = [Visitor([one.port for one in instances], seed) for seed in range(VISITORS)]
-        for visitor in visitors:
-            visitor.start()
-        try:
-            wait_for_writes(visitors)
-            for environment, too_early in ((known, sealing), (sealing, after), (after, None)):
-                if environment is after:
-                    assert sojourn(sealing, "sessions", "rekey")[0] == 0
-                # A process that did not end in time is seen for five minutes.
-                give_up = time.monotonic() + 400
-                while ask(environment) != 0:
-                    assert time.monotonic() < give_up, asked[-1]
-                    time.sleep(5)
-                assert too_early is None or ask(too_early) == 1, asked[-1]
-                for instance in instances:
-                    instance.variables = environment
-                    instance.restart()
-                    wait_for_writes(visitors)
-        finally:
-            for visitor in visitors:
-                visitor.done.set()
-            for visitor in visitors:
-                visitor.join()
-        assert [visitor.failure for visitor in visitors] == [None] * VISITORS
-        statuses = sum((visitor.statuses for visitor in visitors), Counter[int]())
-        print(
-            f"{sum(len(visitor.visits) for visitor in visitors)} sessions, "
-            f"{sum(visitor.acknowledged for visitor in visitors)} writes acknowledged and there, statuses {dict(statuses)}, "
-            f"unanswered {sum(visitor.unanswered for visitor in visitors)}"
-        )
-        print("\n".join(dict.fromkeys(asked)))
+    with visited(arguments("fastapi", "uvicorn"), before, tmp_path) as (instances, visitors):
+        for environment, too_early in ((known, sealing), (sealing, after), (after, None)):
+            if environment is after:
+                assert sojourn(sealing, "sessions", "rekey")[0] == 0
+            # A process that did not end in time is seen for five minutes.
+            give_up = time.monotonic() + 400
+            while ask(environment) != 0:
+                assert time.monotonic() < give_up, asked[-1]
+                time.sleep(5)
+            assert too_early is None or ask(too_early) == 1, asked[-1]
+            for instance in instances:
+                instance.variables = environment
+                instance.restart()
+                wait_for_writes(visitors)
+    print("\n".join(dict.fromkeys(asked)))
