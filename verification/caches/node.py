@@ -18,9 +18,10 @@ from sojourn.errors import StoreUnavailableError
 from sojourn.stores import Deleted, Record, Replaced, StoreIO
 from sojourn.testing import make_id, make_write_id
 from sojourn_store_redis import Address, ClusteredRedisStore, LocalCacheLimits
+from sojourn_store_redis.deadlines import ThreadDeadline
 from sojourn_store_redis.local_cache.links import Announced
 from sojourn_store_redis.local_cache.protocol import Coherence
-from sojourn_store_redis.local_cache.store import route_of
+from sojourn_store_redis.local_cache.store import link_address
 from sojourn_testing.bench import drive
 from verification.caches.board import Board
 
@@ -63,7 +64,8 @@ class Node:
         )
         local = self.whole._local
         if plan.link_url:
-            local._make_route = lambda: route_of(Address(url=plan.link_url), f"node{plan.number}")
+            link = link_address(Address(url=plan.link_url), f"node{plan.number}")
+            local._make_route = lambda: link.route(ThreadDeadline(), is_async=True)
         self.coherence: Coherence = local.coherence
         self._found = threading.local()
         self._serve, self._is_leased = self.coherence.serve, self.coherence.is_leased

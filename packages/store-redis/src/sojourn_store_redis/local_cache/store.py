@@ -207,7 +207,7 @@ class ClusteredRedisStore(LocallyCachedStore, TwinnedRedisStore):
         topology = self._topology
         local = ProcessCache(
             limits or LocalCacheLimits(),
-            make_route=lambda: _link_address(address, node_id).route(ThreadDeadline(), is_async=True),
+            make_route=lambda: link_address(address, node_id).route(ThreadDeadline(), is_async=True),
             channel=announced_on,
             keys=KeyNames.of(namespace),
             seconds=min(address.connect_timeout, address.timeout),
@@ -242,10 +242,11 @@ def shards_of(topology: Topology, address: Address, namespace: str, node_id: str
         slots = topology.slots
         return None if slots is None else slots.owner_of_key(keys.session_key(id))
 
-    return Shards(topology, primary_of, partial(_link_address(address, node_id).node_route, topology))
+    return Shards(topology, primary_of, partial(link_address(address, node_id).node_route, topology))
 
 
-def _link_address(address: Address, node_id: str | None) -> Address:
+def link_address(address: Address, node_id: str | None) -> Address:
+    """Return the address of the invalidation links, which share no connection with the records."""
     name = "-".join(part for part in (address.client_name, "invalidations", node_id) if part)
     printable = "".join(character if "!" <= character <= "~" else "_" for character in name)
     return dataclasses.replace(address, mode="shared", client_name=printable)
