@@ -183,6 +183,20 @@ def test_an_error_of_the_application_in_a_function_after_the_request_is_its_own(
     caplog.clear()
 
 
+def test_a_view_that_does_without_its_session_in_an_outage_is_answered_as_it_says(site: Site) -> None:
+    @site.app.route("/greet")
+    def greet() -> str:
+        try:
+            return str(flask.session["name"])
+        except SessionUnavailableError:
+            return "nobody"
+
+    site.begin()
+    site.away()
+    response = site.client.get("/greet")
+    assert (response.status_code, response.text) == (200, "nobody")
+
+
 def test_an_outage_in_testing_and_debug_mode_is_a_503_too(site: Site) -> None:
     site.app.testing = site.app.debug = True
     site.begin()

@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from functools import partial
-from http import HTTPStatus
 from typing import Any, Final, cast
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response
 from flask.json.tag import TagDateTime, TaggedJSONSerializer
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.datastructures import Headers
@@ -58,10 +57,11 @@ _TAGS: Final = len(make_serializer().order)
 def _is_plain(value: Any) -> bool:
     """Tell whether *value* is JSON, and holds no dict of one key, which may be a tag or look like one."""
     kind = type(value)  # pyright: ignore[reportUnknownVariableType] - of anything
-    if kind is dict and (len(value) == 1 or {*map(type, value)} != {str}):
-        return False
-    inside = value.values() if kind is dict else value if kind is list else None
-    return kind in _PLAIN if inside is None else _PLAIN.issuperset(map(type, inside)) or all(map(_is_plain, inside))
+    if kind is dict and len(value) != 1 and {str}.issuperset(map(type, value)):
+        value = value.values()
+    elif kind is not list:
+        return kind in _PLAIN
+    return _PLAIN.issuperset(map(type, value)) or all(map(_is_plain, value))
 
 
 _Kept = tuple[Any, Any, Any]
@@ -75,20 +75,24 @@ class FlaskSession(SessionMixin):
     remembered, and are written back before each commit if they did.
     """
 
-    def __init__(self, request: BlockingRequestSession[Any], serializer: TaggedJSONSerializer) -> None:
+    def __init__(
+        self, request: BlockingRequestSession[Any], serializer: TaggedJSONSerializer, *, is_alone: bool = False
+    ) -> None:
         self.request = request
+        self.is_alone = is_alone
+        """Whether nobody else writes into the head of the response what it has to say of the session."""
         self.refusal: Ending | None = None
         """What was raised to Flask instead of being answered."""
         self._serializer = serializer
+        self._is_used = False
+        """Whether the session was opened through this view; not where an outage forbade it."""
         self._kept: dict[str, _Kept] = {}
         self._write_back: Callable[[], None] | None = None
+        """Stores what changed inside of what is kept; None as long as nothing was."""
 
     def _open(self) -> Session[Any]:
         session = self.request.session
-        if self._write_back is None:
-            # Not of this view, which holds the request: that would be a circle.
-            self._write_back = partial(_write_back, session, self._kept, self._serializer)
-            self.request.before_commit(self._write_back)
+        self._is_used = True
         return session
 
     # -- the mapping ---------------------------------------------------------------------------------------------
@@ -149,8 +153,12 @@ class FlaskSession(SessionMixin):
     def _keep(self, key: str, stored: Any, value: Any) -> Any:
         if type(stored) in _PLAIN:
             self._kept.pop(key, None)
-        else:
-            self._kept[key] = (stored, stored if value is stored else self._serializer.tag(value), value)
+            return value
+        if self._write_back is None:
+            # Not of this view, which holds the request: that would be a circle.
+            self._write_back = partial(_write_back, self.request.session, self._kept, self._serializer)
+            self.request.before_commit(self._write_back)
+        self._kept[key] = (stored, stored if value is stored else self._serializer.tag(value), value)
         return value
 
     def _is_plain(self, value: Any) -> bool:
@@ -191,7 +199,7 @@ class FlaskSession(SessionMixin):
         *before* is called first with a session that was used.
         """
         resend = False
-        if self._write_back is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        if self._is_used and status < 500:
             if before is not None:
                 before(self)
             resend = refreshes and bool(self.request.session.get("_permanent"))
@@ -230,9 +238,9 @@ class SojournInterface(SessionInterface):
     def open_session(self, app: Flask, request: Request) -> FlaskSession:  # noqa: ARG002
         """Return the session of the request, which opens when it is used."""
         environ = request.environ
-        return FlaskSession(
-            self._begin(environ, environ.get("HTTP_COOKIE") or "", partial(_peer, environ)), self.serializer
-        )
+        current = self._begin(environ, environ.get("HTTP_COOKIE") or "", partial(_peer, environ))
+        # A ``session_transaction()`` has no middleware around that would write into the head of the response.
+        return FlaskSession(current, self.serializer, is_alone=environ.get("sojourn.session") is not current)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit, and add what the response has to say. Raises the error because of which it must not go out."""
@@ -242,10 +250,8 @@ class SojournInterface(SessionInterface):
         if ending.error is not None:
             view.refusal = ending
             raise ending.error
-        if ending is not NOTHING and request.environ.get("sojourn.session") is not view.request:
-            # The middleware does it for requests; a ``session_transaction()`` has none around.
-            pairs = ending.apply(cast("Iterable[tuple[str, str]]", response.headers))
-            response.headers = Headers(pairs)
+        if view.is_alone and ending is not NOTHING:
+            response.headers = Headers(ending.apply(cast("Iterable[tuple[str, str]]", response.headers)))
 
 
 def _peer(environ: Mapping[str, Any]) -> Peer:
