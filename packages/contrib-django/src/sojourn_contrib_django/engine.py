@@ -60,9 +60,7 @@ class SessionStore(SessionBase, Generic[T]):
         """The session of sojourn; raises SessionUnavailableError during an outage."""
         return self.request.session
 
-    data: T = property(  # type: ignore[assignment]
-        lambda self: self.typed.data, lambda self, value: setattr(self.typed, "data", value)
-    )
+    data: T = property(lambda self: self.typed.data, lambda self, value: setattr(self.typed, "data", value))  # type: ignore[assignment]
     """The application's model, SOJOURN_MODEL; changes inside it are stored."""
 
     def __getattr__(self, name: str) -> Any:
@@ -125,9 +123,8 @@ class SessionStore(SessionBase, Generic[T]):
     def flush(self) -> None:
         """End the session and its principal; what follows is a new, empty one."""
         self.typed.logout()
-        self._session_cache: dict[str, Any] = {}
+        self.clear()
         self._before, self.former_hash = {}, None
-        self.accessed = self.modified = True
         self.moved(None)
         if not self.in_request:
             self._commit()
@@ -152,10 +149,19 @@ class SessionStore(SessionBase, Generic[T]):
         """Bind the user who logs in; nothing that another user's session held is kept."""
         cache = self._get_session()
         if self.typed.principal not in {None, principal}:
-            self._session_cache = {key: value for key, value in cache.items() if key in _OF_DJANGO}
-            self._before = {}
+            self._session_cache, self._before = {key: cache[key] for key in cache if key in _OF_DJANGO}, {}
         self.typed.login(principal)
         self._is_bound = self._is_moving = self.modified = True
+
+    def is_as_read(self) -> bool:
+        """Tell whether Django's dict holds the very values that were read, so that they can have changed inside alone.
+
+        This the session sees without `write_back`, which looks through all of them; most requests change nothing.
+        """
+        before, cache = self._before, self.__dict__.get("_session_cache", {})
+        if before is None or self.modified or self.serializer is not JSONSerializer or cache.keys() != before.keys():
+            return not self.accessed
+        return all(cache[key] is value for key, value in before.items())
 
     def write_back(self) -> None:
         """Put what was changed here into the session, before it is committed."""
@@ -166,8 +172,7 @@ class SessionStore(SessionBase, Generic[T]):
         after = {k[:] if isinstance(k, str) else json.dumps(k): self._stored(cache[k], before.get(k)) for k in cache}
         for key in before.keys() - after.keys():
             session.pop(key, None)
-        for key in [key for key in after if key not in before or after[key] is not before[key]]:
-            session[key] = after[key]
+        session.update({k: value for k, value in after.items() if k not in before or value is not before[k]})
         self._before = after
         former = before.get(HASH_SESSION_KEY)
         if former not in {None, after.get(HASH_SESSION_KEY)} and session.principal and not self._is_bound:
@@ -193,8 +198,7 @@ class SessionStore(SessionBase, Generic[T]):
 
         *former* itself where nothing was put in its place: what changes inside of it the session sees.
         """
-        is_shared = value is former and self.serializer is JSONSerializer
-        if type(value) in _PLAIN or (is_shared and (not self.request.changed or is_json(value))):
+        if type(value) in _PLAIN or (value is former and self.serializer is JSONSerializer and is_json(value)):
             return value
         dumped: Any = self.serializer().dumps(value)
         now = json.loads(dumped) if self.serializer is JSONSerializer else {"": b64encode(dumped).decode()}

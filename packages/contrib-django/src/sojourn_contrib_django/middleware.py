@@ -46,10 +46,15 @@ class SessionMiddleware(middleware.SessionMiddleware):
         return _answer(request, Ending(error=exception, accessed=True)) if is_outage else None
 
     def _begin(self, request: HttpRequest, begin: Callable[..., Any]) -> Any:
-        """Begin, with the cookie that a test has put there; what tells the peer is taken out of the request, which holds it."""
+        """Begin, with the cookie that a test has put there; what tells the peer is taken out of the request, which holds it.
+
+        Django parses the cookies when they are asked for, which is not done here: without a header there are none but
+        those that were put there.
+        """
         look, name = request.META.get, get_manager().settings.cookie_name
-        cookies = look("HTTP_COOKIE") or f"{name}={request.COOKIES.get(name, '')}"
-        forwarded = ((line,) if line else () for line in map(look, ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED")))
+        given = request.__dict__.get("COOKIES", {}).get(name)
+        cookies = look("HTTP_COOKIE") or (f"{name}={given}" if given else "")
+        forwarded = [(line,) if line else () for line in (look("HTTP_X_FORWARDED_FOR"), look("HTTP_FORWARDED"))]
         peer = partial(Peer, look("REMOTE_ADDR") or None, look("HTTP_USER_AGENT"), *forwarded)
         current = begin(getattr(request, "scope", None) or request.META, cookies, peer)
         request.session = SessionStore(current.token, current)  # pyright: ignore[reportAttributeAccessIssue]
@@ -64,14 +69,15 @@ class SessionMiddleware(middleware.SessionMiddleware):
             if saves_always and current.token is not None:
                 await _result(current.load())
                 store.touch()
-            if response.status_code < 500 or get_manager().settings.commit_on_error:
+            resend = saves_always or not store.in_request
+            ending = current.finish_unchanged(response.status_code, resend=resend) if store.is_as_read() else None
+            if ending is None and (response.status_code < 500 or get_manager().settings.commit_on_error):
                 store.write_back()
+            ending = ending or await _result(current.finish(response.status_code, resend=resend))
         except Exception as error:
-            ending: Ending = await _result(current.close(error))
+            ending = await _result(current.close(error))
             if ending.error is None:
                 raise
-        else:
-            ending = await _result(current.finish(response.status_code, resend=saves_always or not store.in_request))
         if ending.error is not None:
             return await _result((sync_to_async(_answer) if self.async_mode else _answer)(request, ending))
         if ending is not NOTHING:
@@ -148,14 +154,13 @@ def _apply(ending: Ending, store: SessionStore[Any], response: HttpResponseBase)
     headers, line = response.headers, ending.set_cookie
     for name, value in ending.headers(lambda name: [headers[name]] if name in headers else []).items():
         headers[name] = value
-    if line is None:
-        return
-    cookie = SimpleCookie(line.replace("; Partitioned", ""))
-    if "; Partitioned" in line:
-        headers["Set-Cookie"] = line
-    else:
-        response.cookies |= cookie
-    store.moved(next(iter(cookie.values())).value or None)
+    if line is not None:
+        cookie = SimpleCookie(line.replace("; Partitioned", ""))
+        if "; Partitioned" in line:
+            headers["Set-Cookie"] = line
+        else:
+            response.cookies |= cookie
+        store.moved(next(iter(cookie.values())).value or None)
 
 
 def _answer(request: HttpRequest, ending: Ending) -> HttpResponseBase:
