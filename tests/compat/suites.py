@@ -60,7 +60,7 @@ class Suite:
     label: str = ""
     """Where the shim is a script: what it is to run, from the folder that holds `tests`."""
     stores: tuple[str, ...] = ("memory",)
-    """The stores that it runs on, each by its name for the shim's COMPAT_STORE."""
+    """The stores that it runs on, each by its name for the shim's SOJOURN_COMPAT_STORE."""
     options: tuple[str, ...] = ()
     """More arguments of pytest."""
     python: str = ""
@@ -408,7 +408,7 @@ def run(suite: Suite, store: str) -> Outcome:
     CACHE.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(SHIMS), str(folder)))}
-    environment["COMPAT_STORE"] = store
+    environment["SOJOURN_COMPAT_STORE"] = store
     if suite.label:
         command = [str(SHIMS / f"{suite.shim}.py"), suite.label, str(report)]
         place = (folder / suite.tests).parent

@@ -52,14 +52,18 @@ class TestOverItsOwnAsyncioClient(_RedisSuite):
     machine_settings = settings(max_examples=settings().max_examples * 3 // 10)
 
     def store(self, clock: Clock, namespace: str) -> Store:
-        return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=20.0)
+        return RedisStore.from_url(
+            self.server.url, clock=clock, namespace=namespace, timeout=20.0, connect_timeout=20.0
+        )
 
 
 class TestOverItsOwnBlockingClient(_RedisSuite):
     machine_settings = settings(max_examples=settings().max_examples * 3 // 10)
 
     def store(self, clock: Clock, namespace: str) -> Store:
-        return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=20.0).blocking_twin()
+        return RedisStore.from_url(
+            self.server.url, clock=clock, namespace=namespace, timeout=20.0, connect_timeout=20.0
+        ).blocking_twin()
 
 
 class TestOverAPoolOfAsyncioConnections(_OnOneEngine):
@@ -67,7 +71,9 @@ class TestOverAPoolOfAsyncioConnections(_OnOneEngine):
     machine_settings = settings(max_examples=20)
 
     def store(self, clock: Clock, namespace: str) -> Store:
-        return RedisStore.from_url(self.server.url, clock=clock, namespace=namespace, timeout=20.0, mode="pool")
+        return RedisStore.from_url(
+            self.server.url, clock=clock, namespace=namespace, timeout=20.0, connect_timeout=20.0, mode="pool"
+        )
 
 
 class TestOverAnAsyncioClientHandedIn(_OnOneEngine):

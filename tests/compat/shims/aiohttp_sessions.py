@@ -22,7 +22,7 @@ from sojourn.settings import SessionSettings
 from sojourn_contrib_aiohttp import get_session, middleware, setup
 
 pytest_plugins = ["aiohttp.pytest_plugin"]
-STORE = os.environ.pop("COMPAT_STORE")
+STORE = os.environ.pop("SOJOURN_COMPAT_STORE")
 made: list[SessionManager[Any]] = []
 
 

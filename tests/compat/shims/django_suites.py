@@ -1,6 +1,6 @@
 """Run one of Django's own test suites on sojourn's sessions: python django_suites.py LABEL REPORT, in its sources' `tests`.
 
-COMPAT_STORE says on which store; `own` stands for Django's own sessions, to see what fails without us.
+SOJOURN_COMPAT_STORE says on which store; `own` stands for Django's own sessions, to see what fails without us.
 """
 
 # ruff: noqa: N802, N815 - names of unittest
@@ -18,7 +18,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 LABEL, REPORT = sys.argv[1:]
-STORE = os.environ["COMPAT_STORE"]
+STORE = os.environ["SOJOURN_COMPAT_STORE"]
 OF_OTHER_ENGINES = ("Database", "CustomDatabase", "CacheDB", "File", "Cookie")
 """Classes of sessions_tests that try Django's other engines, which nobody replaced; CacheSessionTests tries ours."""
 results: list[tuple[str, str, str]] = []

@@ -18,7 +18,7 @@ from flask import Flask
 from sojourn import MemoryStore
 from sojourn_contrib_flask import Sojourn
 
-STORE = os.environ.pop("COMPAT_STORE")
+STORE = os.environ.pop("SOJOURN_COMPAT_STORE")
 READ = ("APPLICATION_ROOT", "PERMANENT_SESSION_LIFETIME", "SECRET_KEY", "SESSION_COOKIE")
 # With a salt the short keys of the tests are passphrases, from which secrets are derived.
 os.environ.update(SOJOURN_PRESET="testing", SOJOURN_STORE=STORE, SOJOURN_SALT="for the tests of others")

@@ -25,7 +25,7 @@ from sojourn import SessionManager, new_secret
 from sojourn.settings import SessionSettings
 from sojourn_contrib_litestar import SojournConfig, SojournPlugin
 
-STORE = os.environ.pop("COMPAT_STORE")
+STORE = os.environ.pop("SOJOURN_COMPAT_STORE")
 
 
 @dataclass

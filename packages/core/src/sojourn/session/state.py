@@ -25,7 +25,7 @@ from sojourn.flash import Flash, json_value
 from sojourn.merge import merge_messages, merge_values
 from sojourn.session.model import Model
 from sojourn.session.payload import CSRF_BYTES, EMPTY, Lifetimes, Payload, pack_map, require_choice, unpack_map
-from sojourn.session.transitions import CLEAR, KEEP, TRANSITIONS, CookieChange, LoadOutcome, Move, SessionState, after
+from sojourn.session.transitions import CLEAR, KEEP, CookieChange, LoadOutcome, Move, SessionState, after
 from sojourn.stores import Clock, Deadline, Record
 
 T = TypeVar("T")
@@ -34,8 +34,6 @@ M = TypeVar("M")
 
 # A name of this module: before Python 3.12 to look up a member of an enum costs ten times as much.
 _STORED: Final = SessionState.LOADED
-_WRITABLE: Final = frozenset(phase for (phase, move), to in TRANSITIONS.items() if move is Move.WRITE and to is phase)
-"""Where a write is no transition: nearly always, and some sessions are written to for every key."""
 _CHANGE_INSIDE: Final = frozenset((dict, list))
 """The JSON values that can change after they were assigned."""
 
@@ -316,8 +314,7 @@ class RequestState(Undisclosed, Struct, Generic[T], eq=False):
 
     def write(self) -> None:
         """Announce a change of the content."""
-        if self.phase not in _WRITABLE:
-            self.move(Move.WRITE)
+        self.move(Move.WRITE)
 
     def touch(self) -> None:
         """Ask for the idle deadline to be moved, even if that is not due."""
