@@ -273,7 +273,9 @@ def test_f14_f27_readers_are_served_however_many_writes_the_server_refused(
     code: str,
     cause: str,
 ) -> None:
-    site = make_site(postgres_url, breaker_minimum_calls=4, breaker_open_for="30s", retry_attempts=0)
+    # a call that a busy machine keeps waiting would be told of in place of the refusals
+    patience = {"timeout": "20s", "request_deadline": "60s", "breaker_probe_deadline": "60s"}
+    site = make_site(postgres_url, breaker_minimum_calls=4, breaker_open_for="30s", retry_attempts=0, **patience)
     token = site.begin(note="before")
     refuse_writes(postgres_server, postgres_url, code, every=1)
     refusals: list[bool] = []
