@@ -19,6 +19,7 @@ from sojourn.stores import BatchingStore, Clock, Created, Deleted, Record, Repla
 from sojourn.stores.fallback import FallbackStore
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, StoreSuite, make_id, make_label, make_record, make_write_id
+from tests.testing.plain_stores import BatchingMemoryStore
 
 T = TypeVar("T")
 FOREVER = 1e12
@@ -332,7 +333,10 @@ def test_a_pair_takes_as_long_as_the_slower_of_its_stores() -> None:
 
 def test_what_ends_leaves_a_tombstone_that_no_list_names_and_that_loads_as_nothing() -> None:
     clock = FakeClock()
-    pair, id = FallbackStore(Gathering(clock), Gathering(clock), moves=True, **options(clock)), make_record().id
+    id = make_record().id
+    pair = FallbackStore(
+        BatchingMemoryStore(clock=clock), BatchingMemoryStore(clock=clock), moves=True, **options(clock)
+    )
     assert isinstance(pair, BatchingStore)
     for where in (pair.present, pair.fallback):
         assert run(where.create(make_record(), write_id=make_write_id(1))) is Created.OK
@@ -343,39 +347,22 @@ def test_what_ends_leaves_a_tombstone_that_no_list_names_and_that_loads_as_nothi
         run(pair.clear())
 
 
-class Gathering(MemoryStore):
-    """A store that reads several records in one step."""
+async def _all(items: AsyncIterator[T]) -> list[T]:
+    return [item async for item in items]
 
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock=clock)
-        self.is_closed = False
 
-    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
-        return [await self.load(id) for id in ids]
+class Unclosable(MemoryStore):
+    """A store that notes that it was to be closed, and cannot be."""
 
-    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
-        return [await self.delete(id, expected=version) for id, version in versions]
-
-    async def members_of(self, label: str) -> Sequence[str]:
-        return await self.ids_of(label)
-
-    async def scan_records(self) -> AsyncIterator[Record]:
-        async for id in self.scan():
-            record = await self.load(id)
-            if record is not None:
-                yield record
+    is_closed = False
 
     async def aclose(self) -> None:
         self.is_closed = True
         raise StoreUnavailableError("down")
 
 
-async def _all(items: AsyncIterator[T]) -> list[T]:
-    return [item async for item in items]
-
-
 def test_both_stores_are_closed_although_one_cannot_be() -> None:
-    here, there = Gathering(FakeClock()), Gathering(FakeClock())
+    here, there = Unclosable(clock=FakeClock()), Unclosable(clock=FakeClock())
     with pytest.raises(StoreUnavailableError):
         run(FallbackStore(here, there, moves=True, **options(FakeClock())).aclose())
     assert (here.is_closed, there.is_closed) == (True, True)

@@ -17,6 +17,7 @@ from sojourn.stores import Deleted, Record, StoreIO
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, RecordingObserver
 from tests.core.models import make_manager
+from tests.testing.plain_stores import BatchingMemoryStore
 
 MANY = 200
 BATCHES = 4
@@ -294,23 +295,8 @@ class Threaded(MemoryStore):
             yield id
 
 
-class ThreadedInBatches(Threaded):
+class ThreadedInBatches(Threaded, BatchingMemoryStore):
     """The same for one that reads several records in one step."""
-
-    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
-        return [await self.load(id) for id in ids]
-
-    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
-        return [await self.delete(id, expected=version) for id, version in versions]
-
-    async def members_of(self, label: str) -> Sequence[str]:
-        return await self.ids_of(label)
-
-    async def scan_records(self) -> AsyncIterator[Record]:
-        async for id in self.scan():
-            record = await self.load(id)
-            if record is not None:
-                yield record
 
 
 WALKS: dict[str, Callable[[SessionManager[Any]], Awaitable[object]]] = {

@@ -9,6 +9,7 @@ from dataclasses import replace
 from threading import RLock
 
 from sojourn.stores import Clock, Created, Deleted, Record, Replaced, StoreIO
+from sojourn.stores.memory import MemoryStore
 
 
 class PlainStore:
@@ -176,5 +177,24 @@ class BatchingPlainStore(PlainStore):
     async def scan_records(self) -> AsyncIterator[Record]:
         for id in list(self.records):
             record = self.live(id)
+            if record is not None:
+                yield record
+
+
+class BatchingMemoryStore(MemoryStore):
+    """The store in memory, with the same."""
+
+    async def load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
+        return [await self.load(id) for id in ids]
+
+    async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
+        return [await self.delete(id, expected=version) for id, version in versions]
+
+    async def members_of(self, label: str) -> Sequence[str]:
+        return await self.ids_of(label)
+
+    async def scan_records(self) -> AsyncIterator[Record]:
+        async for id in self.scan():
+            record = await self.load(id)
             if record is not None:
                 yield record

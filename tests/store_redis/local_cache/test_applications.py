@@ -80,24 +80,27 @@ def served(application: Any) -> Iterator[int]:
         assert not thread.is_alive()
 
 
+def begin(driver: Driver, sessions: SessionManager[Visitor], name: str) -> tuple[Any, Any]:
+    """Begin a session; return its token and its id."""
+    session = driver.run(sessions.open(None))
+    session.data.name = name
+    return driver.run(sessions.commit(session)).token, session.id
+
+
+def join(port: int, token: str) -> Any:
+    """Open a WebSocket of a visitor."""
+    headers = {"Cookie": f"__Host-session={token}", "Origin": f"http://127.0.0.1:{port}"}
+    return connect(f"ws://127.0.0.1:{port}/chat", additional_headers=headers)
+
+
 @pytest.mark.parametrize("how", ["revoke", "logout", "in a thread"])
 def test_a_socket_on_one_node_is_closed_when_another_node_ends_its_session(
     make_node: Callable[[], SessionManager[Visitor]], how: str
 ) -> None:
     elsewhere = make_node()
     with Driver() as driver, served(application(make_node())) as port:
-
-        def begin(name: str) -> tuple[Any, Any]:
-            session = driver.run(elsewhere.open(None))
-            session.data.name = name
-            return driver.run(elsewhere.commit(session)).token, session.id
-
-        def join(token: str) -> Any:
-            headers = {"Cookie": f"__Host-session={token}", "Origin": f"http://127.0.0.1:{port}"}
-            return connect(f"ws://127.0.0.1:{port}/chat", additional_headers=headers)
-
-        (token, id), (other_token, _) = begin("ada"), begin("bob")
-        with join(token) as ada, join(other_token) as bob:
+        (token, id), (other_token, _) = begin(driver, elsewhere, "ada"), begin(driver, elsewhere, "bob")
+        with join(port, token) as ada, join(port, other_token) as bob:
             ada.send("hello")
             bob.send("hello")
             assert ada.recv(LONG) == "ada: hello"
@@ -134,18 +137,8 @@ def test_a_socket_outlives_the_move_of_its_session_and_is_closed_when_it_ends_in
 
     before, after = node("old", "new"), node("new", "old")
     with Driver() as driver, served(application(node("old", "new"))) as port:
-
-        def begin(name: str) -> tuple[Any, Any]:
-            session = driver.run(before.open(None))
-            session.data.name = name
-            return driver.run(before.commit(session)).token, session.id
-
-        def join(token: str) -> Any:
-            headers = {"Cookie": f"__Host-session={token}", "Origin": f"http://127.0.0.1:{port}"}
-            return connect(f"ws://127.0.0.1:{port}/chat", additional_headers=headers)
-
-        (token, id), (other_token, other_id) = begin("ada"), begin("bob")
-        with join(token) as ada, join(other_token) as bob:
+        (token, id), (other_token, other_id) = begin(driver, before, "ada"), begin(driver, before, "bob")
+        with join(port, token) as ada, join(port, other_token) as bob:
             for socket in (ada, bob):
                 socket.send("hello")
                 assert socket.recv(LONG).endswith(": hello")
