@@ -216,6 +216,33 @@ def test_r33_whatever_a_store_that_waits_raises_is_an_outage_and_keeps_its_cause
     assert "what a client raises" not in str(outage.value)
 
 
+@pytest.mark.parametrize("method", ["create", "replace", "delete"])
+def test_r33_whatever_a_store_that_never_waits_raises_is_an_outage_as_well(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise OSError("what the disk says")
+
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    manager = make_manager(store, clock=clock).blocking
+    session = manager.open(None)
+    session.data.note = "before"
+    token = manager.commit(session).token
+    found = manager.open(None if method == "create" else token)
+    if method in {"create", "replace"}:
+        found.data.note = "after"
+    elif method == "delete":
+        found.logout()
+    monkeypatch.setattr(store, method, fail)
+    with pytest.raises(SessionUnavailableError) as outage:
+        manager.commit(found)
+    assert isinstance(outage.value.__cause__, OSError)
+    assert "what the disk says" not in str(outage.value)
+    monkeypatch.setattr(store, "load", fail)
+    assert manager.open(token).outcome is LoadOutcome.UNAVAILABLE
+
+
 def test_a_request_that_has_used_up_its_patience_asks_no_store_any_more() -> None:
     from sojourn.stores import Deadline, DeadlineScope, seconds_left
 
