@@ -230,6 +230,13 @@ def test_changes_inside_values_are_kept_beside_the_typed_ones(sessions: SessionM
     assert client.session.data.cart == ["book", "book"]
 
 
+def test_a_value_that_was_put_into_the_dict_behind_django_is_kept(sessions: SessionManager[Visitor]) -> None:
+    client = Client()
+    client.get("/put?stored=one")
+    client.get("/behind?value=two")
+    assert client.session["stored"] == "two"
+
+
 @pytest.mark.parametrize("store", ["memory", pytest.param("redis", marks=pytest.mark.server)])
 def test_an_application_gets_a_key_for_an_anonymous_visitor(sessions: SessionManager[Visitor]) -> None:
     client = Client()

@@ -36,6 +36,13 @@ def nested(request: HttpRequest) -> HttpResponse:
     return JsonResponse([request.session["cart"], request.session.data.cart], safe=False)
 
 
+def behind(request: HttpRequest) -> HttpResponse:
+    """Put another value into the dict itself, which Django does not notice."""
+    request.session.get("stored")
+    request.session._session["stored"] = request.GET["value"]
+    return HttpResponse("")
+
+
 def create(request: HttpRequest) -> HttpResponse:
     if not request.session.session_key:
         request.session.create()
@@ -134,7 +141,7 @@ async def astream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(parts())
 
 
-VIEWS = (read, aread, put, aput, nested, create, expire, enter, aenter, leave, aleave, whoami, awhoami)
+VIEWS = (read, aread, put, aput, nested, behind, create, expire, enter, aenter, leave, aleave, whoami, awhoami)
 MORE = (password, say, hear, bad_value, untouched, stream, astream)
 
 urlpatterns = [path("admin/", admin.site.urls)]
