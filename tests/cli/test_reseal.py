@@ -86,6 +86,23 @@ def test_r26_the_command_reseals_every_session_without_the_model(
     assert capsys.readouterr().out == "0 sealed anew\n"
 
 
+@pytest.mark.parametrize("form", [[], ["--dry-run"]])
+def test_rekey_says_how_many_records_it_cannot_open(
+    form: list[str], server: RedisServer, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = begin(3)
+    monkeypatch.setenv("SOJOURN_SECRETS", json.dumps([NEW]))  # the old one was taken out too early
+    assert main(["sessions", "rekey", *form]) == 0
+    output = capsys.readouterr()
+    assert output.out.startswith("0 ")
+    (line,) = output.err.splitlines()
+    assert line.startswith("warning: 3 records cannot be opened")
+    assert "sojourn keys" in line
+    old = node(OLD)
+    assert [old.open(token).data.things["lamp"] for token in tokens] == [0, 1, 2], "left as they were"
+    old.close()
+
+
 def test_a_dry_run_of_rekey_counts_and_seals_nothing(server: RedisServer, capsys: Output) -> None:
     begin(3)
     assert main(["sessions", "rekey", "--dry-run"]) == 0

@@ -5,6 +5,7 @@ Nothing here is called by a request of its own accord; going through all session
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ Progress: TypeAlias = Callable[[int], object] | None
 """Is called with the number so far, after each session."""
 Wanted: TypeAlias = Callable[[Session[T]], bool]
 _MOST_TRIES = 8
+_log = logging.getLogger("sojourn.manager")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +97,11 @@ class _Administered(RequestState[T], eq=False):
 
     def set_lifetime(self, lifetime: timedelta | None, persistent: bool | None) -> None:  # noqa: ARG002, FBT001
         """Refuse: an edit moves no deadline."""
-        raise SessionStateError(
-            "an edit moves no deadline of the session; set_lifetime() is for a request of its owner"
-        )
+        raise SessionStateError("an edit moves no deadline; set_lifetime() and touch() are for a request of its owner")
 
     def touch(self) -> None:
-        """Refuse: an edit moves no deadline."""
-        raise SessionStateError("an edit moves no deadline of the session; touch() is for a request of its owner")
+        """Refuse as well."""
+        self.set_lifetime(None, None)
 
     def csrf_secret(self) -> bytes:
         """Refuse: the token is for the owner's forms."""
@@ -142,10 +142,10 @@ class Queries(Generic[T]):
         _require_text("list", "the principal", principal)
         self._require_index("list")
         ids = await self._ids_of(principal, self.engine.store.members_of)
-        infos: list[SessionInfo] = []
         if limit is None:
-            infos += [info async for info in self._infos(principal, ids)]
-            return sorted(infos, key=lambda info: info.last_seen, reverse=True)
+            all_infos = [info async for info in self._infos(principal, ids)]
+            return sorted(all_infos, key=lambda info: info.last_seen, reverse=True)
+        infos: list[SessionInfo] = []
         ids = sorted(id_ for id_ in ids if after is None or id_ > after)
         async for info in self._infos(principal, ids):
             infos.append(info)
@@ -334,8 +334,7 @@ class Queries(Generic[T]):
                 yield id_
             return
         async for id_ in self.engine.store.scanned(store.scan()):
-            record = await self.engine.store.load_live(id_)
-            if record is not None and record.is_session:
+            if (record := await self.engine.store.load_live(id_)) is not None and record.is_session:
                 yield id_
 
     def each_session(self) -> AsyncIterator[Session[T]]:
@@ -365,8 +364,7 @@ class Queries(Generic[T]):
 
     async def _loaded(self, ids: AsyncIterator[str]) -> AsyncIterator[Record]:
         async for id_ in ids:
-            found = await self.engine.store.load_live(id_)
-            if found is not None:
+            if (found := await self.engine.store.load_live(id_)) is not None:
                 yield found
 
     async def _in_turns(self, items: AsyncIterator[Item]) -> AsyncIterator[Item]:
@@ -429,25 +427,28 @@ class Queries(Generic[T]):
     async def reseal(self, progress: Progress = None, *, dry_run: bool = False) -> int:
         """Seal and index every session under the first key, before an older one leaves the settings; return how many.
 
-        Requests may go on meanwhile (docs/security.md). With *dry_run* they are counted alone.
+        Requests may go on meanwhile (docs/security.md). With *dry_run* they are counted alone. A warning says how many
+        records could not be opened; they are left as they are.
         """
-        store = self._scannable("reseal")
-        done = 0
-        async for id in self._in_turns(self.engine.store.scanned(store.scan())):
-            if await self._reencrypt_one(id, dry_run=dry_run):
-                done += 1
-                if progress is not None:
-                    progress(done)
+        done = unreadable = 0
+        async for id in self._in_turns(self.engine.store.scanned(self._scannable("reseal").scan())):
+            sealed = await self._reencrypt_one(id, dry_run=dry_run)
+            done, unreadable = done + (sealed is True), unreadable + (sealed is None)
+            if sealed and progress is not None:
+                progress(done)
+        if unreadable:
+            msg = "%d records cannot be opened with these settings and stay as they are; `sojourn keys` names the keys they need"
+            _log.warning(msg, unreadable)
         return done
 
-    async def _reencrypt_one(self, id: str, *, dry_run: bool) -> bool:
+    async def _reencrypt_one(self, id: str, *, dry_run: bool) -> bool | None:
         store = self.engine.store
         for _ in range(_MOST_TRIES):
             record = await store.load_live(id)
             try:
                 sealed = self._sealed_anew(record) if record is not None else None
             except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError, SessionReadOnlyError):
-                return False  # what cannot be read is left alone
+                return None  # what cannot be read is left alone
             if record is None or sealed is None:
                 return False
             if dry_run or await store.replace(sealed, expected=record.version, write_id=new_write_id()) is Replaced.OK:
@@ -470,12 +471,12 @@ class Queries(Generic[T]):
     def _state(self, record: Record, *, decodes: bool = True) -> _Administered[T] | None:
         """Return the state of a session that no request holds; None for a trail, damage and what has expired."""
         engine, loaded, stored = self.engine, opening.LOADED, opening.STORED
-        if record.is_expired(engine.clock.time()):
+        payload = None if record.is_expired(engine.clock.time()) else self._payload(record)
+        if payload is None:
             return None
         try:
-            payload = opening.read(engine, record)
             data = engine.model.load(payload) if decodes else UNSET  # else when somebody looks at them
-        except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+        except SerializationError:
             return None
         return _Administered(
             engine, loaded, None, None, payload, payload, data, stored, None, record.id, record, None, payload
@@ -490,10 +491,9 @@ class Queries(Generic[T]):
 
     def _require_index(self, what: str) -> None:
         if not self.engine.indexed:
-            store = self.engine.store.store
-            raise ConfigurationError(
-                f"{what}() needs a store with an index of principals, and {type(store).__name__} has none; use memory, redis or sql"
-            )
+            name = type(self.engine.store.store).__name__
+            msg = f"{what}() needs a store with an index of principals, and {name} has none; use memory, redis or sql"
+            raise ConfigurationError(msg)
 
     def _require_revocations(self, what: str) -> Revocations:
         if self.engine.revocations is None:
