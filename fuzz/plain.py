@@ -13,11 +13,11 @@ from sojourn.cookies import CookiePolicy, read_cookies
 from sojourn.crypto import decode_bytes, encode_bytes, is_token, token_id
 from sojourn.errors import ConfigurationError, CookieTooLargeError, SerializationError
 from sojourn.http import add_vary, cache_control, normalise_path, path_is_exempt, safe_redirect, same_origin
+from sojourn.manager.guarded_store import run_blocking
 from sojourn.manager.opening import find_tokens
 from sojourn.serializers import builtin_serializer
 from sojourn.session.payload import decode_payload, encode_payload, unpack_map
-from sojourn_store_cookie.packing import pack as pack_cookie
-from sojourn_store_cookie.packing import unpack as unpack_cookie
+from sojourn_store_cookie import CookieStore
 from sojourn_store_redis.records import HEAD_BYTES
 from sojourn_store_redis.records import unpack as unpack_redis
 
@@ -66,10 +66,11 @@ def _token(data: bytes) -> None:
 
 
 def _cookie_record(data: bytes) -> None:
+    store = CookieStore()
     for token in (data.decode("latin-1"), encode_bytes(data)):
-        record = unpack_cookie(token)
+        record = run_blocking(store.load(token))
         if record is not None:
-            require(pack_cookie(record) == token, "two tokens of one record")
+            require(run_blocking(store.create(record, write_id=b"")) == token, "two tokens of one record")
 
 
 def _forwarded() -> Check:

@@ -13,7 +13,7 @@ from sojourn import LoadOutcome, MemoryStore, new_secret
 from sojourn.crypto import decode_bytes, encode_bytes
 from sojourn.manager import BlockingManager
 from sojourn.testing import Fault, FaultyStore
-from sojourn_store_cookie.packing import OVERHEAD_BYTES
+from sojourn_store_cookie import OVERHEAD_BYTES
 from tests.security.houses import House, begin, outcome
 
 EVERY = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

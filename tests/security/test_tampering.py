@@ -15,9 +15,9 @@ from sojourn.crypto.ciphers import BUILTIN_CIPHERS
 from sojourn.crypto.keys import new_secret
 from sojourn.manager import run_blocking
 from sojourn.testing import FakeClock
-from sojourn_store_cookie.packing import pack, unpack
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
 from tests.core.models import make_manager
+from tests.packed import pack, unpack
 from tests.security.houses import House, begin, copy_of, outcome
 from tests.servers import RedisServer
 

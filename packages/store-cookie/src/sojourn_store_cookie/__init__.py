@@ -4,8 +4,7 @@ Nothing is kept here, and nothing is encrypted here; the manager's codec seals b
 """
 
 from sojourn.hookspecs import hookimpl
-from sojourn_store_cookie.packing import OVERHEAD_BYTES, TOKEN_LIMIT
-from sojourn_store_cookie.store import CookieStore
+from sojourn_store_cookie.store import OVERHEAD_BYTES, TOKEN_LIMIT, CookieStore
 
 __all__ = ["OVERHEAD_BYTES", "TOKEN_LIMIT", "CookieStore", "sojourn_create_store"]
 

@@ -161,8 +161,7 @@ class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
 
     def _refusal(self) -> SessionUnavailableError:
         """Return the outage to raise to the handler, and remember it."""
-        error = self._lookup.error if self._lookup is not None else None
-        self._outage = error or SessionReadOnlyError()
+        self._outage = (self._lookup.error if self._lookup is not None else None) or SessionReadOnlyError()
         return self._outage
 
     def _open(self) -> Session[T]:
@@ -179,8 +178,11 @@ class RequestSession(ExtrasMapping, Undisclosed, Struct, Generic[T], eq=False):
                     "`await sessions.get(request)` before sessions.of(request)"
                 )
             elif engine.never_waits and len(tokens) == 1 and engine.takeover is None:
-                lookup = self._lookup = run_blocking(engine.keeping.load(engine, tokens[0]))
-            else:
+                try:  # `run_blocking` without its frame
+                    engine.keeping.load(engine, tokens[0]).send(None)
+                except StopIteration as found:
+                    lookup = self._lookup = found.value
+            if lookup is None:
                 run_blocking(self.load_steps(engine))
                 lookup = self._lookup or NOTHING_FOUND
         session = opening.open_session(engine, lookup, self._peer)
@@ -486,9 +488,8 @@ class AsyncRequestSession(RequestSession[T]):
         self.layers -= 1
         engine = self.engine
         work = self.close_steps(engine, error)
-        if engine.never_waits or (self._state is None and self._claim is None):
-            return await work
-        return await engine.shield(work)
+        is_idle = engine.never_waits or (self._state is None and self._claim is None)
+        return await (work if is_idle else engine.shield(work))
 
 
 class BlockingRequestSession(RequestSession[T]):

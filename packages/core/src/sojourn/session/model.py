@@ -159,37 +159,41 @@ class Model(Generic[T]):
         by = self.schema_id + (_CARRIES if found else b"")
         return replace(payload, data=encoded, model=by, serializer=self.written_by)
 
-    def first(self, data: T) -> bytes:
-        """Encode the data of a new session; raise SerializationError naming a field that would not come back."""
-        return self._confirmed(data, self._encoded(data))
-
-    def settle(self, base: Payload, data: T, encoded: bytes | None = None) -> tuple[bytes, bytes | None]:
+    def settle(self, base: Payload | None, data: T, encoded: bytes | None = None) -> tuple[bytes, bytes | None]:
         """Return the bytes to store for *data*, which was loaded from *base*, and the id of the model that they are of.
 
         They are those of *base* when nothing but order or added defaults differs (DESIGN 3, step 6); otherwise what
-        the fields of another model hold beyond this one is carried along. *encoded* spares encoding *data* again.
+        the fields of another model hold beyond this one is carried along. *encoded* spares encoding *data* again. Raise
+        SerializationError naming a field that would not come back.
         """
+        stored = plain = b""
         if encoded is None:
             encoded = self._encoded(data)
-        if encoded == base.data:
-            return encoded, base.model
-        if base.model == self.schema_id:
-            # Every byte of it came from this encoder, so no other node's fields can be in it.
-            return self._confirmed(data, encoded), base.model
-        before, stored = self._read(base)
-        plain = self.encode(before)
-        if plain == encoded:
-            return base.data, base.model
-        return self._with_others(stored, plain, self._confirmed(data, encoded))
+        if base is not None:
+            if encoded == base.data:
+                return encoded, base.model
+            # Of what this model wrote every byte came from this encoder, so no other node's fields can be in it.
+            if base.model != self.schema_id:
+                before, stored = self._read(base)
+                plain = self.encode(before)
+                if plain == encoded:
+                    return base.data, base.model
+        try:
+            is_exact = self._is_exact is not None and self._is_exact(data)
+        except Exception:  # noqa: BLE001 - of a half-made object; the comparison says why
+            is_exact = False
+        if not is_exact:
+            self._require_return(data, encoded)
+        return (encoded, self.schema_id) if stored == plain else self._with_others(stored, plain, encoded)
 
-    def merge(self, base: Payload | None, ours: T, theirs: Payload | None) -> tuple[bytes, bytes]:
+    def merge(self, base: Payload | None, ours: T, theirs: Payload | None) -> tuple[bytes, bytes | None]:
         """Merge three ways; return bytes and id as `settle` does. None stands for the payload of a new session."""
         before = self.new() if base is None else self.load(base)
         if theirs is None:
-            return self.first(merge_models(before, ours, self.new(), self._rules)), self.schema_id
+            return self.settle(None, merge_models(before, ours, self.new(), self._rules))
         others, stored = self._read(theirs)
         plain = self.encode(others)
-        merged = self.first(merge_models(before, ours, others, self._rules))
+        merged, _ = self.settle(None, merge_models(before, ours, others, self._rules))
         return self._with_others(stored, plain, merged)
 
     def _with_others(self, stored: bytes, plain: bytes, encoded: bytes) -> tuple[bytes, bytes]:
@@ -228,17 +232,12 @@ class Model(Generic[T]):
             reason = self._refusal(data, error)
         raise SerializationError(reason)
 
-    def _confirmed(self, data: T, encoded: bytes) -> bytes:
-        """Return *encoded* once it is known to decode to equal data; raise SerializationError naming the field otherwise.
+    def _require_return(self, data: T, encoded: bytes) -> None:
+        """Require that *encoded* decodes to equal data; raise SerializationError naming the field otherwise.
 
         Serializers need not check types on the way out, and a value that does not come back would only be found when it is
-        too late (FAILURES F15). Where the serializer does not know, the data is decoded and compared.
+        too late (FAILURES F15).
         """
-        try:
-            if self._is_exact is not None and self._is_exact(data):
-                return encoded
-        except Exception:  # noqa: BLE001, S110 - of a half-made object; the comparison says why
-            pass
         try:
             again = self.decode(encoded)
         except SerializationError as error:
@@ -246,10 +245,10 @@ class Model(Generic[T]):
             reason = self._refusal(data, SerializationError(str(error), field=field))
         else:
             if not self._checks_types and _is_equal(again, data):
-                return encoded
+                return
             found = difference(data, again, self.serializer.known, types=self._checks_types)
             if found is None:
-                return encoded
+                return
             reason = self._change(data, found)
         raise SerializationError(reason)
 

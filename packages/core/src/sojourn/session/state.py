@@ -229,7 +229,7 @@ class RequestState(Undisclosed, Struct, Generic[T], eq=False):
             return self.base.flash if self.base is not None else EMPTY
         return pack_map(self.opened_flash.pending(), "flash message")
 
-    def merge_content(self, theirs: Payload | None) -> tuple[tuple[bytes, bytes], bytes, bytes]:
+    def merge_content(self, theirs: Payload | None) -> tuple[tuple[bytes, bytes | None], bytes, bytes]:
         """Return data, extras and flash of *theirs* with this request's changes; None stands for a new session."""
         base, other = self.base or _NOTHING, theirs or _NOTHING
         data = self.rules.model.merge(self.base, self.data, theirs)
@@ -248,21 +248,18 @@ class RequestState(Undisclosed, Struct, Generic[T], eq=False):
         The data is what was loaded, to the byte, when nothing but order or added defaults differs.
         """
         model, base, data = self.rules.model, self.base, self.model_data
-        by: bytes | None = model.schema_id
-        if base is None:
-            encoded = model.first(self.data)
-        elif data is UNSET:
+        if data is UNSET and base is not None:
             encoded, by = base.data, base.model
         else:
             seen, self.seen = self.seen, None
-            encoded, by = model.settle(base, data, seen)
+            encoded, by = model.settle(base, self.data if data is UNSET else data, seen)
         if base is None or self.opened_extras is not UNSET or self.opened_flash is not UNSET:
             extras, flash = self.encode_extras(), self.encode_flash()
         else:
             extras, flash = base.extras, base.flash
         return replace(self.payload, data=encoded, model=by, serializer=model.written_by, extras=extras, flash=flash)
 
-    def around(self, data: tuple[bytes, bytes], extras: bytes, flash: bytes) -> Payload:
+    def around(self, data: tuple[bytes, bytes | None], extras: bytes, flash: bytes) -> Payload:
         """Return this session's payload around content that came from several requests."""
         by = self.rules.model.written_by
         return replace(self.payload, data=data[0], model=data[1], serializer=by, extras=extras, flash=flash)
