@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def served(framework: str, folder: Path) -> Iterator[WebServer]:
         subprocess.run(
             [sys.executable, "-c", "from shop import prepare; prepare()"],
             cwd=folder,
-            env={"SOJOURN_PRESET": "development"},
+            env={**os.environ, "SOJOURN_PRESET": "development"},
             check=True,
         )
     arguments = ["-W", "error", *SERVED[framework]]
