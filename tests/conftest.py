@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import typing
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from types import CodeType
@@ -13,6 +14,7 @@ from typing import Final
 
 import pytest
 import redis.utils
+from _pytest.runner import runtestprotocol
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,15 +32,20 @@ for variable in [name for name in os.environ if name.upper().startswith("SOJOURN
 gc.disable()
 
 
-def _read_metadata_once() -> None:
-    """Read the metadata of all distributions once for each path, not for each manager; redis-py's, not for each connection."""
+def _do_once_what_every_test_would_repeat() -> None:
+    """Read the metadata of all distributions once for each path, not for each manager; redis-py's, not for each connection.
+
+    Before Python 3.12 each `isinstance` of a protocol looks for the names in it anew; from then on the class keeps them.
+    """
     read = functools.cache(lambda _path, **wanted: entry_points(**wanted))
     patch = pytest.MonkeyPatch()
     patch.setattr("importlib.metadata.entry_points", lambda **wanted: read(tuple(sys.path), **wanted))
     patch.setattr("redis.utils.get_lib_version", functools.cache(redis.utils.get_lib_version))
+    if sys.version_info < (3, 12):
+        patch.setattr("typing._get_protocol_attrs", functools.cache(vars(typing)["_get_protocol_attrs"]))
 
 
-_read_metadata_once()
+_do_once_what_every_test_would_repeat()
 
 settings.register_profile(
     "ci",
@@ -172,6 +179,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 terminalreporter.write_line(f"not marked slow: {report.nodeid} took {value} s of processor time")
 
 
+class Short:
+    """Tells of a test only how it ended: the controller of pytest-xdist works for longer on six messages than many a test."""
+
+    @pytest.hookimpl
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+        for report in runtestprotocol(item, nextitem=nextitem, log=False):
+            if report.when == "call" or not report.passed or report.sections:
+                item.ihook.pytest_runtest_logreport(report=report)
+        return True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep reports short in the processes of pytest-xdist, unless somebody asks how long fixtures take."""
+    options = config.option
+    if hasattr(config, "workerinput") and not options.durations and not options.xmlpath:
+        config.pluginmanager.register(Short())
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Remember the settings in the environment as they were before the test."""
@@ -187,7 +212,9 @@ def _environment() -> dict[str, str]:
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """Let no test leave what the tests after it find: settings in the environment, the level of the log."""
     yield
-    logging.root.setLevel(logging.WARNING)
+    # Each time it is set, every logger forgets what it knows of levels.
+    if logging.root.level != logging.WARNING:
+        logging.root.setLevel(logging.WARNING)
     before, after = item.stash[ENVIRONMENT], _environment()
     if changed := sorted({name for name, _ in before.items() ^ after.items()}):
         for name in changed:
@@ -212,6 +239,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _draw_a_text()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)
     gc.enable()
 
 

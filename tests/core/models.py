@@ -1,7 +1,5 @@
 """The models and the short way to a manager that the tests of the core share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
@@ -168,9 +168,14 @@ class PluginLoader:
 
     def __init__(self, settings: SessionSettings) -> None:
         self._settings = settings
-        self._plugins = pluggy.PluginManager(hookspecs.PROJECT_NAME)
-        self._plugins.add_hookspecs(hookspecs)
         self._loaded: dict[str, None] = {}
+
+    @cached_property
+    def _plugins(self) -> pluggy.PluginManager:
+        # Most managers name no plugin, and to look for the hooks is a good part of what it takes to make them.
+        plugins = pluggy.PluginManager(hookspecs.PROJECT_NAME)
+        plugins.add_hookspecs(hookspecs)
+        return plugins
 
     def store(self, name: str) -> Store | ClientSideStore:
         """Return the store called *name*."""

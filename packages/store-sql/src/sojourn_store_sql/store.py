@@ -14,7 +14,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
+from copy import copy
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any, Final, TypeVar
 
@@ -76,7 +77,7 @@ class SqlStore:
         self._clock = clock
         self._max_bytes = max_bytes
         self._create_table = create_table
-        self._statements = Statements(self.table, self._database.dialect)
+        self._statements = copy(_statements(namespace, self._database.dialect))
         self._created = count(1)
         self._data: object = self
         """The store on this data that the application has, of which this one may be the twin."""
@@ -347,6 +348,12 @@ class TwinnedSqlStore(SqlStore):
         """Close idle connections, the twin's too."""
         await self._twin.aclose()
         await super().aclose()
+
+
+@lru_cache(maxsize=8)
+def _statements(namespace: str, dialect: Dialect) -> Statements:
+    """Return the statements of a table, compiled once for a store and its twin: that is most of what it takes to make one."""
+    return Statements(make_table(namespace), dialect)
 
 
 def open_store(address: Address, **options: Any) -> SqlStore:
