@@ -33,7 +33,7 @@ from sojourn.manager.nodes import Nodes
 from sojourn.manager.revocations import Revocations
 from sojourn.manager.shielding import Turns, in_a_task, in_steps
 from sojourn.session.model import Model
-from sojourn.session.payload import PAYLOAD_ENCODER, Lifetimes, Payload
+from sojourn.session.payload import Lifetimes, Payload, encode_payload
 from sojourn.session.session import Session
 from sojourn.session.state import RequestState
 from sojourn.session.transitions import LoadOutcome
@@ -72,7 +72,6 @@ _TRAIL_HEAD: Final = Struct(f">d{KEY_ID_BYTES}s")
 TRAIL_BYTES: Final = _TRAIL_HEAD.size + 43
 """The length of what a trail or redirect says, which tells it from a roll."""
 _NO_KEY: Final = bytes(KEY_ID_BYTES)
-_encode_payload: Final = PAYLOAD_ENCODER.encode
 _END_KEPT: Final = 10.0
 """Seconds for which a rotation can still be told from another's end, after the last try of it."""
 _SLOWNESS: Final = (StoreIO.NONE, StoreIO.BLOCKING, StoreIO.ASYNC)
@@ -346,7 +345,7 @@ class Engine(Generic[T]):
         """Return the record that holds *payload*. Raise SessionTooLargeError, also for what the session of *state* became."""
         idle, absolute = deadlines
         bound = Bound(id, version, idle, absolute)
-        plain = _encode_payload(payload)
+        plain = encode_payload(payload)
         if state is not None and len(plain) > self._always_small:
             self._refuse_growth(len(plain), payload, state)
         envelope = self.codec.seal(plain, bound, self.clock.time())
@@ -361,7 +360,7 @@ class Engine(Generic[T]):
         name, limit = "SOJOURN_MAX_SESSION_BYTES", self._most_bytes
         if payload.principal is None and self._most_anonymous_bytes < limit:
             name, limit = "SOJOURN_MAX_ANONYMOUS_BYTES", self._most_anonymous_bytes
-        if size > limit and (state.loaded is None or size > len(_encode_payload(state.loaded))):
+        if size > limit and (state.loaded is None or size > len(encode_payload(state.loaded))):
             raise SessionTooLargeError(
                 f"the session is {size} bytes; {name} allows {limit:.0f}: keep less in it, such as ids in place of what they "
                 "stand for, or raise the limit"

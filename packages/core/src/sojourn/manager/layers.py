@@ -13,7 +13,7 @@ from sojourn.errors import ConfigurationError
 from sojourn.http import Ending
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import run_blocking
-from sojourn.manager.request import OF_THE_SESSION, AsyncRequestSession, BlockingRequestSession, RequestSession
+from sojourn.manager.request import OF_THE_SESSION, BlockingRequestSession, RequestSession
 from sojourn.session.session import ExtrasMapping, Session
 from sojourn.stores import StoreIO
 
@@ -60,54 +60,35 @@ else:
             )
 
 
-def join_async(
+def join(
+    kind: type[RequestSession[Any]],
     requests: MutableMapping[object, RequestSession[Any]],
-    engine: Engine[T],
+    engine: Engine[Any],
     cookies: str,
     peer: Callable[[], Peer] | None,
-) -> AsyncRequestSession[T]:
-    """Return one more layer of a request that a middleware has seen; after that was closed, a new request.
+) -> Any:
+    """Return one more layer, of that *kind*, of a request that a middleware has seen; after that was closed, a new request.
 
     Raises ConfigurationError where another manager has the same cookie.
     """
-    found = _join(requests, engine)
-    if found is None:
-        found = requests[engine.key] = AsyncRequestSession(engine, cookies, peer)
-    if isinstance(found, AsyncRequestSession):
-        return cast("AsyncRequestSession[T]", found)
-    # The engine of the layer outside never suspends, so this one may go on with it.
-    inner = AsyncLayer(found, found.engine if engine.io is StoreIO.ASYNC else engine)
-    return cast("AsyncRequestSession[T]", inner)
-
-
-def join_blocking(
-    requests: MutableMapping[object, RequestSession[Any]],
-    engine: Engine[T],
-    cookies: str,
-    peer: Callable[[], Peer] | None,
-) -> BlockingRequestSession[T]:
-    """See `join_async`; *engine* is the blocking one."""
-    found = _join(requests, engine)
-    if found is None:
-        found = requests[engine.key] = BlockingRequestSession(engine, cookies, peer)
-    if isinstance(found, BlockingRequestSession):
-        return cast("BlockingRequestSession[T]", found)
-    return cast("BlockingRequestSession[T]", BlockingLayer(found, engine))
-
-
-def _join(requests: MutableMapping[object, RequestSession[Any]], engine: Engine[Any]) -> RequestSession[Any] | None:
     found = requests.get(engine.key)
     if found is not None and found.layers > 0:
         found.layers += 1
+    else:
+        for other in requests.values():
+            if other is not found and other.engine.cookies.name == engine.cookies.name:
+                raise ConfigurationError(
+                    f"this request passes two session managers that both use the cookie {engine.cookies.name!r}, one for "
+                    f"{other.engine.describe()} and one for {engine.describe()}: set another SOJOURN_COOKIE_NAME for one of "
+                    "them, or hand one manager to both middlewares"
+                )
+        found = requests[engine.key] = kind(engine, cookies, peer)
+    if isinstance(found, kind):
         return found
-    for other in requests.values():
-        if other is not found and other.engine.cookies.name == engine.cookies.name:
-            raise ConfigurationError(
-                f"this request passes two session managers that both use the cookie {engine.cookies.name!r}, one for "
-                f"{other.engine.describe()} and one for {engine.describe()}: set another SOJOURN_COOKIE_NAME for one of "
-                "them, or hand one manager to both middlewares"
-            )
-    return None
+    if issubclass(kind, BlockingRequestSession):
+        return BlockingLayer(found, engine)
+    # The engine of the layer outside never suspends, so this one may go on with it.
+    return AsyncLayer(found, found.engine if engine.io is StoreIO.ASYNC else engine)
 
 
 class _Layer(ExtrasMapping, Generic[T]):

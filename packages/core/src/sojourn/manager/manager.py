@@ -24,8 +24,7 @@ from sojourn.manager.layers import (
     OUTER_SCOPE,
     REQUESTS_KEY,
     RequestLike,
-    join_async,
-    join_blocking,
+    join,
     join_outer,
     request_of,
 )
@@ -223,11 +222,12 @@ class SessionManager(Queries[T], Face[T]):
         # a2wsgi hands on a dict; other mappings tell slowly that they hold no such key.
         if requests is None and isinstance(where, dict) and OUTER_ENVIRON in where:
             requests = join_outer(where, where[OUTER_ENVIRON])
-        if requests is None:
-            request: AsyncRequestSession[T] = AsyncRequestSession(engine, cookies, peer)
+        if requests is not None:
+            request: AsyncRequestSession[T] = join(AsyncRequestSession, requests, engine, cookies, peer)
+        else:
+            request = AsyncRequestSession(engine, cookies, peer)
             where[REQUESTS_KEY] = {engine.key: request}
-            return request
-        return join_async(requests, engine, cookies, peer)
+        return request
 
     async def open(self, token: str | None, client: Client | None = None, *, fresh: bool = False) -> Session[T]:
         """Return the session that *token* leads to, or a new one; its outcome says which. Never raises for an outage.
@@ -395,11 +395,12 @@ class BlockingManager(Face[T]):
         requests = where.get(REQUESTS_KEY)
         if requests is None and OUTER_SCOPE in where:
             requests = join_outer(where, where[OUTER_SCOPE])
-        if requests is None:
-            request: BlockingRequestSession[T] = BlockingRequestSession(engine, cookies, peer)
+        if requests is not None:
+            request: BlockingRequestSession[T] = join(BlockingRequestSession, requests, engine, cookies, peer)
+        else:
+            request = BlockingRequestSession(engine, cookies, peer)
             where[REQUESTS_KEY] = {engine.key: request}
-            return request
-        return join_blocking(requests, engine, cookies, peer)
+        return request
 
     open = _driven(SessionManager[T].open)
     commit = _driven(SessionManager[T].commit)

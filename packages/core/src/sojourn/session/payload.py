@@ -64,11 +64,8 @@ class Payload(Undisclosed, msgspec.Struct, array_like=True, kw_only=True, gc=Fal
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)  # text that is no UTF-8 is a ValueError
 PAYLOAD_ENCODER: Final = msgspec.msgpack.Encoder()
 PAYLOAD_DECODER: Final = msgspec.msgpack.Decoder(Payload)
-
-
-def encode_payload(payload: Payload) -> bytes:
-    """Return the bytes to seal."""
-    return PAYLOAD_ENCODER.encode(payload)
+encode_payload: Final = PAYLOAD_ENCODER.encode
+"""Return the bytes to seal of a payload."""
 
 
 def decode_payload(plain: bytes) -> Payload:
