@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
 import random
 import sys
 import time
@@ -26,6 +25,7 @@ from sojourn.testing import make_id, make_write_id
 from sojourn_store_redis import Address, ClusteredRedisStore, LocalCacheLimits, RedisStore
 from tests.servers import RedisServer
 from verification.cluster_simulation import FAR, Plan, Simulation
+from verification.processes import afresh
 
 PATIENCE = 60.0
 TOLERANCE = 0.03
@@ -104,7 +104,7 @@ def really(plan: Plan) -> dict[str, float]:
         server = stack.enter_context(RedisServer())
         asyncio.run(_fill(server.url, plan.sessions))
         parts = [Part(plan, number, server.url, str(folder)) for number in range(plan.nodes)]
-        context = multiprocessing.get_context("spawn")
+        context = afresh()
         workers = [context.Process(target=run, args=(part,), daemon=True) for part in parts]
         for worker in workers:
             worker.start()

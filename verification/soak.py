@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import gc
 import logging
-import multiprocessing
 import resource
 import threading
 import time
@@ -35,6 +34,7 @@ from verification.history.run import StuckError, folder, last_looks
 from verification.history.stage import START, Shared, Stage
 from verification.history.verdict import Verdict, Violation
 from verification.history.worker import Group
+from verification.processes import afresh
 from verification.races import SQL, TASKS, THREADS
 
 KINDS: Final = ("async", "blocking")
@@ -121,7 +121,7 @@ def prove(
         )  # fmt: skip
         place = way_through(proxy, server)
         stage = Stage(SQL.get(store, store), place, rows_in, sizes, KINDS, CLIENTS, most_bytes=LARGEST)
-        context = multiprocessing.get_context("spawn")
+        context = afresh()
         shared, over = Shared(context, stage), context.Value("b", 0)
         workers = [context.Process(target=live, args=(stage, number, shared, over)) for number in range(len(KINDS))]
         stack.callback(_end, workers)

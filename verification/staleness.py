@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 import time
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from verification.caches.on_cluster import prove_on_cluster
 from verification.caches.on_cluster import tell as tell_of_cluster
 from verification.caches.progress import progress_line, read_rows, worst
 from verification.caches.proxies import Proxies
+from verification.processes import afresh
 
 CALM_SHARE = 0.25
 LONGEST = 3_600.0
@@ -38,7 +38,7 @@ def prove(
         server = stack.enter_context(RedisServer())
         proxies = stack.enter_context(Proxies(server.port, nodes))
         (folder / "board").write_bytes(b"\0" * slots * 66 * 8)
-        context = multiprocessing.get_context("spawn")
+        context = afresh()
         workers = []
         for number in range(nodes):
             plan = Plan(

@@ -6,7 +6,6 @@ right before a failure, and the service is back within the node timeout and thre
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import time
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from verification.caches.failovers import Failovers
 from verification.caches.node import Plan, run
 from verification.caches.progress import progress_line, read_rows, worst
 from verification.caches.verdict import Histories, describe
+from verification.processes import afresh
 
 CALM_SHARE = 0.25
 LONGEST = 3_600.0
@@ -36,7 +36,7 @@ def prove_on_cluster(
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="prove-staleness-")))
         setup = stack.enter_context(ClusterSetup(node_timeout=NODE_TIMEOUT))
         (folder / "board").write_bytes(b"\0" * slots * 66 * 8)
-        context = multiprocessing.get_context("spawn")
+        context = afresh()
         workers = []
         for number in range(nodes):
             plan = Plan(

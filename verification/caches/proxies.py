@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from tests.store_redis.local_cache.proxy import Proxy
+from verification.processes import afresh
 
 
 class Proxies:
     """Start the process; ``tell`` changes one proxy."""
 
     def __init__(self, port: int, count: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = afresh()
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, port, count), daemon=True)
 

@@ -5,7 +5,6 @@ The last look is taken by a fresh manager, after every client has ended.
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from verification.history.model import Basket, View, look
 from verification.history.recorder import Row, load
 from verification.history.stage import START, Shared, Stage
 from verification.history.worker import main, work
+from verification.processes import afresh
 
 Tick = Callable[[Shared], None]
 PATIENCE = 30.0
@@ -32,7 +32,7 @@ class StuckError(RuntimeError):
 
 def play(stage: Stage, *, title: str, during: Tick | None = None, limit: float = 7_200.0) -> list[Row]:
     """Run the clients of *stage* in processes, calling *during* again and again; return what they recorded."""
-    context = multiprocessing.get_context("spawn")
+    context = afresh()
     shared = Shared(context, stage)
     processes = [context.Process(target=main, args=(stage, number, shared)) for number in range(len(stage.kinds))]
     try:
@@ -53,7 +53,7 @@ def play(stage: Stage, *, title: str, during: Tick | None = None, limit: float =
 def play_in_threads(stage: Stage, *, title: str) -> tuple[list[Row], SessionManager[Basket]]:
     """Run the clients of *stage* in threads of this process, over one store that they share."""
     store = MemoryStore(max_sessions=1_000_000)
-    shared = Shared(multiprocessing.get_context("spawn"), stage)
+    shared = Shared(afresh(), stage)
     rows: list[Row] = []
     threads = [
         Thread(target=lambda number=number: rows.extend(work(stage, number, shared, stage.manager(store=store))))
