@@ -17,6 +17,7 @@ import redis.utils
 from _pytest.runner import runtestprotocol
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.internal import reflection
 
 from tests.postgres import PostgresServer
 from tests.sandbox import furnish
@@ -41,6 +42,7 @@ def _do_once_what_every_test_would_repeat() -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr("importlib.metadata.entry_points", lambda **wanted: read(tuple(sys.path), **wanted))
     patch.setattr("redis.utils.get_lib_version", functools.cache(redis.utils.get_lib_version))
+    patch.setattr("hypothesis.internal.reflection._clean_source", functools.cache(reflection._clean_source))
     if sys.version_info < (3, 12):
         patch.setattr("typing._get_protocol_attrs", functools.cache(vars(typing)["_get_protocol_attrs"]))
 

@@ -213,7 +213,7 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
 def test_the_breaker_is_measured_while_it_is_closed(share: float) -> None:
     costs = breaker.measure(seed=1, rounds=3, share=share, calls=500)
     assert len(costs) == 3
-    assert all(cost > 0 for cost in costs)
+    assert all(cost >= 0 for cost in costs)
 
 
 def test_a_fair_floor_stands_beside_every_bare_one() -> None:

@@ -74,10 +74,11 @@ class Work:
     def _look(self, _frame: FrameType, event: str, _argument: Any) -> Any:
         if event == "line":
             self.lines += 1
-        _, peak = tracemalloc.get_traced_memory()
-        self.allocated += max(0, peak - self._before)
+        held, peak = tracemalloc.get_traced_memory()
+        if peak > self._before:
+            self.allocated += peak - self._before
         tracemalloc.reset_peak()
-        self._before = tracemalloc.get_traced_memory()[0]
+        self._before = held
         return self._look
 
     def run(self, call: Callable[[], object]) -> None:

@@ -239,6 +239,8 @@ class PluginLoader:
         for name in self._settings.observers:
             if not self.load("observer", name):
                 raise _not_found("observer", name)
+        if not self._loaded:
+            return ()
         answers = self._call("sojourn_observers", settings=self._settings)
         observers: list[Observer] = []
         # Pluggy calls the last one registered first.
