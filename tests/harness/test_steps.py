@@ -28,7 +28,7 @@ QUADRATIC = {
 def growth(source: str) -> float:
     counted = Counted.source(source)
     function = counted.module.f
-    return counted.of(function, "a," * 200) / counted.of(function, "a," * 25)
+    return counted.of(function, "a," * 120) / counted.of(function, "a," * 15)
 
 
 @pytest.mark.parametrize("source", LINEAR.values(), ids=LINEAR)
