@@ -126,7 +126,7 @@ class RequestsOneAfterTheOther(RuleBasedStateMachine):
 
 
 TestRequestsOneAfterTheOther = RequestsOneAfterTheOther.TestCase
-TestRequestsOneAfterTheOther.settings = settings(max_examples=60)
+TestRequestsOneAfterTheOther.settings = settings(max_examples=min(settings().max_examples, 400))
 
 
 READS: dict[str, Callable[[Flash], object]] = {

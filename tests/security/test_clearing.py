@@ -15,7 +15,9 @@ from sojourn.errors import SessionReadOnlyError, SessionStateError
 from sojourn.testing import Fault, FaultyStore
 from tests.security.houses import House, begin
 
-EVERY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EVERY = settings(
+    max_examples=min(settings().max_examples, 400), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 BEFORE: dict[str, Callable[[Session[Any]], object]] = {
     "data": lambda session: setattr(session.data, "note", "theirs"),

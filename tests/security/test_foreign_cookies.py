@@ -16,7 +16,9 @@ from sojourn.testing import Fault, FaultyStore
 from sojourn_store_cookie import OVERHEAD_BYTES
 from tests.security.houses import House, begin, outcome
 
-EVERY = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EVERY = settings(
+    max_examples=min(settings().max_examples, 400), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def told(node: BlockingManager[Any], *cookies: str) -> tuple[str, str | None]:

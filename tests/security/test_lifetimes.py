@@ -18,7 +18,9 @@ from tests.security.houses import House, begin, outcome
 from tests.servers import RedisServer
 
 HOUR, DAY = 3600.0, 86_400.0
-EVERY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EVERY = settings(
+    max_examples=min(settings().max_examples, 400), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @EVERY

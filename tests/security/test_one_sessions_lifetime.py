@@ -21,7 +21,9 @@ from sojourn.testing import Fault, FaultyStore
 from tests.security.houses import House, begin, outcome
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
-EVERY = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EVERY = settings(
+    max_examples=min(settings().max_examples, 400), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 OVER = {"expired", "unknown"}
 
 

@@ -18,7 +18,9 @@ from sojourn.errors import ConfigurationError, SojournError
 from sojourn.settings import SessionSettings
 from tests.core.models import Visit
 
-EVERY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EVERY = settings(
+    max_examples=min(settings().max_examples, 400), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 PROXY, CLIENT, STRANGER = "10.0.0.9", "192.0.2.7", "198.51.100.66"
 Headers = list[tuple[str, str]]
 

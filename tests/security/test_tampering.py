@@ -23,7 +23,9 @@ from tests.servers import RedisServer
 
 SUITES = [cipher.name for cipher in BUILTIN_CIPHERS]
 REFUSED = {"corrupt", "future"}  # an envelope that names another key or format is "future": read-only, no session
-SLOW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = settings(
+    max_examples=min(settings().max_examples, 400), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def damages(size: int) -> st.SearchStrategy[tuple[str, int, int]]:

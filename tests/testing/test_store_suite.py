@@ -42,7 +42,7 @@ class BlockingStore:
 class TestBlockingStore(StoreSuite):
     indexed = False
     scannable = False
-    machine_settings = settings(max_examples=40)
+    machine_settings = settings(max_examples=min(settings().max_examples, 40))
 
     def make_store(self, clock: Clock) -> Store:
         return BlockingStore(PlainStore(clock))
@@ -119,7 +119,7 @@ class SuspendingStore:
 
 
 class TestSuspendingStore(StoreSuite):
-    machine_settings = settings(max_examples=40)
+    machine_settings = settings(max_examples=min(settings().max_examples, 40))
 
     def make_store(self, clock: Clock) -> Store:
         return SuspendingStore(clock)
@@ -151,7 +151,7 @@ class LockingStore(SuspendingStore):
 
 class TestLockingStore(StoreSuite):
     schedules = 4
-    machine_settings = settings(max_examples=20)
+    machine_settings = settings(max_examples=min(settings().max_examples, 20))
 
     async def make_store(self, clock: Clock) -> Store:
         await asyncio.sleep(0)
