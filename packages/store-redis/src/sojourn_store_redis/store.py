@@ -108,7 +108,7 @@ class RedisStore:
         self._durability = durability
         self._large: DedicatedTransports[Any] | None = None
         if isinstance(transport, PipelinedTransport | ClusterTransport) and self.io is StoreIO.ASYNC:
-            self._large = DedicatedTransports(transport, transport.for_large, most=_MOST_LARGE)
+            self._large = DedicatedTransports(transport, partial(transport.dedicated, is_large=True), most=_MOST_LARGE)
         self._confirmed: ConfirmedWrites | None = None
         if durability is not None and isinstance(transport, WaitingTransport):
             self._confirmed = ConfirmedWrites(transport, durability)

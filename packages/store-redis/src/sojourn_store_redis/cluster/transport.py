@@ -99,16 +99,14 @@ class Nodes:
         self._transports: dict[Node, NodeTransport] = {}
         self._generation = 0
 
-    def dedicated(self) -> Nodes:
-        """Return transports with connections of their own."""
-        return Nodes(self._topology, make_connection=self._make_connection, make_transport=self._make_transport)
-
-    def for_large(self) -> Nodes:
-        """Return transports with connections of their own and twice the time, for records that take long to transfer."""
+    def dedicated(self, *, is_large: bool) -> Nodes:
+        """Return transports with connections of their own; where *is_large* with twice the time, to transfer large records."""
 
         def make(route: Route) -> NodeTransport:
             transport = self._make_transport(route)
-            return transport.for_large() if isinstance(transport, PipelinedTransport) else transport
+            if is_large and isinstance(transport, PipelinedTransport):
+                return transport.dedicated(is_large=True)
+            return transport
 
         return Nodes(self._topology, make_connection=self._make_connection, make_transport=make)
 
@@ -206,15 +204,15 @@ class ClusterTransport:
             reply, node = await self._ask(slot_of(command), script.name, pack(command))
         return self._result(script.name, reply, node)
 
-    def dedicated(self) -> ClusterTransport:
-        """Return a transport on which a call may block its connection; itself if its calls share none."""
+    def dedicated(self, *, is_large: bool = False) -> ClusterTransport:
+        """Return a transport on which a call may block its connection; itself if its calls share none.
+
+        Where *is_large* it has twice the time, for records that take long to transfer.
+        """
         if self.io is StoreIO.BLOCKING:
             return self
-        return ClusterTransport(self.topology, self._nodes.dedicated(), io=self.io, seconds=self._seconds)
-
-    def for_large(self) -> ClusterTransport:
-        """Return a transport with connections of its own and twice the time, for records that take long to transfer."""
-        return ClusterTransport(self.topology, self._nodes.for_large(), io=self.io, seconds=2 * self._seconds)
+        seconds = 2 * self._seconds if is_large else self._seconds
+        return ClusterTransport(self.topology, self._nodes.dedicated(is_large=is_large), io=self.io, seconds=seconds)
 
     async def eval_and_wait(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], replicas: int, milliseconds: int

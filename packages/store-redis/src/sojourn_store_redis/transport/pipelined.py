@@ -69,24 +69,17 @@ class PipelinedTransport(Commands):
         if not self._connections:
             await self._route.aclose()
 
-    def dedicated(self) -> PipelinedTransport:
-        """Return a transport with connections of its own, for calls that hold up their connection."""
-        return PipelinedTransport(
-            self._route,
-            seconds=self._seconds,
-            connect_seconds=self._connect_seconds,
-            limit=self._limit,
-            asks_elsewhere=self._asks_elsewhere,
-        )
+    def dedicated(self, *, is_large: bool = False) -> PipelinedTransport:
+        """Return a transport with connections of its own, for calls that hold up their connection.
 
-    def for_large(self) -> PipelinedTransport:
-        """Return a transport with connections of its own and twice the time, for records that take long to transfer."""
+        Where *is_large* it has twice the time, for records that take long to transfer.
+        """
         return PipelinedTransport(
             self._route,
-            seconds=2 * self._seconds,
+            seconds=2 * self._seconds if is_large else self._seconds,
             connect_seconds=self._connect_seconds,
             limit=self._limit,
-            asks_elsewhere=False,
+            asks_elsewhere=self._asks_elsewhere and not is_large,
         )
 
     def abandon(self) -> None:
