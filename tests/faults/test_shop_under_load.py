@@ -1,4 +1,4 @@
-"""The shop, with visitors who never rest, while its Redis dies, freezes or swallows everything, and comes back."""
+"""The shop, with visitors who hardly rest, while its Redis dies, freezes or swallows everything, and comes back."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ DEADLINE = 2.0
 PATIENCE = DEADLINE + 15.0
 """Seconds that a visitor waits for an answer: the deadline, and what a busy machine may add. Without one it never came."""
 FAULT_SECONDS = 3.0
+REST = 0.05
+"""Seconds between two requests of a visitor: the time of an outage is for waiting, not for as many of them as fit."""
 _CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 
 
@@ -58,6 +60,7 @@ class Visitor:
             while not stop.is_set():
                 self.answers.append(self.look())
                 self.health.add(self.http.get("/healthz").status_code)
+                stop.wait(REST)
         except Exception as error:
             self.failure = error
 
