@@ -83,7 +83,8 @@ def test_the_example_keeps_the_published_contract(installed: Environment, tmp_pa
     shutil.copytree(EXAMPLE / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(EXAMPLE / "pyproject.toml", tmp_path)
     # Other stores go through the suite with more examples than this one needs to.
-    profile = "from hypothesis import settings\n\nsettings.register_profile('short', max_examples=20)\n"
+    profile = "from hypothesis import settings\n\n"
+    profile += "settings.register_profile('short', max_examples=10, stateful_step_count=20)\n"
     (tmp_path / "conftest.py").write_text(profile + "settings.load_profile('short')\n")
     done = installed.run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path))
     assert re.search(r"^\d{2,} passed in", done.stdout, flags=re.MULTILINE), done.stdout
