@@ -44,6 +44,8 @@ class Plan:
     blocking: bool
     plant: str
     is_cluster: bool = False
+    rest: float = 0.0
+    """Seconds that a writer waits after each write, and a reader after some reads."""
 
 
 class Node:
@@ -149,13 +151,17 @@ class Node:
         while not self.is_over:
             slot = slots[int(len(slots) * chance.random() ** 0.4)]  # what is read most is written least
             present[slot] = await self.write(slot, chance, present[slot])
+            if self.plan.rest:
+                await self.store.sleep(self.plan.rest)
 
     async def read_many(self, seed: int) -> None:
         chance = random.Random(seed)
         while not self.is_over:
             for _ in range(25):
                 await self.read(chance)
-            if self.store.io is StoreIO.ASYNC:
+            if self.plan.rest:
+                await self.store.sleep(self.plan.rest)
+            elif self.store.io is StoreIO.ASYNC:
                 await asyncio.sleep(0)
 
     async def verify(self) -> None:

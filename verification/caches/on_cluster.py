@@ -28,7 +28,15 @@ GRACE = 3.0
 
 
 def prove_on_cluster(
-    *, seed: int, updates: int, staleness: float, nodes: int, slots: int, faults: int, plant: str = ""
+    *,
+    seed: int,
+    updates: int,
+    staleness: float,
+    nodes: int,
+    slots: int,
+    faults: int,
+    plant: str = "",
+    rest: float = 0.0,
 ) -> dict[str, Any]:
     """Play it: calm first, then with *faults* failovers, until there were enough writes."""
     begun = time.monotonic()
@@ -51,6 +59,7 @@ def prove_on_cluster(
                 blocking=number == nodes - 1,
                 plant=plant,
                 is_cluster=True,
+                rest=rest,
             )
             workers.append(context.Process(target=run, args=(plan,), daemon=True))
             workers[-1].start()
