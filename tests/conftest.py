@@ -232,13 +232,18 @@ def _draw_a_text(_: str) -> None:
     """Let hypothesis read its table of all characters; in a new clone it makes that first."""
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Do what the first test would be blamed for, and let no collection of garbage look at all tests again.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Do what the first test would be blamed for: in a new clone the table of characters takes a second or two.
 
-    In a new clone the table of characters takes a second or two. On a busy machine a collection outlasts tested time-outs.
+    Before there are tests, since hypothesis collects garbage when it is first used. The controller of pytest-xdist runs none.
     """
-    if any("hypothesis" in item.keywords for item in session.items):
+    if not session.config.pluginmanager.has_plugin("dsession"):
         _draw_a_text()
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look at all tests again: on a busy machine one outlasts tested time-outs."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)

@@ -146,6 +146,7 @@ async def test_f6_a_write_whose_reply_was_lost_is_never_applied_twice(applies: b
 SLACK = 10.0  # tests share their machine; `./dev prove faults` is strict
 
 
+@pytest.mark.slow
 def test_threads_that_share_the_memory_store_lose_nothing() -> None:
     result = prove_races("memory", seed=1, operations=3_000, processes=4, browsers=8)
     assert result.verdict.violations == []
@@ -235,6 +236,7 @@ def test_long_histories_lose_no_more_than_a_failover_may_cost(waits: bool) -> No
     assert [violation.text for violation in result.verdict.violations] == []
 
 
+@pytest.mark.slow
 def test_a_store_that_brings_back_what_is_gone_is_found() -> None:
     result = prove_races("memory", seed=1, operations=3_000, processes=4, browsers=8, plant="upsert")
     assert "resurrection" in {violation.kind for violation in result.verdict.violations}

@@ -38,7 +38,7 @@ def test_nothing_is_served_longer_than_the_staleness_after_a_newer_write_and_the
     [
         planted.without_epochs,
         planted.with_cached_absence,
-        planted.with_one_subscriber,
+        pytest.param(planted.with_one_subscriber, marks=pytest.mark.slow),
         pytest.param(planted.without_tombstones, marks=pytest.mark.slow),
     ],
 )
