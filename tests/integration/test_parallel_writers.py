@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from sojourn import MemoryStore, SessionManager, new_secret
 from sojourn.errors import SessionConflictError, StoreUnavailableError
-from sojourn.manager.shielding import MOST_THREADS
+from sojourn.manager.shielding import MOST_THREADS, Turns
 from sojourn.settings import SessionSettings
 from sojourn.stores import StoreIO
 from sojourn.testing import Fault, FaultyStore, RecordingObserver
@@ -23,6 +26,8 @@ from tests.core.models import Visit, make_manager
 from tests.servers import RedisServer, wait_until
 
 WRITERS = 20
+MOST_CALLS_OF_A_TURN = {"redis": 127, "clustered-redis": 135}
+"""What was reached among so many writers: the calls of each beyond those of one alone; a change may only lower them."""
 SECRET = new_secret()
 KINDS: dict[str, Any] = {"redis": RedisStore, "clustered-redis": ClusteredRedisStore}
 
@@ -66,6 +71,74 @@ def test_f29_twenty_tasks_that_write_one_session_all_count(
             turns = node.engine.turns
             assert turns is not None
             assert turns.lines == {}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_f29_a_write_among_twenty_sets_no_timer_of_its_own_and_merges_in_few_calls(
+    kind: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers, frames = list[float](), list[FrameType]()
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame not in frames and re.search(r"/packages/|/copy\.py", frame.f_code.co_filename):
+            frames.append(frame)
+
+    async def counted(node: SessionManager[Visit], token: str | None, writers: int) -> tuple[int, float]:
+        opened = [await node.open(token) for _ in range(writers)]
+        for each in opened:
+            each.data.count += 1
+        timers.clear()
+        frames.clear()
+        sys.setprofile(note)
+        try:
+            await asyncio.gather(*(node.commit(each) for each in opened))
+        finally:
+            sys.setprofile(None)
+        return len(timers), len(frames) / writers
+
+    async def main() -> None:
+        node = manager(kind, redis_server, RecordingObserver())
+        session = await node.open(None)
+        session.data.note = "begun"
+        token = (await node.commit(session)).token
+        loop = asyncio.get_running_loop()
+        call_at = loop.call_at
+
+        def noted(when: float, *given: Any, **more: Any) -> asyncio.TimerHandle:
+            if when > loop.time() + 30.0:  # the deadline of a request: connections have shorter ones
+                timers.append(when)
+            return call_at(when, *given, **more)
+
+        monkeypatch.setattr(loop, "call_at", noted)
+        alone = [await counted(node, token, 1) for _ in range(3)]
+        among = [await counted(node, token, WRITERS) for _ in range(3)]
+        # one alarm for all who wait
+        assert max(timed for timed, _ in among) <= 1
+        assert min(calls for _, calls in among) - min(calls for _, calls in alone) <= MOST_CALLS_OF_A_TURN[kind]
+        await node.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("left", [(0.1, 600.0), (600.0, 0.1)])
+def test_f29_each_task_waits_for_its_turn_as_long_as_it_may(left: tuple[float, float]) -> None:
+    async def main() -> None:
+        turns = Turns()
+        line = turns.lines["id"] = deque()
+        waiting = [turns.stand("id", line, blocks=False) for _ in left]
+        tasks = [asyncio.create_task(turn.wait(seconds)) for turn, seconds in zip(waiting, left, strict=True)]
+        # the one whose time is short is told, wherever it stands, and nobody else is
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {tasks[left.index(min(left))]}
+        assert not any(turn.is_given for turn in waiting)
+        later = tasks[left.index(max(left))]
+        again = asyncio.create_task(turns.stand("id", line, blocks=False).wait(0.1))
+        await again
+        assert not later.done()
+        later.cancel()
+        await asyncio.wait([later])
 
     asyncio.run(main())
 

@@ -14,12 +14,7 @@ from msgspec import structs
 
 from sojourn.codec import CorruptEnvelopeError, FutureEnvelopeError, peek_flags
 from sojourn.crypto import token_id
-from sojourn.errors import (
-    SerializationError,
-    SessionConflictError,
-    SessionReadOnlyError,
-    StoreUnavailableError,
-)
+from sojourn.errors import SerializationError, SessionConflictError, SessionReadOnlyError, StoreUnavailableError
 from sojourn.manager import opening
 from sojourn.manager.engine import Engine
 from sojourn.manager.guarded_store import outage_in
@@ -34,14 +29,7 @@ T = TypeVar("T")
 MOST_TRIES: Final = 100
 """How often a conflict is merged at most; the deadline of the request comes before, where calls take time (FAILURES F8)."""
 _NEVER_MERGED: Final = (
-    "principal",
-    "csrf",
-    "created_at",
-    "issued_at",
-    "authenticated_at",
-    "lifetime",
-    "persistent",
-    "fingerprint",
+    *("principal", "csrf", "created_at", "issued_at", "authenticated_at", "lifetime", "persistent", "fingerprint"),
     "client",
 )
 _OK: Final = Replaced.OK
@@ -176,12 +164,11 @@ def merge(engine: Engine[T], state: RequestState[T], theirs: Theirs | None) -> P
     loaded = state.loaded
     if theirs is None:
         return state.around(*state.merge_content(None))
-    if loaded is not None:
-        changed = {
-            name: getattr(state.payload, name)
-            for name in _NEVER_MERGED
-            if getattr(state.payload, name) != getattr(loaded, name)
-        }
+    if state.payload is loaded:
+        state.payload = theirs.payload
+    elif loaded is not None:
+        mine = ((name, getattr(state.payload, name)) for name in _NEVER_MERGED)
+        changed = {name: value for name, value in mine if value != getattr(loaded, name)}
         state.payload = structs.replace(theirs.payload, **changed)
     if engine.on_conflict == "overwrite":
         return state.compose()

@@ -70,14 +70,7 @@ class Revocations:
     """The revocation index of one application, kept as records of an ordinary store."""
 
     def __init__(
-        self,
-        store: GuardedStore,
-        codec: Codec,
-        ring: KeyRing,
-        clock: Clock,
-        events: EventDispatcher,
-        *,
-        longest: float,
+        self, store: GuardedStore, codec: Codec, ring: KeyRing, clock: Clock, events: EventDispatcher, *, longest: float
     ) -> None:
         self.store = store
         self._codec = codec

@@ -9,6 +9,7 @@ applications never load it.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import types
 from collections import deque
@@ -122,10 +123,12 @@ def _one_turn() -> Generator[None, None, None]:
 
 def runs_in_a_loop() -> bool:
     """Tell whether this thread drives an event loop, which must not block."""
-    from sys import modules
+    return _running_loop() is not None
 
-    asyncio: Any = modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - the public one raises
+
+def _running_loop() -> Any:
+    asyncio: Any = sys.modules.get("asyncio")
+    return None if asyncio is None else asyncio._get_running_loop()  # noqa: SLF001 - the public one raises
 
 
 class Turn:
@@ -145,35 +148,59 @@ class Turn:
         self._woken.wait(seconds)
 
 
+class Alarm:
+    """Wakes the tasks of one event loop whose time to wait is over: one timer for all, where one for each costs far more."""
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self.dues: dict[TaskTurn, float] = {}
+        self._timer: Any = None
+
+    def set(self, due: float) -> None:
+        """Ring by then."""
+        if self._timer is None or due < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        for turn, due in self.dues.items():
+            if due <= self.loop.time():
+                turn.wake()
+            else:
+                self.set(due)
+
+
 class TaskTurn(Turn):
     """The turn of a task, which waits in its event loop."""
 
-    def __init__(self) -> None:
-        import asyncio
-
-        self._loop = asyncio.get_running_loop()
-        super().__init__(self._loop.create_future())
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
+        self.woken = alarm.loop.create_future()
+        super().__init__(self.woken)
 
     def give(self) -> None:
         """Wake the task, from any thread."""
-        import asyncio
-
-        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - the public one raises
-            self._wake()  # at once: to wake a loop from elsewhere costs it two calls of the system
+        if _running_loop() is self._alarm.loop:
+            self.wake()  # at once: to wake a loop from elsewhere costs it two calls of the system
         else:
-            self._loop.call_soon_threadsafe(self._wake)
+            self._alarm.loop.call_soon_threadsafe(self.wake)
 
-    def _wake(self) -> None:
-        if not self._woken.done():
-            self._woken.set_result(None)
+    def wake(self) -> None:
+        """Wake the task, in its loop."""
+        if not self.woken.done():
+            self.woken.set_result(None)
 
     async def wait(self, seconds: float) -> None:
         """Return when the turn was given, or after so many seconds; the task is not cancelled for that."""
-        alarm = self._loop.call_later(seconds, self._wake)
+        alarm = self._alarm
+        due = alarm.dues[self] = alarm.loop.time() + seconds
+        alarm.set(due)
         try:
-            await self._woken
+            await self.woken
         finally:
-            alarm.cancel()
+            del alarm.dues[self]
 
 
 class Turns:
@@ -189,6 +216,7 @@ class Turns:
         """Forget everybody: who writes in the parent of a process does not write here (FAILURES F21)."""
         self.lock = threading.Lock()
         self.lines.clear()
+        self._alarm: Alarm | None = None
 
     def stand(self, id: str, line: deque[Turn], *, blocks: bool) -> Turn:
         """Stand at the end of a *line*, under the lock. Raise StoreUnavailableError when it is too long."""
@@ -196,7 +224,13 @@ class Turns:
             raise StoreUnavailableError(
                 f"{len(line)} requests wait to write the session {id}; try again later", retry_after=1.0, kind="crowded"
             )
-        turn = Turn() if blocks else TaskTurn()
+        if blocks:
+            turn = Turn()
+        else:
+            loop = _running_loop()
+            if self._alarm is None or self._alarm.loop is not loop:
+                self._alarm = Alarm(loop)
+            turn = TaskTurn(self._alarm)
         line.append(turn)
         return turn
 

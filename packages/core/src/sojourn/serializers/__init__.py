@@ -11,13 +11,7 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from sojourn.errors import ConfigurationError
-from sojourn.serializers.msgspec_models import (
-    JsonSerializer,
-    MsgpackSerializer,
-    TypeLostError,
-    model_class,
-    model_name,
-)
+from sojourn.serializers.msgspec_models import JsonSerializer, MsgpackSerializer, TypeLostError, model_class, model_name
 from sojourn.serializers.pydantic_models import PydanticSerializer
 
 __all__ = [

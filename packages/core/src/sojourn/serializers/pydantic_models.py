@@ -14,13 +14,7 @@ import msgspec
 
 from sojourn.errors import ConfigurationError
 from sojourn.merge import field_names, is_dict, is_list
-from sojourn.serializers.msgspec_models import (
-    JSON,
-    ModelSerializer,
-    TypeLostError,
-    refusal,
-    type_name,
-)
+from sojourn.serializers.msgspec_models import JSON, ModelSerializer, TypeLostError, refusal, type_name
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -192,9 +192,11 @@ class Model(Generic[T]):
         if theirs is None:
             return self.settle(None, merge_models(before, ours, self.new(), self._rules))
         others, stored = self._read(theirs)
-        plain = self.encode(others)
-        merged, _ = self.settle(None, merge_models(before, ours, others, self._rules))
-        return self._with_others(stored, plain, merged)
+        merged, by = self.settle(None, merge_models(before, ours, others, self._rules))
+        # Of what this model wrote nothing can be unknown here, as in `settle`.
+        if theirs.model == self.schema_id and stored is theirs.data:
+            return merged, by
+        return self._with_others(stored, self.encode(others), merged)
 
     def _with_others(self, stored: bytes, plain: bytes, encoded: bytes) -> tuple[bytes, bytes]:
         """Return *encoded* with what *stored* holds beyond *plain*, its encoding by this model."""

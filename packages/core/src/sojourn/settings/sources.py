@@ -82,11 +82,7 @@ class LayeredSettings(BaseSettings):
     """The parent of every settings class: takes each value from the first source that has it, and remembers which."""
 
     model_config = SettingsConfigDict(
-        extra="ignore",
-        frozen=True,
-        env_ignore_empty=True,
-        hide_input_in_errors=True,
-        protected_namespaces=(),
+        extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True, protected_namespaces=()
     )
 
     presets: ClassVar[Presets] = {}

@@ -61,11 +61,7 @@ class MemoryStore:
     in_process = True
 
     def __init__(
-        self,
-        *,
-        max_sessions: int = 100_000,
-        clock: Clock = SYSTEM_CLOCK,
-        on_evict: Callable[[str], None] | None = None,
+        self, *, max_sessions: int = 100_000, clock: Clock = SYSTEM_CLOCK, on_evict: Callable[[str], None] | None = None
     ) -> None:
         if not max_sessions >= 1:
             raise ValueError(f"max_sessions must be at least 1, not {max_sessions}")
