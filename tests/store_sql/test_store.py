@@ -544,6 +544,38 @@ def test_a_deleted_record_is_gone_for_a_write_in_flight(store: SqlStore, driver:
     assert driver.run(store.load(record.id), store.io) is None
 
 
+@pytest.mark.parametrize(
+    ("between", "answer"), [("nothing", Deleted.CONFLICT), ("ended", Deleted.GONE), ("begun anew", Deleted.GONE)]
+)
+def test_what_was_not_deleted_with_many_others_was_changed_or_is_gone(
+    store: SqlStore, driver: Driver, monkeypatch: pytest.MonkeyPatch, between: str, answer: Deleted
+) -> None:
+    record, ended, ours = (make_record(id=make_id(number)) for number in range(3))
+    for each in (record, ended, ours):
+        driver.run(store.create(each, write_id=W1), store.io)
+    driver.run(store.replace(replace(record, version=2), expected=1, write_id=W2), store.io)
+    driver.run(store.delete(ended.id), store.io)
+    run, asked = store._run, list[object]()
+
+    async def ask(statement: Any, *names: Any, **values: Any) -> Any:
+        asked.append(statement)
+        if statement is store._statements.versions_of and between != "nothing":
+            # after nothing was deleted at that version, and before it is asked why
+            monkeypatch.setattr(store, "_run", run)
+            await store.delete(record.id)
+            if between == "begun anew":
+                await store.create(record, write_id=W1)
+        return await run(statement, *names, **values)
+
+    monkeypatch.setattr(store, "_run", ask)
+    versions = [(each.id, 1) for each in (record, ended, ours)]
+    assert driver.run(store.delete_many(versions), store.io) == [answer, Deleted.GONE, Deleted.OK]
+    monkeypatch.setattr(store, "_run", run)
+    assert asked == [store._statements.delete_many, store._statements.versions_of]
+    is_left = driver.run(store.load(record.id), store.io) is not None
+    assert is_left is (between != "ended")
+
+
 def test_a_namespace_may_have_capital_letters(url: str, clock: FakeClock, driver: Driver) -> None:
     store = make_store(url, clock, namespace="Shop")
     record = make_record()
