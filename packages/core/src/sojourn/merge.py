@@ -100,7 +100,7 @@ def merge_values(
     Adding and removing a key are changes. Keys keep the order of *theirs*, new ones of *ours* follow.
     """
     merged: dict[str, Any] = {}
-    for name in (*theirs, *(name for name in ours if name not in theirs)):
+    for name in {**theirs, **ours}:
         value = _merge_one(base.get(name, MISSING), ours.get(name, MISSING), theirs.get(name, MISSING), rules.get(name))
         if value is not MISSING:
             merged[name] = value
