@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from aiohttp import hdrs, web
 from aiohttp.payload import AsyncIterablePayload
@@ -95,7 +96,12 @@ class _Layer:
     async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Load the session, let the application answer, and commit before the head leaves."""
         cookies = request.headers.getall(hdrs.COOKIE, ())
-        current = self._begin(request, cookies)
+        if self._has_stored:
+            where: Any = request
+            current = self.sessions.begin(where, cookies, partial(_peer, request))
+            where[self._key] = current
+        else:
+            current = self._begin_first(request, cookies)
         # Without a cookie there is neither an origin to check nor anything to load.
         if cookies:
             if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket" and current.may_lead_to_session:
@@ -109,7 +115,8 @@ class _Layer:
                 response = _require_response(request, response)
             if not current.has_begun and current.finish_unchanged(response.status) is None:
                 await self._finish(request, current, response)
-            if current.accessed and _is_stream(response) and not response.prepared:
+            # What ended in nothing was not used, which is less to ask.
+            if current.ending is not NOTHING and current.accessed and _is_stream(response) and not response.prepared:
                 # aiohttp sends the body after the last middleware has returned; what it changes would be lost.
                 await response.prepare(request)
                 await response.write_eof()
@@ -132,8 +139,10 @@ class _Layer:
 
     async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Write into the head what the session asks for; aiohttp calls it for every response, its error pages too."""
-        current: AsyncRequestSession[Any] | None = request.get(self._key)
-        if current is None:
+        # By the key, for `get` of a mapping is one more frame; only what never came to the middleware has none.
+        try:
+            current: AsyncRequestSession[Any] = request[self._key]
+        except KeyError:
             return
         if current.ending is NOTHING and response.status < _SERVER_ERROR:
             return
@@ -159,26 +168,14 @@ class _Layer:
         if ending.error is not None:
             raise _answer(request, ending) from ending.error
 
-    def _begin(self, request: web.Request, cookies: Sequence[str]) -> AsyncRequestSession[Any]:
-        def peer() -> Peer:
-            headers = request.headers
-            return Peer(
-                request.remote,
-                headers.get(hdrs.USER_AGENT),
-                headers.getall("x-forwarded-for", []),
-                headers.getall("forwarded", []),
-            )
-
-        where = cast("MutableMapping[str, Any]", request)
-        if self._has_stored:
-            current = self.sessions.begin(where, cookies, peer)
-            where[self._key] = current
-            return current
+    def _begin_first(self, request: web.Request, cookies: Sequence[str]) -> AsyncRequestSession[Any]:
+        """Begin without the warning that aiohttp gives, once for each key, of keys that are strings."""
         self._has_stored = True
         with warnings.catch_warnings():
-            # aiohttp warns, once for each key, of keys that are strings; older releases have no others.
+            # Older releases have no other keys.
             warnings.simplefilter("ignore", web.NotAppKeyWarning)
-            current = self.sessions.begin(where, cookies, peer)
+            where: Any = request
+            current = self.sessions.begin(where, cookies, partial(_peer, request))
             where[self._key] = current
         return current
 
@@ -203,6 +200,17 @@ class _Layer:
             ", ".join(origins)[:100],
         )
         raise web.HTTPForbidden(text="origin not allowed")
+
+
+def _peer(request: web.Request) -> Peer:
+    """Return who sent the request."""
+    headers = request.headers
+    return Peer(
+        request.remote,
+        headers.get(hdrs.USER_AGENT),
+        headers.getall("x-forwarded-for", []),
+        headers.getall("forwarded", []),
+    )
 
 
 def _require_response(request: web.Request, returned: object) -> web.StreamResponse:

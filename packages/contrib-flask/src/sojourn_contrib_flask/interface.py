@@ -112,7 +112,10 @@ class FlaskSession(SessionMixin):
             session.set_lifetime(persistent=bool(value))
         stored = value if self._is_plain(value) else self._serializer.tag(value)
         session[key] = stored
-        self._keep(key, stored, value)
+        if type(stored) not in _PLAIN:
+            self._keep(key, stored, value)
+        elif self._kept:
+            self._kept.pop(key, None)
 
     def __delitem__(self, key: str) -> None:
         del self._open()[key]
@@ -151,9 +154,6 @@ class FlaskSession(SessionMixin):
         return "<FlaskSession>"
 
     def _keep(self, key: str, stored: Any, value: Any) -> Any:
-        if type(stored) in _PLAIN:
-            self._kept.pop(key, None)
-            return value
         if self._write_back is None:
             # Not of this view, which holds the request: that would be a circle.
             self._write_back = partial(_write_back, self.request.session, self._kept, self._serializer)
@@ -163,7 +163,8 @@ class FlaskSession(SessionMixin):
 
     def _is_plain(self, value: Any) -> bool:
         """Tell whether the tags leave *value* as it is, so that the session itself may hold it."""
-        return len(self._serializer.order) == _TAGS and _is_plain(value)
+        # Most values are text or numbers: the type is asked first, without a frame for it.
+        return len(self._serializer.order) == _TAGS and (type(value) in _PLAIN or _is_plain(value))
 
     # -- what Flask asks of a session ----------------------------------------------------------------------------
 

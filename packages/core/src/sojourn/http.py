@@ -117,15 +117,24 @@ class Ending(Undisclosed, Struct, frozen=True):
 
     def apply(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the headers of the response with all that the session asks for; applying it again changes nothing."""
-        given = [*pairs]
-        needed = self.headers(lambda name: [value for key, value in given if key.lower() == name.lower()])
-        replaced = {name.lower() for name in needed}
-        kept = [(name, value) for name, value in given if name.lower() not in replaced]
-        if self.set_cookie is None:
-            return [*kept, *needed.items()]
-        ours = f"{self.cookie_name}="
-        kept = [(name, v) for name, v in kept if name.lower() != "set-cookie" or not v.lstrip(" \t").startswith(ours)]
-        return [*kept, *needed.items(), ("Set-Cookie", self.set_cookie)]
+        kept: list[tuple[str, str]] = []
+        # One pass, since every response that creates or moves a session comes here.
+        present: dict[str, list[tuple[str, str]]] = {"cache-control": [], "vary": []}
+        own = None if self.set_cookie is None else f"{self.cookie_name}="
+        for pair in pairs:
+            name = pair[0].lower()
+            if name in present:
+                present[name].append(pair)
+            if own is None or name != "set-cookie" or not pair[1].lstrip(" \t").startswith(own):
+                kept.append(pair)
+        needed = self.headers(lambda name: [value for _, value in present[name.lower()]])
+        for name in needed:
+            if replaced := present[name.lower()]:
+                kept = [pair for pair in kept if pair not in replaced]
+        kept += needed.items()
+        if self.set_cookie is not None:
+            kept.append(("Set-Cookie", self.set_cookie))
+        return kept
 
 
 NOTHING: Final = Ending()

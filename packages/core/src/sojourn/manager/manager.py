@@ -218,10 +218,13 @@ class SessionManager(Queries[T], Face[T]):
             engine.offload_to(in_a_thread)
         if where is None:
             return AsyncRequestSession(engine, cookies, peer)
-        requests = where.get(REQUESTS_KEY)
-        # a2wsgi hands on a dict; other mappings tell slowly that they hold no such key.
-        if requests is None and isinstance(where, dict) and OUTER_ENVIRON in where:
-            requests = join_outer(where, where[OUTER_ENVIRON])
+        if isinstance(where, dict):
+            requests = where.get(REQUESTS_KEY)
+            if requests is None and OUTER_ENVIRON in where:  # a2wsgi hands on a dict
+                requests = join_outer(where, where[OUTER_ENVIRON])
+        else:
+            # Other mappings tell slowly that they hold no such key, and most hold nothing yet.
+            requests = where.get(REQUESTS_KEY) if len(where) else None
         if requests is not None:
             request: AsyncRequestSession[T] = join(AsyncRequestSession, requests, engine, cookies, peer)
         else:

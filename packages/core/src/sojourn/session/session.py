@@ -294,9 +294,9 @@ class Session(MutableMapping[str, Any], Generic[T]):
         return self._read().extras[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if not isinstance(cast("object", key), str):
+        if type(key) is not str and not isinstance(cast("object", key), str):
             raise SerializationError(f"an extra's key must be a str, not {type(key).__name__}")
-        if not is_json(value):
+        if not (type(value) is str and value.isascii()) and not is_json(value):
             value = json_value(value, f"extra {key!r}")
         state = self._read()
         state.write()
