@@ -117,24 +117,15 @@ class Ending(Undisclosed, Struct, frozen=True):
 
     def apply(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the headers of the response with all that the session asks for; applying it again changes nothing."""
-        kept: list[tuple[str, str]] = []
-        # One pass, since every response that creates or moves a session comes here.
-        present: dict[str, list[tuple[str, str]]] = {"cache-control": [], "vary": []}
-        own = None if self.set_cookie is None else f"{self.cookie_name}="
-        for pair in pairs:
-            name = pair[0].lower()
-            if name in present:
-                present[name].append(pair)
-            if own is None or name != "set-cookie" or not pair[1].lstrip(" \t").startswith(own):
-                kept.append(pair)
-        needed = self.headers(lambda name: [value for _, value in present[name.lower()]])
-        for name in needed:
-            if replaced := present[name.lower()]:
-                kept = [pair for pair in kept if pair not in replaced]
-        kept += needed.items()
-        if self.set_cookie is not None:
-            kept.append(("Set-Cookie", self.set_cookie))
-        return kept
+        given = [(pair[0].lower(), pair) for pair in pairs]
+        needed = self.headers(lambda name: [pair[1] for key, pair in given if key == name.lower()])
+        replaced = {*map(str.lower, needed)}
+        if self.set_cookie is None:
+            return [*(pair for key, pair in given if key not in replaced), *needed.items()]
+        own = f"{self.cookie_name}="
+        given = [one for one in given if one[0] != "set-cookie" or not one[1][1].lstrip(" \t").startswith(own)]
+        kept = [pair for key, pair in given if key not in replaced]
+        return [*kept, *needed.items(), ("Set-Cookie", self.set_cookie)]
 
 
 NOTHING: Final = Ending()

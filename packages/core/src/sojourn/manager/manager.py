@@ -222,8 +222,7 @@ class SessionManager(Queries[T], Face[T]):
             requests = where.get(REQUESTS_KEY)
             if requests is None and OUTER_ENVIRON in where:  # a2wsgi hands on a dict
                 requests = join_outer(where, where[OUTER_ENVIRON])
-        else:
-            # Other mappings tell slowly that they hold no such key, and most hold nothing yet.
+        else:  # other mappings tell slowly that they hold no such key, and most hold nothing yet
             requests = where.get(REQUESTS_KEY) if len(where) else None
         if requests is not None:
             request: AsyncRequestSession[T] = join(AsyncRequestSession, requests, engine, cookies, peer)
