@@ -25,7 +25,7 @@ from sojourn.flash import Flash, json_value
 from sojourn.merge import merge_messages, merge_values
 from sojourn.session.model import Model
 from sojourn.session.payload import CSRF_BYTES, EMPTY, Lifetimes, Payload, pack_map, require_choice, unpack_map
-from sojourn.session.transitions import CLEAR, KEEP, WRITABLE, CookieChange, LoadOutcome, Move, SessionState, after
+from sojourn.session.transitions import CLEAR, KEEP, CookieChange, LoadOutcome, Move, SessionState, after
 from sojourn.stores import Clock, Deadline, Record
 
 T = TypeVar("T")
@@ -311,8 +311,7 @@ class RequestState(Undisclosed, Struct, Generic[T], eq=False):
 
     def write(self) -> None:
         """Announce a change of the content."""
-        if self.phase not in WRITABLE:
-            self.move(Move.WRITE)  # which says why not
+        self.move(Move.WRITE)  # never past it: a session that was read by its id refuses there
 
     def touch(self) -> None:
         """Ask for the idle deadline to be moved, even if that is not due."""

@@ -117,8 +117,6 @@ TRANSITIONS: Final[dict[tuple[SessionState, Move], SessionState]] = {
     (SessionState.DESTROYED, Move.DESTROY): SessionState.DESTROYED,
 }
 """Every legal move. A login on a record of a newer node is the one exception, see `after`."""
-WRITABLE: Final = frozenset(state for state in SessionState if TRANSITIONS.get((state, Move.WRITE)) is state)
-"""The states that a change of the content is legal in and leaves as they are: what every change asks, so without a frame."""
 
 
 def after(state: SessionState, move: Move, outcome: LoadOutcome) -> SessionState:
