@@ -52,7 +52,7 @@ _do_once_what_every_test_would_repeat()
 settings.register_profile(
     "ci",
     derandomize=True,
-    max_examples=40,
+    max_examples=25,
     stateful_step_count=30,
     deadline=None,
     database=None,
@@ -60,7 +60,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 # Examples that differ with --hypothesis-seed, for `./dev prove security`.
-settings.register_profile("seeded", settings.get_profile("ci"), derandomize=False)
+settings.register_profile("seeded", settings.get_profile("ci"), derandomize=False, max_examples=40)
 settings.register_profile("everyday", settings.get_profile("ci"), max_examples=10, stateful_step_count=20)
 settings.register_profile(
     "nightly",

@@ -109,8 +109,10 @@ def test_a_secret_of_less_than_32_bytes_works_with_derivation_alone(secret: str)
 
 
 def test_a_derived_key_and_the_secret_itself_do_not_stand_for_each_other() -> None:
-    assert is_refused(token_of(b"hello", kdf=True))
-    assert is_refused(token_of(b"hello"), AzutoolkitToken(SECRET, kdf=True))
+    # Both are signed with the secret: the padding alone tells the wrong key, and one initialization vector in 256 hides it.
+    iv = bytes(16)
+    assert is_refused(token_of(b"hello", kdf=True, iv=iv))
+    assert is_refused(token_of(b"hello", iv=iv), AzutoolkitToken(SECRET, kdf=True))
 
 
 @pytest.mark.parametrize("name", ["sha256", "sha1", "sha512"])
