@@ -158,9 +158,14 @@ class FaultProxy:
             self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port, ssl=self._tls)
 
     async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            # What was accepted just now attaches itself to the server in the next turn, and a closed one does not let it:
+            # its socket would stay open until somebody collects garbage.
+            for listening in server.sockets:
+                self._loop.remove_reader(listening)
+            await asyncio.sleep(0)
+            server.close()
         await self._cut_all()
 
     async def _end(self) -> None:

@@ -175,7 +175,7 @@ def test_processes_lose_nothing_while_the_server_dies_and_replies_get_lost() -> 
 
 @pytest.mark.slow
 def test_processes_lose_nothing_while_another_one_locks_their_file_and_dies_in_the_middle_of_a_write() -> None:
-    result = prove_faults("sqlite", seed=1, operations=300, processes=2, browsers=6, longest=0.6, slack=SLACK)
+    result = prove_faults("sqlite", seed=1, operations=600, processes=2, browsers=6, longest=0.6, slack=SLACK)
     assert not result.verdict.violations, result.verdict.violations
     assert result.more["recovery_s_after"].keys() == {"lock", "break off"}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -250,3 +252,18 @@ def test_asynchronous_clients_use_it_too(proxy: FaultProxy) -> None:
         return answer
 
     assert asyncio.run(ask()) == b"hello"
+
+
+def test_a_connection_that_was_accepted_when_the_proxy_refuses_is_closed_by_it(proxy: FaultProxy) -> None:
+    """Others would find it open when garbage is collected, in whichever test that is."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        goes_on = threading.Event()
+        proxy._loop.call_soon_threadsafe(goes_on.wait, 30.0)
+        time.sleep(SILENCE)  # the loop stands still now
+        with socket.create_connection(("127.0.0.1", proxy.port)):
+            closing = asyncio.run_coroutine_threadsafe(proxy._close(), proxy._loop)
+            goes_on.set()
+            closing.result(30.0)
+        gc.collect()
+    assert [str(one.message) for one in told] == []
