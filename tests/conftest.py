@@ -2,12 +2,14 @@
 
 import functools
 import gc
+import importlib
 import logging
 import os
 import re
 import sys
 import typing
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import entry_points
 from types import CodeType
 from typing import Final
@@ -95,7 +97,22 @@ STARTERS = {
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run more tests than there are processors: some of them wait, and of those with a server many, or for a time-out."""
     processors = os.cpu_count() or 1
-    return processors + 1 if "not (server" in config.option.markexpr else 2 * processors + 1
+    return processors + 1 if "not (server" in config.option.markexpr else 2 * processors + 2
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import a share of all files before they are collected, so that each is compiled by one process and read by the others.
+
+    In a new clone that is half of what collecting them takes, and every process collects them all.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    files = sorted((session.config.rootpath / "tests").rglob("test_*.py"))
+    for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        # What goes wrong is told where the file is collected.
+        with suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(file.relative_to(session.config.rootpath).with_suffix("").parts))
 
 
 @pytest.hookimpl(tryfirst=True)
