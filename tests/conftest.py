@@ -97,7 +97,7 @@ STARTERS = {
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run more tests than there are processors: some of them wait, and of those with a server many, or for a time-out."""
     processors = os.cpu_count() or 1
-    return processors + 1 if "not (server" in config.option.markexpr else 2 * processors + 2
+    return processors + 1 if "not (server" in config.option.markexpr else 2 * processors + 1
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
