@@ -29,7 +29,14 @@ T = TypeVar("T")
 MOST_TRIES: Final = 100
 """How often a conflict is merged at most; the deadline of the request comes before, where calls take time (FAILURES F8)."""
 _NEVER_MERGED: Final = (
-    *("principal", "csrf", "created_at", "issued_at", "authenticated_at", "lifetime", "persistent", "fingerprint"),
+    "principal",
+    "csrf",
+    "created_at",
+    "issued_at",
+    "authenticated_at",
+    "lifetime",
+    "persistent",
+    "fingerprint",
     "client",
 )
 _OK: Final = Replaced.OK
