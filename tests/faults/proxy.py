@@ -96,7 +96,6 @@ class FaultProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
         self._free_at = 0.0
 
     def __enter__(self) -> Self:
@@ -160,12 +159,7 @@ class FaultProxy:
     async def _close(self) -> None:
         server, self._server = self._server, None
         if server is not None:
-            # What was accepted just now attaches itself to the server in the next turn, and a closed one does not let it:
-            # its socket would stay open until somebody collects garbage.
-            for listening in server.sockets:
-                self._loop.remove_reader(listening)
-            await asyncio.sleep(0)
-            server.close()
+            await stop(server)
         await self._cut_all()
 
     async def _end(self) -> None:
@@ -175,10 +169,8 @@ class FaultProxy:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             await self._cut_all()
-        # What was closed is gone once its transport has said so; what it could not write any more is let go of.
-        for writer in self._writers:
-            writer.transport.abort()
-        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
+        for _ in range(5):  # what was closed last needs some turns: the task's end, the close, the lost connection
+            await asyncio.sleep(0)
 
     async def _cut_all(self) -> None:
         tasks = list(self._open)
@@ -190,9 +182,6 @@ class FaultProxy:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a connection in a task that closes it, even if it is cut before it begins."""
         self.connections += 1
-        if self.connections % 100 == 0:
-            self._writers = {one for one in self._writers if not one.is_closing()}
-        self._writers.add(writer)
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._open.add(task)
 
@@ -207,7 +196,6 @@ class FaultProxy:
             upstream, server = await asyncio.open_connection(*self.target)
         except OSError:
             return
-        self._writers.add(server)
         link = _Link(self, self.connections)
         ways = [
             asyncio.ensure_future(link.pass_requests(reader, server)),
@@ -301,6 +289,18 @@ class _Link:
                         continue
                     case _:
                         await self._proxy.carry(self._number, reply, client)
+
+
+async def stop(server: asyncio.Server) -> None:
+    """Close a server once it has taken what it accepted just now.
+
+    That attaches itself in the next turn, and a closed server does not let it: the socket would stay open until somebody
+    collects garbage.
+    """
+    for listening in server.sockets:
+        server.get_loop().remove_reader(listening)
+    await asyncio.sleep(0)
+    server.close()
 
 
 def _cut(writer: asyncio.StreamWriter) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import Self
 
+from tests.faults.proxy import stop
+
 
 class Proxy:
     """Forward connections to *port* from a port of its own, in a thread."""
@@ -54,7 +56,7 @@ class Proxy:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        server.close()
+        await stop(server)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
         await asyncio.sleep(0)
@@ -62,13 +64,12 @@ class Proxy:
         await asyncio.sleep(0.01)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = {writer}
+        self._writers.add(writer)
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, back}
-        try:
+            ends.add(back)
+            self._writers.add(back)
             late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
             lost = asyncio.Event()
             await asyncio.gather(
@@ -77,7 +78,7 @@ class Proxy:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            for end in (writer, back):
+            for end in ends:
                 end.transport.abort()
                 self._writers.discard(end)
 
