@@ -147,6 +147,18 @@ def test_f29_each_task_waits_for_its_turn_as_long_as_it_may(left: tuple[float, f
     asyncio.run(main())
 
 
+def test_f29_who_may_wait_longer_is_told_after_the_others() -> None:
+    async def main() -> None:
+        turns = Turns()
+        line = turns.lines["id"] = deque()
+        waits = [turns.stand("id", line, blocks=False).wait(seconds) for seconds in (0.3, 0.1, 0.2)]
+        # one timer serves all, so it has to be set again each time it has rung
+        async with asyncio.timeout(60.0):
+            await asyncio.gather(*waits)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("kind", ["memory", *KINDS])
 def test_f29_threads_that_write_one_session_all_count(kind: str, redis_server: RedisServer) -> None:
     observer = RecordingObserver()
