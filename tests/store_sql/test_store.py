@@ -137,10 +137,12 @@ def _everything(store: SqlStore) -> Any:
     )
 
 
-def test_a_clean_up_that_fails_fails_no_login(sqlite_url: str, clock: FakeClock, driver: Driver) -> None:
+def test_a_clean_up_that_fails_fails_no_login(
+    sqlite_url: str, clock: FakeClock, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = make_store(sqlite_url, clock)
     broken = replace(store._statements.clean_up, text="DELETE FROM nowhere")
-    store._statements.clean_up = broken
+    monkeypatch.setattr(store._statements, "clean_up", broken)
     for number in range(20):
         created = store.create(make_record(id=make_id(number)), write_id=W1)
         assert driver.run(created, store.io) is Created.OK
@@ -439,13 +441,13 @@ def test_threads_join_a_transaction_by_the_blocking_twin(postgres_url: str, cloc
 
 
 def test_a_clean_up_that_fails_fails_no_transaction_of_the_application(
-    postgres_url: str, clock: FakeClock, driver: Driver
+    postgres_url: str, clock: FakeClock, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suspending: Any = make_store(postgres_url, clock)
     store = suspending.blocking_twin()
     assert driver.run(store.load(make_id()), store.io) is None, "the table is there"
     broken = replace(store._statements.clean_up, expression=text("DELETE FROM nowhere"), text="DELETE FROM nowhere")
-    store._statements.clean_up = broken
+    monkeypatch.setattr(store._statements, "clean_up", broken)
     with engine_of(postgres_url).connect() as connection:
         with store.joined(connection):
             for number in range(20):

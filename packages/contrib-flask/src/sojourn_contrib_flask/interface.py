@@ -114,8 +114,6 @@ class FlaskSession(SessionMixin):
         session[key] = stored
         if type(stored) not in _PLAIN:
             self._keep(key, stored, value)
-        elif self._kept:
-            self._kept.pop(key, None)
 
     def __delitem__(self, key: str) -> None:
         del self._open()[key]

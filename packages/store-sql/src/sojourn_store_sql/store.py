@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from copy import copy
 from functools import lru_cache, partial
 from itertools import count
 from typing import Any, Final, TypeVar
@@ -77,7 +76,7 @@ class SqlStore:
         self._clock = clock
         self._max_bytes = max_bytes
         self._create_table = create_table
-        self._statements = copy(_statements(namespace, self._database.dialect))
+        self._statements = _statements(namespace, self._database.dialect)
         self._created = count(1)
         self._data: object = self
         """The store on this data that the application has, of which this one may be the twin."""
