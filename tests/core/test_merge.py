@@ -321,6 +321,38 @@ def test_what_post_init_computes_is_computed_from_the_merged_values() -> None:
     assert with_values(AttrsWithHook(1, 2), visits=5).total == 6
 
 
+class Hidden:
+    __slots__ = ("hidden",)
+
+
+@dataclass
+class BesideSlots(Hidden):
+    visits: int
+
+
+@dataclass
+class InAList(list[int]):
+    visits: int
+
+
+@dataclass
+class WithACopyOfItsOwn:
+    visits: int
+    cached: str | None = None
+
+    def __copy__(self) -> WithACopyOfItsOwn:
+        return WithACopyOfItsOwn(self.visits)
+
+
+def test_what_a_class_keeps_beside_its_fields_is_copied_as_the_class_wants_it() -> None:
+    beside, listed, own = BesideSlots(1), InAList(1), WithACopyOfItsOwn(1, "of one visit")
+    beside.hidden = "kept"
+    listed.append(7)
+    assert with_values(beside, visits=2).hidden == "kept"
+    assert [*with_values(listed, visits=2)] == [7]
+    assert with_values(own, visits=2) == WithACopyOfItsOwn(2, None)
+
+
 # Reading the rules
 
 

@@ -159,6 +159,22 @@ def test_f29_who_may_wait_longer_is_told_after_the_others() -> None:
     asyncio.run(main())
 
 
+def test_f29_a_turn_is_waited_for_in_one_loop_after_the_other_and_leaves_nothing() -> None:
+    turns = Turns()
+    line = turns.lines["id"] = deque()
+
+    async def main() -> None:
+        given, late = (turns.stand("id", line, blocks=False) for _ in range(2))
+        given.give()
+        await given.wait(600.0)
+        await late.wait(0.0)
+        assert turns._alarm is not None
+        assert turns._alarm.dues == {}
+
+    asyncio.run(main())
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("kind", ["memory", *KINDS])
 def test_f29_threads_that_write_one_session_all_count(kind: str, redis_server: RedisServer) -> None:
     observer = RecordingObserver()

@@ -41,6 +41,18 @@ async def seen(store: RedisStore | ClusteredRedisStore, name: str) -> str:
     return "absent" if found is None else f"{len(found.payload)} bytes"
 
 
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+def test_f25_large_records_have_twice_the_time_and_are_asked_for_at_one_server(scheme: str) -> None:
+    large = RedisStore.from_url(f"{scheme}://{LOOPBACK}:1/", timeout=1.5)._large
+    assert large is not None
+    plain, own = large._plain, large.take()
+    assert own is not None
+    assert own is not plain
+    assert (plain._seconds, own._seconds) == (1.5, 3.0)
+    if scheme == "redis":
+        assert (plain._asks_elsewhere, own._asks_elsewhere) == (True, False)
+
+
 @pytest.mark.parametrize("kind", [RedisStore, ClusteredRedisStore])
 def test_f25_large_loads_over_a_slow_line_fail_nobody_else_and_have_connections_of_their_own(
     proxy: FaultProxy, kind: type[RedisStore | ClusteredRedisStore]
