@@ -311,3 +311,18 @@ def test_without_a_middleware_the_error_says_what_was_looked_at() -> None:
     ):
         with pytest.raises(ConfigurationError, match=f"^no session middleware has seen this {seen}"):
             sessions.of(request)
+
+
+def test_a_request_goes_on_for_whoever_comes_after_an_inner_layer_was_closed() -> None:
+    sessions = make_manager().blocking
+    where: dict[Any, Any] = {}
+    outer, first = sessions.begin(where, ""), sessions.begin(where, "")
+    first.session["by"] = "the first"
+    first.close()
+    second = sessions.begin(where, "")
+    assert second.session["by"] == "the first"
+    second.close()
+    outer.close()
+    later = sessions.begin(where, "")
+    assert "by" not in later.session
+    later.close()

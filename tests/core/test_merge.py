@@ -323,6 +323,7 @@ def test_what_post_init_computes_is_computed_from_the_merged_values() -> None:
 
 class Hidden:
     __slots__ = ("hidden",)
+    hidden: str
 
 
 @dataclass
