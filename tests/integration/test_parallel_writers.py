@@ -21,7 +21,7 @@ from sojourn.manager.shielding import MOST_THREADS, Turns
 from sojourn.settings import SessionSettings
 from sojourn.stores import StoreIO
 from sojourn.testing import Fault, FaultyStore, RecordingObserver
-from sojourn_store_redis import ClusteredRedisStore, RedisStore
+from sojourn_store_redis import ClusteredRedisStore, LocalCacheLimits, RedisStore
 from tests.core.models import Visit, make_manager
 from tests.servers import RedisServer, wait_until
 
@@ -121,6 +121,39 @@ def test_f29_a_write_among_twenty_sets_no_timer_of_its_own_and_merges_in_few_cal
         # one alarm for all who wait
         assert max(timed for timed, _ in among) <= 1
         assert min(calls for _, calls in among) - min(calls for _, calls in alone) <= MOST_CALLS_OF_A_TURN
+        await node.aclose()
+
+    asyncio.run(main())
+
+
+def test_f29_twenty_requests_that_write_one_session_read_it_from_the_local_copy(redis_server: RedisServer) -> None:
+    async def main() -> None:
+        limits = LocalCacheLimits(max_staleness=60.0)
+        store = ClusteredRedisStore.from_url(redis_server.url, timeout=20.0, connect_timeout=20.0, limits=limits)
+        node = SessionManager(
+            Visit,
+            store,
+            settings=SessionSettings(_env_file=None, preset="testing", secret=SECRET, request_deadline="60s"),
+        )
+        session = await node.open(None)
+        session.data.note = "begun"
+        token = (await node.commit(session)).token
+
+        async def visit() -> None:
+            session = await node.open(token)
+            session.data.count += 1
+            await node.commit(session)
+
+        for _ in range(600):
+            if store.cache_stats()["hits"]:
+                break
+            await node.open(token)
+            await asyncio.sleep(0.1)
+        before = store.cache_stats()
+        await asyncio.gather(*(visit() for _ in range(WRITERS)))
+        after = store.cache_stats()
+        assert [after[name] - before[name] for name in ("hits", "misses", "bypasses")] == [WRITERS, 0, 0]
+        assert (await node.open(token, fresh=True)).data.count == WRITERS
         await node.aclose()
 
     asyncio.run(main())

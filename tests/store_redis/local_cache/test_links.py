@@ -243,17 +243,47 @@ def test_rule_2_what_was_found_in_time_is_not_handed_out_too_late() -> None:
     assert not ready.coherence.is_leased("a", 101.01)
 
 
-def test_rule_6_an_own_write_drops_first_and_is_kept_afterwards() -> None:
+def test_rule_6_an_own_write_leaves_the_copy_until_it_ends_and_is_kept_then() -> None:
     ready = Ready()
     ready.keep(_record())
     reading = ready.coherence.begin_read("a", 100.0)
     writing = ready.coherence.begin_write("a")
-    assert ready.version() is None
+    assert ready.version() == 1
     ready.coherence.finish_read("a", reading, _record(), 100.0)
-    assert ready.version() is None
+    assert ready.version() == 1
     ready.coherence.finish_write("a", writing, _record(version=2), 100.0)
     assert ready.version() == 2
     ready.hear(Announced(b"a:2"), 100.0)
+    assert ready.version() == 2
+
+
+@pytest.mark.parametrize("ends", ["stored", "refused or failed", "stored, and overtaken", "stored, without a lease"])
+@pytest.mark.parametrize("reads", ["no read", "a read before it", "a read beside it"])
+def test_rule_6_once_an_own_write_has_ended_nothing_older_is_served_or_kept(ends: str, reads: str) -> None:
+    ready = Ready()
+    ready.keep(_record())
+    coherence, reading = ready.coherence, None
+    if reads == "a read before it":
+        reading = coherence.begin_read("a", 100.0)
+    writing = coherence.begin_write("a")
+    if reads == "a read beside it":
+        reading = coherence.begin_read("a", 100.0)
+    if ends == "stored, and overtaken":
+        coherence.begin_write("a")
+    ended = 101.1 if ends == "stored, without a lease" else 100.0
+    coherence.finish_write("a", writing, None if ends == "refused or failed" else _record(version=2), ended)
+    assert ready.version() == (2 if ends == "stored" else None)
+    coherence.finish_read("a", reading, _record(), 100.0)
+    assert ready.version() == (2 if ends == "stored" else None)
+
+
+def test_rule_6_the_announcement_of_an_own_write_drops_the_copy_before_its_answer_comes() -> None:
+    ready = Ready()
+    ready.keep(_record())
+    writing = ready.coherence.begin_write("a")
+    ready.hear(Announced(b"a:2"), 100.0)
+    assert ready.version() is None
+    ready.coherence.finish_write("a", writing, _record(version=2), 100.0)
     assert ready.version() == 2
 
 

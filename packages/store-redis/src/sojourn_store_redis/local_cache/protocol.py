@@ -132,15 +132,14 @@ class Coherence:
                 self._keep(record, reading.epoch, now)
 
     def begin_write(self, id: str) -> Writing:
-        """Drop the copy and reads in flight before an own write is sent; ``finish_write`` must follow."""
+        """Note an own write before it is sent; ``finish_write`` must follow. Until then the copy is served as to other nodes."""
         with self._lock:
-            self._copies.forget(id)
             writing = Writing(self._epoch_of(id), self._copies.tombstones.raised)
             self._copies.writing[id] = writing
             return writing
 
     def finish_write(self, id: str, writing: Writing, record: Record | None, now: float) -> None:
-        """Keep the *record* that an own write stored, unless something came in between.
+        """Drop the copy, and keep the *record* that an own write stored, unless something came in between.
 
         None for a write that failed, was refused or was a repetition: another one may have come after the first try.
         """
@@ -150,6 +149,7 @@ class Coherence:
             if is_latest:
                 del copies.writing[id]
             if record is None:
+                copies.forget(id)
                 return
             copies.outdate(id, record.version, now)
             if now > self._link_of(self._primary_of(id)).fresh + self.max_staleness:

@@ -1,7 +1,7 @@
 """The store ``clustered-redis``: records in Redis, and copies of them in each process.
 
-A write drops the copy before it is sent, and its record is kept as a copy only if nothing came in between. What may be
-served and kept is decided in protocol.py.
+A write drops the copy when it ends, however it ends, and its record is kept as a copy only if nothing came in between.
+What may be served and kept is decided in protocol.py.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class LocallyCachedStore(RedisStore):
 
     @contextmanager
     def _writing(self, id: str, written: Sequence[Record]) -> Generator[None, None, None]:
-        """Drop the copy before a write, and keep as a copy the record that it has *written*."""
+        """Drop the copy after a write, and keep as a copy the record that it has *written*."""
         coherence = self._listening().coherence
         writing = coherence.begin_write(id)
         try:
