@@ -32,9 +32,9 @@ OPENER = AzutoolkitToken(SECRET)
 
 
 @lru_cache
-def key_of(secret: str, kdf: bool) -> bytes:
+def key_of(secret: str, kdf: bool, salt: str = "session_kdf_salt", iterations: int = 100_000) -> bytes:
     if kdf:
-        return hashlib.pbkdf2_hmac("sha256", secret.encode(), b"session_kdf_salt", 100_000, 32)
+        return hashlib.pbkdf2_hmac("sha256", secret.encode(), salt.encode(), iterations, 32)
     return secret.encode()[:32]
 
 
@@ -113,6 +113,17 @@ def test_a_derived_key_and_the_secret_itself_do_not_stand_for_each_other() -> No
     iv = bytes(16)
     assert is_refused(token_of(b"hello", kdf=True, iv=iv))
     assert is_refused(token_of(b"hello", iv=iv), AzutoolkitToken(SECRET, kdf=True))
+
+
+def test_a_key_is_derived_by_the_salt_and_the_iterations_of_the_application() -> None:
+    key, iv = key_of("short", kdf=True, salt="sälzig", iterations=210_000), bytes(16)
+    token = wrap(*sign(encrypt(b"hello", key, iv), "short"))
+    opener = AzutoolkitToken("short", kdf=True, kdf_salt="sälzig", kdf_iterations=210_000)
+    assert opener.open(token) == b"hello"
+    assert is_refused(token, AzutoolkitToken("short", kdf=True, kdf_salt="sälzig"))
+    assert is_refused(token, AzutoolkitToken("short", kdf=True, kdf_iterations=210_000))
+    with pytest.raises(ConfigurationError, match="0 iterations"):
+        AzutoolkitToken("short", kdf=True, kdf_iterations=0)
 
 
 @pytest.mark.parametrize("name", ["sha256", "sha1", "sha512"])

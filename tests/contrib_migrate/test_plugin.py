@@ -17,7 +17,7 @@ from sojourn.settings import SessionSettings
 from sojourn_cli.command import main
 from sojourn_contrib_migrate import plugin
 from sojourn_contrib_migrate.plugin import ReaderSettings
-from tests.contrib_migrate.test_azutoolkit import session_json, token_of
+from tests.contrib_migrate.test_azutoolkit import encrypt, key_of, session_json, sign, wrap
 from tests.contrib_migrate.test_readers import SECRET, starlette
 from tests.core.models import Visit
 from tests.docs.pages import page, rows, section
@@ -116,6 +116,8 @@ def test_variables_alone_take_sessions_over(monkeypatch: pytest.MonkeyPatch) -> 
         "STARLETTE_MAX_AGE": "3600",
         "AZUTOOLKIT_COOKIE_SECRET": "short",
         "AZUTOOLKIT_COOKIE_KDF": "true",
+        "AZUTOOLKIT_COOKIE_KDF_SALT": "salt",
+        "AZUTOOLKIT_COOKIE_KDF_ITERATIONS": "5000",
     }
     for name, value in variables.items():
         monkeypatch.setenv(f"SOJOURN_{name}", value)
@@ -124,7 +126,8 @@ def test_variables_alone_take_sessions_over(monkeypatch: pytest.MonkeyPatch) -> 
         return Converted(Visit(foreign.data["user_id"]), f"{foreign.reader} {foreign.data['user_id']}")
 
     sessions = SessionManager.from_env(Visit, convert=convert)
-    token = token_of(session_json(expires_at=None), "short", kdf=True)
+    key = key_of("short", kdf=True, salt="salt", iterations=5000)
+    token = wrap(*sign(encrypt(session_json(expires_at=None), key, bytes(16)), "short"))
     for cookie, principal in (
         (f"session={starlette({'user_id': 7})}", "starlette 7"),
         (f"_session._data_={token}", "azutoolkit-cookie 7"),

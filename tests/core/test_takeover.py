@@ -303,6 +303,19 @@ def test_after_the_last_day_no_session_is_taken_over() -> None:
     assert reader.asked == 0
 
 
+@pytest.mark.parametrize("slides", [False, True])
+def test_a_last_day_that_is_moved_does_not_bring_back_what_was_taken_over(slides: bool) -> None:
+    clock, reader = FakeClock(), Foreign()
+    store = MemoryStore(clock=clock)
+    reader.expires_at, reader.slides = clock.time() + 50 * 86_400, slides
+    browser = Browser(manager_of(reader, store, clock=clock))
+    assert whose(browser.visit()) == "7"
+    clock.advance(40 * 86_400)
+    later = manager_of(reader, store, clock=clock, settings={"readers_until": TODAY + timedelta(days=60)})
+    assert whose(Browser(later).visit()) is None
+    assert whose(Browser(later, "signed.8").visit()) == "8"
+
+
 @pytest.mark.parametrize(
     ("settings", "parts", "message"),
     [

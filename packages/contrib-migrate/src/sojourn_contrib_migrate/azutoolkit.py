@@ -37,8 +37,9 @@ _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\
 class AzutoolkitToken:
     """Opens the tokens of ``Message::Encryptor``: AES-256-CBC under a signature over the base64 text.
 
-    *kdf* derives the key from the secret, as ``use_kdf`` does; *digest* is that of new signatures, and *fallback* accepts
-    SHA-1 beside it, as ``digest_fallback`` does. Raises ConfigurationError for a secret that is too short without *kdf*.
+    *kdf* derives the key from the secret, as ``use_kdf`` does, by *kdf_salt* and *kdf_iterations*; *digest* is that of new
+    signatures, and *fallback* accepts SHA-1 beside it, as ``digest_fallback`` does. Raises ConfigurationError for a secret
+    that is too short without *kdf*, and for fewer iterations than one.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class AzutoolkitToken:
         secret: str | bytes,
         *,
         kdf: bool = False,
+        kdf_salt: str | bytes = "session_kdf_salt",
+        kdf_iterations: int = 100_000,
         digest: Literal["sha256", "sha1", "sha512"] = "sha256",
         fallback: bool = True,
     ) -> None:
@@ -53,10 +56,12 @@ class AzutoolkitToken:
         if not self._secret or (not kdf and len(self._secret) < _KEY_BYTES):
             msg = "azutoolkit's secret has to be at least 32 bytes long; shorter ones work with kdf=True alone"
             raise ConfigurationError(msg)
+        if kdf_iterations < 1:
+            raise ConfigurationError(f"azutoolkit derives its key in {kdf_iterations} iterations; give at least 1")
         # Without derivation a longer secret is cut, as there; the signature goes by the whole of it.
         key = self._secret[:_KEY_BYTES]
         if kdf:
-            key = hashlib.pbkdf2_hmac("sha256", self._secret, b"session_kdf_salt", 100_000, _KEY_BYTES)
+            key = hashlib.pbkdf2_hmac("sha256", self._secret, encode(kdf_salt), kdf_iterations, _KEY_BYTES)
         self._key = key
         self._digests: tuple[str, ...] = (digest, "sha1") if fallback else (digest,)
 

@@ -38,7 +38,7 @@ _PARAMETERS: Final = {
     "prefix": ("prefix", "key_prefix", "namespace"),
 }
 """What the readers, which speak as their libraries do, call the settings that have one name here."""
-_OF_TOKENS: Final = ("secret", "kdf", "digest", "fallback")
+_OF_TOKENS: Final = ("secret", "kdf", "kdf_salt", "kdf_iterations", "digest", "fallback")
 
 
 class ReaderSettings(PluginSettings):
@@ -54,6 +54,8 @@ class ReaderSettings(PluginSettings):
     end: bool | None = Field(None, description="Delete its record once the session is taken over")
     serialization: Literal["msgpack", "json"] | None = Field(None, description="Of Flask-Session: `msgpack` or `json`")
     kdf: bool | None = Field(None, description="Of azutoolkit: `use_kdf`")
+    kdf_salt: str | None = Field(None, description="Of azutoolkit: `kdf_salt`")
+    kdf_iterations: int | None = Field(None, ge=1, description="Of azutoolkit: `kdf_iterations`")
     digest: Literal["sha256", "sha1", "sha512"] | None = Field(None, description="Of azutoolkit: the digest")
     fallback: bool | None = Field(None, description="Of azutoolkit: `digest_fallback`")
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from sojourn.binding import PeerOf
-from sojourn.cookies import read_cookies
+from sojourn.cookies import MAX_AGE_LIMIT, read_cookies
 from sojourn.crypto import encode_bytes, new_token
 from sojourn.errors import SessionReadOnlyError, SessionUnavailableError, StoreUnavailableError, TooManySessionsError
 from sojourn.hookspecs import Converted, ForeignSession, Reader
@@ -196,11 +196,15 @@ async def _create(
 
 def _claim(engine: Engine[T], key: str, foreign: ForeignSession, nonce: str) -> Record:
     """Return the record that claims a foreign session, for as long as that could be shown again."""
+    now = engine.clock.time()
     until = engine.takeover.until if engine.takeover is not None else 0.0
-    if foreign.expires_at is not None and not foreign.slides:  # else use may move it, beyond the moment that was read
-        until = min(until, foreign.expires_at)
+    if foreign.expires_at is not None:
+        # The last day may be moved to a later one meanwhile; and use may move the end of what slides.
+        until = max(until, foreign.expires_at) if foreign.slides else foreign.expires_at
+    # Browsers keep no cookie longer (SECURITY R21).
+    until = min(until, now + MAX_AGE_LIMIT)
     until += CLOCK_TOLERANCE
-    grace = engine.clock.time() + engine.lifetimes.renew_grace
+    grace = now + engine.lifetimes.renew_grace
     return engine.leave(Record(key, 0, b"", until, until), Trail(nonce, engine.ring.primary.id, grace), STUB)
 
 
