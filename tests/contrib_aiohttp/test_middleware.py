@@ -462,3 +462,33 @@ async def test_aiohttp_security_knows_the_principal_until_revoke_all(
             assert await text_of(client, "/") == "ada"
             await (client.get("/logout") if end == "logout" else sessions.revoke_all("ada"))
         assert (await client.get("/")).status == 401
+
+
+async def test_aiohttp_security_knows_nobody_whom_the_application_does_not_let_in() -> None:
+    sessions = SessionManager(
+        Visit,
+        MemoryStore(),
+        settings=SessionSettings(_env_file=None, preset="testing"),
+        is_authenticated=lambda session: session.data.count > 0,
+    )
+
+    async def login(request: web.Request) -> web.Response:
+        sessions.of(request).login("ada")
+        return web.Response()
+
+    async def confirm(request: web.Request) -> web.Response:
+        sessions.of(request).data.count += 1
+        return web.Response()
+
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(text=str(await aiohttp_security.authorized_userid(request)))
+
+    app = web.Application()
+    setup(app, sessions)
+    aiohttp_security.setup(app, SessionIdentityPolicy(), Policy())
+    app.add_routes([web.get("/login", login), web.get("/confirm", confirm), web.get("/", page)])
+    async with client_of(app) as client:
+        await client.get("/login")
+        assert await text_of(client, "/") == "None"
+        await client.get("/confirm")
+        assert await text_of(client, "/") == "ada"

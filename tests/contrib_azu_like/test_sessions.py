@@ -126,6 +126,7 @@ def test_who_is_logged_in_the_application_says_everywhere(principal, name, is_in
 
     endpoint = with_session(Confirmed, principal=principal, data=Reader(name, ["librarian"]))
     assert endpoint.authenticated is is_in
+    assert endpoint.current_user_id == (principal if is_in else None)
     if is_in:
         assert asyncio.run(endpoint.call()) == Text(principal or "")
         return
@@ -186,6 +187,16 @@ def test_a_template_knows_the_session_and_escapes():
         answer = client.get("/page")
     assert answer.text == "None|None|False|None|&lt;b&gt;"
     assert "set-cookie" not in answer.headers
+
+
+def test_a_template_greets_nobody_who_is_not_logged_in():
+    class Greeting(Page, path="/greeting"):
+        sessions = SessionManager(
+            Reader, MemoryStore(), settings=SessionSettings(preset="testing", _env_file=None), is_authenticated=by_name
+        )
+
+    endpoint = with_session(Greeting, principal="7", data=Reader())
+    assert asyncio.run(endpoint.call()).body == "None|None|False|None|&lt;b&gt;"
 
 
 def test_r34_the_token_of_a_form_creates_the_session_where_it_is_asked_for():

@@ -153,6 +153,34 @@ def test_only_who_is_logged_in_passes(client: TestClient) -> None:
     assert client.get("/inside/page").json() == "inside"
 
 
+def test_who_is_logged_in_the_application_says() -> None:
+    confirmed = SessionManager(
+        User,
+        MemoryStore(),
+        settings=SessionSettings(_env_file=None, preset="testing"),
+        is_authenticated=lambda session: session.data.visits > 0,
+    )
+    app = FastAPI()
+    install(app, confirmed)
+
+    @app.post("/login")
+    async def login(session: Annotated[Session[User], Depends(SessionDependency(confirmed))], visits: int) -> None:
+        session.login("ada")
+        session.data = User(["admin"], visits)
+
+    guards = {
+        "/account": require_login(confirmed),
+        "/fresh": require_fresh(confirmed, 60),
+        "/admin": require_role(confirmed, "admin"),
+    }
+    for path, guard in guards.items():
+        app.add_api_route(path, lambda: None, dependencies=[Depends(guard)])
+    client = TestClient(app)
+    for visits, status in ((0, 401), (1, 200)):
+        client.post(f"/login?visits={visits}")
+        assert [client.get(path).status_code for path in guards] == [status] * 3
+
+
 @pytest.mark.anyio
 async def test_after_revoke_all_no_page_shows_the_user_logged_in(client: TestClient) -> None:
     client.post("/login/ada?role=admin")

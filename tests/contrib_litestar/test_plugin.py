@@ -202,6 +202,35 @@ def test_only_who_is_logged_in_passes(client: TestClient[Litestar]) -> None:
     assert client.get("/nested").text == "ada"
 
 
+def test_who_is_logged_in_the_application_says() -> None:
+    confirmed = SessionManager(
+        User,
+        MemoryStore(),
+        settings=SessionSettings(_env_file=None, preset="testing"),
+        is_authenticated=lambda session: session.data.visits > 0,
+    )
+    guards = {
+        "/account": require_login(confirmed),
+        "/fresh": require_fresh(confirmed, 60),
+        "/admin": require_role(confirmed, "admin"),
+    }
+
+    @post("/login")
+    async def login(session: CurrentSession[User], visits: FromQuery[int]) -> None:
+        session.login("ada")
+        session.data = User(["admin"], visits)
+
+    @get("/")
+    async def page() -> None: ...
+
+    inside = [Router(path, route_handlers=[page], guards=[guard]) for path, guard in guards.items()]
+    app = Litestar([login, *inside], plugins=[SojournPlugin(confirmed)], logging_config=None)
+    with TestClient(app) as client:
+        for visits, status in ((0, 401), (1, 200)):
+            client.post(f"/login?visits={visits}")
+            assert [client.get(path).status_code for path in guards] == [status] * 3
+
+
 def test_after_revoke_all_no_page_shows_the_user_logged_in(
     client: TestClient[Litestar], sessions: SessionManager[User]
 ) -> None:

@@ -73,13 +73,18 @@ async def get_session(request: web.Request) -> Session[Any]:
 
     Raises SessionUnavailableError in an outage under the strict policy, and ConfigurationError without `setup`.
     """
+    return await sessions_of(request).get(request)
+
+
+def sessions_of(request: web.Request) -> SessionManager[Any]:
+    """Return the manager of the application of *request*."""
     sessions = request.app.get(SESSIONS)
     if sessions is None:
         sessions = request.config_dict.get(SESSIONS)  # of an application around; made anew for every request
     if sessions is None:
         msg = "the application of this request has no sessions: call setup(app, sessions) when it is made"
         raise ConfigurationError(msg)
-    return await sessions.get(request)
+    return sessions
 
 
 class _Layer:

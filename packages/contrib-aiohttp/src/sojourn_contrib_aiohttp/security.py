@@ -11,15 +11,17 @@ from typing import Any
 from aiohttp import web
 from aiohttp_security import AbstractIdentityPolicy
 
-from sojourn_contrib_aiohttp.middleware import get_session
+from sojourn_contrib_aiohttp.middleware import get_session, sessions_of
 
 
 class SessionIdentityPolicy(AbstractIdentityPolicy):
     """The identity is the principal of the session: `remember` logs in, `forget` logs out, and `revoke_all` ends both."""
 
     async def identify(self, request: web.Request) -> str | None:
-        """Return the principal, or None."""
-        return (await get_session(request)).principal
+        """Return the principal, or None when nobody is logged in, as the manager's ``is_authenticated`` says."""
+        sessions = sessions_of(request)
+        session = await sessions.get(request)
+        return session.principal if sessions.is_authenticated(session) else None
 
     async def remember(
         self,

@@ -86,8 +86,8 @@ class SessionHelpers(Generic[T]):
 
     @property
     def current_user_id(self) -> str | None:
-        """Whose session it is; None when nobody is logged in."""
-        return self.session.principal
+        """Who is logged in, as the manager's ``is_authenticated`` says; None when nobody is."""
+        return self.session.principal if self.authenticated else None
 
     @property
     def authenticated(self) -> bool:
@@ -115,7 +115,7 @@ class SessionHelpers(Generic[T]):
             "session": session,
             "flash": session.flash,
             "csrf_token": session.csrf_token,
-            "current_user_id": session.principal,
+            "current_user_id": self.current_user_id,
             "authenticated": self.authenticated,
         }
         return Html(self.templates.get_template(name).render({**known, **context}), status)

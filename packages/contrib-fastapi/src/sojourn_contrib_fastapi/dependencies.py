@@ -62,10 +62,10 @@ class SessionDependency(SecurityBase, Generic[T]):
 
 
 def require_login(sessions: SessionManager[T], *, scheme_name: str = "session") -> SessionDependency[T]:
-    """Return the dependency that answers 401 to whoever is not logged in."""
+    """Return the dependency that answers 401 to whoever is not logged in, as the manager's ``is_authenticated`` says."""
 
     async def check(connection: HTTPConnection, session: Session[T]) -> None:
-        _require_login(connection, session)
+        _require_login(sessions, connection, session)
 
     return SessionDependency(sessions, check=check, scheme_name=f"{scheme_name}.login")
 
@@ -74,7 +74,7 @@ def require_fresh(sessions: SessionManager[T], seconds: float, *, scheme_name: s
     """Return the dependency that answers 401 unless the last login is at most *seconds* ago."""
 
     async def check(connection: HTTPConnection, session: Session[T]) -> None:
-        _require_login(connection, session)
+        _require_login(sessions, connection, session)
         try:
             session.require_fresh(seconds)
         except FreshLoginRequiredError:
@@ -96,7 +96,7 @@ def require_role(
     """
 
     async def check(connection: HTTPConnection, session: Session[T]) -> None:
-        _require_login(connection, session)
+        _require_login(sessions, connection, session)
         roles = (roles_of or _roles_of)(session)
         if role not in ((roles,) if isinstance(roles, str) else roles):
             _refuse(connection, 403, f"This needs the role {role}.")
@@ -133,8 +133,8 @@ def require_csrf(
     return SessionDependency(sessions, check=check, scheme_name=f"{scheme_name}.csrf")
 
 
-def _require_login(connection: HTTPConnection, session: Session[Any]) -> None:
-    if session.principal is None:
+def _require_login(sessions: SessionManager[T], connection: HTTPConnection, session: Session[T]) -> None:
+    if not sessions.is_authenticated(session):
         _refuse(connection, 401, "Log in first.")
 
 

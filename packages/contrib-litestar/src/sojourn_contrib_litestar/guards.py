@@ -47,10 +47,10 @@ class Guard(Generic[T]):
 
 
 def require_login(sessions: SessionManager[T]) -> Guard[T]:
-    """Return the guard that answers 401 to whoever is not logged in."""
+    """Return the guard that answers 401 to whoever is not logged in, as the manager's ``is_authenticated`` says."""
 
     async def check(connection: Connection, session: Session[T]) -> None:
-        _require_login(connection, session)
+        _require_login(sessions, connection, session)
 
     return Guard(sessions, check, (NotAuthorizedException,))
 
@@ -59,7 +59,7 @@ def require_fresh(sessions: SessionManager[T], seconds: float) -> Guard[T]:
     """Return the guard that answers 401 unless the last login is at most *seconds* ago."""
 
     async def check(connection: Connection, session: Session[T]) -> None:
-        _require_login(connection, session)
+        _require_login(sessions, connection, session)
         try:
             session.require_fresh(seconds)
         except FreshLoginRequiredError:
@@ -77,7 +77,7 @@ def require_role(
     """
 
     async def check(connection: Connection, session: Session[T]) -> None:
-        _require_login(connection, session)
+        _require_login(sessions, connection, session)
         roles = (roles_of or _roles_of)(session)
         if role not in ((roles,) if isinstance(roles, str) else roles):
             _refuse(connection, PermissionDeniedException(detail=f"This needs the role {role}."))
@@ -114,8 +114,8 @@ def too_old() -> NotAuthorizedException:
     return _not_authorized("Log in again: the last login is too long ago.")
 
 
-def _require_login(connection: Connection, session: Session[Any]) -> None:
-    if session.principal is None:
+def _require_login(sessions: SessionManager[T], connection: Connection, session: Session[T]) -> None:
+    if not sessions.is_authenticated(session):
         _refuse(connection, _not_authorized("Log in first."))
 
 
