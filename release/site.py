@@ -27,6 +27,8 @@ PAGES = {
 }
 # Modules that docs/api.md does not name, and whose public names are shown as those of the others are.
 BESIDE = ["sojourn.adapters", "sojourn.metrics"]
+# What a search shows first: the pages that say what a name means and what to do, before those that mention it.
+FIRST = ("reference.md", "settings.md", "symptoms.md", "coming-from.md", "clustering.md")
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 _MODULE = re.compile(r"^## `(sojourn[\w.]*)`$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))|(?<= src=\")[^\"]+|(?<= href=\")[^\"]+")
@@ -67,9 +69,16 @@ def on_files(files: Any, *, config: Any) -> Any:
     return files
 
 
+def on_post_build(*, config: Any) -> None:
+    """Take out the page for what is not found: only a server shows it, and from the file system its links lead nowhere."""
+    (Path(config.site_dir) / "404.html").unlink()
+
+
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Turn links of the repository into those of the site."""
     place = page.file.src_uri
+    if place in FIRST:
+        page.meta["search"] = {"boost": 4}
     source = next((source for source, known in _places.items() if known == place), None)
     if source is None or place.startswith("source/"):
         return markdown

@@ -88,6 +88,13 @@ def test_a_store_of_the_template_runs_by_variables_alone(installed: tuple[Path, 
     assert environment.answer(VISIT, **variables) == ["1", "2", 1, 1, "1"]
 
 
+@pytest.mark.parametrize("installed", ["store"], indirect=True)
+def test_a_misspelt_variable_of_a_store_of_the_template_is_named(installed: tuple[Path, Environment]) -> None:
+    _, environment = installed
+    variables = {"SOJOURN_PRESET": "testing", "SOJOURN_STORE": "acme", "SOJOURN_ACME_TIMEOTU": "2s"}
+    assert "did you mean SOJOURN_ACME_TIMEOUT?" in environment.run("-c", VISIT, **variables).stderr
+
+
 @pytest.mark.parametrize("installed", ["adapter"], indirect=True)
 def test_an_adapter_of_the_template_runs_by_variables_alone(installed: tuple[Path, Environment]) -> None:
     source, environment = installed
