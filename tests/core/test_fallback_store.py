@@ -19,6 +19,7 @@ from sojourn.stores import BatchingStore, Clock, Created, Deleted, Record, Repla
 from sojourn.stores.fallback import FallbackStore
 from sojourn.stores.memory import MemoryStore
 from sojourn.testing import FakeClock, StoreSuite, make_id, make_label, make_record, make_write_id
+from sojourn_testing.races import explore
 from tests.testing.plain_stores import BatchingMemoryStore
 
 T = TypeVar("T")
@@ -26,8 +27,8 @@ FOREVER = 1e12
 
 
 def carry(record: Record, version: int) -> Record:
-    """Seal nothing: these payloads are the same in every store."""
-    return replace(record, version=version)
+    """Seal nothing: these payloads are the same in every store. The ids of writes are those of a store."""
+    return replace(record, version=version, write_ids=())
 
 
 class Divided(FallbackStore):
@@ -122,6 +123,10 @@ class Step:
             case "delete":
                 says = Deleted.GONE if state is None else Deleted.OK
                 return [None] if not self.is_known or self.answer is says else []
+            case "create" if state is not None:
+                return [state] if self.is_known and self.answer is Created.EXISTS else []
+            case "create":
+                return [self.content] if not self.is_known or self.answer is Created.OK else []
             case _:
                 done = [self.content] if state == self.expected else []
                 if not self.is_known:
@@ -185,6 +190,17 @@ class Meeting:
     async def end(self, pair: FallbackStore, name: bytes) -> None:
         await self.made(Step("delete", self.moment), pair.delete(self.record.id))
 
+    async def begin(self, pair: FallbackStore, name: bytes) -> None:
+        """Create the record anew, under a version that it never had."""
+        fresh = replace(self.record, version=100 * int(name), payload=b"new" + name)
+        await self.made(
+            Step("create", self.moment, content=fresh.payload), pair.create(fresh, write_id=b"created" + name)
+        )
+
+    async def renew(self, pair: FallbackStore, name: bytes) -> None:
+        await self.end(pair, name)
+        await self.begin(pair, name)
+
     async def see(self, pair: FallbackStore, name: bytes) -> None:
         await self.look(pair)
 
@@ -209,9 +225,24 @@ class Meeting:
             except (StopIteration, StoreUnavailableError):
                 programs.pop(number)
 
+    def follow(self, programs: Sequence[Coroutine[Any, Any, object]], switches: Sequence[bool]) -> list[bool | None]:
+        """Advance two programs; *switches* tells at which steps the other one goes on. Return what there was to choose."""
+        choices: list[bool | None] = []
+        left, last = dict(enumerate(programs)), 0
+        while left:
+            self.moment += 1
+            at = len(choices)
+            choices.append(at < len(switches) and switches[at] if len(left) > 1 else None)
+            last = (1 - last if choices[at] else last) if len(left) > 1 else next(iter(left))
+            try:
+                left[last].send(None)
+            except StopIteration:
+                del left[last]
+        return choices
+
 
 PROGRAMS = st.lists(
-    st.tuples(st.sampled_from(["write", "write", "end", "see"]), st.integers(0, 1)), min_size=1, max_size=4
+    st.tuples(st.sampled_from(["write", "write", "end", "see", "renew"]), st.integers(0, 1)), min_size=1, max_size=4
 )
 
 
@@ -228,6 +259,43 @@ def test_whatever_meets_whatever_fails_nothing_is_lost_or_comes_back(data: Any, 
         meeting.moment += 1
         meeting.play([partial(meeting.look, pair)], lambda _: "go")
     assert is_explained(meeting.steps, b"0"), meeting.steps
+
+
+@pytest.mark.parametrize("mover", [0, 1])
+@pytest.mark.parametrize("creator", [0, 1])
+@pytest.mark.parametrize("other", ["see", "renew"])
+def test_what_ended_does_not_come_back_when_its_id_begins_anew_while_it_is_moved(
+    other: str, mover: int, creator: int
+) -> None:
+    """In every order of the steps of both, those with few changes from one to the other."""
+
+    def run_one(switches: Sequence[bool]) -> Sequence[bool | None]:
+        meeting = Meeting()
+        programs = getattr(meeting, other)(meeting.pairs[mover], b"1"), meeting.renew(meeting.pairs[creator], b"2")
+        choices = meeting.follow(programs, switches)
+        for pair in meeting.pairs:
+            meeting.follow([meeting.look(pair)], ())
+        assert is_explained(meeting.steps, b"0"), meeting.steps
+        return choices
+
+    assert explore(run_one, 600) > 50
+
+
+def test_a_create_over_an_end_is_known_when_it_is_repeated() -> None:
+    for moves in (True, False):
+        for place in ("present", "fallback"):
+            both = Both()
+            node = both.after if moves else both.before
+            assert run(both.after.load(both.record.id)) is not None
+            if getattr(node, place) is both.old:
+                assert run(both.new.delete(both.record.id)) is Deleted.OK
+                assert run(both.old.create(replace(both.record, version=3), write_id=make_write_id(3))) is Created.OK
+                assert run(both.before.delete(both.record.id)) is Deleted.OK
+            else:
+                assert run(node.delete(both.record.id)) is Deleted.OK
+            for _ in range(2):
+                assert run(node.create(both.record, write_id=make_write_id(2))) is Created.OK
+            assert run(node.create(both.record, write_id=make_write_id(4))) is Created.EXISTS
 
 
 class ReadOnly(MemoryStore):

@@ -15,8 +15,8 @@ import pytest
 from sojourn import SessionManager, stores
 from sojourn.errors import StoreUnavailableError
 from sojourn.settings import SessionSettings
-from sojourn.stores import MOVED, CachingStore, Deleted, IndexedStore, Replaced, ScannableStore, TwinnedStore
-from sojourn.testing import make_id, make_label, make_write_id
+from sojourn.stores import MOVED, CachingStore, Created, Deleted, IndexedStore, Replaced, ScannableStore, TwinnedStore
+from sojourn.testing import make_id, make_label, make_record, make_write_id
 from sojourn_store_redis import RedisStore
 from sojourn_store_redis.local_cache.cache import ENTRY_BYTES
 from sojourn_testing.bench import Driver
@@ -413,6 +413,19 @@ def test_what_is_left_of_a_session_is_announced_as_a_death_also_when_it_is_writt
     left = two.load(make_id("a"))
     assert left is not None
     assert left.is_end
+
+
+def test_of_an_end_no_copy_is_kept_since_what_comes_in_its_place_may_have_a_lower_version(cluster: Cluster) -> None:
+    one, two = cluster.pair(limits=_limits(max_staleness=20.0))
+    end = make_record(make_id("a"), version=9, payload=b"", now=time.time())
+    assert one.run(one.store.create(end, write_id=make_write_id("end"))) is Created.OK
+    assert two.load(end.id) is not None
+    begun = replace(end, version=1, payload=b"anew")
+    assert one.run(one.store.replace(begun, expected=9, write_id=make_write_id("anew"))) is Replaced.OK
+    cluster.wait_until(lambda: two.store.copy_age(end.id) is None)
+    found = two.load(end.id)
+    assert found is not None
+    assert found.payload == b"anew"
 
 
 def test_a_store_without_a_cache_announces_and_keeps_nothing(cluster: Cluster) -> None:

@@ -15,6 +15,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeAlias, TypeVar, cast
 
 from sojourn.errors import StoreUnavailableError
@@ -100,14 +101,14 @@ class FallbackStore:
         if self.io is StoreIO.ASYNC and all(one.io is StoreIO.NONE or isinstance(one, TwinnedStore) for one in both):
             self.blocking_twin = self._blocking_twin
         if isinstance(present, IndexedStore) and isinstance(fallback, IndexedStore):
-            self.ids_of = self._ids_of
+            self.ids_of = partial(self._named, "ids_of")
         if isinstance(present, ScannableStore) and isinstance(fallback, ScannableStore):
-            self.scan, self.clear, self.count = self._scan, self._clear, self._count
+            self.scan, self.clear, self.count = partial(self._walk, "scan"), self._clear, self._count
             if isinstance(present, SessionScanningStore) and isinstance(fallback, SessionScanningStore):
-                self.scan_sessions = self._scan_sessions
+                self.scan_sessions = partial(self._walk, "scan_sessions")
             if isinstance(present, BatchingStore) and isinstance(fallback, BatchingStore):
                 self.load_many, self.delete_many = self._load_many, self._delete_many
-                self.members_of, self.scan_records = self._members_of, self._scan_records
+                self.members_of, self.scan_records = partial(self._named, "members_of"), self._scan_records
         if isinstance(present, CachingStore):
             self.load_fresh, self.cache_stats, self.evict = self._load_fresh, present.cache_stats, present.evict
 
@@ -118,14 +119,21 @@ class FallbackStore:
         return _unless_ended((await self._find(id, self.present.load))[0])
 
     async def create(self, record: Record, *, write_id: bytes) -> Created:
-        """Store a record that is in neither store so far."""
-        found, place = await self._find(record.id, self._fresh)
-        if found is not None and _is_tombstone(found):
-            # The record has a new life, and nothing of the former one counts.
-            await place.delete(record.id, expected=found.version)
-        elif found is not None and not found.is_expired(self._clock.time()):
-            return await place.create(record, write_id=write_id)
-        return await self.present.create(record, write_id=write_id)
+        """Store a record that is in neither store; in the place of a tombstone in one step, for others may be moving."""
+        for tried in range(_MOST_TRIES):
+            found, place = await self._find(record.id, self._fresh)
+            if found is None or found.is_expired(self._clock.time()):
+                return await self.present.create(record, write_id=write_id)
+            if not _is_tombstone(found):
+                return Created.OK if write_id in found.write_ids else Created.EXISTS
+            # A store knows the ids of four writes: those of the former life go first.
+            is_blank = all(each.startswith(_ENDED) for each in found.write_ids)
+            over, mark = (record, write_id) if is_blank else (_tombstone(found), _mark(_ENDED))
+            if await self._put(over, place, found.version, mark) is not Replaced.OK:
+                await self._pause(tried)
+            elif is_blank:
+                return Created.OK
+        raise _overtaken(record.id)
 
     async def replace(self, record: Record, *, expected: int, write_id: bytes) -> Replaced:
         """Replace the record whose version is *expected*, in the store where it is."""
@@ -133,15 +141,16 @@ class FallbackStore:
             found = await self._find_live(record.id)
             if found is None:
                 return Replaced.GONE
-            place, sealed = found[1], record
-            if place is self.fallback:
-                carried = self._carry_back(record, record.version)
-                sealed = record if isinstance(carried, str) else carried
-            answer = await place.replace(sealed, expected=expected, write_id=write_id)
+            answer = await self._put(record, found[1], expected, write_id)
             if answer is Replaced.OK or (answer is Replaced.CONFLICT and await self._find_live(record.id) is not None):
                 return answer
             await self._pause(tried)  # it was moved, or it ended, and a tombstone has another version
         raise _overtaken(record.id)
+
+    async def _put(self, record: Record, place: Store, expected: int, write_id: bytes) -> Replaced:
+        carried = self._carry_back(record, record.version) if place is self.fallback else record
+        sealed = record if isinstance(carried, str) else carried
+        return await place.replace(sealed, expected=expected, write_id=write_id)
 
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline of a record that is in one of the stores."""
@@ -163,9 +172,7 @@ class FallbackStore:
             record, place = found
             if expected is not None and record.version != expected:
                 return Deleted.CONFLICT
-            end = record.absolute_deadline
-            tombstone = Record(id, record.version + 1, b"", end, end)
-            if await place.replace(tombstone, expected=record.version, write_id=_mark(_ENDED)) is Replaced.OK:
+            if await place.replace(_tombstone(record), expected=record.version, write_id=_mark(_ENDED)) is Replaced.OK:
                 return Deleted.OK
             await self._pause(tried)
         raise _overtaken(id)
@@ -240,7 +247,7 @@ class FallbackStore:
             there = _shown(_final(there))
             carried = self._carry(there, there.version + self._moves)
             if isinstance(carried, str) or not self._moves or there.is_expired(now):
-                return there if isinstance(carried, str) else carried, False
+                return there if isinstance(carried, str) else replace(carried, write_ids=there.write_ids), False
             last_write = there.write_ids[-1] if there.write_ids else _mark(_MOVED)
             moving = replace(carried, version=there.version, payload=_MOVING + last_write + carried.payload)
             is_made = await self.present.create(moving, write_id=_mark(_MOVED)) is Created.OK
@@ -273,13 +280,9 @@ class FallbackStore:
             return (self.present,)
         return (self.fallback, self.present) if self._moves else (self.present, self.fallback)
 
-    async def _ids_of(self, label: str) -> Sequence[str]:
-        stores = cast("tuple[IndexedStore, ...]", self._stores())
-        return list(dict.fromkeys([id for store in stores for id in await store.ids_of(label)]))
-
-    async def _members_of(self, label: str) -> Sequence[str]:
-        stores = cast("tuple[BatchingStore, ...]", self._stores())
-        return list(dict.fromkeys([id for store in stores for id in await store.members_of(label)]))
+    async def _named(self, method: str, label: str) -> Sequence[str]:
+        named = [await getattr(store, method)(label) for store in self._stores()]
+        return list(dict.fromkeys(id for ids in named for id in ids))
 
     async def _load_many(self, ids: Sequence[str]) -> Sequence[Record | None]:
         found = await cast("BatchingStore", self.present).load_many(ids)
@@ -295,19 +298,12 @@ class FallbackStore:
     async def _delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
         return [await self.delete(id, expected=version) for id, version in versions]
 
-    async def _scan(self) -> AsyncIterator[str]:
+    async def _walk(self, method: str) -> AsyncIterator[str]:
         seen: set[str] = set()
         for store in self._stores():
-            async for id in cast("ScannableStore", store).scan():
-                if id not in seen and _unless_ended(await store.load(id)) is not None:
-                    seen.add(id)
-                    yield id
-
-    async def _scan_sessions(self) -> AsyncIterator[str]:
-        seen: set[str] = set()
-        for store in self._stores():
-            async for id in cast("SessionScanningStore", store).scan_sessions():
-                if id not in seen:
+            async for id in getattr(store, method)():
+                # tombstones are no sessions
+                if id not in seen and (method == "scan_sessions" or _unless_ended(await store.load(id)) is not None):
                     seen.add(id)
                     yield id
 
@@ -355,6 +351,12 @@ def parts_of(store: T) -> tuple[T | Store, ...]:
 def _mark(kind: bytes) -> bytes:
     """Return the id of a write of our own, which no other writer has."""
     return kind + os.urandom(WRITE_ID_BYTES - len(kind))
+
+
+def _tombstone(record: Record) -> Record:
+    """Return what is left of a record: under a version that no other has, so that who is late with it replaces nothing else."""
+    end = record.absolute_deadline
+    return Record(record.id, record.version + 1 + int.from_bytes(os.urandom(4)), b"", end, end)
 
 
 def _is_tombstone(record: Record) -> bool:
