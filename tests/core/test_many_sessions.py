@@ -101,6 +101,40 @@ def test_f34_a_list_and_a_page_are_read_in_batches() -> None:
     assert (len(page.items), bench.store.calls) == (10, {"members_of": 1, "load_many": 1})
 
 
+@pytest.mark.parametrize("limit", [1, 7, 64, 65, MANY, MANY + 1])
+def test_f34_pages_name_every_session_once_in_the_order_of_the_ids(limit: int) -> None:
+    bench = Bench()
+    bench.log_in("bob")
+    sessions = bench.sessions.blocking
+    seen: list[str] = []
+    after: str | None = None
+    pages = 0
+    while after is not None or not pages:
+        page = sessions.list("ada", limit=limit, after=after)
+        seen += [info.id for info in page.items]
+        after, pages = page.after, pages + 1
+    assert seen == sorted(info.id for info in sessions.list("ada"))
+    assert pages <= -(-(MANY + 1) // limit)
+    assert sessions.list("ada", limit=limit, after=seen[-1]).items == ()
+
+
+def test_f34_pages_neither_skip_nor_repeat_a_session_that_lives_while_others_come_and_go() -> None:
+    bench = Bench(40)
+    sessions = bench.sessions.blocking
+    living = {info.id for info in sessions.list("ada")}
+    seen: list[str] = []
+    after: str | None = None
+    while after is not None or not seen:
+        page = sessions.list("ada", limit=3, after=after)
+        seen += [info.id for info in page.items]
+        after = page.after
+        ended = sorted(living)[:: len(living) - 1]  # one before the page, and one after it
+        living -= {id for id in ended if sessions.revoke(id)}
+        bench.log_in("ada")
+    assert living <= set(seen)
+    assert seen == sorted(set(seen))
+
+
 def test_f34_revoke_all_reads_and_ends_in_batches_and_tells_of_each() -> None:
     bench = Bench()
     stranger = bench.log_in("bob")

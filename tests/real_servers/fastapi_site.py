@@ -42,6 +42,16 @@ async def add(session: CurrentSession, number: int) -> dict[str, Any]:
     return shown(session)
 
 
+@app.post("/count")
+async def count(session: CurrentSession) -> None:
+    session.data.count += 1
+
+
+@app.post("/count-in-a-thread")
+def count_in_a_thread(session: CurrentSession) -> None:
+    session.data.count += 1
+
+
 @app.post("/late")
 async def late(session: CurrentSession, number: int) -> StreamingResponse:
     assert number not in session.data.added

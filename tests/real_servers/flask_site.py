@@ -39,6 +39,12 @@ def add() -> dict[str, Any]:
     return shown(sojourn.session)
 
 
+@app.post("/count")
+def count() -> str:
+    sojourn.session.data.count += 1
+    return ""
+
+
 @app.post("/late")
 def late() -> Response:
     session, number = sojourn.session, int(request.args["number"])

@@ -12,6 +12,7 @@ from sojourn import Merge, Session, SessionManager
 class Visitor:
     name: str = ""
     added: Annotated[set[int], Merge.union] = field(default_factory=set)
+    count: Annotated[int, Merge.counter] = 0
 
 
 def connected() -> SessionManager[Visitor]:

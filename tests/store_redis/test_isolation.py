@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import pytest
 
 from sojourn.errors import ConfigurationError, StoreTimeoutError, StoreUnavailableError
+from sojourn.manager import run_blocking
 from sojourn.stores import Created, Record, Replaced, StoreIO
 from sojourn.testing import FakeClock, make_id, make_record, make_write_id
 from sojourn_store_redis import ClusteredRedisStore, RedisStore
@@ -169,6 +172,22 @@ def test_f30_a_connection_costs_one_exchange_with_the_server_however_much_there_
     (ours,) = [line for line in clients.replace("\\n", "\n").splitlines() if " user=shop " in line]
     assert " db=3 " in ours
     assert " name=sojourn " in ours
+
+
+def test_f30_cold_threads_are_served_where_each_exchange_takes_most_of_the_time_of_a_call(proxy: FaultProxy) -> None:
+    proxy.pause, proxy.fault = 2.0, Fault.DELAY
+    own = RedisStore.from_url(proxy.url, clock=FakeClock(), timeout=3.5, connect_timeout=3.5)
+    twin: Any = own.blocking_twin()
+    start = threading.Barrier(8)
+
+    def ask(number: int) -> Record | None:
+        start.wait()
+        found: Record | None = run_blocking(twin.load(make_id(number)))
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == [None] * 8
+    run_blocking(twin.aclose())
 
 
 @pytest.mark.parametrize("io", [StoreIO.ASYNC, StoreIO.BLOCKING], ids=["asyncio", "blocking"])
