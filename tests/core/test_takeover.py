@@ -529,6 +529,29 @@ def test_of_requests_at_once_one_takes_over_and_nobody_is_logged_out(order: list
     assert after == ["7", "1"]
 
 
+@pytest.mark.parametrize("in_cookies", [False, True])
+def test_who_came_before_the_claim_is_in_its_session_however_fast_the_winner_answers(in_cookies: bool) -> None:
+    store = Pausing(clock=FakeClock())
+    parts = {"store": CookieStore(), "revocation_store": store} if in_cookies else {"store": store}
+    sessions = manager_of(Foreign(), clock=FakeClock(), **parts)
+    seen: list[tuple[str | None, str]] = []
+
+    async def visit() -> None:
+        request = sessions.begin(None, "legacy=signed.7")
+        await request.load()
+        seen.append((request.session.principal, request.session.id))
+        await request.finish(200)
+        await request.close()
+
+    # Both have looked for the claim, then the first one goes on to its end.
+    both_look = iter([0, 0, 0])
+    asyncio.run(store.drive([visit(), visit()], lambda count: next(both_look, count - 1)))
+    assert [principal for principal, _ in seen] == ["7", "7"]
+    assert len(set(seen)) == 1
+    asyncio.run(store.drive([visit()], lambda _: 0))
+    assert seen[2][0] is None
+
+
 def test_a_parallel_request_is_the_same_session_and_a_later_one_is_refused() -> None:
     sessions = manager_of(Foreign())
     first = sessions.blocking.begin(None, "legacy=signed.7")

@@ -3,7 +3,7 @@
 First the record of our session is created, under a token that nobody has yet; then the *claim*, which says of the foreign
 session that it was taken over. Of several requests at once only one creates the claim: the others delete their record
 and follow the claim to the winner's session, as one follows a renewal (SECURITY R9). When the winner's response leaves
-with the cookie the claim closes, and the foreign session leads nowhere any more. When no cookie leaves, all is undone.
+with the cookie the claim closes: it leads only requests that came before there was one. When no cookie leaves, all is undone.
 
 A claim lies in the store like the redirect of a renewal. No token leads to its id, and what it holds gives the token only
 together with a key of the ring (SECURITY R2).
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, TypeVar, cast
 
 from sojourn.binding import PeerOf
@@ -46,6 +47,7 @@ class Claim:
     """What one request has taken over, as long as its response has not left."""
 
     record: Record
+    trail: Trail
     reader: Reader
     foreign: ForeignSession
     id: str
@@ -65,8 +67,7 @@ async def look_up(engine: Engine[T], found: Lookup, header: str, peer: PeerOf) -
         return found, None
     try:
         for reader in takeover.readers:
-            foreign = await _read(engine, reader, header)
-            if foreign is not None:
+            if (foreign := await _read(engine, reader, header)) is not None:
                 return await _take(engine, reader, foreign, found, peer)
     except SessionUnavailableError as error:
         return Lookup(LoadOutcome.UNAVAILABLE, found.sent_token, error=error), None
@@ -81,7 +82,8 @@ async def conclude(engine: Engine[T], claim: Claim, *, is_sent: bool) -> None:
     claims, record = _claims(engine), claim.record
     try:
         if is_sent:
-            closed = Record(record.id, record.version + 1, b"", record.idle_deadline, record.absolute_deadline)
+            # It goes on to lead requests that had begun before it was made to the session, and nobody else.
+            closed = engine.leave(record, claim.trail._replace(until=0.0), STUB)
             await claims.replace(closed, expected=record.version, write_id=new_write_id())
             await _call(engine, claim.reader, claim.reader.end(claim.foreign))
             return
@@ -115,34 +117,37 @@ async def _take(
     """Create our session and claim the foreign one; follow the claim of whoever was first."""
     claims = _claims(engine)
     key = encode_bytes(hashlib.sha256(b"takeover:%b:%b" % (reader.name.encode(), foreign.identity)).digest())
-    present = await claims.load(key, fresh=True)
-    if present is None:
+    is_early = (present := await claims.load(key, fresh=True)) is None
+    if is_early:
         nonce = new_token()
         made = await _create(engine, foreign, peer, nonce)
         if made is None:
             return found, None
         record, token, principal = made
-        claim = _claim(engine, key, foreign, nonce)
+        trail = Trail(nonce, engine.ring.primary.id, engine.clock.time() + engine.lifetimes.renew_grace)
+        claim = _claim(engine, key, foreign, trail)
         if await claims.create(claim, write_id=new_write_id()) is Created.OK:
             engine.events.event("started", record.id, principal=principal)
             engine.events.event("taken_over", record.id, principal=principal, reason=reader.name)
-            taken = Claim(claim, reader, foreign, record.id)
+            taken = Claim(claim, trail, reader, foreign, record.id)
             return Lookup(opening.LOADED, found.sent_token, token, record), taken
         if not engine.client_side:
             await rotation.take_back(engine, record.id)
         present = await claims.load(key, fresh=True)
-    return await _follow(engine, present, foreign, found, peer), None
+    return await _follow(engine, present, foreign, found, peer, is_early=is_early), None
 
 
 async def _follow(
-    engine: Engine[T], present: Record | None, foreign: ForeignSession, found: Lookup, peer: PeerOf
+    engine: Engine[T], present: Record | None, foreign: ForeignSession, found: Lookup, peer: PeerOf, *, is_early: bool
 ) -> Lookup:
-    """Return the session that a claim leads to while it is open; else the foreign session was replayed."""
+    """Return the session that a claim leads to while it is open, or *is_early*; else the foreign session was replayed."""
     try:
         moved = engine.read_trail(present) if present is not None else None
     except SessionReadOnlyError:
         moved = None
-    token = opening.follow(engine, moved.id, moved) if moved is not None else None
+    token = None
+    if moved is not None:
+        token = opening.follow(engine, moved.id, moved._replace(until=inf) if is_early else moved)
     if moved is not None and token is not None:
         if engine.client_side:  # the same session in another cookie: its id is the same
             made = await _create(engine, foreign, peer, moved.id, moved.key_id)
@@ -194,18 +199,14 @@ async def _create(
     return record, made, principal
 
 
-def _claim(engine: Engine[T], key: str, foreign: ForeignSession, nonce: str) -> Record:
-    """Return the record that claims a foreign session, for as long as that could be shown again."""
-    now = engine.clock.time()
+def _claim(engine: Engine[T], key: str, foreign: ForeignSession, trail: Trail) -> Record:
+    """Return the record that claims a foreign session while that can be shown again, 400 days at most (SECURITY R21)."""
     until = engine.takeover.until if engine.takeover is not None else 0.0
     if foreign.expires_at is not None:
         # The last day may be moved to a later one meanwhile; and use may move the end of what slides.
         until = max(until, foreign.expires_at) if foreign.slides else foreign.expires_at
-    # Browsers keep no cookie longer (SECURITY R21).
-    until = min(until, now + MAX_AGE_LIMIT)
-    until += CLOCK_TOLERANCE
-    grace = now + engine.lifetimes.renew_grace
-    return engine.leave(Record(key, 0, b"", until, until), Trail(nonce, engine.ring.primary.id, grace), STUB)
+    until = min(until, engine.clock.time() + MAX_AGE_LIMIT) + CLOCK_TOLERANCE
+    return engine.leave(Record(key, 0, b"", until, until), trail, STUB)
 
 
 def _claims(engine: Engine[Any]) -> GuardedStore:
@@ -215,11 +216,9 @@ def _claims(engine: Engine[Any]) -> GuardedStore:
 
 async def _call(engine: Engine[Any], reader: Reader, work: Coroutine[Any, Any, R]) -> R:
     """Return what a reader says, from a worker thread where it blocks; whatever it raises is an outage (SECURITY R33)."""
-    doing: Awaitable[R] = work
-    if reader.io is StoreIO.BLOCKING and engine.offload is not None:
-        doing = engine.offload(work)
+    offload = engine.offload if reader.io is StoreIO.BLOCKING else None
     try:
-        return await doing
+        return await (work if offload is None else offload(work))
     except SessionUnavailableError:
         raise
     except Exception as error:
