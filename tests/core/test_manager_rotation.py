@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +22,9 @@ from sojourn.errors import (
 from sojourn.manager import run_blocking
 from sojourn.stores import Record
 from sojourn.testing import Fault
+from tests.core.models import make_manager
 from tests.core.rivals import Rivals
+from tests.security.holders import OffsetClock
 
 RENEWING = {"renew_after": "10m", "renew_grace": "30s"}
 
@@ -341,7 +345,7 @@ def test_r9_a_successor_that_is_ended_while_the_stub_is_left_ends_the_renewal() 
     assert rivals.record(token_id(renewed(rivals, token))) is None
 
 
-@pytest.mark.parametrize(("age", "kept"), [(59, True), (61, False)])
+@pytest.mark.parametrize(("age", "kept"), [(119, True), (121, False)])
 def test_r9_an_orphan_of_a_renewal_is_removed_once_nobody_can_be_working_on_it(age: int, kept: bool) -> None:
     rivals = Rivals(**RENEWING)
     token = rivals.begin()
@@ -357,6 +361,35 @@ def test_r9_an_orphan_of_a_renewal_is_removed_once_nobody_can_be_working_on_it(a
     assert (rivals.record(token_id(renewed(rivals, token))) is not None) is kept
     if not kept:
         assert rivals.ours.commit(rivals.accessed(token)).token == renewed(rivals, token)
+
+
+@pytest.mark.parametrize("shortens", [False, True])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_r9_a_renewal_in_progress_is_taken_for_no_orphan(ahead: bool, shortens: bool) -> None:
+    rivals = Rivals(**RENEWING)
+    token = rivals.begin("1")
+    rivals.clock.advance(700)
+    clock: Any = OffsetClock(rivals.clock, 60.0) if ahead else rivals.clock
+    theirs = make_manager(rivals.inner, clock=clock, settings=rivals.settings).blocking
+    session, other = rivals.accessed(token), theirs.open(token)
+    other._state.accessed = True
+    if shortens:
+        session.set_lifetime(timedelta(minutes=20))
+    rivals.before("replace", lambda: theirs.commit(other))  # the successor stands, and the stub is about to
+    change = rivals.ours.commit(session)
+    assert change.token == renewed(rivals, token)
+    assert rivals.ours.open(change.token).principal == "1"
+
+
+def test_r9_a_slow_request_after_the_grace_leaves_what_others_renewed_alone() -> None:
+    rivals = Rivals(**RENEWING)
+    token = rivals.begin("1")
+    rivals.clock.advance(700)
+    slow = rivals.accessed(token)
+    change = rivals.ours.commit(rivals.accessed(token))
+    rivals.clock.advance(200)
+    assert rivals.ours.commit(slow).action is CookieAction.KEEP
+    assert rivals.ours.open(change.token).principal == "1"
 
 
 def test_r9_a_reader_who_comes_second_joins_the_renewal_of_the_first() -> None:

@@ -40,8 +40,8 @@ MOST_TRIES: Final = 3
 """How often a rotation that others overtake is tried again before the request gives up (FAILURES F8)."""
 
 _log: Final = logging.getLogger("sojourn.manager")
-_ORPHAN_AFTER: Final = 60.0
-"""Seconds after which a successor without a stub cannot be another request's renewal in progress."""
+_ORPHAN_AFTER: Final = 120.0
+"""Seconds after which a successor without a stub cannot be another request's renewal in progress, by clocks that differ by 60."""
 _COUNTS_BY_ROLL_FOR: Final = 120.0
 """Seconds from its beginning for which a session counts only if it stands on the roll: longer than any login takes, by clocks
 that differ by 60."""
@@ -273,12 +273,22 @@ async def _join(engine: Engine[T], state: RequestState[T], payload: Payload, new
             state.adopt(theirs.record, theirs.payload, theirs.token, written="renewed")
             state.cookie = CookieChange(CookieAction.SET, theirs.token, max_age(engine, theirs.record, theirs.payload))
             return
-    elif orphan is not None:
-        age = state.deadlines(engine.clock.time())[0] - orphan.idle_deadline
-        if age >= _ORPHAN_AFTER:
-            await engine.store.delete(new_id, expected=orphan.version)
+    elif orphan is not None and theirs is not None and _is_abandoned(engine, orphan):
+        await engine.store.delete(new_id, expected=orphan.version)
     if payload != state.loaded:
         await conflicts.replace(engine, state, payload)
+
+
+def _is_abandoned(engine: Engine[T], successor: Record) -> bool:
+    """Tell whether nobody can be working any more on a *successor* that no stub leads to.
+
+    By when it was made: other requests and other settings may have moved its deadlines.
+    """
+    try:
+        made_at = opening.read(engine, successor).issued_at
+    except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):
+        return False
+    return engine.clock.time() - made_at >= _ORPHAN_AFTER
 
 
 async def _leave_stub(
