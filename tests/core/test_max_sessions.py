@@ -192,6 +192,15 @@ def test_r41_a_roll_that_is_made_anew_has_no_version_of_the_one_before() -> None
     assert len({*versions}) == 8, "whoever read the former one with a clock that is behind would write over this one"
 
 
+def test_r41_a_roll_that_is_written_again_has_the_next_version() -> None:
+    rivals = Rivals(max_sessions=2)
+    versions = []
+    for _ in range(4):
+        rivals.begin("1")
+        versions += [each.version for each in rolls(rivals.inner)]
+    assert versions == [versions[0] + step for step in range(4)], "a copy gives way to a later version only"
+
+
 def test_r41_nodes_whose_secrets_stand_in_another_order_keep_one_roll() -> None:
     rivals, secrets = Rivals(max_sessions=1), [new_secret(), new_secret()]
     tokens, nodes = [], []

@@ -233,6 +233,23 @@ class Holders(RuleBasedStateMachine):
         kept = ids[-1 - back % len(ids)] if spared >= 0 else None
         self._beside(at, before, lambda: self.site.revoke_all(principal, kept, (at + 1) % HOLDERS))
 
+    @rule(
+        at=st.integers(0, HOLDERS - 1),
+        other=st.integers(1, HOLDERS - 1),
+        move=st.sampled_from(["rotate", "change"]),
+        back=st.integers(0, 1),
+        before=st.integers(0, 4),
+    )
+    def spare(self, at: int, other: int, move: str, back: int, before: int) -> None:
+        """Revoke all sessions of a principal but the one that somebody holds, beside its commit."""
+        line = next((line for line in reversed(self.site.lines) if line.principal and not line.ended), None)
+        if line is None or not line.is_certain or line.principal is None:
+            return
+        self.site.open(at, line.token)
+        self.site.move(at, move)
+        principal, kept, second = line.principal, line.ids[-1 - back % len(line.ids)], (at + other) % HOLDERS
+        self._beside(at, before, lambda: self.site.revoke_all(principal, kept, second))
+
     def _beside(self, at: int, before: int, work: Callable[[], object]) -> None:
         done: list[object] = []
         self.site.commit(at, before=before, meanwhile=lambda: done.append(work()))
@@ -373,8 +390,8 @@ PLANTS = [
     ("memory, two sessions", write_the_roll_unseen),
     ("memory", redirect_whatever_stands_there),
 ]
-RARE = [("cookie, index in memory", spare_no_successor), ("memory, two sessions", write_the_roll_unseen)]
-"""What the examples of the oldest release of hypothesis come upon after 12 s and after 2 s."""
+RARE = [("memory, two sessions", write_the_roll_unseen)]
+"""What takes up to a third of the steps, by some seeds; the others come within the first hundred examples or two."""
 
 
 @pytest.mark.parametrize(
@@ -392,11 +409,11 @@ def test_r39_the_machine_notices_that_a_rule_was_taken_out(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError, match="after\n"):
-        # by most other seeds the rarest takes some ten thousand steps more
+        # a seed by which none takes long; what hypothesis draws depends on its release and on the modules that are loaded
         run_machine(
             deployment,
             30_000,
-            seed=4,
+            seed=6,
             phases=[Phase.generate],
             database=None,
             report_multiple_bugs=False,
