@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from itsdangerous import Signer, TimestampSigner
 from litestar.middleware.session.client_side import ClientSideSessionBackend, CookieBackendConfig
 from markupsafe import Markup
+from redis import Redis
 
 from sojourn import ForeignSession, Reader, StoreIO
 from sojourn.errors import ConfigurationError, StoreUnavailableError
@@ -40,6 +41,7 @@ from sojourn_contrib_migrate import (
     StarsessionsRedis,
 )
 from tests.contrib_migrate.kept import NOW, Kept, read, run
+from tests.servers import RedisServer
 
 SECRET = "the former application's secret, 43 letters"
 KEY = bytes(range(32))
@@ -346,6 +348,16 @@ def test_whatever_stands_in_the_record_is_no_exception(make: Any, kept_: bytes) 
     session = read(reader, "id")
     assert session is None or isinstance(session.data, dict)
     assert read(reader, "x" * 600) is None
+
+
+@pytest.mark.parametrize("make", READERS)
+def test_an_id_that_no_library_makes_is_nobodys(make: Any, redis_server: RedisServer) -> None:
+    with Redis.from_url(redis_server.url) as client:
+        reader = make(client, end=True)
+        client.hset(f"{reader.prefix}hash", "user_id", 7)
+        # Bytes that are no UTF-8, as aiohttp hands them on.
+        for id_ in ("hash", "\udcff", "\x00", "*"):
+            assert read(reader, id_) is None
 
 
 def test_a_client_from_a_url_has_a_blocking_twin_and_one_of_the_application_has_not() -> None:

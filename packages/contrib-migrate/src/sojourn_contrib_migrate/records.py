@@ -81,11 +81,13 @@ class RedisReader:
         """Return the session of a cookie; None when there is none, or it is forged, damaged or expired."""
         try:
             id_ = self.id_of(value)
+            # Some servers hand on what is no UTF-8 as lone surrogates; no library has such ids.
+            identity = id_.encode()
+            if not 0 < len(id_) <= _LONGEST_ID:
+                return None
+            kept, left = await self._run("get", "pttl", key=self.prefix + id_)
         except ValueError:
             return None
-        if not 0 < len(id_) <= _LONGEST_ID:
-            return None
-        kept, left = await self._run("get", "pttl", key=self.prefix + id_)
         if not kept:
             return None
         try:
@@ -97,7 +99,7 @@ class RedisReader:
             ends = now + left / 1000 if ends is None else min(ends, now + left / 1000)
         if ends is not None and now >= ends:
             return None
-        return ForeignSession(reader=self.name, identity=id_.encode(), data=data, expires_at=ends, slides=self._slides)
+        return ForeignSession(reader=self.name, identity=identity, data=data, expires_at=ends, slides=self._slides)
 
     async def end(self, session: ForeignSession) -> None:
         """Delete the record, if that was asked for."""
@@ -113,7 +115,10 @@ class RedisReader:
                 await closed
 
     async def _run(self, *commands: str, key: str) -> list[Any]:
-        """Run commands on one key in one round trip. Raise StoreUnavailableError for whatever the client raises."""
+        """Run commands on one key in one round trip.
+
+        Raise RefusedError where the key holds no string, StoreUnavailableError for whatever else the client raises.
+        """
         try:
             if self._client is None:
                 self._client = self._connect()
@@ -123,6 +128,8 @@ class RedisReader:
             answers = pipeline.execute()
             return cast("list[Any]", await answers if isawaitable(answers) else answers)
         except Exception as error:
+            if "WRONGTYPE" in str(error):
+                raise RefusedError from None
             raise StoreUnavailableError(f"the sessions of {self.name} in Redis: {type(error).__name__}") from error
 
     def _connect(self) -> Any:
