@@ -280,10 +280,8 @@ async def _join(engine: Engine[T], state: RequestState[T], payload: Payload, new
 
 
 def _is_abandoned(engine: Engine[T], successor: Record) -> bool:
-    """Tell whether nobody can be working any more on a *successor* that no stub leads to.
-
-    By when it was made: other requests and other settings may have moved its deadlines.
-    """
+    """Tell, by when it was made, whether nobody can be working any more on a *successor* that no stub leads to."""
+    # Other requests and other settings may have moved its deadlines.
     try:
         made_at = opening.read(engine, successor).issued_at
     except (CorruptEnvelopeError, FutureEnvelopeError, SerializationError):

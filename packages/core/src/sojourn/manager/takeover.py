@@ -50,8 +50,7 @@ class Claim:
     trail: Trail
     reader: Reader
     foreign: ForeignSession
-    id: str
-    """That of our session."""
+    session_id: str
 
 
 def concerns(engine: Engine[Any], header: str) -> bool:
@@ -62,8 +61,7 @@ def concerns(engine: Engine[Any], header: str) -> bool:
 
 async def look_up(engine: Engine[T], found: Lookup, header: str, peer: PeerOf) -> tuple[Lookup, Claim | None]:
     """Return what the foreign session of a request leads to, or *found*, which is nothing, where there is none."""
-    takeover = engine.takeover
-    if takeover is None or engine.clock.time() >= takeover.until:
+    if (takeover := engine.takeover) is None or engine.clock.time() >= takeover.until:
         return found, None
     try:
         for reader in takeover.readers:
@@ -89,22 +87,20 @@ async def conclude(engine: Engine[T], claim: Claim, *, is_sent: bool) -> None:
             return
         await claims.delete(record.id, expected=record.version)
         if not engine.client_side:
-            await engine.store.delete(claim.id)
+            await engine.store.delete(claim.session_id)
     except SessionUnavailableError as failure:
         _log.warning("what the reader %r took over was not brought to its end: %s", claim.reader.name, failure)
 
 
 async def _read(engine: Engine[T], reader: Reader, header: str) -> ForeignSession | None:
     """Return the one session that the cookies of a name lead to; of several none is believed (SECURITY R22)."""
-    values = dict.fromkeys(read_cookies(header, reader.cookie_name))
-    if not values:
+    if not (values := dict.fromkeys(read_cookies(header, reader.cookie_name))):
         return None
     now, found = engine.clock.time(), list[ForeignSession]()
-    if len(values) <= opening.MOST_TOKENS:
-        for value in values:
-            session = await _call(engine, reader, reader.read(value)) if len(value) <= _LONGEST_VALUE else None
-            if session is not None and (session.expires_at is None or now < session.expires_at):
-                found.append(session)
+    for value in values if len(values) <= opening.MOST_TOKENS else ():
+        session = await _call(engine, reader, reader.read(value)) if len(value) <= _LONGEST_VALUE else None
+        if session is not None and (session.expires_at is None or now < session.expires_at):
+            found.append(session)
     if len(found) == 1:
         return found[0]
     engine.events.event("rejected", "", reason="foreign")
@@ -120,8 +116,7 @@ async def _take(
     is_early = (present := await claims.load(key, fresh=True)) is None
     if is_early:
         nonce = new_token()
-        made = await _create(engine, foreign, peer, nonce)
-        if made is None:
+        if (made := await _create(engine, foreign, peer, nonce)) is None:
             return found, None
         record, token, principal = made
         trail = Trail(nonce, engine.ring.primary.id, engine.clock.time() + engine.lifetimes.renew_grace)
@@ -129,8 +124,8 @@ async def _take(
         if await claims.create(claim, write_id=new_write_id()) is Created.OK:
             engine.events.event("started", record.id, principal=principal)
             engine.events.event("taken_over", record.id, principal=principal, reason=reader.name)
-            taken = Claim(claim, trail, reader, foreign, record.id)
-            return Lookup(opening.LOADED, found.sent_token, token, record), taken
+            lookup = Lookup(opening.LOADED, found.sent_token, token, record)
+            return lookup, Claim(claim, trail, reader, foreign, record.id)
         if not engine.client_side:
             await rotation.take_back(engine, record.id)
         present = await claims.load(key, fresh=True)
@@ -145,10 +140,9 @@ async def _follow(
         moved = engine.read_trail(present) if present is not None else None
     except SessionReadOnlyError:
         moved = None
-    token = None
-    if moved is not None:
-        token = opening.follow(engine, moved.id, moved._replace(until=inf) if is_early else moved)
-    if moved is not None and token is not None:
+    if moved is not None and is_early:
+        moved = moved._replace(until=inf)
+    if moved is not None and (token := opening.follow(engine, moved.id, moved)) is not None:
         if engine.client_side:  # the same session in another cookie: its id is the same
             made = await _create(engine, foreign, peer, moved.id, moved.key_id)
             token = made[1] if made is not None else None
