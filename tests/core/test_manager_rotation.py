@@ -392,6 +392,33 @@ def test_r9_a_slow_request_after_the_grace_leaves_what_others_renewed_alone() ->
     assert rivals.ours.open(change.token).principal == "1"
 
 
+@pytest.mark.parametrize("writes", [False, True])
+@pytest.mark.parametrize("after", [5, 60])
+def test_r40_a_slow_request_brings_nothing_back_that_others_renewed_and_ended(after: int, writes: bool) -> None:
+    rivals = Rivals(**RENEWING)
+    token = rivals.begin("1")
+    rivals.clock.advance(700)
+    slow, other = rivals.accessed(token), rivals.theirs.open(token)
+    other._state.accessed = True
+    moved = rivals.theirs.commit(other).token or ""
+    rivals.clock.advance(after)  # within the grace and after it
+    rivals.end(moved)
+    if writes:
+        slow.data.note = "ours"
+    seen: list[LoadOutcome] = []
+
+    def plan(_: str) -> Fault:
+        seen.append(rivals.theirs.open(moved).outcome)
+        return Fault.NONE
+
+    rivals.store.follow(plan)
+    rivals.observer.events.clear()
+    assert rivals.ours.commit(slow).action is CookieAction.KEEP
+    assert {*seen, rivals.theirs.open(moved).outcome} == {LoadOutcome.UNKNOWN}
+    assert rivals.observer.names[-1] == "gone"
+    assert rivals.ours.list("1") == []
+
+
 def test_r9_a_reader_who_comes_second_joins_the_renewal_of_the_first() -> None:
     rivals = Rivals(**RENEWING)
     token = rivals.begin()

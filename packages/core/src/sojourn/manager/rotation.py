@@ -232,7 +232,11 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
     record = engine.seal(new_id, 1, moved, state.deadlines(engine.clock.time()), state)
     is_ours = False
     try:
-        is_ours = await engine.store.create(record, write_id=new_write_id()) is Created.OK
+        # Looked at again: the successor may have stood and ended since this request began, and a record under its id would
+        # bring it back under a token that a browser had (SECURITY R40).
+        present = await engine.store.load_live(old.id)
+        if present is not None and present.is_session:
+            is_ours = await engine.store.create(record, write_id=new_write_id()) is Created.OK
         stubbed = await _leave_stub(engine, state, old, record, moved, key_id) if is_ours else new_id
         if isinstance(stubbed, str):
             await _join(engine, state, payload, new_id)
@@ -261,7 +265,7 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
 
 
 async def _join(engine: Engine[T], state: RequestState[T], payload: Payload, new_id: str) -> None:
-    """Somebody else has begun to renew this token: write as usual, and follow the stub if it stands already.
+    """Others have begun to renew this token, or ended the session: write as usual, and follow a stub that stands already.
 
     It leads to *new_id*, or to what the key of another node derives (SECURITY R49).
     """
@@ -277,6 +281,8 @@ async def _join(engine: Engine[T], state: RequestState[T], payload: Payload, new
         await engine.store.delete(new_id, expected=orphan.version)
     if payload != state.loaded:
         await conflicts.replace(engine, state, payload)
+    elif theirs is None:
+        conflicts.mark_gone(engine, state)
 
 
 def _is_abandoned(engine: Engine[T], successor: Record) -> bool:
