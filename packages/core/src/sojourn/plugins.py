@@ -296,8 +296,7 @@ class PluginLoader:
         What is found has one of the *contracts*, where any are given.
         """
         hook = f"sojourn_create_{kind}"
-        answer = self._call(hook, name=name, settings=self._settings)
-        if answer is None:
+        if (answer := self._call(hook, name=name, settings=self._settings)) is None:
             if not self.load(kind, name):
                 raise _not_found(kind, name)
             answer = self._call(hook, name=name, settings=self._settings)

@@ -171,8 +171,7 @@ def read(engine: Engine[T], record: Record) -> Payload:
 
 def _translate(engine: Engine[T], payload: Payload) -> Payload:
     """Return what another serializer wrote as this node's would have; of the future where nobody here reads it (F4)."""
-    translated = engine.model.translated(payload)
-    if translated is None:
+    if (translated := engine.model.translated(payload)) is None:
         raise FutureEnvelopeError
     return translated
 

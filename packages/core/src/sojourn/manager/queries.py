@@ -198,8 +198,7 @@ class Queries(Generic[T]):
         and lifetimes are the owner's: they raise SessionStateError. Raises SessionGoneError when there is no such session,
         or it is not the *principal*'s, or it ended meanwhile; ConfigurationError for sessions in cookies (SECURITY R54).
         """
-        state = await self._administered("edit", id, principal)
-        if state is None:
+        if (state := await self._administered("edit", id, principal)) is None:
             whose = " of that principal" if principal is not None else ""
             raise SessionGoneError(f"there is no session{whose} with the id that edit() was given")
         state.is_editable = True

@@ -222,8 +222,7 @@ async def renew(engine: Engine[T], state: RequestState[T], payload: Payload) -> 
     old, token = state.record, state.token
     if old is None or token is None:
         return
-    derived = engine.successor(token)
-    if derived is None:
+    if (derived := engine.successor(token)) is None:
         return
     renewed, new_id, key_id = derived
     moved = copy(payload)
@@ -395,8 +394,7 @@ async def _live(
     now = engine.clock.time()
     found: dict[str, Record] = {}
     for id_ in dict.fromkeys((*staying, *listed)):
-        record = await engine.latest(id_)
-        if record is None:
+        if (record := await engine.latest(id_)) is None:
             continue
         try:
             payload = opening.read(engine, record)

@@ -169,8 +169,7 @@ async def _create(
     state.token = None if engine.client_side else token
     state.ends_at = None if foreign.slides else foreign.expires_at
     try:
-        converted = engine.takeover.convert(foreign)
-        if converted is None:
+        if (converted := engine.takeover.convert(foreign)) is None:
             return None
         if not isinstance(cast("object", converted), Converted):
             raise TypeError(f"convert returned a {type(converted).__name__}; return a sojourn.Converted, or None")  # noqa: TRY301

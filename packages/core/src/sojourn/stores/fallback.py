@@ -155,8 +155,7 @@ class FallbackStore:
     async def touch(self, id: str, idle_deadline: float) -> bool:
         """Move the idle deadline of a record that is in one of the stores."""
         for tried in range(_MOST_TRIES):
-            found = await self._find_live(id)
-            if found is None:
+            if (found := await self._find_live(id)) is None:
                 return False
             if await found[1].touch(id, idle_deadline):
                 return True
