@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> bool:
             tell=_tell,
         )
         done = rounds.run(arguments.rounds, minutes=arguments.minutes)
-        head = [*describe(redis_program=redis.program), f"rounds: {done}, seed {arguments.seed}"]
+        head = [*describe(redis.program), f"rounds: {done}, seed {arguments.seed}"]
     ratios = ratios_of(chosen, rounds.series)
     slower = [
         (name, scenario, found)

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> bool:
     spent: dict[str, list[float]] = {name: [] for name in serving.NAMES}
     with redis_server(other) as redis:
         head = [
-            *describe(redis_program=redis.program),
+            *describe(redis.program),
             f"load: {load.describe()}, {CONNECTIONS} connections, servers started {STARTS} times",
         ]
         for start in range(STARTS):

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> bool:
     Random(arguments.seed).shuffle(turns := [*everybody])
     counts: Counts = {}
     with redis_server(None) as redis, tempfile.TemporaryDirectory() as folder:
-        head = [*describe(redis_program=redis.program), f"{REQUESTS} requests twice, seed {arguments.seed}"]
+        head = [*describe(redis.program), f"{REQUESTS} requests twice, seed {arguments.seed}"]
         for number, one in enumerate(turns, 1):
             found = counts[one.name] = {}
             for answer in _answers(valgrind, one, redis.url, Path(folder), scenarios):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from random import Random
 
@@ -15,12 +16,15 @@ from benchmarks.suite import page
 from benchmarks.suite.contract import SCENARIOS, Contender, Place
 from benchmarks.suite.machine import cores, describe
 from benchmarks.suite.plot import draw
-from benchmarks.suite.registry import contenders, is_clustered_installed
+from benchmarks.suite.registry import STORES, contenders, is_clustered_installed
 from benchmarks.suite.report import as_json, summary, table_of_costs, table_of_verdicts
 from benchmarks.suite.results import save_figure, save_json, save_text
 from benchmarks.suite.rounds import Rounds
-from benchmarks.suite.server import postgres_url, redis_server
-from benchmarks.suite.verdicts import judge
+from benchmarks.suite.server import postgres_program, postgres_url, redis_server
+from benchmarks.suite.verdicts import Measured, Verdict, judge
+
+PARTS = {"peers": tuple(store for store in STORES if store != "sql"), "peers-sql": ("sql",)}
+"""The stores of each part of the page, and of its results; a part none of whose stores was measured stays as it is."""
 
 
 def run(arguments: argparse.Namespace) -> bool:
@@ -43,30 +47,51 @@ def run(arguments: argparse.Namespace) -> bool:
             tell=_tell,
         )
         done = rounds.run(arguments.rounds, minutes=arguments.minutes)
-        head = [*describe(redis_program=redis.program), f"rounds: {done}, seed {arguments.seed}"]
+    seen = f"rounds: {done}, seed {arguments.seed}"
     _tell("")
     verdicts = judge(everybody, rounds.series)
-    values = as_json(everybody, rounds.series, verdicts) | {"failures": rounds.failures}
-    text = "\n\n".join(
+    if arguments.json:
+        programs = [redis.program, *([postgres_program()] if uses_sql else [])]
+        told = {
+            "measured_with": [*describe(*programs), seen],
+            **as_json(everybody, rounds.series, verdicts),
+            "failures": rounds.failures,
+        }
+        sys.stdout.write(json.dumps(told, indent=1) + "\n")
+    else:
+        sys.stdout.write(_text(everybody, rounds.series, verdicts, rounds.failures) + "\n")
+    if arguments.save:
+        for name, stores in PARTS.items():
+            if present := [one for one in everybody if one.store in stores]:
+                program = postgres_program() if name == "peers-sql" else redis.program
+                _save(name, [*describe(program), seen], present, rounds)
+    return bool(rounds.failures) or any(one.missed for one in verdicts)
+
+
+def _text(
+    everybody: Sequence[Contender], measured: Measured, verdicts: Sequence[Verdict], failures: Mapping[str, str]
+) -> str:
+    return "\n\n".join(
         (
             "CPU that the session adds to one request, in microseconds (median)",
-            table_of_costs(everybody, rounds.series),
+            table_of_costs(everybody, measured),
             "Ours beside the best peer and the floor (median of the ratios of all rounds)",
             table_of_verdicts(verdicts),
             summary(verdicts),
-            *(f"left out: {message}" for message in rounds.failures.values()),
+            *(f"left out: {message}" for message in failures.values()),
         )
     )
-    sys.stdout.write(json.dumps({"measured_with": head, **values}, indent=1) + "\n" if arguments.json else text + "\n")
-    if arguments.save:
-        save_text("peers", head, text)
-        save_json("peers", head, values)
-        page.fill(
-            "peers", f"{page.told_with(head)}\n\n{page.peers(everybody, rounds.series, verdicts, summary(verdicts))}"
-        )
-        for store, svg in draw(everybody, rounds.series).items():
-            save_figure(f"peers-{store}", svg)
-    return bool(rounds.failures) or any(one.missed for one in verdicts)
+
+
+def _save(name: str, head: Sequence[str], everybody: list[Contender], rounds: Rounds) -> None:
+    """Write what was measured of *everybody* to the results, the page and its figures."""
+    measured, verdicts = rounds.series, judge(everybody, rounds.series)
+    failures = {one.name: rounds.failures[one.name] for one in everybody if one.name in rounds.failures}
+    save_text(name, head, _text(everybody, measured, verdicts, failures))
+    save_json(name, head, as_json(everybody, measured, verdicts) | {"failures": failures})
+    page.fill(name, f"{page.told_with(head)}\n\n{page.peers(everybody, measured, verdicts, summary(verdicts))}")
+    for store, svg in draw(everybody, measured).items():
+        save_figure(f"peers-{store}", svg)
 
 
 def chosen(only: str) -> tuple[list[Contender], list[str]]:

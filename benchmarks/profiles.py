@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> bool:
     ]
     scenarios = [word for word in words if word in SCENARIOS] or SHOWN
     with redis_server(cores()[0]) as redis:
-        head = describe(redis_program=redis.program)
+        head = describe(redis.program)
         for store in stores:
             text = "\n".join(asyncio.run(_profile(store, name, Place(redis.url))) for name in scenarios)
             sys.stdout.write(text)

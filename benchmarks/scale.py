@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> bool:
     sections = []
     with redis_server(other) as redis:
         pin(0, measured)
-        head = describe(redis_program=redis.program)
+        head = describe(redis.program)
         for name in words or PARTS:
             if name == "cache" and find_spec("sojourn_store_redis.local_cache.protocol") is None:
                 sys.stderr.write("left out: cache, for the clustered store is not there\n")

@@ -50,15 +50,14 @@ def pin(pid: int, core: int | None) -> None:
         os.sched_setaffinity(pid, {core})
 
 
-def describe(*, redis_program: str | None = None) -> list[str]:
-    """Return the lines that head every profile."""
+def describe(*programs: str) -> list[str]:
+    """Return the lines that head every profile; *programs* are those of the servers."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     lines = [
         f"machine: {platform.system()} {platform.machine()}, {_processor()}, {usable} cores usable",
         f"python: {platform.python_implementation()} {platform.python_version()}",
     ]
-    if redis_program is not None:
-        lines.append(f"server: {_server(redis_program)}")
+    lines += [f"server: {_server(program)}" for program in programs]
     return [*lines, "packages: " + ", ".join(_versions(PACKAGES))]
 
 
@@ -73,6 +72,8 @@ def _processor() -> str:
 
 def _server(program: str) -> str:
     told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    if told.startswith("postgres"):
+        return f"PostgreSQL {told.split()[2]}"
     words = [word for word in told.split() if word.startswith(("v=", "Redis", "Valkey"))]
     return " ".join(words) or "unknown"
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks.suite.machine import pin
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, find_programs
 from tests.servers import RedisServer, find_program
 
 
@@ -37,3 +37,8 @@ def postgres_url(core: int | None) -> Iterator[str]:
     with PostgresServer() as server:
         pin(server.pid, core)
         yield server.url
+
+
+def postgres_program() -> str:
+    """Return the program that ``postgres_url`` starts."""
+    return str(find_programs() / "postgres")

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import breaker, instructions
+from benchmarks.peers import PARTS
 from benchmarks.scaling.section import Section, growth
 from benchmarks.suite import page
 from benchmarks.suite.callgrind import Valgrind, count_requests
@@ -22,7 +23,7 @@ from benchmarks.suite.contract import SCENARIOS, Contender, Place
 from benchmarks.suite.figures import Series, quartiles, ratio
 from benchmarks.suite.payload import FIRST_VISITS, USER_ID, Account, Witness, fill, plain_values
 from benchmarks.suite.plot import draw
-from benchmarks.suite.registry import contenders, find
+from benchmarks.suite.registry import STORES, contenders, find
 from benchmarks.suite.report import as_json, columns, summary, table_of_costs, table_of_verdicts
 from benchmarks.suite.rounds import ROOT
 from benchmarks.suite.targets import OF_THE_BEST_PEER, is_judged, peers_of
@@ -190,10 +191,14 @@ def test_the_page_is_filled_between_its_markers_alone(tmp_path: Path, monkeypatc
         page.fill("peers", "text")
 
 
-@pytest.mark.parametrize("name", ["peers", "scale", "startup", "http_load"])
+@pytest.mark.parametrize("name", [*PARTS, "scale", "startup", "http_load"])
 def test_the_real_page_has_a_place_for_every_part(name: str) -> None:
     text = page.PAGE.read_text()
     assert text.count(f"<!-- {name}: written by ./dev bench -->") == text.count(f"<!-- {name}: end -->") == 1
+
+
+def test_every_store_stands_in_one_part_of_the_page() -> None:
+    assert sorted(store for stores in PARTS.values() for store in stores) == sorted(STORES)
 
 
 def test_a_section_counts_what_it_missed() -> None:
