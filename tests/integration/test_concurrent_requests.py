@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from sojourn import LoadOutcome, Session
 from sojourn.errors import SessionConflictError, SessionStateError
+from sojourn.stores import Record, Replaced
 from tests.core.models import Visit
 from tests.integration.nodes import Node, Town
 
@@ -73,6 +76,40 @@ async def test_f8_merge_rules_hold_for_three_requests(town: Town, reverse: bool)
     assert kept.log[0] == "a"
     assert sorted(kept.log[1:]) == ["from 0", "from 1", "from 2"]
     assert kept.tags == {"y", "tag 0", "tag 1", "tag 2"}
+
+
+@pytest.mark.parametrize("rotates", [False, True])
+async def test_f8_what_others_set_one_after_the_other_is_not_taken_for_ones_own(town: Town, rotates: bool) -> None:
+    one, two = town.node(), town.node()
+    token = await one.begin()
+
+    async def choose(*, persistent: bool) -> None:
+        session = await one.open(token)
+        session.set_lifetime(persistent=persistent)
+        await one.commit(session)
+
+    late = await two.open(token)
+    late.data.note = "late"
+    if rotates:
+        late.rotate()
+    await choose(persistent=True)
+    # they are merged, and then somebody is first once more
+    replace, tries = two.store.replace, itertools.count(1)
+
+    async def overtaken(record: Record, **options: Any) -> Replaced:
+        if next(tries) == 2:
+            await choose(persistent=False)
+        return await replace(record, **options)
+
+    two.store.replace = overtaken  # type: ignore[method-assign]
+    change = await two.sessions.commit(late)
+    assert next(tries) > 3
+    session = await one.open(change.token or token)
+    assert session.data.note == "late"
+    session.set_lifetime(timedelta(minutes=5))
+    assert (await one.sessions.commit(session)).max_age is None, (
+        "the last choice was a cookie that ends with the browser"
+    )
 
 
 async def test_f8_a_request_may_commit_again_after_it_was_merged(town: Town) -> None:

@@ -128,7 +128,7 @@ class ClientSide:
         if index is not None and state.logged_in:
             if not await _end_before(engine, state, old) and state.descends:
                 # Somebody else ended it: the login counts all the same, what the session held does not come back.
-                payload, merged = conflicts.merge(engine, state, None), True
+                payload, merged = conflicts.merge(engine, state, state.payload, None), True
                 record, token = await _seal(engine, state, payload)
         elif index is not None:
             loaded = state.loaded or payload

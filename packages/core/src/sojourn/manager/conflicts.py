@@ -62,7 +62,7 @@ async def replace(engine: Engine[T], state: RequestState[T], payload: Payload, /
     record, token, turns, store = state.record, state.token, engine.turns, engine.store
     if record is None or state.id is None:
         return
-    id, line, turn, theirs, stored = record.id, None, None, None, None
+    id, mine, line, turn, theirs, stored = record.id, state.payload, None, None, None, None
     deadline = state.deadline or CURRENT_DEADLINE.get()
     if turns is not None and engine.on_conflict != "raise" and not (engine.blocks and runs_in_a_loop()):
         with turns.lock:
@@ -78,7 +78,7 @@ async def replace(engine: Engine[T], state: RequestState[T], payload: Payload, /
             theirs = cast("Theirs | None", turn.written)
         for tried in range(MOST_TRIES):
             if theirs is not None:
-                payload, record, token = merge(engine, state, theirs), theirs.record, theirs.token
+                payload, record, token = merge(engine, state, mine, theirs), theirs.record, theirs.token
             if token != state.token and state.head_sent:
                 break
             state.record = record
@@ -162,20 +162,20 @@ async def reload(engine: Engine[T], id: str, token: str | None, *, follows_rotat
         raise StoreUnavailableError(f"the record of session {id} was damaged meanwhile; it is left as it is") from None
 
 
-def merge(engine: Engine[T], state: RequestState[T], theirs: Theirs | None) -> Payload:
+def merge(engine: Engine[T], state: RequestState[T], mine: Payload, theirs: Theirs | None) -> Payload:
     """Return the content that holds both sides' changes; None stands for a new session (DESIGN 4).
 
     Content is merged against what was loaded; principal, CSRF secret and times never are: where this request did
-    not set them, theirs count.
+    not set them, theirs count. *mine* is the state's payload as it was before the first merge of this commit.
     """
     loaded = state.loaded
     if theirs is None:
         return state.around(*state.merge_content(None))
-    if state.payload is loaded:
+    if mine is loaded:
         state.payload = theirs.payload
     elif loaded is not None:
-        mine = ((name, getattr(state.payload, name)) for name in _NEVER_MERGED)
-        changed = {name: value for name, value in mine if value != getattr(loaded, name)}
+        own = ((name, getattr(mine, name)) for name in _NEVER_MERGED)
+        changed = {name: value for name, value in own if value != getattr(loaded, name)}
         state.payload = structs.replace(theirs.payload, **changed)
     if engine.on_conflict == "overwrite":
         return state.compose()

@@ -102,7 +102,7 @@ async def _end_old(
     engine: Engine[T], state: RequestState[T], old: Record, record: Record, payload: Payload
 ) -> tuple[Record, Payload, bool] | None:
     """End the old record; merge what was written to it meanwhile. None when somebody else did and this is no login."""
-    merged, loaded, follows = False, old, payload.follows
+    merged, loaded, follows, mine = False, old, payload.follows, state.payload
     if not state.descends:  # another principal's content: nothing of it is to be kept
         report_ended(engine, await engine.end(old), old)
         return record, payload, merged
@@ -119,7 +119,7 @@ async def _end_old(
             theirs = await conflicts.reload(engine, old.id, token, follows_rotations=state.logged_in)
         if theirs is None and not state.logged_in:
             return None
-        payload, merged = conflicts.merge(engine, state, theirs), True
+        payload, merged = conflicts.merge(engine, state, mine, theirs), True
         payload.follows = follows
         record = await _rewrite(engine, state, record, payload)
         if theirs is None:
@@ -301,7 +301,7 @@ async def _leave_stub(
 
     None when it is gone, and the successor's id where the stub of somebody else stands there.
     """
-    merged = False
+    merged, mine = False, state.payload
     for _ in range(MOST_TRIES + 1):
         answer = await engine.store.replace(
             engine.stub(old, key_id, record.id), expected=old.version, write_id=new_write_id()
@@ -318,7 +318,7 @@ async def _leave_stub(
                 await engine.store.delete(record.id, expected=record.version)
             return theirs.record.id
         issued, follows = moved.issued_at, moved.follows
-        moved, merged = conflicts.merge(engine, state, theirs), True
+        moved, merged = conflicts.merge(engine, state, mine, theirs), True
         moved.issued_at, moved.follows = issued, follows
         written = engine.seal(record.id, record.version + 1, moved, state.deadlines(engine.clock.time()), state)
         answer = await engine.store.replace(written, expected=record.version, write_id=new_write_id())
