@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import pytest
 
 from sojourn import SessionManager, new_secret
+from sojourn.crypto import token_id
 from sojourn.errors import SessionUnavailableError, StoreUnavailableError
 from sojourn.session.transitions import LoadOutcome
 from sojourn.settings import SessionSettings
+from sojourn.stores import StoreIO
 from sojourn.testing import FakeClock
 from sojourn_testing.bench import Driver
 from tests.core.models import Visit
@@ -88,6 +90,18 @@ class Site:
     def read(self, token: str) -> Visit:
         visit: Visit = self.open(token).data
         return visit
+
+    def is_served(self, token: str, met: list[str]) -> bool:
+        """Ask the store for the record of *token* once; why that failed is added to *met*."""
+        engine = (self.manager if self.is_async else self.manager.blocking.manager).engine
+        try:
+            found = self.driver.run(
+                engine.store.load(token_id(token)), StoreIO.ASYNC if self.is_async else StoreIO.BLOCKING
+            )
+        except SessionUnavailableError as error:
+            met.append(error.kind)
+            return False
+        return found is not None
 
     def close(self) -> None:
         self.driver.run(self.manager.aclose())

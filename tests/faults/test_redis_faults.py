@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 import redis
 
-from sojourn.crypto import token_id
 from sojourn.errors import BreakerOpenError, SessionUnavailableError, StoreUnavailableError
 from sojourn.session.transitions import LoadOutcome
-from sojourn.stores import StoreIO
 from sojourn.testing import make_id, make_record, make_write_id
 from sojourn_store_redis import RedisStore
 from sojourn_testing.bench import Driver
@@ -90,22 +88,10 @@ def test_f28_the_first_call_after_a_freeze_that_the_breaker_lets_through_is_answ
         assert set(outcomes) == {LoadOutcome.UNAVAILABLE}
         server.thaw()
         wait_until(lambda: bool(server.command("PING")), "the server is not back")
-        engine = (site.manager if site.is_async else site.manager.blocking.manager).engine
         met: list[str] = []
-        wait_until(lambda: _is_served(site, engine, token, met), f"nobody is served: {met}", 20.0)
+        wait_until(lambda: site.is_served(token, met), f"nobody is served: {met}", 20.0)
         assert set(met) <= {"breaker open"}
         assert site.read(token).note == "before"
-
-
-def _is_served(site: Site, engine: Any, token: str, met: list[str]) -> bool:
-    try:
-        found = site.driver.run(
-            engine.store.load(token_id(token)), StoreIO.ASYNC if site.is_async else StoreIO.BLOCKING
-        )
-    except SessionUnavailableError as error:
-        met.append(error.kind)
-        return False
-    return found is not None
 
 
 def test_f24_a_server_that_is_down_at_start_up_is_used_when_it_comes(

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from sojourn.errors import BreakerOpenError, SessionUnavailableError, StoreTimeoutError, StoreUnavailableError
+from sojourn import new_secret
+from sojourn.errors import (
+    BreakerOpenError,
+    SessionTooLargeError,
+    SessionUnavailableError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
 from sojourn.manager import run_blocking
 from sojourn.plugins import find_store
 from sojourn.session.transitions import LoadOutcome
 from sojourn.settings import SessionSettings
 from sojourn.stores import Created, Replaced, StoreIO
 from sojourn.stores.deadline import Deadline, DeadlineScope
-from sojourn.testing import make_id, make_record, make_write_id
+from sojourn.testing import FakeClock, make_id, make_record, make_write_id
 from sojourn_store_sql import SqlStore
 from sojourn_testing.bench import Driver
 from tests.beats import lasts
+from tests.core.models import Visit
 from tests.faults.certificates import write_certificate
 from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.sites import PATIENT, Site
@@ -31,6 +41,12 @@ from tests.postgres import PgBouncer, PostgresServer
 from tests.servers import LOOPBACK, free_port, wait_until
 
 BOTH_IN_THE_LONG_RUN = pytest.mark.parametrize("kind", ["asyncio", pytest.param("blocking", marks=pytest.mark.long)])
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    with Driver() as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -65,13 +81,214 @@ def test_f24_a_server_that_is_down_at_start_up_is_used_when_it_comes(make_site: 
         assert site.read(token).user_id == 1
 
 
+def test_f28_the_first_call_after_a_freeze_that_the_breaker_lets_through_is_answered_and_closes_it(
+    make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_SQL_CONNECT_TIMEOUT", "200ms")
+    with PostgresServer() as server:
+        site = make_site(
+            server.url, timeout="200ms", breaker_minimum_calls=4, breaker_open_for="200ms", retry_attempts=0
+        )
+        token = site.begin(note="before")
+        server.freeze()
+        outcomes = [site.run("open", token).outcome for _ in range(8)]
+        assert set(outcomes) == {LoadOutcome.UNAVAILABLE}
+        server.thaw()
+        wait_until(lambda: bool(server.execute("SELECT 1")), "the server is not back")
+        met: list[str] = []
+        wait_until(lambda: site.is_served(token, met), f"nobody is served: {met}", 20.0)
+        assert set(met) <= {"breaker open"}
+        assert site.read(token).note == "before"
+
+
+# on either engine
+
+
+@dataclass(frozen=True)
+class Database:
+    """An empty one, and a connection of somebody else."""
+
+    url: str
+    execute: Callable[[str], object]
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.startswith("sqlite")
+
+    def refuse_updates(self) -> None:
+        """Have the server refuse to change a row, until ``allow_updates``."""
+        if self.is_sqlite:
+            self.execute(
+                "CREATE TRIGGER refusing BEFORE UPDATE ON sojourn_sessions BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            )
+            return
+        self.execute(
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "RAISE EXCEPTION 'refused' USING ERRCODE = '53100'; END $$"
+        )
+        self.execute("CREATE TRIGGER refusing BEFORE UPDATE ON sojourn_sessions FOR EACH ROW EXECUTE FUNCTION refuse()")
+
+    def allow_updates(self) -> None:
+        self.execute("DROP TRIGGER refusing" if self.is_sqlite else "DROP TRIGGER refusing ON sojourn_sessions")
+
+
+@pytest.fixture(params=[pytest.param("postgresql", marks=pytest.mark.server), "sqlite"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    if request.param == "sqlite":
+        file = tmp_path / "sessions.db"
+
+        def execute(statement: str) -> object:
+            with closing(sqlite3.connect(file, isolation_level=None)) as other:
+                return other.execute(statement).fetchall()
+
+        return Database(f"sqlite:///{file}", execute)
+    url, server = request.getfixturevalue("postgres_url"), request.getfixturevalue("postgres_server")
+    return Database(url, lambda statement: server.execute(statement, url.rpartition("/")[2]))
+
+
+def test_f1_f2_a_table_that_cannot_be_read_is_an_outage_of_which_nothing_is_stored_later(
+    make_site: Callable[..., Site], database: Database
+) -> None:
+    site = make_site(database.url, breaker=False)
+    token = site.begin(user_id=7, note="kept")
+    database.execute("ALTER TABLE sojourn_sessions RENAME COLUMN payload TO another")
+    session = site.run("open", token)
+    assert session.outcome is LoadOutcome.UNAVAILABLE
+    database.execute("ALTER TABLE sojourn_sessions RENAME COLUMN another TO payload")
+    change = site.run("commit", session)
+    assert (change.token, change.action.value) == (None, "keep")
+    assert site.read(token) == Visit(user_id=7, note="kept")
+
+
+def test_f4_f19_what_cannot_be_opened_here_is_nobody_and_stays_as_it_is(
+    make_site: Callable[..., Site], database: Database
+) -> None:
+    here, ahead = make_site(database.url), make_site(database.url, secret=new_secret())
+    mine, theirs = here.begin(user_id=1), ahead.begin(user_id=7, note="kept")
+    session = here.run("open", theirs)
+    assert session.outcome is LoadOutcome.FUTURE
+    assert here.run("commit", session).action.value == "keep"
+    assert ahead.read(theirs) == Visit(user_id=7, note="kept")
+    assert here.read(mine).user_id == 1
+
+
+def test_f16_a_session_that_is_too_large_for_the_store_keeps_its_last_good_state(
+    make_site: Callable[..., Site], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_SQL_MAX_BYTES", "1000")
+    site = make_site(database.url)
+    token = site.begin(note="good")
+    session = site.open(token)
+    session.data.log = [make_id(number) for number in range(50)]
+    with pytest.raises(SessionTooLargeError, match="SOJOURN_SQL_MAX_BYTES"):
+        site.run("commit", session)
+    assert site.read(token) == Visit(note="good")
+
+
+def test_f7_a_commit_after_a_logout_elsewhere_brings_nothing_back(
+    make_site: Callable[..., Site], database: Database
+) -> None:
+    here, elsewhere = make_site(database.url), make_site(database.url)
+    token = here.begin(user_id=7)
+    late, ended = here.run("open", token), elsewhere.run("open", token)
+    ended.destroy()
+    elsewhere.run("commit", ended)
+    late.data.count += 1
+    assert here.run("commit", late).action.value == "keep"
+    assert elsewhere.run("open", token).outcome is LoadOutcome.UNKNOWN
+
+
+def test_f11_a_login_that_cannot_end_the_session_before_it_leaves_that_one_alone(
+    make_site: Callable[..., Site], database: Database
+) -> None:
+    site = make_site(database.url, breaker=False, retry_attempts=0)
+    token = site.begin(note="kept")
+    session = site.open(token)
+    session.login("42")
+    database.refuse_updates()
+    with pytest.raises(SessionUnavailableError):
+        site.run("commit", session)
+    database.allow_updates()
+    assert site.open(token).principal is None
+    assert site.read(token).note == "kept"
+    assert database.execute("SELECT count(*) FROM sojourn_sessions WHERE is_session") == [(1,)]
+
+
+def test_f29_many_writers_of_one_session_lose_nothing_over_fewer_connections(
+    make_site: Callable[..., Site], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_SQL_MAX_CONNECTIONS", "2")
+    sites = [make_site(database.url, timeout="5s", **PATIENT) for _ in range(4)]
+    token = sites[0].begin()
+
+    def write(site: Site) -> None:
+        for _ in range(5):
+            session = site.run("open", token)
+            session.data.count += 1
+            site.run("commit", session)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, sites))
+    assert sites[0].read(token).count == 20
+
+
+# a file alone
+
+
+def test_f5_f9_f10_f27_while_somebody_else_writes_to_the_file_readers_are_served_and_writers_told(
+    make_site: Callable[..., Site], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    lifetimes = {"idle_timeout": "1h", "absolute_timeout": "24h"}
+    site = make_site(f"sqlite:///{tmp_path}/sessions.db", timeout="100ms", clock=clock, retry_attempts=0, **lifetimes)
+    token = site.begin(user_id=7, note="before")
+    with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        changed, ended = site.open(token), site.open(token)
+        changed.data.note = "after"
+        with lasts(at_most=5.0), pytest.raises(SessionUnavailableError):
+            site.run("commit", changed)
+        ended.destroy()
+        with lasts(at_most=5.0), pytest.raises(SessionUnavailableError):
+            site.run("commit", ended)
+        clock.advance(1800.0)
+        session = site.open(token)
+        assert session.data.note == "before"
+        with lasts(at_most=5.0):
+            assert site.run("commit", session).action.value == "keep", "a touch that fails fails nobody"
+        assert session.id in caplog.text
+        other.execute("ROLLBACK")
+    assert site.read(token) == Visit(user_id=7, note="before")
+
+
+def test_f24_a_file_whose_folder_is_not_mounted_at_start_up_is_used_when_it_is(
+    make_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mounted"
+    site = make_site(f"sqlite:///{folder}/sessions.db", timeout="300ms", breaker=False)
+    assert site.run("open", "A" * 43).outcome is LoadOutcome.UNAVAILABLE
+    folder.mkdir()
+    token = site.begin(user_id=1)
+    assert site.read(token).user_id == 1
+
+
+@pytest.mark.parametrize(("pragma", "cause"), [("max_page_count = 1", "disk full"), ("query_only = ON", "read-only")])
+def test_f14_f26_f27_a_file_that_takes_no_more_is_read_and_says_why_it_takes_nothing(
+    tmp_path: Path, driver: Driver, pragma: str, cause: str
+) -> None:
+    store = SqlStore.from_url(f"sqlite:///{tmp_path}/sessions.db", create=True)
+    driver.run(store.create(make_record(), write_id=make_write_id(1)), StoreIO.BLOCKING)
+    ((connection, _),) = store._database._here().connections  # type: ignore[attr-defined]
+    connection.execute(f"PRAGMA {pragma}")
+    with pytest.raises(StoreUnavailableError) as caught:
+        large = make_record(id=make_id(1), payload=b"x" * 65536)
+        driver.run(store.create(large, write_id=make_write_id(2)), StoreIO.BLOCKING)
+    assert caught.value.kind == cause
+    assert driver.run(store.load(make_id()), StoreIO.BLOCKING) is not None
+    driver.run(store.aclose(), StoreIO.BLOCKING)
+
+
 # the store alone
-
-
-@pytest.fixture
-def driver() -> Iterator[Driver]:
-    with Driver() as driver:
-        yield driver
 
 
 def make_store(kind: str, url: str, **options: Any) -> Any:
@@ -202,7 +419,7 @@ def test_behind_a_pooler_by_transaction_more_writers_than_connections_lose_nothi
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(write, range(4)))
         assert sum(sites[0].read(token).count for token in tokens) == 32
-        query = "SELECT FROM pg_stat_activity WHERE datname = 'test'"
+        query = "SELECT 1 FROM pg_stat_activity WHERE datname = 'test'"
         # those of the test before may be ending
         wait_until(lambda: len(postgres_server.execute(query)) <= 2, "the four did not share two connections")
         # the pooler dies: an outage like any other, and another one takes its place
@@ -292,17 +509,22 @@ def test_f14_f27_readers_are_served_however_many_writes_the_server_refused(
     assert "a row" not in told, "what a server says of a row may quote it"
 
 
-def test_f7_a_commit_after_a_logout_elsewhere_brings_nothing_back(
-    make_site: Callable[..., Site], postgres_url: str
+@pytest.mark.parametrize("code", ["40001", "53100"])
+def test_f8_f27_a_write_that_the_server_refuses_costs_readers_no_connection(
+    kind: str, postgres_url: str, postgres_server: PostgresServer, driver: Driver, code: str
 ) -> None:
-    here, elsewhere = make_site(postgres_url), make_site(postgres_url)
-    token = here.begin(user_id=7)
-    late, ended = here.run("open", token), elsewhere.run("open", token)
-    ended.destroy()
-    elsewhere.run("commit", ended)
-    late.data.count += 1
-    assert here.run("commit", late).action.value == "keep"
-    assert elsewhere.run("open", token).outcome is LoadOutcome.UNKNOWN
+    store = make_store(kind, postgres_url)
+    driver.run(store.create(make_record(), write_id=make_write_id(1)), store.io)
+    together([store.load(make_id()) for _ in range(3)], driver, store.io)
+    refuse_writes(postgres_server, postgres_url, code, every=1)
+    ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'sojourn' AND datname = 'test'"
+    before = postgres_server.execute(ours)
+    with pytest.raises(StoreUnavailableError):
+        driver.run(store.touch(make_id(), make_record().idle_deadline + 1), store.io)
+    together([store.load(make_id()) for _ in range(3)], driver, store.io)
+    assert len(before) > 1
+    assert set(before) <= set(postgres_server.execute(ours))
+    driver.run(store.aclose(), store.io)
 
 
 def test_f25_a_row_that_somebody_holds_times_out_its_own_call_alone(
@@ -318,6 +540,44 @@ def test_f25_a_row_that_somebody_holds_times_out_its_own_call_alone(
         for number in range(1, 3):
             assert driver.run(store.touch(make_id(number), make_record().idle_deadline + 1), store.io)
         assert driver.run(store.load(make_id(0)), store.io) is not None, "readers wait for nobody"
+        other.rollback()
+    driver.run(store.aclose(), store.io)
+
+
+def test_f25_calls_that_nobody_waits_for_hold_no_connection_of_the_server(
+    kind: str, postgres_url: str, postgres_server: PostgresServer, driver: Driver
+) -> None:
+    store = make_store(kind, postgres_url, timeout=0.2)
+    driver.run(store.create(make_record(), write_id=make_write_id(1)), store.io)
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'test'"
+    with psycopg.connect(postgres_url) as other:
+        other.execute("UPDATE sojourn_sessions SET version = 9")
+        for _ in range(12):
+            with pytest.raises(StoreTimeoutError):
+                driver.run(store.touch(make_id(), make_record().idle_deadline + 1), store.io)
+        if kind == "asyncio":  # F17: the visitors have gone
+            with pytest.raises(TimeoutError):
+                driver.run(asyncio.wait_for(store.touch(make_id(), make_record().idle_deadline + 1), 0.05))
+        wait_until(lambda: not postgres_server.execute(waiting), "the server goes on waiting for the row")
+        other.rollback()
+    assert driver.run(store.touch(make_id(), make_record().idle_deadline + 1), store.io)
+    driver.run(store.aclose(), store.io)
+
+
+def test_f25_a_call_that_overran_says_so_where_no_thread_can_be_started(
+    kind: str, postgres_url: str, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(kind, postgres_url, timeout=0.2)
+    driver.run(store.create(make_record(), write_id=make_write_id(1)), store.io)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with psycopg.connect(postgres_url) as other:
+        other.execute("UPDATE sojourn_sessions SET version = 9")
+        with monkeypatch.context() as patch, pytest.raises(StoreTimeoutError):
+            patch.setattr(threading.Thread, "start", refuse)
+            driver.run(store.touch(make_id(), make_record().idle_deadline + 1), store.io)
         other.rollback()
     driver.run(store.aclose(), store.io)
 
@@ -430,4 +690,17 @@ def test_f29_a_file_that_is_locked_is_waited_for_no_longer_than_the_request_has(
             driver.run(store.touch(make_id(), 2e9), StoreIO.BLOCKING)
         other.execute("ROLLBACK")
     assert driver.run(store.touch(make_id(), 2e9), StoreIO.BLOCKING)
+    driver.run(store.aclose(), StoreIO.BLOCKING)
+
+
+def test_f29_a_file_that_cannot_be_opened_is_waited_for_no_longer_than_the_request_has(
+    tmp_path: Path, driver: Driver
+) -> None:
+    store = SqlStore.from_url(f"sqlite:///{tmp_path}/sessions.db", timeout=60.0, connect_timeout=60.0)
+    with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")  # and as the file is new, no reader is let in beside it
+        with lasts(at_most=5.0), DeadlineScope(Deadline(0.2)), pytest.raises(StoreUnavailableError) as caught:
+            driver.run(store.load(make_id()), StoreIO.BLOCKING)
+        other.execute("ROLLBACK")
+    assert caught.value.kind == "locked"
     driver.run(store.aclose(), StoreIO.BLOCKING)

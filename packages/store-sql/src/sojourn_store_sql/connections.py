@@ -9,12 +9,13 @@ import asyncio
 import math
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -30,6 +31,9 @@ from sojourn_store_sql.statements import Row, Statement, Values
 
 _INTERVAL: Final = 0.1
 """The most seconds between two looks at the clock while a reply is awaited; a reply ends the wait at once."""
+
+_CANCEL_SECONDS: Final = 1.0
+"""The most seconds for a server to be told that nobody awaits its reply; one that is frozen or gone is not told."""
 
 _CONNECT_SECONDS: Final[ContextVar[float]] = ContextVar("sojourn_sql_connect_seconds")
 """How long the connection that is being opened may take; psycopg has no other way to its own first steps."""
@@ -257,6 +261,7 @@ class BlockingConnection(psycopg.Connection[Row]):
     """A connection whose calls end in time; psycopg's own wait for ever."""
 
     seconds: float = 0.0
+    is_abandoned: bool = False
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "", **options: Any) -> Any:
@@ -264,14 +269,14 @@ class BlockingConnection(psycopg.Connection[Row]):
         return (yield from _until(super()._connect_gen(conninfo, **options), _CONNECT_SECONDS.get()))
 
     def wait(self, gen: Any, interval: float = _INTERVAL, timeout: float | None = None) -> Any:
-        """Wait for the end of one exchange; whoever does not wait for it closes the connection."""
+        """Wait for the end of one exchange; whoever does not wait for it abandons the connection."""
         del timeout
         seconds = self.seconds
         try:
             return waiting.wait(_until(gen, seconds), self.pgconn.socket, min(interval, seconds))
         except BaseException as error:
             if not isinstance(error, psycopg.Error):
-                self.pgconn.finish()
+                _abandon(self)
             raise
 
 
@@ -279,6 +284,7 @@ class SuspendingConnection(psycopg.AsyncConnection[Row]):
     """The same for asyncio."""
 
     seconds: float = 0.0
+    is_abandoned: bool = False
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "", **options: Any) -> Any:
@@ -286,15 +292,34 @@ class SuspendingConnection(psycopg.AsyncConnection[Row]):
         return (yield from _until(super()._connect_gen(conninfo, **options), _CONNECT_SECONDS.get()))
 
     async def wait(self, gen: Any, interval: float = _INTERVAL, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - psycopg's
-        """Wait for the end of one exchange; whoever does not wait for it, a cancelled task too, closes the connection."""
+        """Wait for the end of one exchange; whoever does not wait for it, a cancelled task too, abandons the connection."""
         del timeout
         seconds = self.seconds
         try:
             return await waiting.wait_async(_until(gen, seconds), self.pgconn.socket, min(interval, seconds))
         except BaseException as error:
             if not isinstance(error, psycopg.Error):
-                self.pgconn.finish()
+                _abandon(self)
             raise
+
+
+def _abandon(connection: BlockingConnection | SuspendingConnection) -> None:
+    """Have the server end a statement whose reply nobody awaits, and close the connection; the caller waits for neither.
+
+    A server that waits for a lock does not notice that its client is gone, and each such connection counts to its limit.
+    """
+    connection.is_abandoned = True
+    try:
+        threading.Thread(target=_end, args=(connection,), daemon=True).start()
+    except RuntimeError:  # no thread can be started any more, as at the end of the interpreter
+        connection.pgconn.finish()
+
+
+def _end(connection: BlockingConnection | SuspendingConnection) -> None:
+    with suppress(psycopg.Error):
+        # nothing in it is of one kind of connection alone
+        psycopg.Connection.cancel_safe(cast("psycopg.Connection", connection), timeout=_CANCEL_SECONDS)
+    connection.pgconn.finish()
 
 
 class BlockingPostgres:
@@ -326,7 +351,7 @@ class BlockingPostgres:
 
     def is_usable(self, connection: BlockingConnection) -> bool:
         """Return whether the connection can take the next statement."""
-        return not connection.closed
+        return not (connection.is_abandoned or connection.closed)
 
     def slots(self, most: int) -> Slots:
         """Return slots to wait for in threads."""
@@ -364,7 +389,7 @@ class SuspendingPostgres:
 
     def is_usable(self, connection: SuspendingConnection) -> bool:
         """Return whether the connection can take the next statement."""
-        return not connection.closed
+        return not (connection.is_abandoned or connection.closed)
 
     def slots(self, most: int) -> Slots:
         """Return slots to wait for in tasks."""
@@ -387,11 +412,12 @@ class Sqlite:
         end = time.monotonic() + seconds
         while True:
             connection = sqlite3.connect(
-                self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+                self._path, timeout=min(self._timeout, seconds), isolation_level=None, check_same_thread=False
             )
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
+                connection.execute(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}")
             except sqlite3.OperationalError:
                 # SQLite does not wait for its turn when several processes make a new file
                 connection.close()

@@ -112,4 +112,7 @@ def _kind_of_connection(text: str) -> str:
 
 def is_disconnect(error: BaseException) -> bool:
     """Return whether other connections that wait idle are likely to be of no use either."""
-    return isinstance(error, psycopg.OperationalError | postgres.ReadOnlySqlTransaction | psycopg.InterfaceError)
+    if isinstance(error, psycopg.OperationalError):
+        # an answer, such as that the disk is full, comes over a connection that works; not so that of a server that ends
+        return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+    return isinstance(error, postgres.ReadOnlySqlTransaction | psycopg.InterfaceError)
