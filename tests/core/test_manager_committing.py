@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -29,6 +30,14 @@ from sojourn.stores import Created, Record
 from sojourn.testing import Fault
 from tests.core.models import make_manager
 from tests.core.rivals import Rivals
+
+
+@dataclass
+class Basket:
+    """A model that is encoded without a further look at it."""
+
+    eggs: int = 0
+
 
 WRITES = {"create", "replace", "touch", "delete"}
 
@@ -262,6 +271,30 @@ def test_f7_a_change_of_a_session_that_was_ended_is_dropped_and_told() -> None:
     gone = rivals.observer.events[-1]
     assert (gone.name, gone.id, gone.reason) == ("gone", token_id(token), "ended meanwhile")
     assert gone.principal_hash is not None
+
+
+def test_f7_what_changes_in_place_after_the_session_was_found_gone_is_dropped_as_well() -> None:
+    rivals = Rivals()
+    token = rivals.begin()
+    session = rivals.ours.open(token)
+    session.data.note = "ours"
+    rivals.end(token)
+    rivals.ours.commit(session)
+    session.data.note = "later, as in a stream"
+    assert rivals.ours.commit(session).action is CookieAction.KEEP
+    assert rivals.count == 0
+
+
+def test_data_of_another_type_are_a_change_although_they_encode_to_what_is_stored() -> None:
+    manager = make_manager(model=Basket, settings={"check_round_trip": False})
+    node = manager.blocking
+    session = node.open(None)
+    session.data.eggs = 6
+    session = node.open(node.commit(session).token)
+    session.data = vars(session.data).copy()
+    assert not is_unchanged(manager.engine, session._state)
+    with pytest.raises(SerializationError, match="a dict, not a Basket"):
+        node.commit(session)
 
 
 def test_f7_a_session_that_is_ended_while_a_conflict_is_merged_is_dropped() -> None:

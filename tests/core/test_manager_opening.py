@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sojourn import LoadOutcome, MemoryStore, SessionManager
-from sojourn.errors import ConfigurationError
+from sojourn.crypto import token_id
+from sojourn.errors import ConfigurationError, SessionReadOnlyError
 from sojourn.manager import run_blocking
 from sojourn.manager.request import AsyncRequestSession
 from sojourn.stores import Created, Deleted, Record, Replaced, StoreIO
@@ -361,3 +363,16 @@ def test_a_migration_that_fails_makes_the_record_corrupt_and_one_that_works_brin
     for migrate in (None, fails, wrong):
         assert make_manager(store, model=New, migrate=migrate).blocking.open(token).outcome is LoadOutcome.CORRUPT
     assert make_manager(store, model=New, migrate=works).blocking.open(token).data.number == "8"
+
+
+def test_a_reload_of_what_cannot_be_read_by_now_says_so_and_changes_nothing() -> None:
+    rivals = Rivals()
+    token = rivals.begin("1", note="mine")
+    session = rivals.ours.open(token)
+    record = rivals.record(token_id(token))
+    assert record is not None
+    damaged = replace(record, version=record.version + 1, payload=record.payload[:-1])
+    run_blocking(rivals.inner.replace(damaged, expected=record.version, write_id=b"12345678"))
+    with pytest.raises(SessionReadOnlyError, match=r"cannot be read \(corrupt\)"):
+        rivals.ours.reload(session)
+    assert (session.principal, session.data.note) == ("1", "mine")
