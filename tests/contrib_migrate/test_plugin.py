@@ -85,6 +85,11 @@ def test_a_setting_that_a_reader_has_no_use_for_is_refused(monkeypatch: pytest.M
         loader(monkeypatch, STARLETTE_SECRET=SECRET, STARLETTE_PREFIX="x").reader("starlette")
 
 
+def test_how_a_key_is_derived_is_refused_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="'azutoolkit-redis' needs SOJOURN_AZUTOOLKIT_REDIS_SECRET"):
+        loader(monkeypatch, AZUTOOLKIT_REDIS_URL=NEEDED["url"], AZUTOOLKIT_REDIS_KDF="true").reader("azutoolkit-redis")
+
+
 def test_a_name_that_nobody_knows_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PluginNotFoundError, match="no reader is called 'starlete'; did you mean 'starlette'"):
         loader(monkeypatch).reader("starlete")

@@ -85,7 +85,9 @@ def sojourn_create_reader(name: str, settings: SessionSettings) -> Reader | None
     takes = signature(make).parameters
     if "token" in takes:
         about = {field: value for field in _OF_TOKENS if (value := own.pop(field)) is not None}
-        own["token"] = migrate.AzutoolkitToken(**about) if "secret" in about else None
+        if about and "secret" not in about:
+            raise ConfigurationError(f"the reader {name!r} needs {kind.variable_of('secret')}")
+        own["token"] = migrate.AzutoolkitToken(**about) if about else None
     given: dict[str, Any] = {}
     for field, value in own.items():
         parameter = next((one for one in _PARAMETERS.get(field, (field,)) if one in takes), None)
