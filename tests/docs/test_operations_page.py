@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 from click import Command, Context, Group
+from redis.exceptions import ResponseError
 
 from sojourn import LoadOutcome, MemoryStore, SessionManager
 from sojourn.crypto.keys import new_secret
+from sojourn.errors import BreakerOpenError
 from sojourn.settings import SessionSettings, write_value
 from sojourn.testing import FakeClock, client
 from sojourn.wsgi import SessionMiddleware
 from sojourn_cli import main
 from sojourn_cli.command import root
+from sojourn_store_redis.errors import _BY_CAUSE, _BY_CLASS, _BY_CODE, mapped
 from sojourn_store_sql.errors import _KINDS
 from tests.docs.pages import ROOT, page, rows, section
 
@@ -61,6 +64,13 @@ def test_no_test_quotes_a_fault_that_the_table_does_not_have() -> None:
         for number in re.findall(r"f\d+", name)
     }
     assert quoted <= {cells[0] for cells in FAULTS}
+
+
+def test_f26_every_cause_that_the_store_redis_tells_is_in_a_table() -> None:
+    told = section(PAGE, "What an outage looks like").partition("The store `sql` has")[0]
+    named = {name for _, name in (*_BY_CLASS, *_BY_CODE, *_BY_CAUSE)}
+    named |= {mapped(error, operation="GET", address="").kind for error in (ResponseError("ERR"), OSError())}
+    assert [name for name in sorted({*named, "denied", BreakerOpenError.kind}) if f"`{name}`" not in told] == []
 
 
 def test_every_cause_that_the_store_sql_tells_is_in_a_table() -> None:

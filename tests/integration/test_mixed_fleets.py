@@ -245,8 +245,9 @@ async def test_f32_a_node_with_local_copies_hears_of_what_one_without_them_write
 
     async def heard() -> None:
         # other writes are announced as well: a process tells once that it is there
-        while cache.copy_age(session.id) is not None:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20.0):  # of the 60 seconds for which a copy is kept
+            while cache.copy_age(session.id) is not None:
+                await asyncio.sleep(0.01)
 
     session = await plain.open(token)
     session.data.count = 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -83,6 +84,34 @@ def test_f25_large_loads_over_a_slow_line_fail_nobody_else_and_have_connections_
     assert len(own) == 8
     # the beginning of each large record, the small ones, and what the line carries beside
     assert shared <= 8 * MOST_SHARED + 50 * 1_000 + 20_000
+
+
+@pytest.mark.parametrize("kind", [RedisStore, ClusteredRedisStore])
+@pytest.mark.parametrize("how", ["list", "walk"])
+def test_f25_nobody_waits_behind_records_that_are_read_together(
+    proxy: FaultProxy, redis_server: RedisServer, how: str, kind: type[RedisStore | ClusteredRedisStore]
+) -> None:
+    async def main() -> list[int]:
+        store = kind.from_url(proxy.url, clock=FakeClock(), timeout=10.0)
+        many = [record(f"one of many {number}", MOST_SHARED - 1_000) for number in range(16)]
+        for each in (*many, record("small", 200)):
+            await store.create(each, write_id=W1)
+        proxy.replied.clear()
+        if how == "list":
+            assert None not in await store.load_many([each.id for each in many])
+        else:
+            assert len([each async for each in store.scan_records()]) == 17
+        together = Counter(proxy.replied)
+        if isinstance(store, ClusteredRedisStore):
+            await store.evict(make_id("small"))
+        assert await seen(store, "small") == "200 bytes"
+        await store.aclose()
+        assert sum(together.values()) > 16 * (MOST_SHARED - 1_000)
+        return [together[number] for number in Counter(proxy.replied) - together]
+
+    redis_server.command("FLUSHALL")
+    shared = asyncio.run(main())
+    assert max(shared) <= 20_000
 
 
 def test_under_another_event_loop_than_asyncio_the_store_says_what_it_needs() -> None:

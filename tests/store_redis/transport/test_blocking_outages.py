@@ -209,3 +209,31 @@ def test_a_frozen_server_finds_few_connections_when_it_is_back() -> None:
             assert received() - before <= THREADS * tries // 2
             assert ask(transport) == "answered"
         run_blocking(transport.aclose())
+
+
+@pytest.mark.server
+def test_threads_whose_calls_got_no_answer_do_not_open_a_connection_each() -> None:
+    with RedisServer() as server, ThreadPoolExecutor(THREADS) as pool:
+        transport = Address(url=server.url, timeout=1.0, connect_timeout=1.0).transport(StoreIO.BLOCKING)
+        assert isinstance(transport, BlockingTransport)
+        opened(transport, THREADS)
+        together = threading.Barrier(THREADS)
+
+        def asked(_: int) -> str:
+            together.wait(LONG)
+            return ask(transport)
+
+        with server.client() as client:
+
+            def received() -> int:
+                info: Any = client.info("stats")
+                return int(info["total_connections_received"])
+
+            before = received()
+            os.kill(server.pid, signal.SIGSTOP)
+            answers = [*pool.map(asked, range(THREADS)), *pool.map(asked, range(THREADS))]
+            os.kill(server.pid, signal.SIGCONT)
+            assert set(answers) == {"timeout"}
+            # the first round had connections; of the second one thread tries for all
+            assert received() - before <= THREADS // 2
+        run_blocking(transport.aclose())
