@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from litestar import Litestar, asgi
 from starlette.applications import Starlette
 
-from sojourn import MemoryStore, SessionManager
+from sojourn import SessionManager
 from sojourn.asgi import SessionMiddleware
 from sojourn.errors import ConfigurationError
 from sojourn.settings import SessionSettings
@@ -93,6 +93,7 @@ class Socket:
 class Site:
     sessions: SessionManager[Reader]
     app: Any
+    clock: FakeClock
 
     async def cookie(self, principal: str | None = "7", *roles: str) -> str:
         session = await self.sessions.open(None)
@@ -129,15 +130,16 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call
         server.offer(monkeypatch)
 
     @asynccontextmanager
-    async def site(framework: str) -> AsyncIterator[Site]:
-        settings = SessionSettings(preset="testing", _env_file=None, store=request.param, renew_after=None)
-        sessions = SessionManager.from_settings(Reader, settings)
-        yield Site(sessions, SessionMiddleware(IN_FRAMEWORK[framework](make(sessions)), sessions))
+    async def site(framework: str, **more: Any) -> AsyncIterator[Site]:
+        settings = SessionSettings(preset="testing", _env_file=None, store=request.param, renew_after=None, **more)
+        clock = FakeClock()
+        sessions = SessionManager.from_settings(Reader, settings, clock=clock)
+        yield Site(sessions, SessionMiddleware(IN_FRAMEWORK[framework](make(sessions)), sessions), clock)
         await sessions.aclose()
 
-    def play(scenario: Callable[[Site], Awaitable[None]], framework: str = "starlette") -> None:
+    def play(scenario: Callable[[Site], Awaitable[None]], framework: str = "starlette", **settings: Any) -> None:
         async def whole() -> None:
-            async with site(framework) as one:
+            async with site(framework, **settings) as one:
                 await scenario(one)
 
         asyncio.run(whole())
@@ -218,19 +220,17 @@ def test_what_does_not_fit_closes_the_channel(run: Any, said: str, code: int) ->
     run(scenario)
 
 
-def test_a_session_that_expires_closes_the_channel_with_4401() -> None:
-    async def whole() -> None:
-        clock = FakeClock()
-        settings = SessionSettings(preset="testing", _env_file=None, idle_timeout="1s", absolute_timeout="1h")
-        sessions = SessionManager(Reader, MemoryStore(clock=clock), settings=settings, clock=clock)
-        site = Site(sessions, SessionMiddleware(Starlette(routes=routes(make(sessions))), sessions))
+@pytest.mark.parametrize("framework", IN_FRAMEWORK)
+def test_a_session_that_expires_closes_the_channel_with_4401(run: Any, framework: str) -> None:
+    async def scenario(site: Site) -> None:
         socket = Socket(site.app, await site.cookie("7", "librarian"))
-        await socket.hear()
-        clock.advance(2)  # it is looked at again when it would have expired
+        assert (await socket.hear())["type"] == "websocket.accept"
+        site.clock.advance(2)  # it is looked at again when it would have expired
         closed = await socket.hear()
         assert (closed["type"], closed["code"]) == ("websocket.close", SESSION_ENDED)
+        await socket.running
 
-    asyncio.run(whole())
+    run(scenario, framework, idle_timeout="1s", absolute_timeout="1h")
 
 
 def test_a_channel_of_text_needs_no_session() -> None:
