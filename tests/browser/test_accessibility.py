@@ -72,7 +72,7 @@ def test_no_page_is_an_obstacle(shop: Shop, open_page: OpenPage, looks: Sequence
     sign_in(page, shop, "ada", "wander-far")
     examiner.examine("signed in")
     examiner.visit("user", *FOR_USERS)
-    for button in ("Race two tabs", "Stop the store"):
+    for button in ("Race two tabs", "Log a second browser out", "Change the secret", "Stop the store"):
         page.goto(shop.url + "/try")
         page.get_by_role("button", name=button).click()
         examiner.examine(button)

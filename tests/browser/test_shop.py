@@ -306,6 +306,12 @@ def test_adding_to_the_cart_keeps_the_place_and_the_focus(shop: Shop, open_page:
     assert focused(page) is None  # that was of the page after the form alone
     page.get_by_role("button", name="One more Map of the pass").click()
     expect(page.get_by_role("button", name="One more Map of the pass")).to_be_focused()
+    page.goto(shop.url + "/try")
+    button = page.get_by_role("button", name="Add a lantern meanwhile")
+    button.click()
+    expect(page.get_by_role("link", name="Cart (4)")).to_be_attached()
+    expect(button).to_be_focused()
+    expect(button).to_be_in_viewport()
 
 
 @ON_ONE_STORE
@@ -451,10 +457,20 @@ def test_a_newcomer_is_told_three_things_each_with_a_button(shop: Shop, page: Pa
     expect(claims).to_have_text(
         ["The last tab wins", "An outage is an error of the application", "A logout ends one browser"]
     )
-    for claim, words in zip(claims.all(), ("Race two tabs", "Stop the store", "Sign in"), strict=True):
-        target = page.locator(str(claim.get_attribute("href")))
-        expect(target).to_contain_text("Elsewhere:")
-        expect(target.locator("button, .button").first).to_have_text(words)
+
+    def each_has_a_button(*buttons: str) -> None:
+        for claim, words in zip(claims.all(), buttons, strict=True):
+            target = page.locator(str(claim.get_attribute("href")))
+            expect(target).to_contain_text("Elsewhere:")
+            expect(target.locator("button, .button").first).to_have_text(words)
+
+    each_has_a_button("Race two tabs", "Stop the store", "Sign in")
+    page.locator("#revoke").get_by_role("link", name="Sign in").click()
+    sign_in(page, shop)
+    each_has_a_button("Race two tabs", "Stop the store", "Log a second browser out")
+    page.get_by_role("button", name="Log a second browser out").click()
+    expect(page.locator("#revoke").get_by_role("status")).to_contain_text("it opens nothing any more")
+    expect(page.locator("#revoke .trail")).to_contain_text("unknown")
 
 
 @ON_ONE_STORE

@@ -23,6 +23,7 @@ PATHS = (
     ("POST", "/try/stop"),
     ("GET", "/try/outage"),
     ("POST", "/try/recover"),
+    ("POST", "/try/elsewhere"),
     ("POST", "/try/revoke"),
     ("POST", "/try/secret"),
     ("GET", "/read/index.md"),
@@ -153,6 +154,17 @@ def test_r14_another_browser_is_logged_out(visitor: Visitor) -> None:
     assert "had already ended" in visitor.press("/try/revoke", id=found[1]).text
 
 
+def test_r14_a_second_browser_is_logged_out_where_there_is_but_one(visitor: Visitor) -> None:
+    assert visitor.press("/try/elsewhere").status == 401
+    visitor.sign_in()
+    for _ in range(2):
+        page = visitor.press("/try/elsewhere").text
+        assert "it opens nothing any more" in page
+        assert re.findall(r'<td><span class="chip outcome-(\w+)', page) == ["loaded", "unknown"]
+        assert visitor.is_signed_in
+        assert "End the session of" not in visitor.get("/try").text
+
+
 def test_r26_a_new_secret_logs_nobody_out(visitor: Visitor) -> None:
     there = Visitor(visitor.browser.another())
     visitor.sign_in()
@@ -174,6 +186,7 @@ def test_what_a_store_of_cookies_cannot_do_the_page_says(load: Load) -> None:
         assert "there is nothing to stop" in page
         assert "You are signed in nowhere else." not in page
         assert "The store “cookie” cannot do that." in visitor.press("/try/race").text
+        assert "The store “cookie” cannot do that." in visitor.press("/try/elsewhere").text
         assert visitor.press("/try/stop").status == 422
         found = re.findall(r'<td><span class="chip outcome-(\w+)', visitor.press("/try/secret").text)
         assert found[0] == "loaded"

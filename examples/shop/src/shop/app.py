@@ -8,7 +8,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from shop.account import RevokeOthers, RevokeSession, ShowSessions
-from shop.breaking import Outage, Race, Read, Recover, Revoke, RotateSecret, SlowTab, Stop, Try
+from shop.breaking import Elsewhere, Outage, Race, Read, Recover, Revoke, RotateSecret, SlowTab, Stop, Try
 from shop.cart import AddToCart, ClearCart, RemoveFromCart, ShowCart
 from shop.errors import ErrorPages, SecurityHeaders
 from shop.front import Front, KeepPanel, SignIn, SignInPage, SignOut
@@ -30,7 +30,8 @@ EXCLUDED = ("/healthz", "/icon.svg", "/static/*", "/try/outage", "/try/recover",
 
 def create_app(manager: SessionManager[ShopSession] = sessions, switches: Switches | None = None) -> SecurityHeaders:
     """Build the shop over *manager*; a test brings one with a clock of its own. With *switches* it can be broken."""
-    local = () if switches is None else routes(Try, Race, SlowTab, Stop, Outage, Recover, Revoke, RotateSecret, Read)
+    breaking = (Try, Race, SlowTab, Stop, Outage, Recover, Elsewhere, Revoke, RotateSecret, Read)
+    local = () if switches is None else routes(*breaking)
     shop = Starlette(
         routes=[
             *routes(Front, SignInPage, SignIn, SignOut, KeepPanel),

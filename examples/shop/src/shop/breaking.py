@@ -61,6 +61,7 @@ class BrokenEndpoint(ShopEndpoint[Req, Res]):
             others=others,
             cannot_list=cannot_list,
             was_overtaken=was_overtaken,
+            at=self.flash.get("at"),
             sealed=self.sessions.settings.encrypt is True or not isinstance(self.bench.store, InProcessStore),
             has_server=self.bench.has_server,
         )
@@ -170,6 +171,26 @@ class Revoke(BrokenEndpoint[Chosen, Html], path="/try/revoke", method="POST"):
         except ConfigurationError as error:
             return await self.show("revoke", problem=str(error))
         return await self.show("revoked" if ended else "gone")
+
+
+class Elsewhere(BrokenEndpoint[Signed, Html], path="/try/elsewhere", method="POST"):
+    """Log out a second browser of the same user, of which nothing is there but what its cookie would hold."""
+
+    async def call(self) -> Html:
+        """Sign in as that browser would, end its session, and open it again with what it still has."""
+        principal = self.require_authentication()
+        self.require_csrf(self.params.csrf)
+        other = await self.sessions.open(None)
+        other.login(principal)
+        token = (await self.sessions.commit(other)).token
+        before = await self.sessions.open(token)
+        try:
+            await self.sessions.revoke(other.id, principal=principal)
+        except ConfigurationError as error:
+            return await self.show("elsewhere", problem=str(error))
+        after = await self.sessions.open(token)
+        steps = [("The second browser, signed in", before.decisions), ("Its next request", after.decisions)]
+        return await self.show("elsewhere", steps)
 
 
 class RotateSecret(BrokenEndpoint[Signed, Html], path="/try/secret", method="POST"):
