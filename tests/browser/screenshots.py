@@ -61,8 +61,6 @@ def _visit(browser: Browser, shop: Shop, folder: Path) -> None:
     page.set_viewport_size(PHONE)
     page.goto(f"{shop.url}/order")
     take("order-on-a-phone")
-    _go_live(page, shop)
-    take("live-on-a-phone")
 
 
 def main() -> None:
