@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -84,3 +85,18 @@ def test_a_logout_in_the_block_takes_the_cookie_away_and_an_error_stores_nothing
     store.follow(lambda _: Fault.BEFORE)
     with pytest.raises(SessionUnavailableError), session_of(browser, sessions):
         raise AssertionError
+
+
+@pytest.mark.anyio
+async def test_an_asynchronous_client_of_httpx_logs_in_too() -> None:
+    served, sessions, _ = shop(preset="production")
+    transport = httpx.ASGITransport(app=served.app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://shop.example") as browser:
+        with session_of(browser, sessions) as session:
+            session.login("42")
+        for do in ("", "rotate", ""):
+            assert (await browser.get("/", params={"do": do})).json() == "42"
+            assert len(list(browser.cookies.jar)) == 1
+        with session_of(browser, sessions) as session:
+            session.logout()
+        assert (await browser.get("/")).json() is None
