@@ -16,6 +16,7 @@ from sojourn import Session, StoreIO
 from sojourn.errors import ConfigurationError, SessionStateError
 from sojourn.settings import SessionSettings
 from sojourn_store_redis import RedisStore
+from sojourn_store_sql import SqlStore
 from tests.core.asgi_bench import Bench, headers_of
 from tests.core.models import make_manager
 
@@ -118,17 +119,66 @@ def test_an_env_file_that_is_no_text_is_refused_and_not_passed_over(encoding: st
 # -- the URL of a server -------------------------------------------------------------------------------------------
 
 
+PARTS = st.just("") | st.text("abcXYZ", min_size=6, max_size=8)
+SERVERS = ("redis://{}localhost:6379/0", "rediss://{}localhost", "unix://{}/run/redis.sock?db=1")
+
+
 @given(
-    before=st.text("abcXYZ", min_size=6, max_size=8),
+    url=st.sampled_from((*SERVERS, "redis+sentinel://{}one:1,two:2/main/0", "redis+cluster://{}one:1,two:2/")),
+    user=st.sampled_from(["", "user"]),
+    before=PARTS,
     raw=st.sampled_from("/#?"),
     after=st.text("uvwUVW", min_size=6, max_size=8),
 )
-def test_a_raw_character_in_a_password_is_named_without_a_part_of_it(before: str, raw: str, after: str) -> None:
+def test_a_raw_character_in_a_password_is_named_without_a_part_of_it(
+    url: str, user: str, before: str, raw: str, after: str
+) -> None:
     with pytest.raises(ConfigurationError, match="user or password holds") as refused:
-        RedisStore.from_url(f"redis://:{before}{raw}{after}@localhost:6379/0")
-    assert before not in str(refused.value)
+        RedisStore.from_url(url.format(f"{user}:{before}{raw}{after}@"))
+    assert not before or before not in str(refused.value)
     assert after not in str(refused.value)
     assert refused.value.__cause__ is refused.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://user/hidden@localhost:6379/0", "unix://run/redis.sock", "redis://localhost/x"]
+)
+def test_what_a_url_says_beyond_what_is_read_is_refused_and_not_passed_over(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        RedisStore.from_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "redis://:6379",
+        "redis://[::1]:6379/0",
+        "redis://:p@ss@localhost:6379/0",
+        "redis://localhost?db=1&client_name=a@b",
+        "unix:///run/a@b.sock",
+    ],
+)
+def test_whatever_else_a_url_may_hold_is_read_as_it_is_meant(url: str) -> None:
+    RedisStore.from_url(url)
+
+
+@pytest.mark.parametrize("raw", ["{0}@{1}", "{0}@{1}:third", "{0}@{1}/third", "{0}@{1}?third", "@{1}", "{0}@"])
+@pytest.mark.parametrize("driver", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_an_at_sign_in_the_password_of_a_database_is_refused_without_a_part_of_it(driver: str, raw: str) -> None:
+    password = raw.format("hidden", "secret")
+    with pytest.raises(ConfigurationError, match="%40 for an '@' in the user or password") as refused:
+        SqlStore.from_url(f"{driver}://user:{password}@db.example:5432/shop")
+    for part in ("hidden", "secret", "third"):
+        assert part not in str(refused.value)
+    assert refused.value.__cause__ is refused.value.__context__ is None
+
+
+@pytest.mark.parametrize("password", ["a#b", "a/b", "a?b", "a:b", "a%40b"])
+def test_other_characters_in_the_password_of_a_database_are_read_as_they_are_meant(password: str) -> None:
+    store = SqlStore.from_url(f"postgresql://user:{password}@db.example:5432/shop")
+    assert "postgresql://user:***@db.example:5432/shop" in repr(store)
+    SqlStore.from_url("sqlite:////tmp/a@b/c@d.db")
 
 
 def test_an_at_sign_in_a_password_is_read_as_it_is_meant() -> None:

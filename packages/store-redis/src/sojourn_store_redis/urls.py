@@ -25,7 +25,11 @@ from sojourn_store_redis.deadlines import DeadlineSocket, ThreadDeadline
 Node: TypeAlias = tuple[str, int]
 """Host and port of a server."""
 
-SCHEMES = ("redis", "rediss", "unix")
+_USERINFO: Final = r"(?:[^/?#]*@)?"
+_HOST: Final = r"(?:\[[^@/?#\[\]]+\]|[^@/?#:\[\]]*)(?::\d+)?(?:/\d*)?"
+_OPTIONS: Final = r"(?:\?(?:[^#&=]+=[^#&]*&?)*)?"
+_URL: Final = re.compile(rf"(?:rediss?://{_USERINFO}{_HOST}|unix://{_USERINFO}/[^?#]*){_OPTIONS}")
+"""What is read to its end; redis-py passes over the rest, and takes another host or database than the one that is meant."""
 _NODE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>\d{1,5}))?")
 
 
@@ -33,7 +37,7 @@ def read_url(url: str, *, is_async: bool) -> dict[str, Any]:
     """Return the options that redis-py reads in *url*, and its connection class; ConfigurationError when it cannot."""
     kind: Any = redis.asyncio.connection if is_async else redis.connection
     found: Mapping[str, Any] = {}
-    is_readable = url.split(":", 1)[0] in SCHEMES
+    is_readable = _URL.fullmatch(url.strip()) is not None
     if is_readable:
         try:
             found = kind.parse_url(url)

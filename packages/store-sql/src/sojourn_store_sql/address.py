@@ -90,9 +90,21 @@ class Address:
         return create_engine(self._parsed(), poolclass=NullPool)
 
     def _parsed(self) -> URL:
-        try:
-            url = make_url(self.url)
-        except ArgumentError:
-            msg = "SOJOURN_SQL_URL is no URL: write postgresql://user:password@host/database or sqlite:///sessions.db"
-            raise ConfigurationError(msg) from None
+        url = _read(self.url)
+        if url is None:
+            # Outside of what handles the error of the library, which may quote a part of the password.
+            raise ConfigurationError(
+                "SOJOURN_SQL_URL is no URL: write postgresql://user:password@host/database or sqlite:///sessions.db, with "
+                "%40 for an '@' in the user or password, %2F for a '/' and %3A for a ':'"
+            )
         return url.set(drivername="postgresql+psycopg") if url.drivername in {"postgresql", "postgres"} else url
+
+
+def _read(text: str) -> URL | None:
+    """Return the URL; None where it is none, or where the first '@' may not be the one that ends user and password."""
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        return None
+    is_clear = url.get_backend_name() == "sqlite" or text.count("@") <= (url.username is not None)
+    return url if is_clear else None
