@@ -136,6 +136,16 @@ def test_f33_what_is_kept_although_it_expired_makes_room_before_anything_live_an
     assert [number for number in range(1, 6) if run(store.load(f"{number:043d}")) is not None] == [2, 4, 5]
 
 
+def test_f33_what_is_deleted_after_its_deadline_is_kept_no_longer() -> None:
+    store = MemoryStore(clock=(clock := FakeClock()))
+    store.keep_expired = 3600.0
+    run(store.create(record(1, clock, idle=10), write_id=b"w" * 8))
+    clock.advance(20)
+    assert run(store.load(f"{1:043d}")) is not None
+    assert run(store.delete(f"{1:043d}")) is Deleted.GONE
+    assert run(store.load(f"{1:043d}")) is None
+
+
 def test_deleted_sessions_leave_nothing_behind_however_many_there_were() -> None:
     clock = FakeClock()
     store = MemoryStore(clock=clock)
