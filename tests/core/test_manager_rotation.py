@@ -363,6 +363,22 @@ def test_r9_an_orphan_of_a_renewal_is_removed_once_nobody_can_be_working_on_it(a
         assert rivals.ours.commit(rivals.accessed(token)).token == renewed(rivals, token)
 
 
+def test_r9_an_orphan_of_a_renewal_that_cannot_be_read_is_left_alone() -> None:
+    rivals = Rivals(**RENEWING)
+    token = rivals.begin()
+    rivals.clock.advance(700)
+    rivals.fail(replace=[Fault.BEFORE])
+    rivals.ours.commit(rivals.accessed(token))
+    rivals.store.follow(())
+    orphan = rivals.record(token_id(renewed(rivals, token)))
+    assert orphan is not None
+    put(rivals, replace(orphan, payload=orphan.payload[:-1]))
+    rivals.clock.advance(300)
+    assert rivals.ours.commit(rivals.accessed(token)).action is CookieAction.KEEP
+    assert rivals.record(orphan.id) is not None
+    assert rivals.ours.open(token).outcome is LoadOutcome.LOADED
+
+
 @pytest.mark.parametrize("shortens", [False, True])
 @pytest.mark.parametrize("ahead", [False, True])
 def test_r9_a_renewal_in_progress_is_taken_for_no_orphan(ahead: bool, shortens: bool) -> None:
