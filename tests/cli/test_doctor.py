@@ -27,6 +27,7 @@ Output = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.server
 
 SECRET, OTHER = new_secret(), new_secret()
+SOON = (datetime.now(UTC) + timedelta(hours=12)).isoformat()
 RIGHTS = (
     "~sojourn:session:* ~sojourn:index:* &sojourn:invalidations -@all +publish +client|setname +info +get "
     "+getrange +setrange +set +unlink +pttl +pexpire +zadd +zrem +zremrangebyscore +zscan +scan +eval +evalsha"
@@ -223,7 +224,10 @@ PLANTS: dict[str, Planted] = {
         "secret", "needs SOJOURN_SALT", SECRETS='["a sentence that nobody else has written"]'
     ),
     "R47: a secret from a tutorial": by_setting(
-        "secret", "(well-known|fewer).*sojourn keygen", SECRETS='["your-256-bit-secret"]', SALT="8 bytes or more"
+        "secret",
+        "well-known.*sojourn keygen",
+        SECRETS='["your-256-bit-secret your-256-bit-secret"]',
+        SALT="8 bytes or more",
     ),
     "a file with a secret that others may read": (
         Site.with_a_readable_secret,
@@ -237,7 +241,10 @@ PLANTS: dict[str, Planted] = {
         "settings", "__Host-.*(leave|without|rename|another name|take)", COOKIE_DOMAIN="shop.example"
     ),
     "R11: high_security loosened": by_setting(
-        "settings", "longer than the 15m of the high_security preset", PRESET="high_security", IDLE_TIMEOUT="1h"
+        "settings",
+        "longer than the 15m of the high_security preset; lower it",
+        PRESET="high_security",
+        IDLE_TIMEOUT="1h",
     ),
     "R11: sessions that live too long": by_setting("settings", "longer than the 1h .*AAL2", IDLE_TIMEOUT="7d"),
     "sessions in the memory of one process": by_setting(
@@ -247,6 +254,33 @@ PLANTS: dict[str, Planted] = {
     # the store
     "a store that nothing listens for": by_setting(
         "store", "refused; start it, or correct host and port of SOJOURN_REDIS_URL", REDIS_URL="redis://127.0.0.1:1"
+    ),
+    "a database that is not there": (
+        lambda s: s.set(REDIS_URL=f"redis://127.0.0.1:{s.server.port}/99"),
+        "store",
+        r"wrong server; correct SOJOURN_REDIS_URL: .* the number of the database",
+        (),
+    ),
+    "a cluster that is none": (
+        lambda s: s.set(REDIS_URL=f"redis+cluster://127.0.0.1:{s.server.port}"),
+        "store",
+        "wrong server; correct SOJOURN_REDIS_URL",
+        (),
+    ),
+    "sentinels that are none": (
+        lambda s: s.set(REDIS_URL=f"redis+sentinel://127.0.0.1:{s.server.port}/master"),
+        "store",
+        "wrong server; correct SOJOURN_REDIS_URL",
+        (),
+    ),
+    "a cluster that does not listen": by_setting(
+        "store", "refused; start it, or correct host and port", REDIS_URL="redis+cluster://127.0.0.1:1"
+    ),
+    "a store of before that is the one of now": by_setting(
+        "fallback",
+        "no session from before is found; name the server or namespace of before",
+        FALLBACK_STORE="redis",
+        FALLBACK_UNTIL=SOON,
     ),
     "a wrong password": by_setting(
         "store", "auth; correct user and password of SOJOURN_REDIS_URL", REDIS_PASSWORD="wrong", REDIS_USERNAME="shop"
@@ -354,6 +388,18 @@ PLANTS: dict[str, Planted] = {
         "SOJOURN_ENCRYPT is another one.*set SOJOURN_ACCEPT_UNSEALED_UNTIL on all processes first",
         (),
     ),
+    "F31: encryption turned off": (
+        first(lambda s: s.start(), lambda s: s.set(ENCRYPT="false", ACCEPT_UNSEALED_UNTIL=SOON)),
+        "fleet",
+        "SOJOURN_ENCRYPT is another one.*set SOJOURN_ACCEPT_UNSEALED_UNTIL on all processes first",
+        (),
+    ),
+    "F31: high_security over logins of clients that are not bound": (
+        first(lambda s: s.start(), lambda s: s.set(PRESET="high_security")),
+        "fleet",
+        "SOJOURN_BINDING is another one.*switch it on under the production preset first",
+        (),
+    ),
     "F31: clients compared otherwise": (
         first(lambda s: s.set(BINDING="reject"), Site.start, lambda s: s.set(BINDING_IP="false")),
         "fleet",
@@ -411,6 +457,30 @@ def test_f31_what_harms_nobody_is_a_note(site: Site, capsys: Output) -> None:
     assert (code, "SOJOURN_COMPRESS, SOJOURN_REDIS_TIMEOUT" in told) == (0, True)
 
 
+def test_f31_who_encrypts_by_another_word_is_told_nothing_that_harms(site: Site, capsys: Output) -> None:
+    site.start(ENCRYPT="true")
+    site.start(ENCRYPT="false", REDIS_ENCRYPT="true", ACCEPT_UNSEALED_UNTIL=SOON)
+    site.set(ENCRYPT="auto", ACCEPT_UNSEALED_UNTIL=SOON)
+    code, findings = ask(capsys)
+    assert not [each for each in findings if each["is_problem"] and each["subject"] == "fleet"]
+    site.set(ENCRYPT="false")  # and the first, which encrypts, has no date
+    code, findings = ask(capsys)
+    assert (code, [each["subject"] for each in findings if each["is_problem"]].count("fleet")) == (1, 1)
+
+
+def test_f31_high_security_over_bound_clients_logs_nobody_out(site: Site, capsys: Output) -> None:
+    site.start(BINDING="reject")
+    site.set(PRESET="high_security")
+    assert ask(capsys)[0] == 0
+
+
+def test_f31_a_shorter_life_is_told_with_what_it_ends(site: Site, capsys: Output) -> None:
+    site.start(ABSOLUTE_TIMEOUT="20h")
+    code, findings = ask(capsys)
+    (told,) = [each["message"] for each in findings if each["subject"] == "fleet"]
+    assert (code, "nobody is logged out, but whose session is older than a shorter" in told) == (0, True)
+
+
 def test_f32_both_kinds_that_announce_are_a_note(site: Site, capsys: Output) -> None:
     site.start(STORE="clustered-redis")
     code, findings = ask(capsys)
@@ -465,7 +535,18 @@ def test_what_a_container_is_given_has_the_mode_that_it_has(
 
 @pytest.mark.parametrize(
     "command",
-    [["doctor"], ["config", "check", "--connect"], ["nodes"], ["sessions", "count"], ["keys", "rotate", "--step"]],
+    [
+        ["doctor"],
+        ["config", "check", "--connect"],
+        ["nodes"],
+        ["keys", "rotate", "--step"],
+        ["sessions", "ls", "--principal", "ada"],
+        ["sessions", "count"],
+        ["sessions", "revoke-all", "--principal", "ada"],
+        ["sessions", "purge", "--anonymous"],
+        ["sessions", "rekey"],
+        ["sessions", "rekey", "--dry-run"],
+    ],
 )
 def test_every_command_says_the_same_of_a_wrong_password(command: list[str], site: Site, capsys: Output) -> None:
     site.user(RIGHTS)
@@ -473,9 +554,11 @@ def test_every_command_says_the_same_of_a_wrong_password(command: list[str], sit
     capsys.readouterr()
     assert main(command) == 1
     output = capsys.readouterr()
-    (told,) = [line for line in (output.out + output.err).splitlines() if line.startswith("error")]
+    said = output.out + output.err
+    (told,) = [line for line in said.splitlines() if line.startswith("error")]
     assert "; correct user and password of SOJOURN_REDIS_URL" in told
-    assert "try again later" not in told
+    assert "try again later" not in said
+    assert "run the command again for the rest" not in said
 
 
 def test_doctor_leaves_nothing_behind(site: Site, capsys: Output) -> None:
@@ -485,7 +568,7 @@ def test_doctor_leaves_nothing_behind(site: Site, capsys: Output) -> None:
 
 
 def test_the_store_that_sessions_move_from_is_looked_at_too(site: Site, capsys: Output) -> None:
-    site.set(FALLBACK_STORE="redis", FALLBACK_UNTIL=(datetime.now(UTC) + timedelta(hours=12)).isoformat())
+    site.set(FALLBACK_STORE="redis", FALLBACK_UNTIL=SOON)
     site.set(FALLBACK_NAMESPACE="before", FALLBACK_REDIS_URL=site.server.url)
     site.command("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
     code, findings = ask(capsys)

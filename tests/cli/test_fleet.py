@@ -194,7 +194,16 @@ def explain(value: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
     return main(["inspect", *options])
 
 
-@pytest.mark.parametrize("form", ["{}\n", "Cookie: theme=dark; __Host-session={}; x=y", '__Host-session="{}"'])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}\n",
+        "Cookie: theme=dark; __Host-session={}; x=y",
+        "cookie: __Host-session={}",
+        "set-cookie: __Host-session={}; Path=/; Secure",
+        '__Host-session="{}"',
+    ],
+)
 @pytest.mark.parametrize("store", ["sql", "cookie"])
 def test_r58_a_cookie_is_explained_without_its_value_or_data(
     store: str, form: str, start: Start, capsys: Output, monkeypatch: pytest.MonkeyPatch

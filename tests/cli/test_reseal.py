@@ -146,7 +146,9 @@ def test_a_store_that_does_not_answer_is_told_and_the_command_exits_with_1(serve
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("error: ")
-    assert output.err.endswith("0 sealed anew, run the command again for the rest\n")
+    assert output.err.endswith(
+        "start it, or correct host and port of SOJOURN_REDIS_URL, then run the command again; 0 sealed anew\n"
+    )
 
 
 @pytest.mark.parametrize(("store", "said"), [("memory", "only that can reach them"), ("cookie", "CookieStore cannot")])

@@ -200,6 +200,21 @@ def test_a_command_that_is_stopped_says_how_far_it_came_and_goes_on_when_it_is_r
     assert told(capsys, "sessions", "purge", "--anonymous") == {"ended": left}
 
 
+def test_a_count_that_is_stopped_has_no_rest_to_go_on_with(
+    fleet: Fleet, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        fleet.begin()
+
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(printing, "_EVERY", 2)
+    monkeypatch.setattr(printing, "tell", stop)
+    assert main(["sessions", "count"]) == 130
+    assert "stopped: 2 counted" in capsys.readouterr().err.splitlines()
+
+
 def test_a_check_that_connects_names_what_the_store_refuses(fleet: Fleet, capsys: Output) -> None:
     assert main(["config", "check", "--connect"]) == 0
     assert "ok     connection" in capsys.readouterr().out

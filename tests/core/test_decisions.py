@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from sojourn import CookieAction, LoadOutcome, Session
+from sojourn import CookieAction, LoadOutcome, MemoryStore, Session
+from sojourn.errors import SessionUnavailableError
 from sojourn.session import session as of_the_session
-from sojourn.testing import FakeClock
+from sojourn.testing import FakeClock, Fault, FaultyStore
 from tests.core.models import Visit, make_manager
 
 
@@ -94,6 +95,19 @@ def test_what_somebody_else_did_meanwhile_is_told() -> None:
     ours.data.note = "later"
     node.commit(ours)
     assert (ours.decisions.written, ours.decisions.cookie) == ("gone", CookieAction.KEEP)
+
+
+def test_a_write_that_failed_is_not_told_as_nothing_to_write() -> None:
+    store = FaultyStore(MemoryStore())
+    node = make_manager(store).blocking
+    session = node.open(None)
+    write(session)
+    store.follow(lambda _: Fault.BEFORE)
+    with pytest.raises(SessionUnavailableError):
+        node.commit(session)
+    found = session.decisions
+    assert (found.written, found.cookie) == ("nothing", CookieAction.KEEP)
+    assert found.why_written.endswith("or storing it failed")
 
 
 def test_it_costs_nothing_until_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

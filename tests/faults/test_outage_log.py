@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from redis.exceptions import BusyLoadingError, ClusterDownError, MasterDownError, ResponseError
+from redis.exceptions import BusyLoadingError, ClusterDownError, MasterDownError, MovedError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sojourn import LoadOutcome, MemoryStore, SessionManager, new_secret
@@ -142,6 +142,13 @@ def test_f26_what_a_server_answers_while_it_loads_or_a_cluster_is_down_has_a_kin
         (MasterDownError("Link with MASTER is down"), "no master"),
         (ResponseError("NOAUTH Authentication required."), "auth"),
         (ResponseError("ERR something else with 'get' command"), "refused by the server"),
+        (ResponseError("DB index is out of range"), "wrong server"),
+        (ResponseError("This instance has cluster support disabled"), "wrong server"),
+        (
+            ResponseError("unknown command 'SENTINEL', with args beginning with: 'GET-MASTER-ADDR-BY-NAME'"),
+            "wrong server",
+        ),
+        (MovedError("12182 127.0.0.1:7001"), "wrong server"),
         (RedisConnectionError("the server closed the connection"), "connection lost"),
     ):
         assert mapped(error, operation="GET", address="somewhere").kind == kind

@@ -10,6 +10,7 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import AuthenticationError, ResponseError
 
 from sojourn.errors import ConfigurationError, StoreUnavailableError
 from sojourn.stores import StoreIO
@@ -218,6 +219,27 @@ def test_f1_a_cluster_of_which_no_node_answers_is_unavailable_at_once() -> None:
             drive(topology.known(StoreIO.BLOCKING, 60.0), StoreIO.BLOCKING)
     finally:
         topology.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (AuthenticationError("invalid username-password pair or user is disabled."), "auth"),
+        (ResponseError("This instance has cluster support disabled"), "wrong server"),
+        (TimeoutError(), "timeout"),
+    ],
+)
+def test_f26_a_cluster_that_tells_no_slots_says_what_its_nodes_said(error: Exception, kind: str) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    topology = Topology([A, B], address="the cluster", make_probe=fail, seconds=0.2)
+    try:
+        with pytest.raises(StoreUnavailableError, match=type(error).__name__) as failure:
+            drive(topology.known(StoreIO.BLOCKING, 60.0), StoreIO.BLOCKING)
+    finally:
+        topology.stop()
+    assert failure.value.kind == kind
 
 
 class Silent:

@@ -48,11 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _warnings_on_standard_error() -> Generator[None]:
-    """Show the warnings of sojourn as plain lines while a command runs."""
+    """Show the warnings of sojourn as plain lines while a command runs; an outage is told by the command itself."""
     logger = logging.getLogger("sojourn")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     handler.setLevel(logging.WARNING)
+    handler.addFilter(lambda record: record.name != "sojourn.store")
     logger.addHandler(handler)
     try:
         yield

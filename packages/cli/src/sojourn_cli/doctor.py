@@ -25,7 +25,7 @@ from sojourn.errors import ConfigurationError, SessionUnavailableError
 from sojourn_cli.config import start_up_steps, try_store
 from sojourn_cli.fleet import COOKIES, NOBODY, next_step
 from sojourn_cli.output import WELL, WRONG, for_programs
-from sojourn_cli.sessions import explained, make_manager, what_to_do
+from sojourn_cli.sessions import ONE_PLACE, explained, is_one_place, make_manager, what_to_do
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +49,7 @@ _LOST_WHILE_BOUND: Final = (
     "SOJOURN_BINDING_IPV6_PREFIX",
 )
 _ENCRYPTION: Final = ("SOJOURN_ENCRYPT", "SOJOURN_REDIS_ENCRYPT", "SOJOURN_SQL_ENCRYPT")
+_ABSOLUTE: Final = "SOJOURN_ABSOLUTE_TIMEOUT"
 _REFUSED: Final = {"rights", "writes", "replication"}
 """What keeps a session from being stored; then the store is not asked for more, which would be refused once more."""
 _REDIS: Final = ("redis", "clustered-redis")
@@ -69,6 +70,8 @@ def doctor(*, url: str | None, running: bool, as_json: bool) -> int:
     if settings is not None:
         findings += [*_of_secrets(settings), *_of_proxies(settings), *([] if url is None else _of_url(settings, url))]
     if manager is not None:
+        if is_one_place(manager.settings):
+            findings.append(Finding("fallback", ONE_PLACE))
         with _log_becomes([]):  # what goes wrong from here on is told by an answer, too
             servers = _look_at_the_store(manager, findings, running=running)
             manager.blocking.close()
@@ -330,8 +333,9 @@ def _of_differences(settings: SessionSettings, nodes: Sequence[Node]) -> Iterato
             harmless.append(variable)
     if harmless:
         told = ", ".join(sorted(harmless))
+        older = ", but whose session is older than a shorter SOJOURN_ABSOLUTE_TIMEOUT" if _ABSOLUTE in harmless else ""
         yield Finding(
-            "fleet", f"the running processes have {told} set otherwise; nobody is logged out", is_problem=False
+            "fleet", f"the running processes have {told} set otherwise; nobody is logged out{older}", is_problem=False
         )
 
 
@@ -342,13 +346,43 @@ def _what_is_lost(settings: SessionSettings, variable: str, others: Sequence[Nod
         return f"{_LOST[variable]}; docs/operations.md, changing settings"
     if variable in _LOST_WHILE_BOUND and settings.binding == "reject":
         return "clients are compared otherwise, so everybody logs in again; set SOJOURN_BINDING=observe for as long as sessions live"
-    if variable in _ENCRYPTION and settings.accept_unsealed_until is None:
+    if (
+        variable == "SOJOURN_BINDING"
+        and settings.base_preset == "high_security"
+        and _some_have(others, variable, "off")
+    ):
+        return (
+            "high_security takes no login from before clients were bound, so everybody logs in again; switch it on under the "
+            "production preset first, for as long as sessions live"
+        )
+    if variable in _ENCRYPTION and _is_damage(settings, others):
         return "records of one kind are damage to the other; set SOJOURN_ACCEPT_UNSEALED_UNTIL on all processes first, then change it"
     if variable == "SOJOURN_SERIALIZER":
         return _of_serializers(settings, others)
     if variable == "SOJOURN_REDIS_CHANNEL":
         return "they do not hear each other's announcements, so local copies are stale; give all processes one channel"
     return None
+
+
+def _is_damage(settings: SessionSettings, others: Sequence[Node]) -> bool:
+    """Tell whether a process that encrypts, of before or of now, refuses what one that does not writes (SECURITY R55)."""
+    sealing = [node for node in others if _encrypts(node)]
+    here = settings.encrypt
+    if here is None:
+        here = not any(getattr(each, "encrypt", None) is False for each in settings.of_plugins.values())
+    if here:
+        return len(sealing) < len(others) and settings.accept_unsealed_until is None
+    return _some_have(sealing, "SOJOURN_ACCEPT_UNSEALED_UNTIL", "-")
+
+
+def _encrypts(node: Node) -> bool:
+    if node.has("SOJOURN_ENCRYPT", "auto"):
+        return not any(node.has(variable, "false") for variable in _ENCRYPTION)
+    return node.has("SOJOURN_ENCRYPT", "true")
+
+
+def _some_have(nodes: Sequence[Node], variable: str, value: str) -> bool:
+    return any(node.has(variable, value) for node in nodes)
 
 
 def _of_serializers(settings: SessionSettings, others: Sequence[Node]) -> str | None:

@@ -174,7 +174,7 @@ def rotate(*, step: bool, as_json: bool) -> int:
         if not found:
             raise ConfigurationError(NOBODY)
         ours = [key.id.hex() for key in manager.settings.key_ring().keys]
-        with counted(manager, "looked at") as done:
+        with counted(manager, "looked at", goes_on=False) as done:
             records = manager.blocking.keys_in_use(done)
     told = next_step(ours, found, records)
     if as_json:

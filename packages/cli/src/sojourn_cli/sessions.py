@@ -31,10 +31,15 @@ _ANSWERS: Final = {
     "refused": "start it, or correct host and port of {url}",
     "name not found": "correct the name in {url}",
     "timeout": "look at the load of the server and at the line to it, or raise the time-out of the store",
+    "wrong server": "correct {url}: redis://, redis+sentinel:// or redis+cluster://, the port and the number of the database",
     "auth": "correct user and password of {url}",
     "no table": "run `sojourn sql init`",
     "tls": "renew the certificate, or name its authority in {url}",
 }
+ONE_PLACE: Final = (
+    "the fallback store is where SOJOURN_STORE is, so no session from before is found; name the server or namespace of before, "
+    "as by SOJOURN_FALLBACK_REDIS_URL or SOJOURN_FALLBACK_NAMESPACE"
+)
 _LATER: Final = "; try again later"
 _MEANINGS: Final = {
     "none": "this is no value of our cookie: it has another form, or was cut",
@@ -123,7 +128,7 @@ def show(*, id: str, as_json: bool) -> int:
 @for_programs
 def count_sessions(*, as_json: bool) -> None:
     """Count the sessions of the store, by going through all of them."""
-    with open_manager() as manager, counted(manager, "counted") as done:
+    with open_manager() as manager, counted(manager, "counted", goes_on=False) as done:
         number = manager.blocking.count(progress=done)
     click.echo(json.dumps({"sessions": number}) if as_json else str(number))
 
@@ -209,7 +214,7 @@ def _tell_ended(number: int, *, dry_run: bool, as_json: bool) -> None:
 def rekey(*, dry_run: bool, as_json: bool) -> None:
     """Seal every session with the first secret, before an older one goes. Stopped in the middle, run it again."""
     what = "would be sealed anew" if dry_run else "sealed anew"
-    with open_manager() as manager, counted(manager, what) as done:
+    with open_manager() as manager, counted(manager, what, goes_on=not dry_run) as done:
         number = manager.blocking.reseal(done, dry_run=dry_run)
     click.echo(json.dumps({"would_reseal" if dry_run else "resealed": number}) if as_json else f"{number} {what}")
 
@@ -231,19 +236,22 @@ def copy(*, from_: str | None, to: str | None, dry_run: bool, as_json: bool) -> 
     """
     named = {name: value for name, value in (("fallback_store", from_), ("store", to)) if value is not None}
     left: dict[str, str] = {}
-    with open_manager(**named) as manager, counted(manager, "would move" if dry_run else "moved") as done:
+    what = "would move" if dry_run else "moved"
+    with open_manager(**named) as manager, counted(manager, what, goes_on=not dry_run) as done:
         if manager.settings.fallback_store is None:
             msg = (
                 "there is no store to move from: name it by --from STORE or SOJOURN_FALLBACK_STORE, its own settings under "
                 "SOJOURN_FALLBACK_, as SOJOURN_FALLBACK_REDIS_URL, and the last moment in SOJOURN_FALLBACK_UNTIL"
             )
             raise ConfigurationError(msg)
+        if is_one_place(manager.settings):
+            raise ConfigurationError(ONE_PLACE)
         number = manager.blocking.move(done, dry_run=dry_run, on_left=left.__setitem__)
     if as_json:
         told = [{"id": id, "why": why} for id, why in left.items()]
-        click.echo(json.dumps({"would_move" if dry_run else "moved": number, "left": told}))
+        click.echo(json.dumps({what.replace(" ", "_"): number, "left": told}))
     else:
-        click.echo(f"{number} {'would move' if dry_run else 'moved'}")
+        click.echo(f"{number} {what}")
         if left:
             click.echo("\n  ".join((f"{len(left)} cannot be moved:", *(f"{id}: {why}" for id, why in left.items()))))
     return WRONG if left else WELL
@@ -270,7 +278,7 @@ def inspect_cookie(*, as_json: bool) -> int:
 
 def _bare(value: str, name: str) -> str:
     """Return the value of what was copied from a header or a browser: ``Cookie: name=value; other=...``."""
-    text = value.strip().removeprefix("Set-Cookie:").removeprefix("Cookie:").strip()
+    text = re.sub(r"\A\s*(?:set-)?cookie:", "", value, flags=re.IGNORECASE).strip()
     pairs = [pair.strip() for pair in text.split(";")]
     return next((pair.removeprefix(f"{name}=") for pair in pairs if pair.startswith(f"{name}=")), pairs[0]).strip('"')
 
@@ -330,6 +338,24 @@ def open_manager(**named: Any) -> Generator[SessionManager[AnyModel]]:
         manager.blocking.close()
 
 
+def is_one_place(settings: SessionSettings) -> bool:
+    """Tell whether the store and its fallback are one, by what both are made from."""
+    from sojourn.settings import PluginSettings
+
+    kinds = {str(name).removeprefix("clustered-") for name in (settings.store, settings.fallback_store)}
+    before, plugins = settings.of_fallback(), settings.of_plugins.values()
+    of_servers = [each for each in plugins if isinstance(each, PluginSettings) and "url" in type(each).model_fields]
+    return (
+        len(kinds) == 1
+        and bool(of_servers)
+        and before.namespace == settings.namespace
+        and all(
+            type(each).build(before).model_dump(exclude={"encrypt"}) == each.model_dump(exclude={"encrypt"})
+            for each in of_servers
+        )
+    )
+
+
 def explained(error: SessionUnavailableError, settings: SessionSettings) -> str:
     """Return what the store says, and what to do where trying again does not help."""
     advice = what_to_do(error.kind, settings)
@@ -345,9 +371,12 @@ def what_to_do(cause: str, settings: SessionSettings) -> str | None:
 
 
 @contextmanager
-def counted(manager: SessionManager[Any], done: str) -> Generator[Callable[[int], None]]:
-    """Show how far a command is; on ^C or when the store stops answering it says how much was done."""
-    number = 0
+def counted(manager: SessionManager[Any], done: str, *, goes_on: bool = True) -> Generator[Callable[[int], None]]:
+    """Show how far a command is; on ^C or when the store stops answering it says how much was done.
+
+    *goes_on* where the command, run again, does the rest; one that only looks begins anew.
+    """
+    number, rest = 0, ", run the command again for the rest" if goes_on else ""
     try:
         with progress(done) as show_progress:
 
@@ -358,11 +387,12 @@ def counted(manager: SessionManager[Any], done: str) -> Generator[Callable[[int]
 
             yield count
     except SessionUnavailableError as error:
-        raise StoppedError(
-            f"{explained(error, manager.settings)}; {number} {done}, run the command again for the rest"
-        ) from error
+        said = explained(error, manager.settings)
+        if what_to_do(error.kind, manager.settings) is not None:
+            raise StoppedError(f"{said}, then run the command again; {number} {done}") from error
+        raise StoppedError(f"{said}; {number} {done}{rest}") from error
     except KeyboardInterrupt:
-        tell(f"stopped: {number} {done}, run the command again for the rest")
+        tell(f"stopped: {number} {done}{rest}")
         raise
 
 

@@ -54,7 +54,9 @@ def mapped(error: Exception, *, operation: str, address: str) -> StoreUnavailabl
             "try again with the same write id"
         )
     make = WrongTypeError if is_wrong_type(error) else StoreUnavailableError
-    return make(f"redis at {address} could not do {operation}: {_reason(error)}; try again later", kind=_kind_of(error))
+    return make(
+        f"redis at {address} could not do {operation}: {reason_of(error)}; try again later", kind=kind_of(error)
+    )
 
 
 _DENIED_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
@@ -69,8 +71,17 @@ _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (AuthenticationError, "auth"),
     (AuthenticationWrongNumberOfArgsError, "auth"),
     (QueueFullError, "queue full"),
+    (AskError, "wrong server"),
+    (MovedError, "wrong server"),
 )
-_BY_CODE = (("NOREPLICAS", "too few replicas"), ("NOAUTH", "auth"), ("WRONGPASS", "auth"))
+_BY_CODE = (
+    ("NOREPLICAS", "too few replicas"),
+    ("NOAUTH", "auth"),
+    ("WRONGPASS", "auth"),
+    ("DB index is out of range", "wrong server"),
+    ("This instance has cluster support disabled", "wrong server"),
+    ("unknown command", "wrong server"),
+)
 _BY_CAUSE: tuple[tuple[type[BaseException], str], ...] = (
     (ConnectionRefusedError, "refused"),
     (gaierror, "name not found"),
@@ -79,7 +90,7 @@ _BY_CAUSE: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def _kind_of(error: Exception) -> str:
+def kind_of(error: Exception) -> str:
     """Return in a word or two what is the matter, as the server or the system said it (FAILURES F26)."""
     text = str(error)
     if isinstance(error, NoPermissionError) or text.startswith(_DENIED_IN_SCRIPT):
@@ -104,7 +115,8 @@ def is_wrong_type(reply: object) -> bool:
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return what the server or the system said, without what it may quote of the arguments (SECURITY R6)."""
     kind = type(error).__name__
     if isinstance(error, MovedError | AskError):
         return f"{kind}, as from a node of a Redis Cluster, whose SOJOURN_REDIS_URL begins with redis+cluster://"

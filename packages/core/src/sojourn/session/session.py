@@ -35,7 +35,7 @@ _OPENED: Final = {
     LoadOutcome.FUTURE: "the record was written by a newer version or under an unknown key",
 }
 _WRITTEN: Final = {
-    "nothing": "nothing changed since it was loaded, and no deadline was due to be moved",
+    "nothing": "nothing changed since it was loaded and no deadline was due to be moved, or storing it failed",
     "created": "a new session held something worth a record",
     "replaced": "changed",
     "merged": "another request changed it at the same time, so both were merged; this one changed",

@@ -471,7 +471,7 @@ def problems_of(settings: SessionSettings) -> Iterator[str]:
 
 
 def _looser_than_high_security(settings: SessionSettings) -> Iterator[str]:
-    yield from _too_long(settings, *_AAL3)
+    yield from (f"{told}; lower it" for told in _too_long(settings, *_AAL3))
     preset = _named(settings)
     if settings.binding != "reject":
         yield f"SOJOURN_BINDING must be reject in {preset}"

@@ -21,10 +21,11 @@ from typing import Any
 from weakref import ref
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import ClusterDownError
 
 from sojourn.errors import StoreUnavailableError
 from sojourn.stores import StoreIO
-from sojourn_store_redis.errors import CLIENT_ERRORS
+from sojourn_store_redis.errors import CLIENT_ERRORS, kind_of, reason_of
 from sojourn_store_redis.threads import ProcessThread
 from sojourn_store_redis.transport.commands import Argument
 from sojourn_store_redis.transport.connection import abandon, open_connection
@@ -190,7 +191,8 @@ class Topology:
             async with asyncio.timeout(seconds):
                 return await asyncio.wrap_future(future)
         except TimeoutError as error:
-            raise StoreUnavailableError(f"{self.address} did not tell its slots in time; try again later") from error
+            msg = f"{self.address} did not tell its slots in time; try again later"
+            raise StoreUnavailableError(msg, kind="timeout") from error
 
     def term(self, node: Node) -> int:
         """Return a number that rises whenever *node* stops being a primary; connections of an earlier term are closed."""
@@ -253,7 +255,8 @@ class Topology:
             waiting, self._waiting = self._waiting, []
         for future in waiting:
             if future.set_running_or_notify_cancel():
-                failure = StoreUnavailableError(f"{self.address} does not tell its slots; try again later")
+                msg = f"{self.address} does not tell its slots: {reason_of(error)}; try again later"
+                failure = StoreUnavailableError(msg, kind=kind_of(error))
                 failure.__cause__ = error
                 future.set_exception(failure)
 
@@ -319,7 +322,7 @@ class MapReader:
     async def _ask(self, topology: Topology, *, is_doubted: bool) -> None:
         """Ask one node after the other until a map is believed."""
         generation = topology.generation
-        failure: Exception = ConnectionError("no node told a map that can be believed")
+        failure: Exception = ClusterDownError("no node told a map that can be believed")
         nodes = topology.candidates()
         if self._open is not None:
             nodes = list(dict.fromkeys((self._open[0], *nodes)))
