@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -102,6 +103,18 @@ class Site:
             (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
             (metadata / "entry_points.txt").write_text(f"[sojourn]\n{entry_points}\n")
             self.monkeypatch.syspath_prepend(str(self.folder / name))
+
+    def with_a_serializer_of_a_plugin(self) -> None:
+        self.install("serializer-figures = figures_of_delta", "delta")
+        code = """
+            from sojourn.hookspecs import hookimpl
+            from sojourn.plugins import find_serializer
+
+            @hookimpl
+            def sojourn_create_serializer(name, settings):
+                return find_serializer("json", settings) if name == "figures" else None
+        """
+        (self.folder / "delta" / "figures_of_delta.py").write_text(dedent(code))
 
 
 @pytest.fixture(scope="module")
@@ -410,6 +423,30 @@ PLANTS: dict[str, Planted] = {
         first(lambda s: s.start(), lambda s: s.set(SECRETS=json.dumps([OTHER]))),
         "keys",
         "Put it into SOJOURN_RETIRED_SECRETS",
+        (),
+    ),
+    "F31: a secret that opens taken out": (
+        lambda s: s.start(RETIRED_SECRETS=json.dumps([OTHER])),
+        "keys",
+        "the processes open what the key [0-9a-f]+ sealed.*ask `sojourn keys rotate --step` first",
+        (),
+    ),
+    "F31: a serializer that the processes do not read": (
+        first(Site.with_a_serializer_of_a_plugin, Site.start, lambda s: s.set(SERIALIZER="figures")),
+        "fleet",
+        "do not read what figures writes; put it into SOJOURN_READ_SERIALIZERS of all of them first",
+        (),
+    ),
+    "F31: a serializer that nothing reads any more": (
+        first(Site.with_a_serializer_of_a_plugin, lambda s: s.start(SERIALIZER="figures")),
+        "fleet",
+        "figures wrote their sessions, and nothing here reads it; put it into SOJOURN_READ_SERIALIZERS",
+        (),
+    ),
+    "F32: announcements on another channel": (
+        first(lambda s: s.start(REDIS_CHANNEL="one"), lambda s: s.set(STORE="clustered-redis", REDIS_CHANNEL="two")),
+        "fleet",
+        "SOJOURN_REDIS_CHANNEL is another one.*give all processes one channel",
         (),
     ),
     "F32: local copies that hear of no writes": (f32, "fleet", "SOJOURN_REDIS_ANNOUNCE is off.*set it to true", ()),
