@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sojourn import Page, Session, asgi, wsgi
-from sojourn.binding import Client
+from sojourn.binding import Client, Peer
 from sojourn.errors import ConfigurationError, SessionGoneError, SessionStateError, SessionUnavailableError
 from sojourn.testing import Fault, FaultyStore, client
 from tests.security.houses import House, begin
@@ -366,3 +366,35 @@ def test_events_name_the_client_and_a_known_principal(server_house: House) -> No
         assert (event.client, event.principal_hash) == ("Firefox on Linux", node.principal_hash("user:42"))
     assert node.principal_hash("user:42") != node.principal_hash("7")
     assert "user:42" not in node.principal_hash("user:42")
+
+
+def test_every_event_of_a_session_names_its_client_and_its_principal(server_house: House) -> None:
+    firefox = Client("192.0.2.1", FIREFOX)
+    node = server_house.node(binding="reject", binding_user_agent=True).blocking
+
+    def begin_session() -> str:
+        session = node.open(None, firefox)
+        session.login("user:42")
+        return node.commit(session).token or ""
+
+    node.open(begin_session(), Client("192.0.2.1", "curl/8.0"))  # rejected
+
+    name, token = node.settings.cookie_name, begin_session()
+    request = node.begin(None, f"{name}={token}", lambda: Peer("192.0.2.1", FIREFOX))
+    request.session.rotate()
+    token = str(request.finish(200).set_cookie).removeprefix(f"{name}=").partition(";")[0]
+    request.close()
+
+    rivals = [node.open(token, firefox) for _ in range(3)]
+    for session in rivals[:2]:
+        session.data.count += 1
+        node.commit(session)
+    ending = node.open(token, firefox)
+    ending.logout()
+    node.commit(ending)
+    rivals[2].data.count += 1
+    node.commit(rivals[2])
+
+    told = {event.name: (event.client, event.principal_hash) for event in server_house.observer.events}
+    names = {"started", "loaded", "rejected", "regenerated", "client", "conflict", "deleted", "gone"}
+    assert told == dict.fromkeys(names, ("Firefox on Linux", node.principal_hash("user:42")))
