@@ -130,6 +130,23 @@ def test_who_creates_sessions_deletes_what_has_expired(store: SqlStore, clock: F
     assert driver.run(store.count(), store.io) == 320
 
 
+@pytest.mark.parametrize("way", ["by its id", "at its version", "among many"])
+def test_what_is_deleted_after_its_deadline_is_not_served_by_a_node_whose_clock_is_behind(
+    store: SqlStore, clock: FakeClock, driver: Driver, way: str
+) -> None:
+    now = clock.time()
+    record = replace(make_record(id=make_id(1)), idle_deadline=now + 10, absolute_deadline=now + 20)
+    driver.run(store.create(record, write_id=W1), store.io)
+    clock.advance(10.0)
+    if way == "among many":
+        assert list(driver.run(store.delete_many([(record.id, record.version)]), store.io)) == [Deleted.GONE]
+    else:
+        expected = record.version if way == "at its version" else None
+        assert driver.run(store.delete(record.id, expected=expected), store.io) is Deleted.GONE
+    clock.jump_wall(-5.0)
+    assert driver.run(store.load(record.id), store.io) is None
+
+
 def _everything(store: SqlStore) -> Any:
     statement = store._statements.scan
     return replace(

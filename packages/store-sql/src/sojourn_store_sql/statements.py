@@ -95,12 +95,13 @@ class Statements:
             else_=wanted,
         )
         self.touch = compiled(update(table).where(id, is_live).values(idle_deadline=moved))
-        self.delete = compiled(delete(table).where(id, is_live))
-        self.delete_expected = compiled(delete(table).where(id, is_live, is_expected))
+        # what has expired by the clock of this node may be live by that of another: it goes, and was absent all the same
+        self.delete = compiled(delete(table).where(id).returning(c.id, is_live), has_rows=True)
+        self.delete_expected = compiled(delete(table).where(id, is_expected).returning(c.id, is_live), has_rows=True)
 
         versions = [bindparam(f"version_{place}", type_=c.version.type) for place in range(BATCH)]
         one_of = or_(*(and_(c.id == id, c.version == version) for id, version in zip(ids, versions, strict=True)))
-        self.delete_many = compiled(delete(table).where(one_of, is_live).returning(c.id), has_rows=True)
+        self.delete_many = compiled(delete(table).where(one_of).returning(c.id, is_live), has_rows=True)
         self.versions_of = compiled(select(c.id, c.version).where(c.id.in_(ids), is_live), has_rows=True)
 
         is_next = and_(c.id > bindparam("after"), is_live)

@@ -150,12 +150,15 @@ class SqlStore:
 
     async def delete(self, id: str, *, expected: int | None = None) -> Deleted:
         """Delete the record, if *expected* is given only at that version."""
+        statements, the_id = self._statements, _known(id)
         if expected is None:
-            changed = (await self._run(self._statements.delete, "delete", the_id=_known(id)))[1]
-            return Deleted.OK if changed else Deleted.GONE
-        if (await self._run(self._statements.delete_expected, "delete", the_id=_known(id), expected=expected))[1]:
-            return Deleted.OK
-        return Deleted.GONE if _was_absent(await self._explain(id), expected) else Deleted.CONFLICT
+            rows, _ = await self._run(statements.delete, "delete", the_id=the_id)
+        else:
+            rows, _ = await self._run(statements.delete_expected, "delete", the_id=the_id, expected=expected)
+        if rows:
+            return Deleted.OK if rows[0][1] else Deleted.GONE
+        is_gone = expected is None or _was_absent(await self._explain(id), expected)
+        return Deleted.GONE if is_gone else Deleted.CONFLICT
 
     async def delete_many(self, versions: Sequence[tuple[str, int]]) -> Sequence[Deleted]:
         """Return what ``delete`` would return for each id and its expected version, in as few statements as it takes."""
@@ -163,13 +166,14 @@ class SqlStore:
         for batch in _batches(versions):
             ids = _numbered("id", [_known(id) for id, _ in batch], "")
             expected = _numbered("version", [version for _, version in batch], 0)
-            ended = {row[0] for row in (await self._run(statements.delete_many, "delete_many", **ids, **expected))[0]}
+            rows, _ = await self._run(statements.delete_many, "delete_many", **ids, **expected)
+            ended = {row[0]: Deleted.OK if row[1] else Deleted.GONE for row in rows}
             left: dict[str, int] = {}
             if len(ended) < len(batch):
                 left = {row[0]: row[1] for row in (await self._run(statements.versions_of, "delete_many", **ids))[0]}
             for id, version in batch:
                 was_absent = left.get(id, version) == version  # or another one began in between
-                results.append(Deleted.OK if id in ended else Deleted.GONE if was_absent else Deleted.CONFLICT)
+                results.append(ended.get(id, Deleted.GONE if was_absent else Deleted.CONFLICT))
         return results
 
     async def ids_of(self, label: str) -> Sequence[str]:
