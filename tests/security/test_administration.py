@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sojourn import Page, Session, asgi, wsgi
+from sojourn import MemoryStore, Page, Session, asgi, wsgi
 from sojourn.binding import Client, Peer
 from sojourn.errors import ConfigurationError, SessionGoneError, SessionStateError, SessionUnavailableError
 from sojourn.testing import Fault, FaultyStore, client
@@ -319,6 +319,21 @@ def test_r51_a_limit_is_a_number_of_sessions(server_house: House, limit: Any) ->
     node = server_house.node().blocking
     with pytest.raises(ValueError, match=r"^list\(limit=...\)"):
         node.list("42", limit=limit)
+
+
+def test_r14_a_session_that_the_index_names_wrongly_is_shown_to_nobody_else() -> None:
+    class Mistaken(MemoryStore):
+        """Names the sessions of everybody, as an index does that somebody wrote into."""
+
+        async def ids_of(self, label: str) -> list[str]:
+            return [id async for id in self.scan()]
+
+    house = House("memory", None)
+    node = house.node(store=Mistaken(clock=house.clock)).blocking
+    mine, _ = (id_of(node, begin(node, principal=principal)) for principal in ("42", "7"))
+    begin(node)
+    for shown in (node.list("42"), node.list("42", limit=9).items):
+        assert [info.id for info in shown] == [mine]
 
 
 # -- who is logged in ----------------------------------------------------------------------------------------------
