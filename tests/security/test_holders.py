@@ -390,18 +390,12 @@ PLANTS = [
     ("memory, two sessions", write_the_roll_unseen),
     ("memory", redirect_whatever_stands_there),
 ]
-RARE = [("memory, two sessions", write_the_roll_unseen)]
-"""What takes up to a third of the steps, by some seeds; the others come within the first hundred examples or two."""
 
 
+@pytest.mark.slow  # what hypothesis draws, and so how long it takes, depends on its release and on the modules that are loaded
 @pytest.mark.parametrize(
     ("deployment", "plant"),
-    [
-        pytest.param(
-            kind, plant, id=f"{kind}-{plant.__name__}", marks=[pytest.mark.slow] if (kind, plant) in RARE else []
-        )
-        for kind, plant in PLANTS
-    ],
+    [pytest.param(kind, plant, id=f"{kind}-{plant.__name__}") for kind, plant in PLANTS],
     indirect=["deployment"],
 )
 def test_r39_the_machine_notices_that_a_rule_was_taken_out(
@@ -409,7 +403,7 @@ def test_r39_the_machine_notices_that_a_rule_was_taken_out(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError, match="after\n"):
-        # a seed by which none takes long; what hypothesis draws depends on its release and on the modules that are loaded
+        # by this seed most take a few hundred steps
         run_machine(
             deployment,
             30_000,
