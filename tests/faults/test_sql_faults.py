@@ -373,10 +373,10 @@ def test_f13_an_address_that_leads_to_another_server_costs_one_call_for_all_idle
 ) -> None:
     primary, replica = replicated
     with FaultProxy(primary.port) as proxy:
-        store = make_store(kind, primary.url_of("postgres", port=proxy.port) + "?sslmode=disable", timeout=2.0)
+        store = make_store(kind, primary.url_of("postgres", port=proxy.port) + "?sslmode=disable", timeout=4.0)
         record = make_record()
         driver.run(store.create(record, write_id=make_write_id(1)), store.io)
-        together([store.load(record.id) for _ in range(4)], driver, store.io)
+        together([store.load(record.id) for _ in range(4)], driver, store.io, primary.url_of("postgres"))
         assert proxy.connections >= 4
         primary.freeze()
         proxy.target = (LOOPBACK, replica.port)
@@ -389,7 +389,7 @@ def test_f13_an_address_that_leads_to_another_server_costs_one_call_for_all_idle
         driver.run(store.aclose(), store.io)
 
 
-def together(calls: list[Any], driver: Driver, io: StoreIO) -> None:
+def together(calls: list[Any], driver: Driver, io: StoreIO, url: str) -> None:
     """Make the calls at the same time, each on a connection of its own."""
 
     async def gathered() -> None:
@@ -398,8 +398,16 @@ def together(calls: list[Any], driver: Driver, io: StoreIO) -> None:
     if io is StoreIO.ASYNC:
         driver.run(gathered())
         return
-    with ThreadPoolExecutor(len(calls)) as pool:
-        list(pool.map(run_blocking, calls))
+    # a thread that is held up would find a connection that another one has used already: all wait for the table
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as watcher:
+        holder.execute("LOCK TABLE sojourn_sessions")
+        with ThreadPoolExecutor(len(calls)) as pool:
+            made = [pool.submit(run_blocking, call) for call in calls]
+            wait_until(lambda: watcher.execute(waiting).fetchone() == (len(calls),), "all calls wait for the table")
+            holder.rollback()
+            for one in made:
+                one.result()
 
 
 def test_behind_a_pooler_by_transaction_more_writers_than_connections_lose_nothing(
@@ -515,13 +523,13 @@ def test_f8_f27_a_write_that_the_server_refuses_costs_readers_no_connection(
 ) -> None:
     store = make_store(kind, postgres_url)
     driver.run(store.create(make_record(), write_id=make_write_id(1)), store.io)
-    together([store.load(make_id()) for _ in range(3)], driver, store.io)
+    together([store.load(make_id()) for _ in range(3)], driver, store.io, postgres_url)
     refuse_writes(postgres_server, postgres_url, code, every=1)
     ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'sojourn' AND datname = 'test'"
     before = postgres_server.execute(ours)
     with pytest.raises(StoreUnavailableError):
         driver.run(store.touch(make_id(), make_record().idle_deadline + 1), store.io)
-    together([store.load(make_id()) for _ in range(3)], driver, store.io)
+    together([store.load(make_id()) for _ in range(3)], driver, store.io, postgres_url)
     assert len(before) > 1
     assert set(before) <= set(postgres_server.execute(ours))
     driver.run(store.aclose(), store.io)
