@@ -92,7 +92,7 @@ def test_a_store_of_the_template_runs_by_variables_alone(installed: tuple[Path, 
 def test_a_misspelt_variable_of_a_store_of_the_template_is_named(installed: tuple[Path, Environment]) -> None:
     _, environment = installed
     variables = {"SOJOURN_PRESET": "testing", "SOJOURN_STORE": "acme", "SOJOURN_ACME_TIMEOTU": "2s"}
-    assert "did you mean SOJOURN_ACME_TIMEOUT?" in environment.run("-c", VISIT, **variables).stderr
+    assert "did you mean SOJOURN_ACME_TIMEOUT?" in environment.run("-c", VISIT, code=0, **variables).stderr
 
 
 @pytest.mark.parametrize("installed", ["adapter"], indirect=True)
