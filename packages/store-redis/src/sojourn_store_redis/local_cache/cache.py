@@ -195,7 +195,8 @@ class Copies:
 
     def keep(self, record: Record, now: float, *, epoch: int, is_current: bool) -> None:
         """Keep a record that was read or written in *epoch*, if that is the current one."""
-        if not is_current or record.version < self.tombstones.minimum(record.id, now):
+        # No copy of an end: what comes in its place may have a lower version, and would not outdate it.
+        if not is_current or not record.payload or record.version < self.tombstones.minimum(record.id, now):
             self.statistics.refusals += 1
             return
         self.statistics.fills += 1

@@ -61,10 +61,10 @@ class LocallyCachedStore(RedisStore):
         try:
             record = await super().load(id)
         finally:
-            # What somebody else wrote may be put right unannounced, so damage is not kept; nor is what has expired, or has
-            # ended: what comes in the place of an end may have a lower version.
-            is_kept = record is not None and record.version > 0 and record.payload
-            kept = record if is_kept and record is not None and not record.is_expired(self._clock.time()) else None
+            # What somebody else wrote may be put right unannounced, so damage is not kept; nor is what has expired.
+            kept = record
+            if record is None or record.version < 1 or record.is_expired(self._clock.time()):
+                kept = None
             coherence.finish_read(id, reading, kept, self._monotonic())
         return record
 
