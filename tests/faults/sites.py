@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -17,6 +17,7 @@ from sojourn.stores import StoreIO
 from sojourn.testing import FakeClock
 from sojourn_testing.bench import Driver
 from tests.core.models import Visit
+from tests.servers import wait_until
 from verification.history.pulse import Pulse
 
 R = TypeVar("R")
@@ -37,6 +38,13 @@ def unless_held_up(attempt: Callable[[], R], make_pulse: Callable[[], Pulse] = P
                 if not pulse.missed(began, time.monotonic()):
                     raise
     return attempt()
+
+
+class Freezable(Protocol):
+    """A server whose process can be stopped from running."""
+
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
 
 
 class Site:
@@ -102,6 +110,19 @@ class Site:
             met.append(error.kind)
             return False
         return found is not None
+
+    def is_served_again_after_a_freeze(self, server: Freezable, is_back: Callable[[], bool]) -> None:
+        """Freeze the *server* until the breaker has opened; all that the first calls meet afterwards is the breaker."""
+        token = self.begin(note="before")
+        server.freeze()
+        outcomes = [self.run("open", token).outcome for _ in range(8)]
+        assert set(outcomes) == {LoadOutcome.UNAVAILABLE}
+        server.thaw()
+        wait_until(is_back, "the server is not back")
+        met: list[str] = []
+        wait_until(lambda: self.is_served(token, met), f"nobody is served: {met}", 20.0)
+        assert set(met) <= {"breaker open"}
+        assert self.read(token).note == "before"
 
     def close(self) -> None:
         self.driver.run(self.manager.aclose())

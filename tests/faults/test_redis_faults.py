@@ -82,16 +82,7 @@ def test_f28_the_first_call_after_a_freeze_that_the_breaker_lets_through_is_answ
         site = make_site(
             server.url, timeout="200ms", breaker_minimum_calls=4, breaker_open_for="200ms", retry_attempts=0
         )
-        token = site.begin(note="before")
-        server.freeze()
-        outcomes = [site.run("open", token).outcome for _ in range(8)]
-        assert set(outcomes) == {LoadOutcome.UNAVAILABLE}
-        server.thaw()
-        wait_until(lambda: bool(server.command("PING")), "the server is not back")
-        met: list[str] = []
-        wait_until(lambda: site.is_served(token, met), f"nobody is served: {met}", 20.0)
-        assert set(met) <= {"breaker open"}
-        assert site.read(token).note == "before"
+        site.is_served_again_after_a_freeze(server, lambda: bool(server.command("PING")))
 
 
 def test_f24_a_server_that_is_down_at_start_up_is_used_when_it_comes(
