@@ -122,7 +122,7 @@ class Simulation:
 
     def read_there(self, node: Node, session: int, reading: Any, is_write: bool) -> None:
         self.seen["reads"] += 1
-        record = Record(str(session), len(self.written.get(session, ())) + 1, b"", FAR, FAR)
+        record = Record(str(session), len(self.written.get(session, ())) + 1, b"session", FAR, FAR)
         self.at(self.travel(), self.read_here, node, session, reading, record, is_write)
 
     def read_here(self, node: Node, session: int, reading: Any, record: Record, is_write: bool) -> None:
@@ -138,7 +138,7 @@ class Simulation:
         self.seen["writes"] += 1
         times = self.written[session]
         times.append(self.now)
-        record = Record(str(session), len(times) + 1, b"", FAR, FAR)
+        record = Record(str(session), len(times) + 1, b"session", FAR, FAR)
         message = Announced(announcement(record.id, record.version))
         for other in self.nodes:
             if other.is_subscribed:

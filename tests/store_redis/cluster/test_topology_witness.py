@@ -54,7 +54,7 @@ class Process:
 
     def keep(self, id: str, now: float, version: int = 1) -> None:
         reading = self.coherence.begin_read(id, now)
-        self.coherence.finish_read(id, reading, Record(id, version, b"", FAR, FAR), now)
+        self.coherence.finish_read(id, reading, Record(id, version, b"session", FAR, FAR), now)
 
     def serves(self, id: str, now: float) -> bool:
         return self.coherence.serve(id, now, 0.0) is not None
@@ -140,7 +140,7 @@ def test_another_map_ends_every_epoch_and_no_connection_to_who_is_still_a_primar
     for primary in "ab":
         process.pong(primary, process.ping(primary, 0.2), 0.2)
     assert [id for id in ("a1", "b1", "c1") if process.serves(id, 0.3)] == []
-    process.coherence.finish_read("b2", reading, Record("b2", 1, b"", FAR, FAR), 0.3)
+    process.coherence.finish_read("b2", reading, Record("b2", 1, b"session", FAR, FAR), 0.3)
     assert not process.serves("b2", 0.3)
     process.keep("a1", 0.3)
     assert process.serves("a1", 0.3)
@@ -182,7 +182,7 @@ def test_a_primary_that_sends_a_call_on_loses_its_copies_alone() -> None:
     process.keep("b1", 0.1)
     reading = process.coherence.begin_read("a2", 0.1)
     process.coherence.distrust("a")
-    process.coherence.finish_read("a2", reading, Record("a2", 1, b"", FAR, FAR), 0.2)
+    process.coherence.finish_read("a2", reading, Record("a2", 1, b"session", FAR, FAR), 0.2)
     nonce = process.ping("a", 0.2)
     process.pong("a", nonce, 0.2)
     assert [id for id in ("a1", "a2", "b1") if process.serves(id, 0.3)] == ["b1"]
